@@ -1,0 +1,3 @@
+//! The container file of rescomp.
+#![no_std]
+#![forbid(unsafe_code)]

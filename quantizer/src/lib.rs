@@ -1,0 +1,1 @@
+//! Quantizes a transformer checkpoint and writes a rescomp container.

@@ -1,0 +1,4 @@
+//! Runs a rescomp container on the device.
+#![no_std]
+#[cfg(any(test, feature = "std"))]
+extern crate std;

@@ -1,5 +1,20 @@
-//! The container file of rescomp.
-#![no_std]
+//! The container file of rescomp: manifest, section table, bit-packed encodings and kernel layouts.
+//!
+//! no_std and without an allocator; feature `write` adds what the host needs to make a container. docs/container.md is the
+//! format's definition.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+#[cfg(all(feature = "write", not(test)))]
+extern crate alloc;
+#[cfg(all(feature = "write", test))]
+extern crate std as alloc;
+
+#[cfg(target_endian = "big")]
+compile_error!("containers are little-endian and are read in place: big-endian targets aren't supported");
+
+pub mod encodings;
+pub mod layouts;
+pub mod matrix;
+pub mod section;
 pub mod spec;

@@ -13,8 +13,13 @@ extern crate std as alloc;
 #[cfg(target_endian = "big")]
 compile_error!("containers are little-endian and are read in place: big-endian targets aren't supported");
 
+pub mod check_windows;
+pub mod container;
 pub mod encodings;
+pub mod error;
 pub mod layouts;
+pub mod manifest;
 pub mod matrix;
 pub mod section;
 pub mod spec;
+pub mod tokenizer;

@@ -65,3 +65,94 @@ impl ModelSpec {
         self.kv_heads as usize * self.head_dim as usize
     }
 }
+
+/// Why a spec isn't one: a size out of bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SpecError {
+    /// The field.
+    pub field: &'static str,
+    /// Its value.
+    pub found: u32,
+    /// What it must be.
+    pub expected: &'static str,
+}
+
+impl core::fmt::Display for SpecError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.field, self.expected, self.found)
+    }
+}
+
+impl core::error::Error for SpecError {}
+
+impl ModelSpec {
+    /// Checks every size against its bounds, so that later products cannot overflow.
+    ///
+    /// # Errors
+    /// The first field out of its bounds.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let within = |field, found, highest, expected| {
+            if (1..=highest).contains(&found) { Ok(()) } else { Err(SpecError { field, found, expected }) }
+        };
+        within("vocabulary", self.vocabulary, 1 << 20, "1 to 1048576")?;
+        within("hidden", self.hidden, 1 << 16, "1 to 65536")?;
+        within("intermediate", self.intermediate, 1 << 18, "1 to 262144")?;
+        within("layers", self.layers, 512, "1 to 512")?;
+        within("heads", self.heads, 1024, "1 to 1024")?;
+        within("kv_heads", self.kv_heads, 1024, "1 to 1024")?;
+        within("head_dim", self.head_dim, 1024, "1 to 1024")?;
+        within("context", self.context, 1 << 20, "1 to 1048576")?;
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(SpecError { field: "head_dim", found: self.head_dim, expected: "an even number" });
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(SpecError { field: "kv_heads", found: self.kv_heads, expected: "a divisor of heads" });
+        }
+        if !(self.norm_epsilon.is_finite() && self.norm_epsilon >= 0.0) {
+            let found = self.norm_epsilon.to_bits();
+            return Err(SpecError { field: "norm_epsilon (its bits)", found, expected: "a finite number, 0 or more" });
+        }
+        for token in self.begin_token.iter().chain(&self.end_tokens) {
+            if *token >= self.vocabulary {
+                return Err(SpecError { field: "begin or end token", found: *token, expected: "a token of the vocabulary" });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn spec() -> ModelSpec {
+        ModelSpec {
+            architecture: Architecture::Llama,
+            vocabulary: 40,
+            hidden: 32,
+            intermediate: 48,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            context: 64,
+            norm_epsilon: 1e-5,
+            tied_head: true,
+            begin_token: Some(0),
+            end_tokens: heapless::Vec::from_slice(&[0]).unwrap(),
+        }
+    }
+
+    #[test]
+    fn sizes_out_of_bounds_are_named() {
+        assert_eq!(spec().check(), Ok(()));
+        let field = |spec: ModelSpec| spec.check().unwrap_err().field;
+        assert_eq!(field(ModelSpec { hidden: 0, ..spec() }), "hidden");
+        assert_eq!(field(ModelSpec { layers: 513, ..spec() }), "layers");
+        assert_eq!(field(ModelSpec { kv_heads: 3, ..spec() }), "kv_heads");
+        assert_eq!(field(ModelSpec { head_dim: 7, ..spec() }), "head_dim");
+        assert_eq!(field(ModelSpec { norm_epsilon: f32::NAN, ..spec() }), "norm_epsilon (its bits)");
+        assert_eq!(field(ModelSpec { begin_token: Some(40), ..spec() }), "begin or end token");
+    }
+}

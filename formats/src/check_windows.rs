@@ -1,0 +1,208 @@
+//! The check windows: tokens, and the full-precision model's probabilities on them (docs/container.md).
+
+/// Most tokens kept a position.
+pub const MAX_CLASSES: usize = 64;
+/// A log-probability `-x` nats is stored as `x` times this, rounded, in 16 bits.
+pub const LOG_PROBABILITY_STEPS: f64 = 4096.0;
+/// Bytes before the tokens.
+const PREFIX_BYTES: usize = 16;
+
+/// Why the section is refused. The offset counts from the start of the section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct CheckWindowsError {
+    /// Byte in the section.
+    pub offset_bytes: usize,
+    /// What was expected.
+    pub expected: &'static str,
+    /// What was found.
+    pub found: u64,
+}
+
+/// Sizes of the section, from which all offsets follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckSizes {
+    /// Number of windows, `W`.
+    pub windows: usize,
+    /// Positions a window, `T`; a window has `T + 1` tokens.
+    pub positions: usize,
+    /// Tokens kept a position, `C`.
+    pub classes: usize,
+    /// Bytes of a token id: 2 or 4.
+    pub id_bytes: usize,
+}
+
+impl CheckSizes {
+    /// The sizes for a vocabulary.
+    pub fn new(windows: usize, positions: usize, vocabulary: u32) -> CheckSizes {
+        let classes = MAX_CLASSES.min(vocabulary as usize);
+        CheckSizes { windows, positions, classes, id_bytes: if vocabulary <= 1 << 16 { 2 } else { 4 } }
+    }
+    /// Bytes of the section; `None` on overflow.
+    pub fn section_bytes(&self) -> Option<usize> {
+        self.ids_offset_bytes()?.checked_add(self.kept()?.checked_mul(self.id_bytes)?)
+    }
+    /// Positions in all windows.
+    pub fn all_positions(&self) -> Option<usize> {
+        self.windows.checked_mul(self.positions)
+    }
+    fn tokens(&self) -> Option<usize> {
+        self.windows.checked_mul(self.positions.checked_add(1)?)
+    }
+    fn kept(&self) -> Option<usize> {
+        self.all_positions()?.checked_mul(self.classes)
+    }
+    fn rest_offset_bytes(&self) -> Option<usize> {
+        self.tokens()?.checked_mul(4)?.checked_add(PREFIX_BYTES)
+    }
+    fn log_probabilities_offset_bytes(&self) -> Option<usize> {
+        self.all_positions()?.checked_mul(4)?.checked_add(self.rest_offset_bytes()?)
+    }
+    fn ids_offset_bytes(&self) -> Option<usize> {
+        self.kept()?.checked_mul(2)?.checked_add(self.log_probabilities_offset_bytes()?)
+    }
+}
+
+/// A view of the section. After [`CheckWindows::parse`] no accessor panics for positions within the sizes.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckWindows<'a> {
+    sizes: CheckSizes,
+    tokens: &'a [u8],
+    rest: &'a [u8],
+    log_probabilities: &'a [u8],
+    ids: &'a [u8],
+}
+
+impl<'a> CheckWindows<'a> {
+    /// Views and checks a section: sizes, tokens and kept ids within the vocabulary, probabilities between 0 and 1.
+    ///
+    /// # Errors
+    /// [`CheckWindowsError`] with the byte that can't be.
+    pub fn parse(section: &'a [u8], vocabulary: u32) -> Result<Self, CheckWindowsError> {
+        let error = |offset_bytes, expected, found| Err(CheckWindowsError { offset_bytes, expected, found });
+        let Some(prefix) = section.get(..PREFIX_BYTES) else {
+            return error(0, "16 bytes of sizes", section.len() as u64);
+        };
+        let word = |index: usize| u32_at(prefix, index) as usize;
+        let sizes = CheckSizes { windows: word(0), positions: word(1), classes: word(2), id_bytes: word(3) };
+        let canonical = CheckSizes::new(sizes.windows, sizes.positions, vocabulary);
+        if sizes.windows == 0 {
+            return error(0, "one window or more", 0);
+        }
+        if sizes.positions == 0 {
+            return error(4, "one position or more", 0);
+        }
+        if sizes.classes != canonical.classes {
+            return error(8, "64 classes, or the vocabulary where it is smaller", sizes.classes as u64);
+        }
+        if sizes.id_bytes != canonical.id_bytes {
+            return error(12, "2 bytes an id for a vocabulary of at most 65,536, else 4", sizes.id_bytes as u64);
+        }
+        let layout = (|| {
+            Some((
+                sizes.rest_offset_bytes()?,
+                sizes.log_probabilities_offset_bytes()?,
+                sizes.ids_offset_bytes()?,
+                sizes.section_bytes()?,
+            ))
+        })();
+        let (rest, log_probabilities, ids) = match layout {
+            Some((rest, log_probabilities, ids, bytes)) if bytes == section.len() => (rest, log_probabilities, ids),
+            _ => return error(section.len(), "as many bytes as the sizes say", section.len() as u64),
+        };
+        let view = CheckWindows {
+            sizes,
+            tokens: &section[PREFIX_BYTES..rest],
+            rest: &section[rest..log_probabilities],
+            log_probabilities: &section[log_probabilities..ids],
+            ids: &section[ids..],
+        };
+        for index in 0..view.tokens.len() / 4 {
+            let token = u32_at(view.tokens, index);
+            if token >= vocabulary {
+                return error(PREFIX_BYTES + 4 * index, "a token of the vocabulary", token.into());
+            }
+        }
+        for index in 0..view.rest.len() / 4 {
+            let mass = f32::from_bits(u32_at(view.rest, index));
+            if !(0.0..=1.0).contains(&mass) {
+                return error(rest + 4 * index, "a probability (the bits of an f32 from 0 to 1)", mass.to_bits().into());
+            }
+        }
+        for index in 0..view.ids.len() / sizes.id_bytes {
+            let id = view.id(index);
+            if id >= vocabulary {
+                return error(ids + index * sizes.id_bytes, "a token of the vocabulary", id.into());
+            }
+        }
+        Ok(view)
+    }
+
+    /// The sizes.
+    pub fn sizes(&self) -> CheckSizes {
+        self.sizes
+    }
+
+    /// Token `index` (0 to `T`) of a window.
+    pub fn token(&self, window: usize, index: usize) -> u32 {
+        u32_at(self.tokens, window * (self.sizes.positions + 1) + index)
+    }
+
+    /// The probability of all tokens that aren't kept.
+    pub fn rest(&self, window: usize, position: usize) -> f32 {
+        f32::from_bits(u32_at(self.rest, window * self.sizes.positions + position))
+    }
+
+    /// The kept tokens of a position with their log-probabilities in nats, most likely first.
+    pub fn kept(&self, window: usize, position: usize) -> impl Iterator<Item = (u32, f64)> + use<'a> {
+        let first = (window * self.sizes.positions + position) * self.sizes.classes;
+        let view = *self;
+        (first..first + self.sizes.classes).map(move |index| {
+            let stored = u16::from_le_bytes([view.log_probabilities[2 * index], view.log_probabilities[2 * index + 1]]);
+            (view.id(index), -f64::from(stored) / LOG_PROBABILITY_STEPS)
+        })
+    }
+
+    fn id(&self, index: usize) -> u32 {
+        match self.sizes.id_bytes {
+            2 => u32::from(u16::from_le_bytes([self.ids[2 * index], self.ids[2 * index + 1]])),
+            _ => u32_at(self.ids, index),
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], index: usize) -> u32 {
+    let at = 4 * index;
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Appends the sizes and tokens of a section that is being written; the rest follows in the order of docs/container.md.
+#[cfg(feature = "write")]
+pub fn write(
+    sizes: &CheckSizes,
+    tokens: &[u32],
+    rest: &[f32],
+    kept: &[(u32, f64)],
+) -> Result<alloc::vec::Vec<u8>, CheckWindowsError> {
+    let error = |expected, found: usize| CheckWindowsError { offset_bytes: 0, expected, found: found as u64 };
+    let expect = |expected: Option<usize>, what, found: usize| {
+        if expected == Some(found) { Ok(()) } else { Err(error(what, found)) }
+    };
+    expect(sizes.tokens(), "windows x (positions + 1) tokens", tokens.len())?;
+    expect(sizes.all_positions(), "windows x positions rest masses", rest.len())?;
+    expect(sizes.kept(), "windows x positions x classes kept tokens", kept.len())?;
+    let mut section = alloc::vec::Vec::new();
+    for size in [sizes.windows, sizes.positions, sizes.classes, sizes.id_bytes] {
+        section.extend((size as u32).to_le_bytes());
+    }
+    tokens.iter().for_each(|token| section.extend(token.to_le_bytes()));
+    rest.iter().for_each(|mass| section.extend(mass.to_le_bytes()));
+    for (_, log_probability) in kept {
+        // Adding a half and truncating rounds; a cast saturates, so that the least likely keep the largest number.
+        section.extend(((-log_probability * LOG_PROBABILITY_STEPS + 0.5) as u16).to_le_bytes());
+    }
+    for (id, _) in kept {
+        section.extend_from_slice(&id.to_le_bytes()[..sizes.id_bytes]);
+    }
+    Ok(section)
+}

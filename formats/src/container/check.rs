@@ -1,0 +1,162 @@
+//! Checking the contents of a container, and the view that only a checked one gives.
+
+use super::{Container, crc32, expect_zero, matrix_shape};
+use crate::check_windows::CheckWindows;
+use crate::error::ContainerError;
+use crate::manifest::Manifest;
+use crate::matrix::{MatrixShape, MatrixView};
+use crate::section::{SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, section_index};
+use crate::tokenizer::TokenizerView;
+use sha2::{Digest, Sha256};
+
+/// How much of a section's bytes is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integrity {
+    /// CRC-32: finds every accident of up to 32 neighbouring bits. For every start.
+    Crc,
+    /// CRC-32 and SHA-256: finds what was made to deceive, where the table is trusted.
+    Digest,
+}
+
+/// A container whose every byte was checked: the only thing that can be run.
+#[derive(Clone, Debug)]
+pub struct CheckedContainer<'a> {
+    container: Container<'a>,
+    tokenizer: TokenizerView<'a>,
+    check_windows: CheckWindows<'a>,
+}
+
+impl<'a> Container<'a> {
+    /// Checks everything that [`Container::open`] has not: padding, checksums, and each section's contents. Time is linear in the
+    /// file's bytes, memory constant.
+    ///
+    /// # Errors
+    /// The first [`ContainerError`], in the order of the file.
+    pub fn check(self, integrity: Integrity) -> Result<CheckedContainer<'a>, ContainerError> {
+        let table_end = self.table.as_ptr().addr() - self.file.as_ptr().addr() + self.table.len() * SECTION_ENTRY_BYTES;
+        let mut end = table_end;
+        let mut tokenizer = None;
+        let mut check_windows = None;
+        for (name, entry) in self.entries() {
+            let offset = entry.offset_bytes as usize;
+            expect_zero(&self.file[end..offset], end)?;
+            let bytes = self.bytes_of(entry);
+            end = offset + bytes.len();
+            let found = crc32(bytes);
+            if found != entry.crc32 {
+                let (section, offset, expected) = (Some(name), entry.offset_bytes, entry.crc32);
+                return Err(ContainerError::Checksum { part: "section", section, offset, expected, found });
+            }
+            if integrity == Integrity::Digest && Sha256::digest(bytes).as_slice() != entry.sha256 {
+                return Err(ContainerError::Digest { section: name, offset: entry.offset_bytes });
+            }
+            match name.kind {
+                SectionKind::Tokenizer => tokenizer = Some(self.parse_tokenizer(name, entry, bytes)?),
+                SectionKind::CheckWindows => {
+                    check_windows = Some(CheckWindows::parse(bytes, self.manifest().spec.vocabulary).map_err(|error| {
+                        ContainerError::Structure {
+                            section: name,
+                            offset: entry.offset_bytes + error.offset_bytes as u64,
+                            expected: error.expected,
+                            found: error.found,
+                        }
+                    })?);
+                }
+                SectionKind::RopeFrequencies => {}
+                kind if kind.is_matrix() => {
+                    let shape = matrix_shape(name, entry)?;
+                    MatrixView::new(shape, bytes).and_then(|view| view.check(bytes)).map_err(|error| {
+                        ContainerError::Matrix { section: name, offset: entry.offset_bytes, error }
+                    })?;
+                }
+                _ => check_finite(name, entry, bytes)?,
+            }
+        }
+        let missing = |kind| ContainerError::Order {
+            index: 0,
+            expected: SectionName { kind, layer: None },
+            kind: 0,
+            layer: 0,
+        };
+        Ok(CheckedContainer {
+            tokenizer: tokenizer.ok_or(missing(SectionKind::Tokenizer))?,
+            check_windows: check_windows.ok_or(missing(SectionKind::CheckWindows))?,
+            container: self,
+        })
+    }
+
+    fn parse_tokenizer(
+        &self,
+        section: SectionName,
+        entry: &SectionEntry,
+        bytes: &'a [u8],
+    ) -> Result<TokenizerView<'a>, ContainerError> {
+        let view = TokenizerView::parse(bytes).map_err(|error| ContainerError::Structure {
+            section,
+            offset: entry.offset_bytes + error.offset as u64,
+            expected: error.expected,
+            found: error.found,
+        })?;
+        // A token that the embedding lacks would be read out of its bounds.
+        let (tokens, vocabulary) = (view.vocabulary_size() as u64, self.manifest().spec.vocabulary);
+        if tokens > u64::from(vocabulary) {
+            let expected = "no more tokens than the model's vocabulary";
+            return Err(ContainerError::Structure { section, offset: entry.offset_bytes, expected, found: tokens });
+        }
+        Ok(view)
+    }
+}
+
+fn check_finite(section: SectionName, entry: &SectionEntry, bytes: &[u8]) -> Result<(), ContainerError> {
+    for (index, word) in bytes.as_chunks::<4>().0.iter().enumerate() {
+        if !f32::from_le_bytes(*word).is_finite() {
+            let offset = entry.offset_bytes + 4 * index as u64;
+            return Err(ContainerError::NotFinite { section, offset, bits: u32::from_le_bytes(*word) });
+        }
+    }
+    Ok(())
+}
+
+impl<'a> CheckedContainer<'a> {
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.container.manifest
+    }
+
+    /// The container without the promise.
+    pub fn container(&self) -> &Container<'a> {
+        &self.container
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> TokenizerView<'a> {
+        self.tokenizer
+    }
+
+    /// The embedded windows.
+    pub fn check_windows(&self) -> CheckWindows<'a> {
+        self.check_windows
+    }
+
+    /// A matrix; `None` where the model has none of that name.
+    pub fn matrix(&self, name: SectionName) -> Option<MatrixView<'a>> {
+        let entry = self.container.table.get(section_index(&self.manifest().spec, name)?)?;
+        let shape: MatrixShape = matrix_shape(name, entry).ok()?;
+        MatrixView::new(shape, self.container.bytes_of(entry)).ok()
+    }
+
+    /// The numbers of an f32 section; `None` where the model has none of that name, or it holds something else.
+    pub fn floats(&self, name: SectionName) -> Option<&'a [f32]> {
+        let (entry, bytes) = self.container.section(name)?;
+        if entry.encoding != crate::section::encoding::F32 {
+            return None;
+        }
+        bytemuck::try_cast_slice(bytes).ok()
+    }
+
+    /// Rotary frequencies, in turns a position times 2^64: head_dim / 2 of them.
+    pub fn rope_frequencies(&self) -> &'a [u64] {
+        let name = SectionName { kind: SectionKind::RopeFrequencies, layer: None };
+        self.container.section(name).and_then(|(_, bytes)| bytemuck::try_cast_slice(bytes).ok()).unwrap_or(&[])
+    }
+}

@@ -1,0 +1,199 @@
+//! Reading a container in place: `open` for the structure, `check` for the contents.
+//!
+//! ```text
+//! open:   head -> CRC of manifest and table -> manifest -> each entry: kind, order, encoding, shape, offsets that tile the file
+//! check:  padding -> each section: CRC-32 (and SHA-256), then what its kind demands
+//! ```
+//! Only a [`CheckedContainer`] can be run; none of its accessors panics.
+
+mod check;
+mod head;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "write")]
+pub mod write;
+
+pub use check::{CheckedContainer, Integrity};
+pub use head::{ENDIANNESS_MARK, HEAD_BYTES, Head, MAGIC, MAJOR, MAX_MANIFEST_BYTES, MAX_SECTIONS, MINOR};
+
+use crate::encodings::CodeWidth;
+use crate::error::ContainerError;
+use crate::manifest::Manifest;
+use crate::matrix::MatrixShape;
+use crate::section::{
+    NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, encoding, layout,
+    section_count, section_index, sections,
+};
+
+/// CRC-32 as IEEE 802.3 and zlib compute it.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    const CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
+    CRC.checksum(bytes)
+}
+
+/// A container whose structure is sound. Its sections' contents aren't checked yet.
+#[derive(Clone, Debug)]
+pub struct Container<'a> {
+    file: &'a [u8],
+    manifest: Manifest,
+    table: &'a [SectionEntry],
+}
+
+impl<'a> Container<'a> {
+    /// Reads the structure of a container: head, manifest, section table. `file` is the whole file, at an address that is a multiple of 64.
+    ///
+    /// # Errors
+    /// [`ContainerError`], naming the byte or section that is wrong. Time is constant in the file's size.
+    pub fn open(file: &'a [u8]) -> Result<Self, ContainerError> {
+        let head = Head::read(file)?;
+        if file.as_ptr().align_offset(SECTION_ALIGNMENT_BYTES) != 0 {
+            return Err(ContainerError::Unaligned);
+        }
+        let table_start = head.table_offset as usize;
+        let table_end = table_start + head.section_count as usize * SECTION_ENTRY_BYTES;
+        let Some(front) = file.get(HEAD_BYTES..table_end) else {
+            let (expected, found) = (table_end as u64, file.len() as u64);
+            return Err(ContainerError::Length { what: "section table", expected, found });
+        };
+        let crc = crc32(front);
+        if crc != head.table_crc32 {
+            let (part, offset) = ("manifest and section table", HEAD_BYTES as u64);
+            return Err(ContainerError::Checksum { part, section: None, offset, expected: head.table_crc32, found: crc });
+        }
+        let offset = HEAD_BYTES as u64;
+        let (manifest_bytes, rest) = front.split_at(head.manifest_bytes as usize);
+        let manifest = match postcard::take_from_bytes::<Manifest>(manifest_bytes) {
+            Ok((manifest, [])) => manifest,
+            _ => return Err(ContainerError::Manifest { offset }),
+        };
+        manifest.spec.check().map_err(ContainerError::Spec)?;
+        let (padding, table) = rest.split_at(table_start - HEAD_BYTES - manifest_bytes.len());
+        expect_zero(padding, HEAD_BYTES + manifest_bytes.len())?;
+        let table = bytemuck::try_cast_slice(table).map_err(|_| ContainerError::Unaligned)?;
+        let container = Container { file, manifest, table };
+        container.check_table(table_start, table_end)?;
+        Ok(container)
+    }
+
+    /// Checks every entry, and that the sections tile the rest of the file.
+    fn check_table(&self, table_start: usize, table_end: usize) -> Result<(), ContainerError> {
+        let spec = &self.manifest.spec;
+        let field = |field, offset, expected, found| {
+            if expected == found { Ok(()) } else { Err(ContainerError::Field { field, offset, expected, found }) }
+        };
+        field("number of sections", 28, section_count(spec) as u64, self.table.len() as u64)?;
+        let mut end = table_end as u64;
+        for ((index, expected), entry) in sections(spec).enumerate().zip(self.table) {
+            let at = (table_start + index * SECTION_ENTRY_BYTES) as u64;
+            if entry.kind != expected.kind as u16 || entry.layer != expected.layer.unwrap_or(NO_LAYER) {
+                let (kind, layer) = (entry.kind, entry.layer);
+                return Err(ContainerError::Order { index: index as u32, expected, kind, layer });
+            }
+            field("tier", at + 6, 0, entry.tier.into())?;
+            field("reserved", at + 7, 0, entry.reserved.into())?;
+            for (word, value) in entry.reserved_tail.into_iter().enumerate() {
+                field("reserved", at + 40 + 8 * word as u64, 0, value)?;
+            }
+            if let Some((rows, cols)) = expected.kind.shape(spec) {
+                field("rows", at + 8, rows.into(), entry.rows.into())?;
+                field("columns", at + 12, cols.into(), entry.cols.into())?;
+            }
+            let length = expected_length(expected, entry, at)?;
+            field("offset", at + 24, end.next_multiple_of(SECTION_ALIGNMENT_BYTES as u64), entry.offset_bytes)?;
+            field("length", at + 32, length, entry.length_bytes)?;
+            let file_bytes = self.file.len() as u64;
+            end = match entry.offset_bytes.checked_add(length) {
+                Some(end) if end <= file_bytes => end,
+                _ => return Err(ContainerError::Limit { field: "length", offset: at + 32, limit: file_bytes, found: length }),
+            };
+        }
+        field("end of the last section", 32, end, self.file.len() as u64)
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> usize {
+        self.file.len()
+    }
+
+    /// Every section's name and entry, in the order of the file.
+    pub fn entries(&self) -> impl Iterator<Item = (SectionName, &'a SectionEntry)> + use<'a> {
+        sections(&self.manifest.spec).zip(self.table)
+    }
+
+    /// The entry and the bytes of a section; `None` where the model has none of that name.
+    pub fn section(&self, name: SectionName) -> Option<(&'a SectionEntry, &'a [u8])> {
+        let entry = self.table.get(section_index(&self.manifest.spec, name)?)?;
+        Some((entry, self.bytes_of(entry)))
+    }
+
+    /// The bytes of an entry's section: within the file, by `check_table`.
+    fn bytes_of(&self, entry: &SectionEntry) -> &'a [u8] {
+        &self.file[entry.offset_bytes as usize..][..entry.length_bytes as usize]
+    }
+
+    /// Parameters of the model: elements of all its matrices and norms, a tied head counted once.
+    pub fn parameters(&self) -> u64 {
+        self.weight_entries().map(|entry| u64::from(entry.rows) * u64::from(entry.cols)).sum()
+    }
+
+    /// Bits that the container spends on a parameter, on average: codes, scales, norms and padding inside sections, over [`Container::parameters`].
+    pub fn bits_per_weight(&self) -> f64 {
+        let bits: u64 = self.weight_entries().map(|entry| 8 * entry.length_bytes).sum();
+        bits as f64 / self.parameters() as f64
+    }
+
+    fn weight_entries(&self) -> impl Iterator<Item = &'a SectionEntry> + use<'a> {
+        let weights = |kind: SectionKind| {
+            kind.is_matrix() || matches!(kind, SectionKind::FinalNorm | SectionKind::AttentionNorm | SectionKind::MlpNorm)
+        };
+        self.entries().filter(move |(name, _)| weights(name.kind)).map(|(_, entry)| entry)
+    }
+}
+
+/// The length that an entry's section must have, by its kind, encoding and shape.
+fn expected_length(name: SectionName, entry: &SectionEntry, at: u64) -> Result<u64, ContainerError> {
+    if name.kind.is_matrix() {
+        return Ok(matrix_shape(name, entry)?.section_bytes() as u64);
+    }
+    let (encoding, element_bytes) = match name.kind {
+        SectionKind::Tokenizer | SectionKind::CheckWindows => (encoding::BYTES, 0),
+        SectionKind::RopeFrequencies => (encoding::U64, 8),
+        _ => (encoding::F32, 4),
+    };
+    if entry.encoding != encoding || entry.layout != layout::NONE {
+        return Err(ContainerError::Encoding { section: name, encoding: entry.encoding, layout: entry.layout });
+    }
+    let zero = |field, offset, found: u32| {
+        if found == 0 { Ok(()) } else { Err(ContainerError::Field { field, offset, expected: 0, found: found.into() }) }
+    };
+    zero("group", at + 16, entry.group_elems)?;
+    if element_bytes == 0 {
+        zero("rows", at + 8, entry.rows)?;
+        zero("columns", at + 12, entry.cols)?;
+        return Ok(entry.length_bytes);
+    }
+    Ok(u64::from(entry.rows) * u64::from(entry.cols) * element_bytes)
+}
+
+/// The shape of a matrix section, from its entry.
+pub(crate) fn matrix_shape(name: SectionName, entry: &SectionEntry) -> Result<MatrixShape, ContainerError> {
+    let bits = entry.encoding.checked_sub(encoding::INT).and_then(CodeWidth::from_bits);
+    let (Some(width), Some(layout)) = (bits, layout::from_number(entry.layout)) else {
+        return Err(ContainerError::Encoding { section: name, encoding: entry.encoding, layout: entry.layout });
+    };
+    MatrixShape::new(entry.rows, entry.cols, entry.group_elems, width, layout)
+        .map_err(|error| ContainerError::Shape { section: name, error })
+}
+
+/// Checks that bytes at `offset` of the file are all zero.
+fn expect_zero(bytes: &[u8], offset: usize) -> Result<(), ContainerError> {
+    match bytes.iter().position(|&byte| byte != 0) {
+        None => Ok(()),
+        Some(at) => Err(ContainerError::Padding { offset: (offset + at) as u64, found: bytes[at] }),
+    }
+}

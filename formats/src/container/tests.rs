@@ -1,0 +1,188 @@
+//! Round trips and refusals of whole containers.
+
+use super::*;
+use crate::check_windows::{self, CheckSizes};
+use crate::layouts::Layout;
+use crate::manifest::{CheckRecord, Provenance, Text};
+use crate::matrix;
+use crate::spec::ModelSpec;
+use half::f16;
+use std::vec::Vec;
+use write::{Contents, write};
+
+/// A file at an address that is a multiple of 64.
+#[derive(Clone)]
+struct Aligned {
+    blocks: Vec<Block>,
+    length: usize,
+}
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Block([u8; 64]);
+
+impl Aligned {
+    fn new(bytes: &[u8]) -> Aligned {
+        let mut blocks = vec![Block([0; 64]); bytes.len().div_ceil(64)];
+        bytemuck::cast_slice_mut::<Block, u8>(&mut blocks)[..bytes.len()].copy_from_slice(bytes);
+        Aligned { blocks, length: bytes.len() }
+    }
+    fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.blocks)[..self.length]
+    }
+}
+
+fn manifest(spec: ModelSpec) -> Manifest {
+    let text = |text: &str| Text::try_from(text).unwrap();
+    Manifest {
+        spec,
+        provenance: Provenance {
+            checkpoint: text("test"),
+            checkpoint_sha256: [1; 32],
+            method: text("rtn"),
+            bits: 4,
+            group_elems: 32,
+            head_bits: 8,
+            calibration_sha256: [2; 32],
+            calibration_tokens: 3,
+            target: text("aarch64"),
+            tool_version: text("0"),
+        },
+        check: CheckRecord {
+            reference_nll: 1.0,
+            nll: 1.5,
+            mean_kl: 0.5,
+            same_top1: 1,
+            positions: 2,
+            logits_sha256: [3; 32],
+        },
+    }
+}
+
+/// A small container; every number in it comes from a counter.
+fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
+    let mut counter = 0u32;
+    let mut next = move || {
+        counter = counter.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        counter >> 16
+    };
+    write::<ContainerError>(&manifest(spec.clone()), |name| {
+        Ok(match name.kind {
+            SectionKind::Tokenizer => Contents::Bytes(crate::tokenizer::tests::small_section()),
+            SectionKind::RopeFrequencies => Contents::U64(vec![7; spec.head_dim as usize / 2]),
+            SectionKind::CheckWindows => {
+                let sizes = CheckSizes::new(1, 2, spec.vocabulary);
+                let kept: Vec<(u32, f64)> = (0..2 * sizes.classes as u32).map(|id| (id % 40, -0.5)).collect();
+                Contents::Bytes(check_windows::write(&sizes, &[1, 2, 3], &[0.25, 0.5], &kept).unwrap())
+            }
+            kind if kind.is_matrix() => {
+                let (rows, cols) = kind.shape(&spec).unwrap();
+                let bits = if name.layer.is_none() { 8 } else { 4 };
+                let width = CodeWidth::from_bits(bits).unwrap();
+                let shape = MatrixShape::new(rows, cols, 32, width, layout).unwrap();
+                let codes: Vec<i8> = (0..rows * cols).map(|_| (next() % 15) as i8 - 7).collect();
+                let scales: Vec<f16> =
+                    (0..shape.rows() * shape.groups()).map(|_| f16::from_f32(next() as f32 / 65536.0)).collect();
+                let mut section = vec![0; shape.section_bytes()];
+                matrix::pack(&shape, &codes, &scales, &mut section).unwrap();
+                Contents::Matrix(shape, section)
+            }
+            _ => Contents::F32(vec![1.0; spec.hidden as usize]),
+        })
+    })
+    .unwrap()
+}
+
+fn check(file: &[u8]) -> Result<(), ContainerError> {
+    let file = Aligned::new(file);
+    Container::open(file.bytes())?.check(Integrity::Digest).map(|_| ())
+}
+
+#[test]
+fn a_written_container_is_read_back() {
+    for layout in Layout::ALL {
+        for tied_head in [true, false] {
+            let spec = ModelSpec { tied_head, ..crate::spec::tests::spec() };
+            let file = Aligned::new(&container(spec.clone(), layout));
+            let checked = Container::open(file.bytes()).unwrap().check(Integrity::Digest).unwrap();
+            assert_eq!(checked.manifest(), &manifest(spec.clone()));
+            for (name, _) in checked.container().entries() {
+                assert_eq!(checked.matrix(name).is_some(), name.kind.is_matrix(), "{name}");
+            }
+            let norm = SectionName { kind: SectionKind::MlpNorm, layer: Some(1) };
+            assert_eq!(checked.floats(norm), Some(&[1.0f32; 32][..]));
+            assert_eq!(checked.rope_frequencies(), &[7; 4]);
+            assert_eq!(checked.check_windows().token(0, 2), 3);
+            assert_eq!(checked.check_windows().kept(0, 1).next(), Some((0, -0.5)));
+            let head = if tied_head { 0 } else { 40 * 32 };
+            let layer = 32 * 32 * 2 + 16 * 32 * 2 + 3 * 48 * 32 + 64;
+            assert_eq!(checked.container().parameters(), 40 * 32 + head + 32 + 2 * layer);
+        }
+    }
+}
+
+#[test]
+fn every_truncation_and_every_flipped_byte_is_refused() {
+    let file = container(crate::spec::tests::spec(), Layout::Nr8k4);
+    for length in 0..file.len() {
+        assert!(check(&file[..length]).is_err(), "truncated to {length}");
+    }
+    let mut longer = file.clone();
+    longer.push(0);
+    assert!(check(&longer).is_err(), "one byte more");
+    for at in 0..file.len() {
+        let mut hostile = file.clone();
+        hostile[at] ^= 1 << (at % 8);
+        assert!(check(&hostile).is_err(), "bit {} of byte {at}", at % 8);
+    }
+}
+
+#[test]
+fn checksums_are_not_the_only_defence() {
+    // Rewrites a field of the table and repairs the checksums over it, as an attacker would.
+    let spec = crate::spec::tests::spec();
+    let file = container(spec, Layout::Nr8k4);
+    let head = Head::read(&file).unwrap();
+    let refuse = |index: usize, change: &dyn Fn(&mut SectionEntry)| {
+        let mut hostile = file.clone();
+        let start = head.table_offset as usize;
+        let end = start + head.section_count as usize * SECTION_ENTRY_BYTES;
+        let at = start + index * SECTION_ENTRY_BYTES;
+        let mut entry: SectionEntry = bytemuck::pod_read_unaligned(&hostile[at..at + SECTION_ENTRY_BYTES]);
+        change(&mut entry);
+        hostile[at..at + SECTION_ENTRY_BYTES].copy_from_slice(bytemuck::bytes_of(&entry));
+        let sealed = Head { table_crc32: crc32(&hostile[HEAD_BYTES..end]), ..head }.sealed();
+        hostile[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&sealed));
+        std::string::ToString::to_string(&check(&hostile).unwrap_err())
+    };
+    assert!(refuse(3, &|entry| entry.rows = u32::MAX).contains("rows: expected 40, found 4294967295"));
+    assert!(refuse(3, &|entry| entry.offset_bytes = u64::MAX).contains("offset: expected"));
+    assert!(refuse(0, &|entry| entry.length_bytes = u64::MAX - 63).contains("length: expected at most"));
+    assert!(refuse(3, &|entry| entry.group_elems = 48).contains("groups of 48 columns"));
+    assert!(refuse(3, &|entry| entry.encoding = 22).contains("encoding 22"));
+    assert!(refuse(5, &|entry| entry.kind = 18).contains("expected layer 0 attention_norm, found kind 18 (key)"));
+    assert!(refuse(5, &|entry| entry.layer = 1).contains("layer 1"));
+    assert!(refuse(4, &|entry| entry.tier = 1).contains("tier: expected 0, found 1"));
+    assert!(refuse(4, &|entry| entry.sha256[0] ^= 1).contains("SHA-256 differs"));
+}
+
+#[test]
+fn versions_and_strangers_are_named() {
+    let mut file = container(crate::spec::tests::spec(), Layout::Rows);
+    let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
+    assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
+    assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
+    file[8] = 2;
+    assert!(error(&file).contains("container version 2.0; this reader knows 1.0 to 1.0"));
+    file[8] = 1;
+    file[10] = 1;
+    assert!(error(&file).contains("container version 1.1"));
+}
+
+#[test]
+fn a_file_at_an_odd_address_is_refused() {
+    let mut bytes = vec![0];
+    bytes.extend(container(crate::spec::tests::spec(), Layout::Rows));
+    let file = Aligned::new(&bytes);
+    assert_eq!(Container::open(&file.bytes()[1..]).unwrap_err(), ContainerError::Unaligned);
+}

@@ -1,0 +1,100 @@
+//! Writing a container: sections in, file bytes out.
+
+use super::{ENDIANNESS_MARK, HEAD_BYTES, Head, MAGIC, MAJOR, MAX_MANIFEST_BYTES, MINOR, crc32};
+use crate::error::ContainerError;
+use crate::manifest::Manifest;
+use crate::matrix::MatrixShape;
+use crate::section::{
+    NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionName, encoding, layout, sections,
+};
+use alloc::vec::Vec;
+use bytemuck::Zeroable;
+use sha2::{Digest, Sha256};
+
+/// What a section holds, with its bytes.
+#[derive(Clone, Debug)]
+pub enum Contents {
+    /// Bytes with a structure of their own.
+    Bytes(Vec<u8>),
+    /// u64 numbers.
+    U64(Vec<u64>),
+    /// f32 numbers.
+    F32(Vec<f32>),
+    /// A packed matrix (`matrix::pack`).
+    Matrix(MatrixShape, Vec<u8>),
+}
+
+/// Makes a container's bytes. `contents` gives each section by its name; it is asked in the order of the file.
+///
+/// # Errors
+/// What [`super::Container::open`] would refuse, and whatever `contents` fails with.
+pub fn write<E: From<ContainerError>>(
+    manifest: &Manifest,
+    mut contents: impl FnMut(SectionName) -> Result<Contents, E>,
+) -> Result<Vec<u8>, E> {
+    manifest.spec.check().map_err(ContainerError::Spec)?;
+    let message = postcard::to_extend(manifest, Vec::new())
+        .map_err(|_| ContainerError::Manifest { offset: HEAD_BYTES as u64 })?;
+    if message.len() > MAX_MANIFEST_BYTES as usize {
+        let (limit, found) = (MAX_MANIFEST_BYTES.into(), message.len() as u64);
+        return Err(ContainerError::Limit { field: "manifest bytes", offset: 20, limit, found }.into());
+    }
+    let table_offset = (HEAD_BYTES + message.len()).next_multiple_of(SECTION_ALIGNMENT_BYTES);
+    let names: Vec<SectionName> = sections(&manifest.spec).collect();
+    let mut file = Vec::new();
+    file.resize(HEAD_BYTES, 0);
+    file.extend(&message);
+    file.resize(table_offset + names.len() * SECTION_ENTRY_BYTES, 0);
+    let mut table = Vec::with_capacity(names.len());
+    for name in names {
+        file.resize(file.len().next_multiple_of(SECTION_ALIGNMENT_BYTES), 0);
+        let offset = file.len();
+        let mut entry = SectionEntry {
+            kind: name.kind as u16,
+            layer: name.layer.unwrap_or(NO_LAYER),
+            offset_bytes: offset as u64,
+            ..SectionEntry::zeroed()
+        };
+        match contents(name)? {
+            Contents::Bytes(bytes) => file.extend(bytes),
+            Contents::U64(numbers) => {
+                (entry.encoding, entry.rows, entry.cols) = (encoding::U64, 1, numbers.len() as u32);
+                numbers.iter().for_each(|number| file.extend(number.to_le_bytes()));
+            }
+            Contents::F32(numbers) => {
+                (entry.encoding, entry.rows, entry.cols) = (encoding::F32, 1, numbers.len() as u32);
+                numbers.iter().for_each(|number| file.extend(number.to_le_bytes()));
+            }
+            Contents::Matrix(shape, bytes) => {
+                entry.encoding = encoding::INT + shape.width().bits() as u8;
+                entry.layout = layout::number(shape.layout());
+                (entry.rows, entry.cols) = (shape.rows() as u32, shape.cols() as u32);
+                entry.group_elems = shape.group_elems() as u32;
+                file.extend(bytes);
+            }
+        }
+        let bytes = &file[offset..];
+        entry.length_bytes = bytes.len() as u64;
+        entry.crc32 = crc32(bytes);
+        entry.sha256.copy_from_slice(&Sha256::digest(bytes));
+        table.push(entry);
+    }
+    let table_bytes: &[u8] = bytemuck::cast_slice(&table);
+    file[table_offset..table_offset + table_bytes.len()].copy_from_slice(table_bytes);
+    let head = Head {
+        magic: MAGIC,
+        major: MAJOR,
+        minor: MINOR,
+        endianness: ENDIANNESS_MARK,
+        manifest_offset: HEAD_BYTES as u32,
+        manifest_bytes: message.len() as u32,
+        table_offset: table_offset as u32,
+        section_count: table.len() as u32,
+        file_bytes: file.len() as u64,
+        table_crc32: crc32(&file[HEAD_BYTES..table_offset + table_bytes.len()]),
+        reserved: [0; 4],
+        head_crc32: 0,
+    };
+    file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&head.sealed()));
+    Ok(file)
+}

@@ -1,0 +1,208 @@
+//! Why a container is refused: which section, which byte, what was expected and what was found.
+
+use crate::matrix::{MatrixError, ShapeError};
+use crate::section::{SectionKind, SectionName};
+use crate::spec::SpecError;
+use core::fmt;
+
+/// Why a container is refused. Offsets are bytes from the start of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ContainerError {
+    /// The file has another length than it says, or than is needed to go on reading.
+    Length {
+        /// What was being read.
+        what: &'static str,
+        /// Bytes needed.
+        expected: u64,
+        /// Bytes there.
+        found: u64,
+    },
+    /// The file does not begin at a multiple of 64 bytes in memory.
+    Unaligned,
+    /// The first eight bytes aren't a container's.
+    Magic {
+        /// What they are.
+        found: [u8; 8],
+    },
+    /// A version that this reader does not know.
+    Version {
+        /// Major version found.
+        major: u16,
+        /// Minor version found.
+        minor: u16,
+    },
+    /// A field of the head or of a section's entry has a value that it can't have.
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Offset of the field.
+        offset: u64,
+        /// What it must be.
+        expected: u64,
+        /// What it is.
+        found: u64,
+    },
+    /// A field exceeds its bound.
+    Limit {
+        /// The field.
+        field: &'static str,
+        /// Offset of the field.
+        offset: u64,
+        /// The most it may be.
+        limit: u64,
+        /// What it is.
+        found: u64,
+    },
+    /// A checksum differs.
+    Checksum {
+        /// The part of the file, where it isn't a section.
+        part: &'static str,
+        /// The section, where it is one.
+        section: Option<SectionName>,
+        /// Offset of the part.
+        offset: u64,
+        /// The stored CRC-32.
+        expected: u32,
+        /// The CRC-32 of the bytes.
+        found: u32,
+    },
+    /// A section's SHA-256 differs.
+    Digest {
+        /// The section.
+        section: SectionName,
+        /// Offset of the section.
+        offset: u64,
+    },
+    /// A byte between sections isn't zero.
+    Padding {
+        /// Offset of the byte.
+        offset: u64,
+        /// What it is.
+        found: u8,
+    },
+    /// The manifest isn't a postcard message of the expected type.
+    Manifest {
+        /// Offset of the manifest.
+        offset: u64,
+    },
+    /// The manifest describes no possible model.
+    Spec(SpecError),
+    /// The table has another section in this place.
+    Order {
+        /// Place in the table.
+        index: u32,
+        /// What belongs there.
+        expected: SectionName,
+        /// Kind number found.
+        kind: u16,
+        /// Layer found.
+        layer: u16,
+    },
+    /// A section has another encoding or layout than its kind can have.
+    Encoding {
+        /// The section.
+        section: SectionName,
+        /// Encoding number found.
+        encoding: u8,
+        /// Layout number found.
+        layout: u8,
+    },
+    /// A matrix has a shape that it can't have.
+    Shape {
+        /// The section.
+        section: SectionName,
+        /// Why.
+        error: ShapeError,
+    },
+    /// A matrix has contents that it can't have.
+    Matrix {
+        /// The section.
+        section: SectionName,
+        /// Offset of the section.
+        offset: u64,
+        /// Why.
+        error: MatrixError,
+    },
+    /// A number of an f32 section isn't finite.
+    NotFinite {
+        /// The section.
+        section: SectionName,
+        /// Offset of the number.
+        offset: u64,
+        /// Its bits.
+        bits: u32,
+    },
+    /// A section with a structure of its own breaks it.
+    Structure {
+        /// The section.
+        section: SectionName,
+        /// Offset of the first byte that can't be.
+        offset: u64,
+        /// What was expected there.
+        expected: &'static str,
+        /// What was found.
+        found: u64,
+    },
+}
+
+impl fmt::Display for ContainerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Length { what, expected, found } => {
+                write!(f, "{what}: expected {expected} bytes, found {found}")
+            }
+            Self::Unaligned => write!(f, "the container does not begin at a multiple of 64 bytes in memory"),
+            Self::Magic { found } => {
+                write!(f, "not a rescomp container: byte 0: expected \"RESCOMP\\x1a\", found {found:02x?}")
+            }
+            Self::Version { major, minor } => write!(
+                f,
+                "byte 8: container version {major}.{minor}; this reader knows {}.0 to {}.{}",
+                crate::container::MAJOR,
+                crate::container::MAJOR,
+                crate::container::MINOR
+            ),
+            Self::Field { field, offset, expected, found } => {
+                write!(f, "byte {offset}: {field}: expected {expected}, found {found}")
+            }
+            Self::Limit { field, offset, limit, found } => {
+                write!(f, "byte {offset}: {field}: expected at most {limit}, found {found}")
+            }
+            Self::Checksum { part, section, offset, expected, found } => {
+                match section {
+                    Some(section) => write!(f, "{section}")?,
+                    None => f.write_str(part)?,
+                }
+                write!(f, " at byte {offset}: expected CRC-32 {expected:08x}, found {found:08x}")
+            }
+            Self::Digest { section, offset } => write!(f, "{section} at byte {offset}: SHA-256 differs from the table's"),
+            Self::Padding { offset, found } => write!(f, "byte {offset}: padding: expected 0, found {found}"),
+            Self::Manifest { offset } => {
+                write!(f, "manifest at byte {offset}: expected a postcard message of this version's manifest")
+            }
+            Self::Spec(error) => write!(f, "manifest: model {error}"),
+            Self::Order { index, expected, kind, layer } => {
+                write!(f, "section {index}: expected {expected}, found kind {kind}")?;
+                match SectionKind::from_number(kind) {
+                    Some(kind) => write!(f, " ({})", kind.name())?,
+                    None => f.write_str(" (unknown)")?,
+                }
+                write!(f, ", layer {layer}")
+            }
+            Self::Encoding { section, encoding, layout } => {
+                write!(f, "{section}: encoding {encoding} with layout {layout} isn't one that it can have")
+            }
+            Self::Shape { section, error } => write!(f, "{section}: {error}"),
+            Self::Matrix { section, offset, error } => write!(f, "{section} at byte {offset}: {error}"),
+            Self::NotFinite { section, offset, bits } => {
+                write!(f, "{section}: byte {offset}: expected a finite number, found bits {bits:#010x}")
+            }
+            Self::Structure { section, offset, expected, found } => {
+                write!(f, "{section}: byte {offset}: expected {expected}, found {found}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ContainerError {}

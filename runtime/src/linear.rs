@@ -1,0 +1,252 @@
+//! The matrices of a model, as the forward sees them.
+//!
+//! The forward (`models/`) knows no weights: it asks [`Weights`] for an embedding row, a norm's gain, or the product of one input with a
+//! set of matrices. [`QuantizedWeights`] answers from a container. The quantizer answers from a checkpoint, and, while it
+//! calibrates, watches the input of each set and replaces the set's matrices before it answers: so there is one forward for
+//! calibration, evaluation and the device.
+
+use crate::Machine;
+use crate::error::RuntimeError;
+use crate::executor::for_each_row_range;
+use crate::kernels::{Activations, matrix_product_f32};
+use crate::memory::{Arena, slice_bytes};
+use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::matrix::MatrixView;
+use rescomp_formats::section::{SectionKind, SectionName};
+
+/// Matrices of a block that share one input, in the order in which a block uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum LinearSet {
+    /// Query, key, value.
+    QueryKeyValue,
+    /// Output projection of attention.
+    Output,
+    /// Gate and up.
+    GateUp,
+    /// Down.
+    Down,
+}
+
+impl LinearSet {
+    /// Every set, in order.
+    pub const ALL: [LinearSet; 4] = [LinearSet::QueryKeyValue, LinearSet::Output, LinearSet::GateUp, LinearSet::Down];
+
+    /// The matrices, in the order of `outputs` in [`Weights::apply`].
+    pub const fn kinds(self) -> &'static [SectionKind] {
+        match self {
+            LinearSet::QueryKeyValue => &[SectionKind::Query, SectionKind::Key, SectionKind::Value],
+            LinearSet::Output => &[SectionKind::Output],
+            LinearSet::GateUp => &[SectionKind::Gate, SectionKind::Up],
+            LinearSet::Down => &[SectionKind::Down],
+        }
+    }
+
+    /// The name in reports and errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LinearSet::QueryKeyValue => "query, key, value",
+            LinearSet::Output => "output",
+            LinearSet::GateUp => "gate, up",
+            LinearSet::Down => "down",
+        }
+    }
+}
+
+/// What a forward needs of a model's weights.
+pub trait Weights {
+    /// Writes the embedding of a token (`hidden` numbers). The token is in the vocabulary.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`].
+    fn embed(&mut self, token: u32, output: &mut [f32]) -> Result<(), RuntimeError>;
+
+    /// The gain of a norm, `hidden` numbers.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`].
+    fn norm(&self, name: SectionName) -> Result<&[f32], RuntimeError>;
+
+    /// Rotary frequencies in turns a position times 2^64, head_dim / 2 of them.
+    fn rope_frequencies(&self) -> &[u64];
+
+    /// For each matrix of the set: `output (m x n) = input (m x k) W^T`, `m` tokens.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
+    fn apply(
+        &mut self,
+        layer: usize,
+        set: LinearSet,
+        tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<(), RuntimeError>;
+
+    /// The logits of one normalized hidden state: `vocabulary` numbers from `hidden`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
+    fn logits(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError>;
+}
+
+/// How activations enter a matrix product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ActivationFormat {
+    /// int8 codes with an f32 scale a step: what devices run.
+    Int8,
+    /// f32, for accuracy work: tells the error of the weights from that of the activations.
+    F32,
+}
+
+/// The weights of a container, with memory for quantized activations.
+#[derive(Debug)]
+pub struct QuantizedWeights<'a> {
+    container: &'a CheckedContainer<'a>,
+    machine: Machine<'a>,
+    activations: ActivationFormat,
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+}
+
+impl<'a> QuantizedWeights<'a> {
+    /// Elements of the codes and of the scales for tiles of `tile` tokens: the most that any matrix needs.
+    fn elems(container: &CheckedContainer<'_>, tile: u64) -> (u64, u64) {
+        let mut most = (0, 0);
+        for (name, _) in container.container().entries() {
+            if let Some(matrix) = container.matrix(name) {
+                let shape = matrix.shape();
+                most = (most.0.max(shape.padded_cols() as u64), most.1.max(shape.steps() as u64));
+            }
+        }
+        (most.0.saturating_mul(tile), most.1.saturating_mul(tile))
+    }
+
+    /// Bytes that [`QuantizedWeights::carve`] takes.
+    pub fn bytes(container: &CheckedContainer<'_>, tile: u64) -> u64 {
+        let (codes, scales) = Self::elems(container, tile);
+        slice_bytes::<i8>(codes).saturating_add(slice_bytes::<f32>(scales))
+    }
+
+    /// Takes memory for tiles of at most `tile` tokens.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Memory`].
+    pub fn carve(
+        container: &'a CheckedContainer<'a>,
+        machine: Machine<'a>,
+        activations: ActivationFormat,
+        tile: u64,
+        arena: &mut Arena<'a>,
+    ) -> Result<Self, RuntimeError> {
+        let (codes, scales) = Self::elems(container, tile);
+        Ok(QuantizedWeights {
+            container,
+            machine,
+            activations,
+            codes: arena.take(codes as usize)?,
+            scales: arena.take(scales as usize)?,
+        })
+    }
+
+    fn matrix(&self, kind: SectionKind, layer: Option<usize>) -> Result<MatrixView<'a>, RuntimeError> {
+        let name = SectionName { kind, layer: layer.map(|layer| layer as u16) };
+        let missing = RuntimeError::Missing { kind: kind.name(), layer: layer.map(|layer| layer as u32) };
+        self.container.matrix(name).ok_or(missing)
+    }
+
+    /// The matrix that makes logits: the head, or the embedding where it is tied.
+    fn head(&self) -> Result<MatrixView<'a>, RuntimeError> {
+        let tied = self.container.manifest().spec.tied_head;
+        self.matrix(if tied { SectionKind::Embedding } else { SectionKind::Head }, None)
+    }
+
+    /// Products of one input with several matrices. The input is quantized once for all that share a step.
+    fn products(
+        &mut self,
+        matrices: &[MatrixView<'a>],
+        tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<(), NotFinite> {
+        let Machine { kernels, executor } = self.machine;
+        let mut quantized_step = None;
+        for (matrix, output) in matrices.iter().zip(outputs) {
+            let shape = matrix.shape();
+            let tiles = |rows: core::ops::Range<usize>| rows.start / 8..rows.end.div_ceil(8);
+            if self.activations == ActivationFormat::F32 {
+                if !input.iter().all(|value| value.is_finite()) {
+                    return Err(NotFinite);
+                }
+                for_each_row_range(executor, output, tokens, shape.rows(), 8, |rows, mut out| {
+                    matrix_product_f32(kernels, matrix, input, tokens, tiles(rows), &mut out);
+                });
+                continue;
+            }
+            let codes = &mut self.codes[..tokens * shape.padded_cols()];
+            let scales = &mut self.scales[..tokens * shape.steps()];
+            if quantized_step != Some(shape.step_elems()) {
+                for ((values, codes), scales) in input
+                    .chunks_exact(shape.cols())
+                    .zip(codes.chunks_exact_mut(shape.padded_cols()))
+                    .zip(scales.chunks_exact_mut(shape.steps()))
+                {
+                    if !(kernels.quantize_activations)(values, shape.step_elems(), codes, scales) {
+                        return Err(NotFinite);
+                    }
+                }
+                quantized_step = Some(shape.step_elems());
+            }
+            let activations = Activations { codes, scales, tokens };
+            let (product, _) = kernels.matrix_product(shape, tokens);
+            for_each_row_range(executor, output, tokens, shape.rows(), 8, |rows, mut out| {
+                product(matrix, &activations, tiles(rows), &mut out);
+            });
+        }
+        Ok(())
+    }
+}
+
+/// An input that can't be quantized.
+struct NotFinite;
+
+impl Weights for QuantizedWeights<'_> {
+    fn embed(&mut self, token: u32, output: &mut [f32]) -> Result<(), RuntimeError> {
+        self.matrix(SectionKind::Embedding, None)?.decode_row(token as usize, output);
+        Ok(())
+    }
+
+    fn norm(&self, name: SectionName) -> Result<&[f32], RuntimeError> {
+        let missing = RuntimeError::Missing { kind: name.kind.name(), layer: name.layer.map(u32::from) };
+        self.container.floats(name).ok_or(missing)
+    }
+
+    fn rope_frequencies(&self) -> &[u64] {
+        self.container.rope_frequencies()
+    }
+
+    fn apply(
+        &mut self,
+        layer: usize,
+        set: LinearSet,
+        tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<(), RuntimeError> {
+        let mut matrices = heapless::Vec::<MatrixView<'_>, 3>::new();
+        for &kind in set.kinds() {
+            let matrix = self.matrix(kind, Some(layer))?;
+            // No set has more than three matrices.
+            let _ = matrices.push(matrix);
+        }
+        let error = RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) };
+        self.products(&matrices, tokens, input, outputs).map_err(|NotFinite| error)
+    }
+
+    fn logits(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError> {
+        let head = self.head()?;
+        self.products(&[head], 1, hidden, &mut [output])
+            .map_err(|NotFinite| RuntimeError::NotFinite { layer: None, set: None })
+    }
+}

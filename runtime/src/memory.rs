@@ -1,0 +1,58 @@
+//! The caller's memory, and how it is carved into slices.
+//!
+//! The runtime allocates nothing. What needs memory has a `bytes` function beside its `carve`; both count whole blocks of 64
+//! bytes a slice, so the plan is exact: the planned bytes suffice, one block less is refused.
+
+use crate::error::RuntimeError;
+use bytemuck::{Pod, Zeroable};
+
+/// The grain of memory: a cache line.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct MemoryBlock(pub [u8; 64]);
+
+/// Bytes of a [`MemoryBlock`].
+pub const BLOCK_BYTES: u64 = 64;
+
+/// Bytes that `elems` elements take, in whole blocks.
+pub const fn slice_bytes<T>(elems: u64) -> u64 {
+    elems.saturating_mul(core::mem::size_of::<T>() as u64).next_multiple_of(BLOCK_BYTES)
+}
+
+/// Memory not yet given out.
+#[derive(Debug)]
+pub struct Arena<'a> {
+    rest: &'a mut [MemoryBlock],
+    given_bytes: u64,
+    needed_bytes: u64,
+}
+
+impl<'a> Arena<'a> {
+    /// All of `memory`, of which `needed_bytes` will be taken.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Memory`], where that is more than there is.
+    pub fn new(memory: &'a mut [MemoryBlock], needed_bytes: u64) -> Result<Self, RuntimeError> {
+        let given_bytes = memory.len() as u64 * BLOCK_BYTES;
+        if needed_bytes > given_bytes {
+            return Err(RuntimeError::Memory { needed_bytes, given_bytes });
+        }
+        Ok(Arena { rest: memory, given_bytes, needed_bytes })
+    }
+
+    /// A slice of `elems` elements, with whatever values the memory holds.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Memory`], where the memory is used up.
+    pub fn take<T: Pod>(&mut self, elems: usize) -> Result<&'a mut [T], RuntimeError> {
+        const { assert!(align_of::<T>() <= 64) }
+        let blocks = (slice_bytes::<T>(elems as u64) / BLOCK_BYTES) as usize;
+        if blocks > self.rest.len() {
+            return Err(RuntimeError::Memory { needed_bytes: self.needed_bytes, given_bytes: self.given_bytes });
+        }
+        let (taken, rest) = core::mem::take(&mut self.rest).split_at_mut(blocks);
+        self.rest = rest;
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(taken);
+        Ok(bytemuck::cast_slice_mut(&mut bytes[..elems * size_of::<T>()]))
+    }
+}

@@ -1,0 +1,294 @@
+//! Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+//!
+//! ```text
+//! x = embedding of each token
+//! each block:  h = rms_norm(x);  q, k, v = h Wq^T, h Wk^T, h Wv^T;  rotate q and k by position;  keep k and v
+//!              x = x + attention(q, kept k, kept v) Wo^T
+//!              h = rms_norm(x);  x = x + (silu(h Wgate^T) * (h Wup^T)) Wdown^T
+//! logits = rms_norm(x) Whead^T
+//! ```
+//! Letters of shapes: `m` tokens at once, `d` hidden, `i` intermediate, `h` heads, `g` kv heads, `e` head_dim, `c` context.
+//! Source: Touvron et al., "LLaMA", arXiv 2302.13971; grouped queries: Ainslie et al., arXiv 2305.13245; rotary positions: Su et
+//! al., arXiv 2104.09864. The order of every float operation is docs/numerics.md's.
+
+use crate::Machine;
+use crate::error::RuntimeError;
+use crate::executor::for_each_chunk;
+use crate::kernels::sin_cos_turn;
+use crate::linear::{LinearSet, Weights};
+use crate::memory::{Arena, slice_bytes};
+use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::spec::ModelSpec;
+
+/// Which tokens a forward runs: `sequences` of equal length side by side, each with `tokens` new ones from position `start`.
+/// A device has one sequence; the quantizer runs all its windows together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Number of sequences.
+    pub sequences: usize,
+    /// New tokens in each.
+    pub tokens: usize,
+    /// Position of the first new token in each.
+    pub start: usize,
+}
+
+impl Batch {
+    /// New tokens in all sequences, `m`.
+    pub const fn all_tokens(&self) -> usize {
+        self.sequences * self.tokens
+    }
+}
+
+/// Keys and values of one layer, for every sequence: `sequences x g x c x e` each.
+#[derive(Debug)]
+pub struct LayerCache<'a> {
+    /// Keys, already rotated.
+    pub keys: &'a mut [f32],
+    /// Values.
+    pub values: &'a mut [f32],
+}
+
+/// Elements of the keys (and of the values) of one layer and one sequence.
+pub fn cache_elems(spec: &ModelSpec, context: usize) -> u64 {
+    (spec.kv_width() as u64).saturating_mul(context as u64)
+}
+
+/// Memory for what a block computes on the way.
+#[derive(Debug)]
+pub struct Scratch<'a> {
+    /// m x d: a normalized input, then a projection's output.
+    hidden: &'a mut [f32],
+    /// m x h e: queries, then attention's output.
+    queries: &'a mut [f32],
+    /// m x g e.
+    keys: &'a mut [f32],
+    /// m x g e.
+    values: &'a mut [f32],
+    /// m x i.
+    gate: &'a mut [f32],
+    /// m x i.
+    up: &'a mut [f32],
+    /// h x (tokens e + c): each head's outputs, and its scores.
+    heads: &'a mut [f32],
+    /// tokens x e/2: cosines of each position's rotations.
+    cosines: &'a mut [f32],
+    /// tokens x e/2.
+    sines: &'a mut [f32],
+}
+
+impl<'a> Scratch<'a> {
+    /// Elements of each slice, in the order of the fields.
+    fn elems(spec: &ModelSpec, sequences: usize, tokens: usize, context: usize) -> [u64; 9] {
+        let all = (sequences as u64).saturating_mul(tokens as u64);
+        let of = |width: usize| all.saturating_mul(width as u64);
+        let pairs = (tokens as u64).saturating_mul(u64::from(spec.head_dim / 2));
+        let head = (tokens as u64).saturating_mul(spec.head_dim.into()).saturating_add(context as u64);
+        [
+            of(spec.hidden as usize),
+            of(spec.query_width()),
+            of(spec.kv_width()),
+            of(spec.kv_width()),
+            of(spec.intermediate as usize),
+            of(spec.intermediate as usize),
+            head.saturating_mul(spec.heads.into()),
+            pairs,
+            pairs,
+        ]
+    }
+
+    /// Bytes that [`Scratch::carve`] takes, for batches of at most `sequences` and `tokens`, and sequences of at most `context` positions.
+    pub fn bytes(spec: &ModelSpec, sequences: usize, tokens: usize, context: usize) -> u64 {
+        Self::elems(spec, sequences, tokens, context)
+            .into_iter()
+            .fold(0, |bytes: u64, elems| bytes.saturating_add(slice_bytes::<f32>(elems)))
+    }
+
+    /// Takes the memory.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Memory`].
+    pub fn carve(
+        spec: &ModelSpec,
+        sequences: usize,
+        tokens: usize,
+        context: usize,
+        arena: &mut Arena<'a>,
+    ) -> Result<Self, RuntimeError> {
+        let elems = Self::elems(spec, sequences, tokens, context);
+        let mut take = |index: usize| arena.take::<f32>(elems[index] as usize);
+        Ok(Scratch {
+            hidden: take(0)?,
+            queries: take(1)?,
+            keys: take(2)?,
+            values: take(3)?,
+            gate: take(4)?,
+            up: take(5)?,
+            heads: take(6)?,
+            cosines: take(7)?,
+            sines: take(8)?,
+        })
+    }
+
+    /// Computes the rotations of positions `start .. start + tokens`: once a forward, for all layers.
+    pub fn set_positions(&mut self, frequencies: &[u64], start: usize, tokens: usize) {
+        let pairs = frequencies.len();
+        for token in 0..tokens {
+            let position = (start + token) as u64;
+            for (pair, &frequency) in frequencies.iter().enumerate() {
+                let (sine, cosine) = sin_cos_turn(position.wrapping_mul(frequency));
+                self.sines[token * pairs + pair] = sine;
+                self.cosines[token * pairs + pair] = cosine;
+            }
+        }
+    }
+}
+
+/// One block. `stream` (m x d) is the residual stream, tokens in the order (sequence, position); `cache` has room for
+/// `context` positions a sequence. [`Scratch::set_positions`] has been called for the batch.
+///
+/// # Errors
+/// What `weights` fails with.
+#[expect(clippy::too_many_arguments, reason = "a block's operands, each once")]
+pub fn block<W: Weights>(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    weights: &mut W,
+    layer: usize,
+    batch: Batch,
+    context: usize,
+    stream: &mut [f32],
+    cache: &mut LayerCache<'_>,
+    scratch: &mut Scratch<'_>,
+) -> Result<(), RuntimeError> {
+    let m = batch.all_tokens();
+    let d = spec.hidden as usize;
+    let kernels = machine.kernels;
+    let norm = |kind| SectionName { kind, layer: Some(layer as u16) };
+    let hidden = &mut scratch.hidden[..m * d];
+    let queries = &mut scratch.queries[..m * spec.query_width()];
+    let keys = &mut scratch.keys[..m * spec.kv_width()];
+    let values = &mut scratch.values[..m * spec.kv_width()];
+    let gate = &mut scratch.gate[..m * spec.intermediate as usize];
+    let up = &mut scratch.up[..m * spec.intermediate as usize];
+
+    normalize(machine, spec, weights.norm(norm(SectionKind::AttentionNorm))?, stream, hidden);
+    weights.apply(layer, LinearSet::QueryKeyValue, m, hidden, &mut [queries, keys, values])?;
+
+    rotate(machine, spec, batch, queries, scratch.cosines, scratch.sines);
+    rotate(machine, spec, batch, keys, scratch.cosines, scratch.sines);
+    let sequence_cache = cache_elems(spec, context) as usize;
+    for sequence in 0..batch.sequences {
+        let tokens = sequence * batch.tokens..(sequence + 1) * batch.tokens;
+        let new = tokens.start * spec.kv_width()..tokens.end * spec.kv_width();
+        let kept = sequence * sequence_cache..(sequence + 1) * sequence_cache;
+        keep(spec, batch.start, context, &keys[new.clone()], &mut cache.keys[kept.clone()]);
+        keep(spec, batch.start, context, &values[new], &mut cache.values[kept.clone()]);
+        let own = tokens.start * spec.query_width()..tokens.end * spec.query_width();
+        let (keys, values) = (&cache.keys[kept.clone()], &cache.values[kept]);
+        attend(machine, spec, batch.start, context, keys, values, &mut queries[own], scratch.heads);
+    }
+    weights.apply(layer, LinearSet::Output, m, queries, &mut [&mut *hidden])?;
+    (kernels.add)(stream, hidden);
+
+    normalize(machine, spec, weights.norm(norm(SectionKind::MlpNorm))?, stream, hidden);
+    weights.apply(layer, LinearSet::GateUp, m, hidden, &mut [&mut *gate, &mut *up])?;
+    (kernels.silu_multiply)(gate, up);
+    weights.apply(layer, LinearSet::Down, m, gate, &mut [&mut *hidden])?;
+    (kernels.add)(stream, hidden);
+    Ok(())
+}
+
+/// The normalized last hidden state of one token, from its residual stream: the head's input.
+///
+/// # Errors
+/// What `weights` fails with.
+pub fn final_norm<W: Weights>(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    weights: &W,
+    stream: &[f32],
+    output: &mut [f32],
+) -> Result<(), RuntimeError> {
+    let gain = weights.norm(SectionName { kind: SectionKind::FinalNorm, layer: None })?;
+    normalize(machine, spec, gain, stream, output);
+    Ok(())
+}
+
+/// RMSNorm of each token.
+fn normalize(machine: Machine<'_>, spec: &ModelSpec, gain: &[f32], input: &[f32], output: &mut [f32]) {
+    let d = spec.hidden as usize;
+    for (input, output) in input.chunks_exact(d).zip(output.chunks_exact_mut(d)) {
+        (machine.kernels.rms_norm)(input, gain, spec.norm_epsilon, output);
+    }
+}
+
+/// Rotates every head of every token by its position.
+fn rotate(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    batch: Batch,
+    heads: &mut [f32],
+    cosines: &[f32],
+    sines: &[f32],
+) {
+    let e = spec.head_dim as usize;
+    let width = heads.len() / batch.all_tokens();
+    for (token, heads) in heads.chunks_exact_mut(width).enumerate() {
+        let pairs = (token % batch.tokens) * (e / 2)..(token % batch.tokens + 1) * (e / 2);
+        for head in heads.chunks_exact_mut(e) {
+            (machine.kernels.rotate)(head, &cosines[pairs.clone()], &sines[pairs.clone()]);
+        }
+    }
+}
+
+/// Copies new keys or values (tokens x g e) of one sequence into its cache (g x c x e).
+fn keep(spec: &ModelSpec, start: usize, context: usize, new: &[f32], cache: &mut [f32]) {
+    let e = spec.head_dim as usize;
+    for (token, heads) in new.chunks_exact(spec.kv_width()).enumerate() {
+        for (head, values) in heads.chunks_exact(e).enumerate() {
+            let at = (head * context + start + token) * e;
+            cache[at..at + e].copy_from_slice(values);
+        }
+    }
+}
+
+/// Causal attention of one sequence: `queries` (tokens x h e) become the outputs, in place. `keys` and `values` are g x c x e. Heads are
+/// independent and run in parallel; `work` holds each head's outputs and scores.
+#[expect(clippy::too_many_arguments, reason = "attention's operands, each once")]
+fn attend(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    start: usize,
+    context: usize,
+    keys: &[f32],
+    values: &[f32],
+    queries: &mut [f32],
+    work: &mut [f32],
+) {
+    let kernels = machine.kernels;
+    let (h, e, width) = (spec.heads as usize, spec.head_dim as usize, spec.query_width());
+    let heads_per_kv = h / spec.kv_heads as usize;
+    let tokens = queries.len() / width;
+    let score_scale = 1.0 / libm::sqrtf(e as f32);
+    let chunk = tokens * e + start + tokens;
+    let input: &[f32] = queries;
+    for_each_chunk(machine.executor, &mut work[..h * chunk], chunk, |head, chunk| {
+        let (outputs, scores) = chunk.split_at_mut(tokens * e);
+        let first = head / heads_per_kv * context * e;
+        let (keys, values) = (&keys[first..first + context * e], &values[first..first + context * e]);
+        for (token, output) in outputs.chunks_exact_mut(e).enumerate() {
+            let query = &input[token * width + head * e..][..e];
+            let scores = &mut scores[..start + token + 1];
+            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(e)) {
+                *score = (kernels.dot)(query, key) * score_scale;
+            }
+            (kernels.softmax)(scores);
+            (kernels.weighted_sum)(scores, values, e, output);
+        }
+    });
+    for (head, chunk) in work[..h * chunk].chunks_exact(chunk).enumerate() {
+        for (token, output) in chunk[..tokens * e].chunks_exact(e).enumerate() {
+            queries[token * width + head * e..][..e].copy_from_slice(output);
+        }
+    }
+}

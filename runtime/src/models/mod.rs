@@ -1,0 +1,3 @@
+//! The architectures, one file each: the forward that serves calibration, evaluation and the device.
+
+pub mod llama;

@@ -1,0 +1,217 @@
+//! A session: one sequence of tokens running through a container in the caller's memory.
+
+use crate::Machine;
+use crate::error::RuntimeError;
+use crate::linear::{ActivationFormat, QuantizedWeights, Weights};
+use crate::memory::{Arena, MemoryBlock, slice_bytes};
+use crate::models::llama::{self, Batch, LayerCache, Scratch};
+use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::spec::{Architecture, ModelSpec};
+
+/// What a session is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Positions of the sequence: prompt and answer together.
+    pub context: usize,
+    /// Tokens that prefill runs at once. More is faster and takes more memory; the result is the same.
+    pub tile: usize,
+}
+
+/// Bytes of a session's memory, by use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionPlan {
+    /// Keys and values.
+    pub kv_cache_bytes: u64,
+    /// Everything else.
+    pub scratch_bytes: u64,
+}
+
+impl SessionPlan {
+    /// The memory that [`Session::new`] needs for these limits, exactly.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Limit`].
+    pub fn new(container: &CheckedContainer<'_>, limits: Limits) -> Result<SessionPlan, RuntimeError> {
+        let spec = &container.manifest().spec;
+        let within = |name, highest, found: usize| {
+            let (highest, found) = (u64::from(highest), found as u64);
+            if (1..=highest).contains(&found) { Ok(()) } else { Err(RuntimeError::Limit { name, lowest: 1, highest, found }) }
+        };
+        within("context", spec.context, limits.context)?;
+        within("tile", 4096, limits.tile)?;
+        let cache = slice_bytes::<f32>(cache_elems(spec, limits));
+        let stream = (limits.tile as u64).saturating_mul(spec.hidden.into());
+        let scratch = [
+            Scratch::bytes(spec, 1, limits.tile, limits.context),
+            QuantizedWeights::bytes(container, limits.tile as u64),
+            slice_bytes::<f32>(stream),
+            slice_bytes::<f32>(spec.hidden.into()),
+            slice_bytes::<f32>(spec.vocabulary.into()),
+        ];
+        Ok(SessionPlan {
+            kv_cache_bytes: cache.saturating_mul(2),
+            scratch_bytes: scratch.into_iter().fold(0, u64::saturating_add),
+        })
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> u64 {
+        self.kv_cache_bytes.saturating_add(self.scratch_bytes)
+    }
+
+    /// All bytes, in blocks.
+    pub fn blocks(&self) -> u64 {
+        self.bytes() / crate::memory::BLOCK_BYTES
+    }
+}
+
+/// Elements of all layers' keys.
+fn cache_elems(spec: &ModelSpec, limits: Limits) -> u64 {
+    llama::cache_elems(spec, limits.context).saturating_mul(spec.layers.into())
+}
+
+/// One sequence in one container.
+#[derive(Debug)]
+pub struct Session<'a> {
+    spec: &'a ModelSpec,
+    machine: Machine<'a>,
+    limits: Limits,
+    weights: QuantizedWeights<'a>,
+    scratch: Scratch<'a>,
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+    /// tile x hidden.
+    stream: &'a mut [f32],
+    hidden: &'a mut [f32],
+    logits: &'a mut [f32],
+    position: usize,
+}
+
+impl<'a> Session<'a> {
+    /// A session at position 0, in `memory` of at least [`SessionPlan::blocks`].
+    ///
+    /// # Errors
+    /// [`RuntimeError::Limit`] or [`RuntimeError::Memory`].
+    pub fn new(
+        container: &'a CheckedContainer<'a>,
+        machine: Machine<'a>,
+        limits: Limits,
+        activations: ActivationFormat,
+        memory: &'a mut [MemoryBlock],
+    ) -> Result<Self, RuntimeError> {
+        let plan = SessionPlan::new(container, limits)?;
+        let mut arena = Arena::new(memory, plan.bytes())?;
+        let spec = &container.manifest().spec;
+        let cache = cache_elems(spec, limits) as usize;
+        Ok(Session {
+            spec,
+            machine,
+            limits,
+            keys: arena.take(cache)?,
+            values: arena.take(cache)?,
+            scratch: Scratch::carve(spec, 1, limits.tile, limits.context, &mut arena)?,
+            weights: QuantizedWeights::carve(container, machine, activations, limits.tile as u64, &mut arena)?,
+            stream: arena.take(limits.tile * spec.hidden as usize)?,
+            hidden: arena.take(spec.hidden as usize)?,
+            logits: arena.take(spec.vocabulary as usize)?,
+            position: 0,
+        })
+    }
+
+    /// Positions in use.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Positions that the session has.
+    pub fn context(&self) -> usize {
+        self.limits.context
+    }
+
+    /// Forgets the sequence.
+    pub fn reset(&mut self) {
+        self.position = 0;
+    }
+
+    /// Runs `tokens` and returns the logits that follow the last of them.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]; the session then holds the tokens of the tiles that ended before.
+    pub fn run(&mut self, tokens: &[u32]) -> Result<&[f32], RuntimeError> {
+        if tokens.is_empty() {
+            return Err(RuntimeError::NoTokens);
+        }
+        let last = tokens.len() - 1;
+        self.run_tiles(tokens, |index| index == last, |_, _| ())?;
+        Ok(self.logits)
+    }
+
+    /// Runs `tokens` and hands the logits that follow each of them to `each`, with the token's index.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_each(&mut self, tokens: &[u32], each: impl FnMut(usize, &[f32])) -> Result<(), RuntimeError> {
+        self.run_tiles(tokens, |_| true, each)
+    }
+
+    fn run_tiles(
+        &mut self,
+        tokens: &[u32],
+        wants_logits: impl Fn(usize) -> bool,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError> {
+        let vocabulary = self.spec.vocabulary;
+        if let Some(&found) = tokens.iter().find(|&&token| token >= vocabulary) {
+            return Err(RuntimeError::Token { found, vocabulary });
+        }
+        if tokens.len() > self.limits.context - self.position {
+            let (position, tokens, context) = (self.position as u64, tokens.len() as u64, self.limits.context as u64);
+            return Err(RuntimeError::ContextFull { position, tokens, context });
+        }
+        let d = self.spec.hidden as usize;
+        for (tile, tokens) in tokens.chunks(self.limits.tile).enumerate() {
+            self.run_tile(tokens)?;
+            for token in 0..tokens.len() {
+                let index = tile * self.limits.tile + token;
+                if wants_logits(index) {
+                    let stream = &self.stream[token * d..(token + 1) * d];
+                    llama::final_norm(self.machine, self.spec, &self.weights, stream, self.hidden)?;
+                    self.weights.logits(self.hidden, self.logits)?;
+                    each(index, self.logits);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs at most a tile of tokens through all blocks.
+    fn run_tile(&mut self, tokens: &[u32]) -> Result<(), RuntimeError> {
+        let d = self.spec.hidden as usize;
+        let stream = &mut self.stream[..tokens.len() * d];
+        for (&token, row) in tokens.iter().zip(stream.chunks_exact_mut(d)) {
+            self.weights.embed(token, row)?;
+        }
+        let batch = Batch { sequences: 1, tokens: tokens.len(), start: self.position };
+        self.scratch.set_positions(self.weights.rope_frequencies(), batch.start, batch.tokens);
+        let layer_cache = llama::cache_elems(self.spec, self.limits.context) as usize;
+        for layer in 0..self.spec.layers as usize {
+            let own = layer * layer_cache..(layer + 1) * layer_cache;
+            let mut cache = LayerCache { keys: &mut self.keys[own.clone()], values: &mut self.values[own] };
+            match self.spec.architecture {
+                Architecture::Llama => llama::block(
+                    self.machine,
+                    self.spec,
+                    &mut self.weights,
+                    layer,
+                    batch,
+                    self.limits.context,
+                    stream,
+                    &mut cache,
+                    &mut self.scratch,
+                )?,
+            }
+        }
+        self.position += tokens.len();
+        Ok(())
+    }
+}

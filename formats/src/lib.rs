@@ -2,4 +2,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "write"))]
+extern crate alloc;
+
 pub mod spec;
+pub mod tokenizer;

@@ -21,5 +21,8 @@ pub mod layouts;
 pub mod manifest;
 pub mod matrix;
 pub mod section;
+#[cfg(any(test, feature = "write"))]
+extern crate alloc;
+
 pub mod spec;
 pub mod tokenizer;

@@ -2,3 +2,5 @@
 #![no_std]
 #[cfg(any(test, feature = "std"))]
 extern crate std;
+
+pub mod tokenizer;

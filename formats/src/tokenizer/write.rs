@@ -1,0 +1,181 @@
+//! Building a tokenizer section.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{
+    ADDED_NORMALIZED, ADDED_SPECIAL, BLOCK_TOKENS, FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_BYTE_TOKENS,
+    FLAG_EXPLICIT_RESULTS, FLAG_IGNORE_MERGES, HEAD_BYTES, MAX_NARROW, MAX_TOKEN_BYTES, PreTokenizer,
+    TOKENIZER_VERSION, TokenizerFormatError, TokenizerView, byte_alphabet_position,
+};
+
+/// What a tokenizer is made of.
+#[derive(Clone, Debug)]
+pub struct TokenizerParts {
+    /// The bytes of every token by id; empty for an unused id.
+    pub tokens: Vec<Vec<u8>>,
+    /// The token of every single byte.
+    pub byte_tokens: [u32; 256],
+    /// Left, right and result of every merge, the first to be merged first.
+    pub merges: Vec<[u32; 3]>,
+    /// Id, special and normalized of every added token, by increasing id.
+    pub added_tokens: Vec<(u32, bool, bool)>,
+    /// How the text is cut into pre-tokens.
+    pub pre_tokenizer: PreTokenizer,
+    /// A text that doesn't start with a space gets one.
+    pub add_prefix_space: bool,
+    /// A pre-token that is a token as a whole is not merged from its bytes.
+    pub ignore_merges: bool,
+}
+
+/// Why a tokenizer section can't be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenizerWriteError {
+    /// A token is longer than [`MAX_TOKEN_BYTES`].
+    TokenLength {
+        /// The token.
+        id: u32,
+        /// Its length.
+        length_bytes: usize,
+    },
+    /// The result of a merge isn't its left part followed by its right part.
+    Merge {
+        /// The merge.
+        rank: usize,
+        /// Left, right, result.
+        ids: [u32; 3],
+    },
+    /// Two merges have the same left and right.
+    RepeatedMerge {
+        /// The later merge.
+        rank: u32,
+        /// The earlier merge.
+        earlier: u32,
+    },
+    /// More than a u32 counts.
+    Count {
+        /// The count, or number of bytes.
+        count: usize,
+    },
+    /// The parts contradict each other otherwise: what the reader says of the section they make.
+    Format(TokenizerFormatError),
+}
+
+impl fmt::Display for TokenizerWriteError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenizerWriteError::TokenLength { id, length_bytes } => {
+                write!(formatter, "token {id} has {length_bytes} bytes, expected at most {MAX_TOKEN_BYTES}")
+            }
+            TokenizerWriteError::Merge { rank, ids: [left, right, result] } => write!(
+                formatter,
+                "merge {rank}: the bytes of token {result} are not those of token {left} and then {right}"
+            ),
+            TokenizerWriteError::RepeatedMerge { rank, earlier } => {
+                write!(formatter, "merge {rank} repeats merge {earlier}")
+            }
+            TokenizerWriteError::Count { count } => {
+                write!(formatter, "{count} does not fit a section, expected at most {}", u32::MAX)
+            }
+            TokenizerWriteError::Format(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl core::error::Error for TokenizerWriteError {}
+
+fn push_number(section: &mut Vec<u8>, number: u32, wide: bool) {
+    let bytes = number.to_le_bytes();
+    section.extend_from_slice(if wide { &bytes } else { &bytes[..2] });
+}
+
+fn count(count: usize) -> Result<u32, TokenizerWriteError> {
+    u32::try_from(count).map_err(|_| TokenizerWriteError::Count { count })
+}
+
+/// First of consecutive numbers; `None` where they aren't.
+fn consecutive(numbers: impl IntoIterator<Item = u32>) -> Option<u32> {
+    let mut numbers = numbers.into_iter();
+    let first = numbers.next().unwrap_or(0);
+    numbers.zip(1..).all(|(number, distance)| first.checked_add(distance) == Some(number)).then_some(first)
+}
+
+/// Lays a tokenizer out as `docs/tokenizer-section.md` says, in the smallest form that fits it.
+///
+/// # Errors
+/// Parts that contradict each other: the result is read back with [`TokenizerView::parse`] before it is returned.
+pub fn write_tokenizer(parts: &TokenizerParts) -> Result<Vec<u8>, TokenizerWriteError> {
+    let token = |id: u32| parts.tokens.get(id as usize).map(Vec::as_slice).unwrap_or_default();
+    let wide_ids = parts.tokens.len() > MAX_NARROW;
+
+    let mut splits = Vec::with_capacity(parts.merges.len());
+    for (rank, &ids) in parts.merges.iter().enumerate() {
+        let [left, right, result] = ids.map(token);
+        if left.is_empty() || right.is_empty() || [left, right].concat() != result {
+            return Err(TokenizerWriteError::Merge { rank, ids });
+        }
+        // A result that is too long is refused with the tokens below.
+        splits.push(left.len().min(MAX_TOKEN_BYTES) as u8);
+    }
+    let key = |rank: u32| (token(parts.merges[rank as usize][2]), splits[rank as usize]);
+    let mut order: Vec<u32> = (0..count(parts.merges.len())?).collect();
+    order.sort_by_key(|&rank| (key(rank), rank));
+    if let Some(pair) = order.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
+        return Err(TokenizerWriteError::RepeatedMerge { rank: pair[1], earlier: pair[0] });
+    }
+
+    let mut byte_order = [0; 256];
+    for byte in 0..=u8::MAX {
+        byte_order[usize::from(byte_alphabet_position(byte))] = parts.byte_tokens[usize::from(byte)];
+    }
+    let first_byte_token = consecutive(byte_order);
+    let first_result = consecutive(parts.merges.iter().map(|ids| ids[2]));
+    let flags = [
+        (FLAG_EXPLICIT_RESULTS, first_result.is_none()),
+        (FLAG_EXPLICIT_BYTE_TOKENS, first_byte_token.is_none()),
+        (FLAG_ADD_PREFIX_SPACE, parts.add_prefix_space),
+        (FLAG_IGNORE_MERGES, parts.ignore_merges),
+    ];
+    let flags = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum();
+
+    let mut section = Vec::from([TOKENIZER_VERSION, flags, parts.pre_tokenizer.code(), 0]);
+    for field in [
+        0, // the section's length, known at the end
+        count(parts.tokens.len())?,
+        count(parts.tokens.iter().map(Vec::len).sum())?,
+        count(parts.merges.len())?,
+        first_result.unwrap_or(0),
+        first_byte_token.unwrap_or(0),
+        count(parts.added_tokens.len())?,
+    ] {
+        push_number(&mut section, field, true);
+    }
+    debug_assert_eq!(section.len(), HEAD_BYTES);
+    let mut start = 0;
+    for block in parts.tokens.chunks(BLOCK_TOKENS) {
+        push_number(&mut section, start, true);
+        start += block.iter().map(Vec::len).sum::<usize>() as u32;
+    }
+    for (id, bytes) in (0u32..).zip(&parts.tokens) {
+        let length = u8::try_from(bytes.len())
+            .map_err(|_| TokenizerWriteError::TokenLength { id, length_bytes: bytes.len() })?;
+        section.push(length);
+    }
+    parts.tokens.iter().for_each(|bytes| section.extend_from_slice(bytes));
+    if first_byte_token.is_none() {
+        parts.byte_tokens.iter().for_each(|&id| push_number(&mut section, id, wide_ids));
+    }
+    if first_result.is_none() {
+        parts.merges.iter().for_each(|ids| push_number(&mut section, ids[2], wide_ids));
+    }
+    section.extend_from_slice(&splits);
+    order.iter().for_each(|&rank| push_number(&mut section, rank, order.len() > MAX_NARROW));
+    for &(id, special, normalized) in &parts.added_tokens {
+        push_number(&mut section, id, wide_ids);
+        section.push(u8::from(special) * ADDED_SPECIAL + u8::from(normalized) * ADDED_NORMALIZED);
+    }
+    let section_bytes = count(section.len())?;
+    section[4..8].copy_from_slice(&section_bytes.to_le_bytes());
+    TokenizerView::parse(&section).map_err(TokenizerWriteError::Format)?;
+    Ok(section)
+}

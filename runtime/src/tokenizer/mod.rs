@@ -1,0 +1,96 @@
+//! Text to tokens and back: byte-level BPE, in the caller's memory.
+//!
+//! ```text
+//! text -> cut out added tokens -> cut into pre-tokens -> the token of every byte -> merge:
+//!     while a neighbouring pair has a merge: merge the pair of lowest rank, the leftmost of equals
+//! ```
+//!
+//! The ids equal those of the Hugging Face `tokenizers` crate for every supported `tokenizer.json`. The algorithm is
+//! that of Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016,
+//! algorithm 1), over bytes as GPT-2 has it.
+
+use core::fmt;
+
+use rescomp_formats::tokenizer::TokenizerView;
+
+mod decode;
+mod encode;
+mod merge;
+mod pre_tokenize;
+
+pub use decode::Utf8Stream;
+pub use encode::Encoder;
+
+/// A tokenizer over a section of the container.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokenizer<'a> {
+    view: TokenizerView<'a>,
+    /// Bytes with which an added token starts: `[not normalized, normalized]`.
+    first_bytes: [ByteSet; 2],
+}
+
+/// A set of bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByteSet([u32; 8]);
+
+impl ByteSet {
+    fn insert(&mut self, byte: u8) {
+        self.0[usize::from(byte / 32)] |= 1 << (byte % 32);
+    }
+
+    fn contains(&self, byte: u8) -> bool {
+        self.0[usize::from(byte / 32)] >> (byte % 32) & 1 != 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0 == [0; 8]
+    }
+}
+
+impl<'a> Tokenizer<'a> {
+    /// A tokenizer over a checked section; takes a walk over the added tokens.
+    pub fn new(view: TokenizerView<'a>) -> Self {
+        let mut first_bytes = [ByteSet::default(); 2];
+        for token in (0..view.added_tokens()).filter_map(|index| view.added_token(index)) {
+            if let Some(&byte) = token.content.first() {
+                first_bytes[usize::from(token.normalized)].insert(byte);
+            }
+        }
+        Tokenizer { view, first_bytes }
+    }
+
+    /// The section.
+    pub fn view(&self) -> &TokenizerView<'a> {
+        &self.view
+    }
+}
+
+/// Why a text was not encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum TokenizerError {
+    /// The memory for the tokens is too small.
+    OutputTooSmall {
+        /// Tokens that fitted: the first so many of the memory are right.
+        tokens: usize,
+        /// Bytes of the text that these tokens stand for.
+        text_bytes: usize,
+        /// Tokens that the memory would have to hold for the next pre-token to fit (while it is being merged).
+        needed: usize,
+        /// Tokens that it holds.
+        available: usize,
+    },
+}
+
+impl fmt::Display for TokenizerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TokenizerError::OutputTooSmall { tokens, text_bytes, needed, available } = self;
+        write!(
+            formatter,
+            "text byte {text_bytes}: the memory for tokens is too small: expected at least {needed}, found {available} \
+             ({tokens} tokens fitted)"
+        )
+    }
+}
+
+impl core::error::Error for TokenizerError {}

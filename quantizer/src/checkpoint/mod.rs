@@ -1,0 +1,239 @@
+//! Reads a full-precision checkpoint: a Hugging Face folder of `config.json` and safetensors weights.
+//!
+//! Weights decide numbers, so nothing is guessed and nothing is dropped: `config.json` must describe an architecture
+//! this crate knows, every tensor that architecture has must be there with the shape that follows from the sizes,
+//! and no other tensor may be. What is refused is refused by name, before the first weight is read:
+//!
+//! ```text
+//! config.json  -> hf_config: sizes, constants, position settings      (checked, capped)
+//! *.safetensors -> safetensors: header of every file, memory-mapped    (checked against the files' lengths)
+//! both          -> llama: names and shapes agree                       (headers only)
+//! later         -> one tensor at a time, widened to f32                (finite, or refused with row and column)
+//! ```
+
+mod hf_config;
+mod llama;
+mod mmap;
+mod rope;
+mod safetensors;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+pub use hf_config::HfConfig;
+pub use llama::{Checkpoint, LayerWeights, Matrix};
+pub use rope::{Llama3Scaling, Rope};
+pub use safetensors::TensorStore;
+
+/// Why a checkpoint was refused. Every message names the file, and the field or tensor, with what was expected and
+/// found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A file could not be opened, mapped or read.
+    #[error("{path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// A file is larger than anything of its kind should be.
+    #[error("{path}: expected at most {limit_bytes} bytes, found more")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read of it.
+        limit_bytes: u64,
+    },
+    /// The folder holds neither a safetensors file nor an index of shards.
+    #[error(
+        "{dir}: found neither model.safetensors nor model.safetensors.index.json (other weight formats are not read)"
+    )]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file is not the JSON it should be, or the header of a safetensors file contradicts itself.
+    #[error("{path}: {part}: {cause}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Which part of the file.
+        part: &'static str,
+        /// What is wrong, with line and column inside that part.
+        cause: serde_json::Error,
+    },
+    /// A field is missing or has a value that cannot be.
+    #[error("{path}: {field}: expected {expected}, found {found}")]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field, with dots for nesting.
+        field: String,
+        /// What would have been accepted.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A field asks, validly, for something this crate does not do.
+    #[error("{path}: {field} is {found}, which is not supported (supported: {supported})")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The field, with dots for nesting.
+        field: String,
+        /// What it asks for.
+        found: String,
+        /// What would have been accepted.
+        supported: &'static str,
+    },
+    /// A safetensors file ends before its header does, or the header's length is not credible.
+    #[error(
+        "{path}: bytes 0..8 announce a header of {header_bytes} bytes, but at most {available_bytes} can follow in this file"
+    )]
+    HeaderLength {
+        /// The file.
+        path: PathBuf,
+        /// The length the file announces.
+        header_bytes: u64,
+        /// The bytes after the length field, or the format's limit where that is less.
+        available_bytes: u64,
+    },
+    /// A safetensors file is not as long as its header says: truncated, or followed by something else.
+    #[error("{path}: expected {expected_bytes} bytes from its header, found {found_bytes}")]
+    FileLength {
+        /// The file.
+        path: PathBuf,
+        /// Length field, header and tensors together.
+        expected_bytes: u64,
+        /// The file's length.
+        found_bytes: u64,
+    },
+    /// The index names a shard that is not a plain file name, so it could lead out of the folder.
+    #[error("{path}: weight_map.{tensor}: expected the name of a file in the same folder, found {shard:?}")]
+    ShardName {
+        /// The index.
+        path: PathBuf,
+        /// The tensor it places.
+        tensor: String,
+        /// Where it places it.
+        shard: String,
+    },
+    /// The index places a tensor in a shard that does not hold it.
+    #[error("{path}: tensor {tensor} is missing from this shard, where {index} places it")]
+    NotInShard {
+        /// The shard.
+        path: PathBuf,
+        /// The index's file name.
+        index: &'static str,
+        /// The tensor.
+        tensor: String,
+    },
+    /// Two shards hold a tensor of the same name.
+    #[error("{path}: tensor {tensor} is in {other} as well")]
+    DuplicateTensor {
+        /// The later shard.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The earlier shard.
+        other: PathBuf,
+    },
+    /// A tensor of the architecture is not in the weights.
+    #[error("{path}: tensor {tensor} is missing, expected with shape {expected:?}")]
+    MissingTensor {
+        /// The weight file, or the folder of several.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shape that follows from `config.json`.
+        expected: Vec<usize>,
+    },
+    /// The weights hold tensors that the architecture does not have. Leaving them out would change the numbers.
+    #[error(
+        "{path}: expected no tensors beyond the architecture's and config.json's, found {count}: {tensors} \
+         (computing without them would change the model)"
+    )]
+    UnexpectedTensors {
+        /// The weight file, or the folder of several.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// The first few names.
+        tensors: String,
+    },
+    /// A tensor's shape does not follow from `config.json`.
+    #[error("{path}: tensor {tensor}: expected shape {expected:?}, found {found:?}")]
+    TensorShape {
+        /// The weight file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shape that follows from `config.json`.
+        expected: Vec<usize>,
+        /// The shape in the header.
+        found: Vec<usize>,
+    },
+    /// A tensor's element type is not one of the float types that are read.
+    #[error("{path}: tensor {tensor}: expected elements of type F32, F16 or BF16, found {found}")]
+    TensorType {
+        /// The weight file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type in the header.
+        found: String,
+    },
+    /// A weight is infinite or not a number.
+    #[error(
+        "{path}: tensor {tensor}, row {row}, column {column} (byte {byte_offset} of the file): \
+         expected a finite number, found {found}"
+    )]
+    NonFinite {
+        /// The weight file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Index over all dimensions but the last.
+        row: usize,
+        /// Index in the last dimension.
+        column: usize,
+        /// Where the element starts in the file.
+        byte_offset: u64,
+        /// Its value.
+        found: f32,
+    },
+    /// `tie_word_embeddings` is true and the weights hold a head that differs from the embedding.
+    #[error(
+        "{path}: tie_word_embeddings is true, but lm_head.weight differs from model.embed_tokens.weight at row {row}, \
+         column {column}: expected {embedding}, found {head} (if this head is meant, set tie_word_embeddings to \
+         false; if not, remove it from the weights)"
+    )]
+    TiedHeadDiffers {
+        /// The weight file that holds the head.
+        path: PathBuf,
+        /// First row that differs.
+        row: usize,
+        /// First column that differs in it.
+        column: usize,
+        /// The embedding's element.
+        embedding: f32,
+        /// The head's element.
+        head: f32,
+    },
+}
+
+/// Reads a whole text file of at most `limit_bytes`.
+fn read_capped(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, CheckpointError> {
+    let failed = |cause| CheckpointError::Read { path: path.to_owned(), cause };
+    let mut bytes = Vec::new();
+    // One byte more than the limit tells "exactly at the limit" from "more".
+    let file = File::open(path).map_err(failed)?;
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(CheckpointError::TooLarge { path: path.to_owned(), limit_bytes });
+    }
+    Ok(bytes)
+}

@@ -96,7 +96,11 @@ impl<'a> CheckWindows<'a> {
             return error(8, "64 classes, or the vocabulary where it is smaller", sizes.classes as u64);
         }
         if sizes.id_bytes != canonical.id_bytes {
-            return error(12, "2 bytes an id for a vocabulary of at most 65,536, else 4", sizes.id_bytes as u64);
+            return error(
+                12,
+                "2 bytes an id for a vocabulary of at most 65,536, else 4",
+                sizes.id_bytes as u64,
+            );
         }
         let layout = (|| {
             Some((
@@ -107,7 +111,9 @@ impl<'a> CheckWindows<'a> {
             ))
         })();
         let (rest, log_probabilities, ids) = match layout {
-            Some((rest, log_probabilities, ids, bytes)) if bytes == section.len() => (rest, log_probabilities, ids),
+            Some((rest, log_probabilities, ids, bytes)) if bytes == section.len() => {
+                (rest, log_probabilities, ids)
+            }
             _ => return error(section.len(), "as many bytes as the sizes say", section.len() as u64),
         };
         let view = CheckWindows {
@@ -126,7 +132,11 @@ impl<'a> CheckWindows<'a> {
         for index in 0..view.rest.len() / 4 {
             let mass = f32::from_bits(u32_at(view.rest, index));
             if !(0.0..=1.0).contains(&mass) {
-                return error(rest + 4 * index, "a probability (the bits of an f32 from 0 to 1)", mass.to_bits().into());
+                return error(
+                    rest + 4 * index,
+                    "a probability (the bits of an f32 from 0 to 1)",
+                    mass.to_bits().into(),
+                );
             }
         }
         for index in 0..view.ids.len() / sizes.id_bytes {
@@ -158,7 +168,10 @@ impl<'a> CheckWindows<'a> {
         let first = (window * self.sizes.positions + position) * self.sizes.classes;
         let view = *self;
         (first..first + self.sizes.classes).map(move |index| {
-            let stored = u16::from_le_bytes([view.log_probabilities[2 * index], view.log_probabilities[2 * index + 1]]);
+            let stored = u16::from_le_bytes([
+                view.log_probabilities[2 * index],
+                view.log_probabilities[2 * index + 1],
+            ]);
             (view.id(index), -f64::from(stored) / LOG_PROBABILITY_STEPS)
         })
     }

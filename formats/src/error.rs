@@ -3,6 +3,7 @@
 use crate::matrix::{MatrixError, ShapeError};
 use crate::section::{SectionKind, SectionName};
 use crate::spec::SpecError;
+use crate::tokenizer::TokenizerFormatError;
 use core::fmt;
 
 /// Why a container is refused. Offsets are bytes from the start of the file.
@@ -133,6 +134,13 @@ pub enum ContainerError {
         /// Its bits.
         bits: u32,
     },
+    /// The tokenizer breaks its structure; its error counts bytes from the start of the section.
+    Tokenizer {
+        /// Offset of the section.
+        offset: u64,
+        /// Why.
+        error: TokenizerFormatError,
+    },
     /// A section with a structure of its own breaks it.
     Structure {
         /// The section.
@@ -176,7 +184,9 @@ impl fmt::Display for ContainerError {
                 }
                 write!(f, " at byte {offset}: expected CRC-32 {expected:08x}, found {found:08x}")
             }
-            Self::Digest { section, offset } => write!(f, "{section} at byte {offset}: SHA-256 differs from the table's"),
+            Self::Digest { section, offset } => {
+                write!(f, "{section} at byte {offset}: SHA-256 differs from the table's")
+            }
             Self::Padding { offset, found } => write!(f, "byte {offset}: padding: expected 0, found {found}"),
             Self::Manifest { offset } => {
                 write!(f, "manifest at byte {offset}: expected a postcard message of this version's manifest")
@@ -198,6 +208,7 @@ impl fmt::Display for ContainerError {
             Self::NotFinite { section, offset, bits } => {
                 write!(f, "{section}: byte {offset}: expected a finite number, found bits {bits:#010x}")
             }
+            Self::Tokenizer { offset, error } => write!(f, "section at byte {offset}: {error}"),
             Self::Structure { section, offset, expected, found } => {
                 write!(f, "{section}: byte {offset}: expected {expected}, found {found}")
             }

@@ -5,10 +5,8 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
-#[cfg(all(feature = "write", not(test)))]
+#[cfg(any(test, feature = "write"))]
 extern crate alloc;
-#[cfg(all(feature = "write", test))]
-extern crate std as alloc;
 
 #[cfg(target_endian = "big")]
 compile_error!("containers are little-endian and are read in place: big-endian targets aren't supported");
@@ -21,8 +19,5 @@ pub mod layouts;
 pub mod manifest;
 pub mod matrix;
 pub mod section;
-#[cfg(any(test, feature = "write"))]
-extern crate alloc;
-
 pub mod spec;
 pub mod tokenizer;

@@ -161,7 +161,9 @@ pub fn sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
     let layers = 0..spec.layers as u16;
     let in_layer = layer_sections(spec.architecture);
     model_sections(spec).map(|kind| SectionName { kind, layer: None }).chain(
-        layers.flat_map(move |layer| in_layer.iter().map(move |&kind| SectionName { kind, layer: Some(layer) })),
+        layers.flat_map(move |layer| {
+            in_layer.iter().map(move |&kind| SectionName { kind, layer: Some(layer) })
+        }),
     )
 }
 
@@ -270,7 +272,10 @@ mod tests {
             for (index, name) in sections(&spec).enumerate() {
                 assert_eq!(section_index(&spec, name), Some(index), "{name}");
             }
-            assert_eq!(section_index(&spec, SectionName { kind: K::Query, layer: Some(layers as u16) }), None);
+            assert_eq!(
+                section_index(&spec, SectionName { kind: K::Query, layer: Some(layers as u16) }),
+                None
+            );
             assert_eq!(section_index(&spec, SectionName { kind: K::Query, layer: None }), None);
             assert_eq!(section_index(&spec, SectionName { kind: K::Head, layer: None }).is_none(), tied);
         }

@@ -107,15 +107,27 @@ impl ModelSpec {
             return Err(SpecError { field: "head_dim", found: self.head_dim, expected: "an even number" });
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(SpecError { field: "kv_heads", found: self.kv_heads, expected: "a divisor of heads" });
+            return Err(SpecError {
+                field: "kv_heads",
+                found: self.kv_heads,
+                expected: "a divisor of heads",
+            });
         }
         if !(self.norm_epsilon.is_finite() && self.norm_epsilon >= 0.0) {
             let found = self.norm_epsilon.to_bits();
-            return Err(SpecError { field: "norm_epsilon (its bits)", found, expected: "a finite number, 0 or more" });
+            return Err(SpecError {
+                field: "norm_epsilon (its bits)",
+                found,
+                expected: "a finite number, 0 or more",
+            });
         }
         for token in self.begin_token.iter().chain(&self.end_tokens) {
             if *token >= self.vocabulary {
-                return Err(SpecError { field: "begin or end token", found: *token, expected: "a token of the vocabulary" });
+                return Err(SpecError {
+                    field: "begin or end token",
+                    found: *token,
+                    expected: "a token of the vocabulary",
+                });
             }
         }
         Ok(())
@@ -129,7 +141,7 @@ pub(crate) mod tests {
     pub(crate) fn spec() -> ModelSpec {
         ModelSpec {
             architecture: Architecture::Llama,
-            vocabulary: 40,
+            vocabulary: 260,
             hidden: 32,
             intermediate: 48,
             layers: 2,
@@ -153,6 +165,6 @@ pub(crate) mod tests {
         assert_eq!(field(ModelSpec { kv_heads: 3, ..spec() }), "kv_heads");
         assert_eq!(field(ModelSpec { head_dim: 7, ..spec() }), "head_dim");
         assert_eq!(field(ModelSpec { norm_epsilon: f32::NAN, ..spec() }), "norm_epsilon (its bits)");
-        assert_eq!(field(ModelSpec { begin_token: Some(40), ..spec() }), "begin or end token");
+        assert_eq!(field(ModelSpec { begin_token: Some(260), ..spec() }), "begin or end token");
     }
 }

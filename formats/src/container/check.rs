@@ -33,7 +33,8 @@ impl<'a> Container<'a> {
     /// # Errors
     /// The first [`ContainerError`], in the order of the file.
     pub fn check(self, integrity: Integrity) -> Result<CheckedContainer<'a>, ContainerError> {
-        let table_end = self.table.as_ptr().addr() - self.file.as_ptr().addr() + self.table.len() * SECTION_ENTRY_BYTES;
+        let table_end =
+            self.table.as_ptr().addr() - self.file.as_ptr().addr() + self.table.len() * SECTION_ENTRY_BYTES;
         let mut end = table_end;
         let mut tokenizer = None;
         let mut check_windows = None;
@@ -53,14 +54,15 @@ impl<'a> Container<'a> {
             match name.kind {
                 SectionKind::Tokenizer => tokenizer = Some(self.parse_tokenizer(name, entry, bytes)?),
                 SectionKind::CheckWindows => {
-                    check_windows = Some(CheckWindows::parse(bytes, self.manifest().spec.vocabulary).map_err(|error| {
-                        ContainerError::Structure {
-                            section: name,
-                            offset: entry.offset_bytes + error.offset_bytes as u64,
-                            expected: error.expected,
-                            found: error.found,
-                        }
-                    })?);
+                    check_windows =
+                        Some(CheckWindows::parse(bytes, self.manifest().spec.vocabulary).map_err(
+                            |error| ContainerError::Structure {
+                                section: name,
+                                offset: entry.offset_bytes + error.offset_bytes as u64,
+                                expected: error.expected,
+                                found: error.found,
+                            },
+                        )?);
                 }
                 SectionKind::RopeFrequencies => {}
                 kind if kind.is_matrix() => {
@@ -91,17 +93,18 @@ impl<'a> Container<'a> {
         entry: &SectionEntry,
         bytes: &'a [u8],
     ) -> Result<TokenizerView<'a>, ContainerError> {
-        let view = TokenizerView::parse(bytes).map_err(|error| ContainerError::Structure {
-            section,
-            offset: entry.offset_bytes + error.offset as u64,
-            expected: error.expected,
-            found: error.found,
-        })?;
+        let offset = entry.offset_bytes;
+        let view =
+            TokenizerView::parse(bytes).map_err(|error| ContainerError::Tokenizer { offset, error })?;
         // A token that the embedding lacks would be read out of its bounds.
-        let (tokens, vocabulary) = (view.vocabulary_size() as u64, self.manifest().spec.vocabulary);
-        if tokens > u64::from(vocabulary) {
+        if view.vocabulary() > self.manifest().spec.vocabulary {
             let expected = "no more tokens than the model's vocabulary";
-            return Err(ContainerError::Structure { section, offset: entry.offset_bytes, expected, found: tokens });
+            return Err(ContainerError::Structure {
+                section,
+                offset,
+                expected,
+                found: view.vocabulary().into(),
+            });
         }
         Ok(view)
     }
@@ -157,6 +160,9 @@ impl<'a> CheckedContainer<'a> {
     /// Rotary frequencies, in turns a position times 2^64: head_dim / 2 of them.
     pub fn rope_frequencies(&self) -> &'a [u64] {
         let name = SectionName { kind: SectionKind::RopeFrequencies, layer: None };
-        self.container.section(name).and_then(|(_, bytes)| bytemuck::try_cast_slice(bytes).ok()).unwrap_or(&[])
+        self.container
+            .section(name)
+            .and_then(|(_, bytes)| bytemuck::try_cast_slice(bytes).ok())
+            .unwrap_or(&[])
     }
 }

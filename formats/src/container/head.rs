@@ -79,11 +79,19 @@ impl Head {
             return Err(ContainerError::Checksum { part: "head", section: None, offset: 0, expected, found });
         }
         let field = |field, offset, expected: u64, found: u64| {
-            if expected == found { Ok(()) } else { Err(ContainerError::Field { field, offset, expected, found }) }
+            if expected == found {
+                Ok(())
+            } else {
+                Err(ContainerError::Field { field, offset, expected, found })
+            }
         };
         let limit = |field, offset, limit: u32, found: u32| {
             let (bound, value) = (u64::from(limit), u64::from(found));
-            if value <= bound { Ok(()) } else { Err(ContainerError::Limit { field, offset, limit: bound, found: value }) }
+            if value <= bound {
+                Ok(())
+            } else {
+                Err(ContainerError::Limit { field, offset, limit: bound, found: value })
+            }
         };
         field("endianness mark", 12, ENDIANNESS_MARK.into(), head.endianness.into())?;
         field("manifest offset", 16, HEAD_BYTES as u64, head.manifest_offset.into())?;

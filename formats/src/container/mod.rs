@@ -8,7 +8,7 @@
 
 mod check;
 mod head;
-#[cfg(test)]
+#[cfg(all(test, feature = "write"))]
 mod tests;
 #[cfg(feature = "write")]
 pub mod write;
@@ -21,8 +21,8 @@ use crate::error::ContainerError;
 use crate::manifest::Manifest;
 use crate::matrix::MatrixShape;
 use crate::section::{
-    NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, encoding, layout,
-    section_count, section_index, sections,
+    NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, encoding,
+    layout, section_count, section_index, sections,
 };
 
 /// CRC-32 as IEEE 802.3 and zlib compute it.
@@ -58,7 +58,13 @@ impl<'a> Container<'a> {
         let crc = crc32(front);
         if crc != head.table_crc32 {
             let (part, offset) = ("manifest and section table", HEAD_BYTES as u64);
-            return Err(ContainerError::Checksum { part, section: None, offset, expected: head.table_crc32, found: crc });
+            return Err(ContainerError::Checksum {
+                part,
+                section: None,
+                offset,
+                expected: head.table_crc32,
+                found: crc,
+            });
         }
         let offset = HEAD_BYTES as u64;
         let (manifest_bytes, rest) = front.split_at(head.manifest_bytes as usize);
@@ -79,7 +85,11 @@ impl<'a> Container<'a> {
     fn check_table(&self, table_start: usize, table_end: usize) -> Result<(), ContainerError> {
         let spec = &self.manifest.spec;
         let field = |field, offset, expected, found| {
-            if expected == found { Ok(()) } else { Err(ContainerError::Field { field, offset, expected, found }) }
+            if expected == found {
+                Ok(())
+            } else {
+                Err(ContainerError::Field { field, offset, expected, found })
+            }
         };
         field("number of sections", 28, section_count(spec) as u64, self.table.len() as u64)?;
         let mut end = table_end as u64;
@@ -99,12 +109,24 @@ impl<'a> Container<'a> {
                 field("columns", at + 12, cols.into(), entry.cols.into())?;
             }
             let length = expected_length(expected, entry, at)?;
-            field("offset", at + 24, end.next_multiple_of(SECTION_ALIGNMENT_BYTES as u64), entry.offset_bytes)?;
+            field(
+                "offset",
+                at + 24,
+                end.next_multiple_of(SECTION_ALIGNMENT_BYTES as u64),
+                entry.offset_bytes,
+            )?;
             field("length", at + 32, length, entry.length_bytes)?;
             let file_bytes = self.file.len() as u64;
             end = match entry.offset_bytes.checked_add(length) {
                 Some(end) if end <= file_bytes => end,
-                _ => return Err(ContainerError::Limit { field: "length", offset: at + 32, limit: file_bytes, found: length }),
+                _ => {
+                    return Err(ContainerError::Limit {
+                        field: "length",
+                        offset: at + 32,
+                        limit: file_bytes,
+                        found: length,
+                    });
+                }
             };
         }
         field("end of the last section", 32, end, self.file.len() as u64)
@@ -149,7 +171,8 @@ impl<'a> Container<'a> {
 
     fn weight_entries(&self) -> impl Iterator<Item = &'a SectionEntry> + use<'a> {
         let weights = |kind: SectionKind| {
-            kind.is_matrix() || matches!(kind, SectionKind::FinalNorm | SectionKind::AttentionNorm | SectionKind::MlpNorm)
+            kind.is_matrix()
+                || matches!(kind, SectionKind::FinalNorm | SectionKind::AttentionNorm | SectionKind::MlpNorm)
         };
         self.entries().filter(move |(name, _)| weights(name.kind)).map(|(_, entry)| entry)
     }
@@ -166,10 +189,18 @@ fn expected_length(name: SectionName, entry: &SectionEntry, at: u64) -> Result<u
         _ => (encoding::F32, 4),
     };
     if entry.encoding != encoding || entry.layout != layout::NONE {
-        return Err(ContainerError::Encoding { section: name, encoding: entry.encoding, layout: entry.layout });
+        return Err(ContainerError::Encoding {
+            section: name,
+            encoding: entry.encoding,
+            layout: entry.layout,
+        });
     }
     let zero = |field, offset, found: u32| {
-        if found == 0 { Ok(()) } else { Err(ContainerError::Field { field, offset, expected: 0, found: found.into() }) }
+        if found == 0 {
+            Ok(())
+        } else {
+            Err(ContainerError::Field { field, offset, expected: 0, found: found.into() })
+        }
     };
     zero("group", at + 16, entry.group_elems)?;
     if element_bytes == 0 {
@@ -184,7 +215,11 @@ fn expected_length(name: SectionName, entry: &SectionEntry, at: u64) -> Result<u
 pub(crate) fn matrix_shape(name: SectionName, entry: &SectionEntry) -> Result<MatrixShape, ContainerError> {
     let bits = entry.encoding.checked_sub(encoding::INT).and_then(CodeWidth::from_bits);
     let (Some(width), Some(layout)) = (bits, layout::from_number(entry.layout)) else {
-        return Err(ContainerError::Encoding { section: name, encoding: entry.encoding, layout: entry.layout });
+        return Err(ContainerError::Encoding {
+            section: name,
+            encoding: entry.encoding,
+            layout: entry.layout,
+        });
     };
     MatrixShape::new(entry.rows, entry.cols, entry.group_elems, width, layout)
         .map_err(|error| ContainerError::Shape { section: name, error })

@@ -59,6 +59,22 @@ fn manifest(spec: ModelSpec) -> Manifest {
     }
 }
 
+/// A tokenizer of the 256 bytes and one merge.
+fn tokenizer_section() -> Vec<u8> {
+    let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    tokens.push(b"he".to_vec());
+    crate::tokenizer::write_tokenizer(&crate::tokenizer::TokenizerParts {
+        tokens,
+        byte_tokens: core::array::from_fn(|byte| byte as u32),
+        merges: vec![[104, 101, 256]],
+        added_tokens: vec![],
+        pre_tokenizer: crate::tokenizer::PreTokenizer::Gpt2,
+        add_prefix_space: false,
+        ignore_merges: false,
+    })
+    .unwrap()
+}
+
 /// A small container; every number in it comes from a counter.
 fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
     let mut counter = 0u32;
@@ -68,7 +84,7 @@ fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
     };
     write::<ContainerError>(&manifest(spec.clone()), |name| {
         Ok(match name.kind {
-            SectionKind::Tokenizer => Contents::Bytes(crate::tokenizer::tests::small_section()),
+            SectionKind::Tokenizer => Contents::Bytes(tokenizer_section()),
             SectionKind::RopeFrequencies => Contents::U64(vec![7; spec.head_dim as usize / 2]),
             SectionKind::CheckWindows => {
                 let sizes = CheckSizes::new(1, 2, spec.vocabulary);
@@ -81,8 +97,9 @@ fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
                 let width = CodeWidth::from_bits(bits).unwrap();
                 let shape = MatrixShape::new(rows, cols, 32, width, layout).unwrap();
                 let codes: Vec<i8> = (0..rows * cols).map(|_| (next() % 15) as i8 - 7).collect();
-                let scales: Vec<f16> =
-                    (0..shape.rows() * shape.groups()).map(|_| f16::from_f32(next() as f32 / 65536.0)).collect();
+                let scales: Vec<f16> = (0..shape.rows() * shape.groups())
+                    .map(|_| f16::from_f32(next() as f32 / 65536.0))
+                    .collect();
                 let mut section = vec![0; shape.section_bytes()];
                 matrix::pack(&shape, &codes, &scales, &mut section).unwrap();
                 Contents::Matrix(shape, section)
@@ -113,10 +130,10 @@ fn a_written_container_is_read_back() {
             assert_eq!(checked.floats(norm), Some(&[1.0f32; 32][..]));
             assert_eq!(checked.rope_frequencies(), &[7; 4]);
             assert_eq!(checked.check_windows().token(0, 2), 3);
-            assert_eq!(checked.check_windows().kept(0, 1).next(), Some((0, -0.5)));
-            let head = if tied_head { 0 } else { 40 * 32 };
+            assert_eq!(checked.check_windows().kept(0, 1).next(), Some((24, -0.5)));
+            let head = if tied_head { 0 } else { 260 * 32 };
             let layer = 32 * 32 * 2 + 16 * 32 * 2 + 3 * 48 * 32 + 64;
-            assert_eq!(checked.container().parameters(), 40 * 32 + head + 32 + 2 * layer);
+            assert_eq!(checked.container().parameters(), 260 * 32 + head + 32 + 2 * layer);
         }
     }
 }
@@ -155,12 +172,14 @@ fn checksums_are_not_the_only_defence() {
         hostile[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&sealed));
         std::string::ToString::to_string(&check(&hostile).unwrap_err())
     };
-    assert!(refuse(3, &|entry| entry.rows = u32::MAX).contains("rows: expected 40, found 4294967295"));
+    assert!(refuse(3, &|entry| entry.rows = u32::MAX).contains("rows: expected 260, found 4294967295"));
     assert!(refuse(3, &|entry| entry.offset_bytes = u64::MAX).contains("offset: expected"));
     assert!(refuse(0, &|entry| entry.length_bytes = u64::MAX - 63).contains("length: expected at most"));
     assert!(refuse(3, &|entry| entry.group_elems = 48).contains("groups of 48 columns"));
     assert!(refuse(3, &|entry| entry.encoding = 22).contains("encoding 22"));
-    assert!(refuse(5, &|entry| entry.kind = 18).contains("expected layer 0 attention_norm, found kind 18 (key)"));
+    assert!(
+        refuse(5, &|entry| entry.kind = 18).contains("expected layer 0 attention_norm, found kind 18 (key)")
+    );
     assert!(refuse(5, &|entry| entry.layer = 1).contains("layer 1"));
     assert!(refuse(4, &|entry| entry.tier = 1).contains("tier: expected 0, found 1"));
     assert!(refuse(4, &|entry| entry.sha256[0] ^= 1).contains("SHA-256 differs"));

@@ -5,7 +5,8 @@ use crate::error::ContainerError;
 use crate::manifest::Manifest;
 use crate::matrix::MatrixShape;
 use crate::section::{
-    NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionName, encoding, layout, sections,
+    NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionName, encoding, layout,
+    sections,
 };
 use alloc::vec::Vec;
 use bytemuck::Zeroable;

@@ -69,7 +69,10 @@ impl fmt::Display for RuntimeError {
                 write!(f, "{name}: expected {lowest} to {highest}, found {found}")
             }
             Self::ContextFull { position, tokens, context } => {
-                write!(f, "{position} positions are in use and {tokens} tokens were to follow, but the context is {context}")
+                write!(
+                    f,
+                    "{position} positions are in use and {tokens} tokens were to follow, but the context is {context}"
+                )
             }
             Self::Token { found, vocabulary } => {
                 write!(f, "token {found} isn't in the vocabulary of {vocabulary}")

@@ -79,7 +79,13 @@ pub fn argmax(logits: &[f32]) -> u32 {
 
 /// KL divergence over the kept classes and the rest. The recorded probabilities are rounded; scaling them to sum to 1 makes
 /// the divergence's error second order in the rounding.
-fn coarse_kl(windows: &CheckWindows<'_>, window: usize, position: usize, logits: &[f32], normalizer: f64) -> f64 {
+fn coarse_kl(
+    windows: &CheckWindows<'_>,
+    window: usize,
+    position: usize,
+    logits: &[f32],
+    normalizer: f64,
+) -> f64 {
     let mut recorded = f64::from(windows.rest(window, position));
     let mut measured_rest = 1.0;
     let mut divergence = 0.0;

@@ -7,7 +7,7 @@
 
 use crate::Machine;
 use crate::error::RuntimeError;
-use crate::executor::for_each_row_range;
+use crate::executor::{ROW_GRANULARITY, for_each_row_range};
 use crate::kernels::{Activations, matrix_product_f32};
 use crate::memory::{Arena, slice_bytes};
 use rescomp_formats::container::CheckedContainer;
@@ -30,7 +30,8 @@ pub enum LinearSet {
 
 impl LinearSet {
     /// Every set, in order.
-    pub const ALL: [LinearSet; 4] = [LinearSet::QueryKeyValue, LinearSet::Output, LinearSet::GateUp, LinearSet::Down];
+    pub const ALL: [LinearSet; 4] =
+        [LinearSet::QueryKeyValue, LinearSet::Output, LinearSet::GateUp, LinearSet::Down];
 
     /// The matrices, in the order of `outputs` in [`Weights::apply`].
     pub const fn kinds(self) -> &'static [SectionKind] {
@@ -179,9 +180,16 @@ impl<'a> QuantizedWeights<'a> {
                 if !input.iter().all(|value| value.is_finite()) {
                     return Err(NotFinite);
                 }
-                for_each_row_range(executor, output, tokens, shape.rows(), 8, |rows, mut out| {
-                    matrix_product_f32(kernels, matrix, input, tokens, tiles(rows), &mut out);
-                });
+                for_each_row_range(
+                    executor,
+                    output,
+                    tokens,
+                    shape.rows(),
+                    ROW_GRANULARITY,
+                    |rows, mut out| {
+                        matrix_product_f32(kernels, matrix, input, tokens, tiles(rows), &mut out);
+                    },
+                );
                 continue;
             }
             let codes = &mut self.codes[..tokens * shape.padded_cols()];
@@ -200,7 +208,7 @@ impl<'a> QuantizedWeights<'a> {
             }
             let activations = Activations { codes, scales, tokens };
             let (product, _) = kernels.matrix_product(shape, tokens);
-            for_each_row_range(executor, output, tokens, shape.rows(), 8, |rows, mut out| {
+            for_each_row_range(executor, output, tokens, shape.rows(), ROW_GRANULARITY, |rows, mut out| {
                 product(matrix, &activations, tiles(rows), &mut out);
             });
         }

@@ -48,7 +48,10 @@ impl<'a> Arena<'a> {
         const { assert!(align_of::<T>() <= 64) }
         let blocks = (slice_bytes::<T>(elems as u64) / BLOCK_BYTES) as usize;
         if blocks > self.rest.len() {
-            return Err(RuntimeError::Memory { needed_bytes: self.needed_bytes, given_bytes: self.given_bytes });
+            return Err(RuntimeError::Memory {
+                needed_bytes: self.needed_bytes,
+                given_bytes: self.given_bytes,
+            });
         }
         let (taken, rest) = core::mem::take(&mut self.rest).split_at_mut(blocks);
         self.rest = rest;

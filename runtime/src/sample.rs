@@ -65,7 +65,11 @@ impl Sampler {
             return Err(SampleOptionsError { option: "temperature", expected, found: temperature });
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(SampleOptionsError { option: "top_p", expected: "more than 0, at most 1", found: top_p });
+            return Err(SampleOptionsError {
+                option: "top_p",
+                expected: "more than 0, at most 1",
+                found: top_p,
+            });
         }
         Ok(Sampler { options, random: Pcg32::seed_from_u64(options.seed) })
     }
@@ -105,7 +109,8 @@ impl Sampler {
     /// Keeps the candidates that top-k and top-p allow, most likely first where either restricts.
     fn restrict<'c>(&self, candidates: &'c mut [Candidate]) -> &'c [Candidate] {
         let SampleOptions { top_k, top_p, .. } = self.options;
-        let by_weight = |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token));
+        let by_weight =
+            |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token));
         let mut kept = candidates.len();
         if top_k != 0 && top_k < kept {
             candidates.select_nth_unstable_by(top_k - 1, by_weight);

@@ -35,7 +35,11 @@ impl SessionPlan {
         let spec = &container.manifest().spec;
         let within = |name, highest, found: usize| {
             let (highest, found) = (u64::from(highest), found as u64);
-            if (1..=highest).contains(&found) { Ok(()) } else { Err(RuntimeError::Limit { name, lowest: 1, highest, found }) }
+            if (1..=highest).contains(&found) {
+                Ok(())
+            } else {
+                Err(RuntimeError::Limit { name, lowest: 1, highest, found })
+            }
         };
         within("context", spec.context, limits.context)?;
         within("tile", 4096, limits.tile)?;
@@ -110,7 +114,13 @@ impl<'a> Session<'a> {
             keys: arena.take(cache)?,
             values: arena.take(cache)?,
             scratch: Scratch::carve(spec, 1, limits.tile, limits.context, &mut arena)?,
-            weights: QuantizedWeights::carve(container, machine, activations, limits.tile as u64, &mut arena)?,
+            weights: QuantizedWeights::carve(
+                container,
+                machine,
+                activations,
+                limits.tile as u64,
+                &mut arena,
+            )?,
             stream: arena.take(limits.tile * spec.hidden as usize)?,
             hidden: arena.take(spec.hidden as usize)?,
             logits: arena.take(spec.vocabulary as usize)?,
@@ -165,7 +175,8 @@ impl<'a> Session<'a> {
             return Err(RuntimeError::Token { found, vocabulary });
         }
         if tokens.len() > self.limits.context - self.position {
-            let (position, tokens, context) = (self.position as u64, tokens.len() as u64, self.limits.context as u64);
+            let (position, tokens, context) =
+                (self.position as u64, tokens.len() as u64, self.limits.context as u64);
             return Err(RuntimeError::ContextFull { position, tokens, context });
         }
         let d = self.spec.hidden as usize;

@@ -1,0 +1,193 @@
+//! How the runtime asks for parallel work: the caller supplies an [`Executor`], and two splitters hand each task its own part of
+//! the output, so that nothing above this module is unsafe.
+//!
+//! The split is static. What a task computes never depends on it (docs/numerics.md), only who computes it.
+#![allow(unsafe_code, reason = "tasks on several threads write disjoint parts of one slice")]
+
+use crate::kernels::OutputRows;
+use core::ops::Range;
+
+/// Rows that [`for_each_row_range`] keeps together where the caller has no other wish: a cache line of `f32`, so that two
+/// threads don't write to one line, and two tiles of a kernel.
+pub const ROW_GRANULARITY: usize = 16;
+
+/// Runs tasks, on several threads or on one.
+///
+/// # Safety
+/// [`Executor::run`] calls `task` exactly once for each index in `0..tasks` (where a task panics, at most once), and returns or
+/// unwinds only after every call has ended: the splitters hand each index a part of a slice that they borrow for that long.
+pub unsafe trait Executor: Sync {
+    /// How many tasks run at once, at least 1; work is split into this many parts.
+    fn threads(&self) -> usize;
+    /// Calls `task(index)` once for each index in `0..tasks`, in any order, on any thread, and waits for all.
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
+}
+
+/// Everything on the calling thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serial;
+
+// SAFETY: a loop over the indices.
+unsafe impl Executor for Serial {
+    fn threads(&self) -> usize {
+        1
+    }
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(task);
+    }
+}
+
+/// Splits the rows of an output of `tokens` x `rows` into one range a thread and runs `task` with each range and the right to
+/// write it. Ranges start at multiples of `granularity_rows` (use [`ROW_GRANULARITY`]) and differ by at most that; where there
+/// are fewer multiples than threads, there are fewer ranges.
+///
+/// # Panics
+/// Where `output` has another length or `granularity_rows` is 0.
+pub fn for_each_row_range(
+    executor: &dyn Executor,
+    output: &mut [f32],
+    tokens: usize,
+    rows: usize,
+    granularity_rows: usize,
+    task: impl Fn(Range<usize>, OutputRows<'_>) + Sync,
+) {
+    let blocks = rows.div_ceil(granularity_rows);
+    let tasks = executor.threads().clamp(1, blocks.max(1));
+    let output = Shared(OutputRows::new(output, tokens, rows));
+    let run = |index: usize| {
+        let bound = |index: usize| rows.min(split(blocks, tasks, index) * granularity_rows);
+        let range = bound(index)..bound(index + 1);
+        // SAFETY: the ranges of different indices don't overlap, and the executor runs each index once (its contract) while
+        // `output` is borrowed.
+        let part = unsafe { output.get().part(range.clone()) };
+        task(range, part);
+    };
+    if blocks > 0 {
+        executor.run(tasks, &run);
+    }
+}
+
+/// Runs `task` with each chunk of `chunk_elems` elements (the last may be short) and its index.
+///
+/// # Panics
+/// Where `chunk_elems` is 0.
+pub fn for_each_chunk(
+    executor: &dyn Executor,
+    output: &mut [f32],
+    chunk_elems: usize,
+    task: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let length = output.len();
+    let chunks = length.div_ceil(chunk_elems);
+    let start = Shared(output.as_mut_ptr());
+    let run = |index: usize| {
+        assert!(index < chunks, "chunk {index} of {chunks}");
+        let from = index * chunk_elems;
+        // SAFETY: index < chunks, so `from` is inside the slice.
+        let first = unsafe { start.get().add(from) };
+        let count = chunk_elems.min(length - from);
+        // SAFETY: `count` elements are inside the slice; chunks don't overlap, and the executor runs each index once (its
+        // contract) while `output` is borrowed.
+        let chunk = unsafe { core::slice::from_raw_parts_mut(first, count) };
+        task(index, chunk);
+    };
+    executor.run(chunks, &run);
+}
+
+/// Where part `index` of `items` in `parts` begins: parts differ by one item at most.
+pub(crate) const fn split(items: usize, parts: usize, index: usize) -> usize {
+    let (share, extra) = (items / parts, items % parts);
+    share * index + if index < extra { index } else { extra }
+}
+
+/// Something that every task sees but each uses another part of.
+struct Shared<T>(T);
+
+impl<T> Shared<T> {
+    // A method, so that closures capture the wrapper and not the field.
+    fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+// SAFETY: used in this module alone, for pointers to a slice of which each task touches its own part.
+unsafe impl<T> Sync for Shared<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{vec, vec::Vec};
+
+    /// Calls in reverse, to show that order doesn't count.
+    struct Reverse(usize);
+    // SAFETY: a loop over the indices.
+    unsafe impl Executor for Reverse {
+        fn threads(&self) -> usize {
+            self.0
+        }
+        fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+            (0..tasks).rev().for_each(task);
+        }
+    }
+
+    #[test]
+    fn row_ranges_cover_every_row_once() {
+        for threads in 1..6 {
+            for rows in 0..100 {
+                for (tokens, granularity) in [(0, 16), (1, 16), (3, 8), (2, 1)] {
+                    let mut output = vec![0.0; tokens * rows];
+                    for_each_row_range(
+                        &Reverse(threads),
+                        &mut output,
+                        tokens,
+                        rows,
+                        granularity,
+                        |range, mut part| {
+                            assert_eq!(range.start % granularity, 0);
+                            assert_eq!(range.len(), part.rows());
+                            for token in 0..tokens {
+                                for row in (0..range.len()).step_by(8) {
+                                    let value = |lane| (token * rows + range.start + row + lane + 1) as f32;
+                                    part.store(token, row, &core::array::from_fn(value));
+                                }
+                            }
+                        },
+                    );
+                    let expected: Vec<f32> = (0..tokens * rows).map(|i| (i + 1) as f32).collect();
+                    assert_eq!(output, expected, "{threads} threads, {tokens} x {rows}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_cover_every_element_once() {
+        for length in 0..40 {
+            for chunk_elems in 1..10 {
+                let mut output = vec![0.0; length];
+                for_each_chunk(&Reverse(3), &mut output, chunk_elems, |index, chunk| {
+                    for value in chunk {
+                        *value += (index + 1) as f32;
+                    }
+                });
+                let expected: Vec<f32> = (0..length).map(|i| (i / chunk_elems + 1) as f32).collect();
+                assert_eq!(output, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_beyond_a_view_are_dropped() {
+        let mut output = [0.0; 10];
+        OutputRows::new(&mut output, 1, 10).store(0, 8, &[1.0; 8]);
+        assert_eq!(output, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
+        OutputRows::new(&mut output, 1, 10).store(0, 10, &[2.0; 8]);
+        assert_eq!(output[9], 1.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "token 1 of 1")]
+    fn a_token_beyond_a_view_is_refused() {
+        OutputRows::new(&mut [0.0; 8], 1, 8).store(1, 0, &[1.0; 8]);
+    }
+}

@@ -1,0 +1,298 @@
+//! The float operations of docs/numerics.md, written once over sixteen lanes and instantiated by every backend.
+//!
+//! Bounds against the exact value, measured by `measured_errors_stay_in_their_bounds` in the tests of this folder:
+//! [`exp`] 1 ulp on -87..=88, [`sin_cos_turn`] 1 ulp and 6.0e-8.
+
+use super::lanes::{Elementwise, LANES, Lanes, fold};
+
+/// Below this, `exp` is exactly 0; the result just above it, 1.6e-38, is a normal number.
+const EXP_BOTTOM: f32 = -87.0;
+/// Above this, `exp` stays where it is: the power of two is at most 2^127.
+const EXP_TOP: f32 = 88.375;
+/// Adding it rounds to an integer, which then stands in the low bits.
+const ROUNDER: f32 = 12_582_912.0;
+/// Twelve bits of ln 2 and the rest, so that `n * LN2_HIGH` is exact.
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -0.000_212_194_44;
+/// Minimax polynomial of e^r on -ln2/2..=ln2/2, relative error 3.2e-9; from r^6 down to r^2, below them 1 + r.
+const EXP_POLYNOMIAL: [f32; 5] = [0.001_381_982_4, 0.008_368_687, 0.041_668_277, 0.166_665_21, 0.499_999_94];
+
+/// e^x by reduction to r = x - n ln 2, a polynomial, and 2^n. NaN stays NaN.
+#[inline(always)]
+fn exp_each<E: Elementwise>(x: E) -> E {
+    let clamped = E::splat(EXP_BOTTOM).larger(E::splat(EXP_TOP).smaller(x));
+    let shifted = clamped.fma(E::splat(core::f32::consts::LOG2_E), E::splat(ROUNDER));
+    let n = shifted.sub(E::splat(ROUNDER));
+    let r = n.fma(E::splat(-LN2_LOW), n.fma(E::splat(-LN2_HIGH), clamped));
+    let mut p = E::splat(EXP_POLYNOMIAL[0]);
+    p = p.fma(r, E::splat(EXP_POLYNOMIAL[1]));
+    p = p.fma(r, E::splat(EXP_POLYNOMIAL[2]));
+    p = p.fma(r, E::splat(EXP_POLYNOMIAL[3]));
+    p = p.fma(r, E::splat(EXP_POLYNOMIAL[4]));
+    p = p.fma(r, E::splat(1.0));
+    p = p.fma(r, E::splat(1.0));
+    p.mul(shifted.power_of_two()).zero_where_less(x, E::splat(EXP_BOTTOM))
+}
+
+/// e^x: exactly 0 below -87, constant above 88.375 (2.4e38), never NaN for a number.
+pub fn exp(x: f32) -> f32 {
+    exp_each(x)
+}
+
+/// 2 pi and what its rounding leaves.
+const TAU_HIGH: f32 = core::f32::consts::TAU;
+const TAU_LOW: f32 = -1.748_455_5e-7;
+/// (sin(2 pi y) / y - 2 pi) / y^2 as a polynomial in y^2 on |y| <= 1/8, highest power first.
+const SIN_POLYNOMIAL: [f32; 3] = [-75.465_74, 81.594_23, -41.341_675];
+/// cos(2 pi y) as a polynomial in y^2 on |y| <= 1/8, highest power first, below them 1; absolute error 4.1e-10.
+const COS_POLYNOMIAL: [f32; 4] = [58.556_885, -85.423_065, 64.939_14, -19.739_208];
+
+/// Sine and cosine of `turn`, a fraction of a full turn times 2^64. Only the top 32 bits count.
+pub fn sin_cos_turn(turn: u64) -> (f32, f32) {
+    let turn = (turn >> 32) as u32;
+    // The nearest quarter turn, and what is left: -1/8..1/8 of a turn, exactly.
+    let quarter = turn.wrapping_add(1 << 29) >> 30;
+    let rest = turn.wrapping_sub(quarter << 30) as i32;
+    // At most 2^29, rounded once to 24 bits; the power of two is exact.
+    let y = rest as f32 * (1.0 / 4_294_967_296.0);
+    let z = y * y;
+    let [s2, s1, s0] = SIN_POLYNOMIAL;
+    let p = s2.fma(z, s1).fma(z, s0).fma(z, TAU_LOW);
+    let sin = y.fma(TAU_HIGH, y * p);
+    let [c3, c2, c1, c0] = COS_POLYNOMIAL;
+    let cos = c3.fma(z, c2).fma(z, c1).fma(z, c0).fma(z, 1.0);
+    match quarter & 3 {
+        0 => (sin, cos),
+        1 => (cos, -sin),
+        2 => (-sin, -cos),
+        _ => (-cos, sin),
+    }
+}
+
+#[inline(always)]
+pub(super) fn dot_lanes<L: Lanes>(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]) {
+    accumulate::<L>(L::load(lanes), a, b).store(lanes);
+}
+
+#[inline(always)]
+pub(super) fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+    accumulate::<L>(L::splat(0.0), a, b).fold_sum()
+}
+
+#[inline(always)]
+fn accumulate<L: Lanes>(mut sum: L, a: &[f32], b: &[f32]) -> L {
+    assert_eq!(a.len(), b.len(), "dot product of different lengths");
+    let (a, a_rest) = a.as_chunks();
+    let (b, b_rest) = b.as_chunks();
+    for (a, b) in a.iter().zip(b) {
+        sum = L::load(a).fma(L::load(b), sum);
+    }
+    if !a_rest.is_empty() {
+        sum = L::load_partial(a_rest, 0.0).fma(L::load_partial(b_rest, 0.0), sum);
+    }
+    sum
+}
+
+#[inline(always)]
+pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]) {
+    assert!(input.len() == gain.len() && input.len() == output.len(), "RMSNorm of different lengths");
+    let mean = dot::<L>(input, input) / input.len() as f32;
+    let r = L::splat(1.0 / libm::sqrtf(mean + epsilon));
+    let (x, x_rest) = input.as_chunks();
+    let (g, g_rest) = gain.as_chunks();
+    let (y, y_rest) = output.as_chunks_mut();
+    for ((x, g), y) in x.iter().zip(g).zip(y) {
+        L::load(x).mul(r).mul(L::load(g)).store(y);
+    }
+    if !x_rest.is_empty() {
+        L::load_partial(x_rest, 0.0).mul(r).mul(L::load_partial(g_rest, 0.0)).store_partial(y_rest);
+    }
+}
+
+#[inline(always)]
+fn maximum(a: f32, b: f32) -> f32 {
+    a.larger(b)
+}
+
+#[inline(always)]
+pub(super) fn softmax<L: Lanes>(scores: &mut [f32]) {
+    let (chunks, rest) = scores.as_chunks_mut();
+    let mut largest = L::splat(f32::NEG_INFINITY);
+    for chunk in chunks.iter() {
+        largest = largest.larger(L::load(chunk));
+    }
+    if !rest.is_empty() {
+        largest = largest.larger(L::load_partial(rest, f32::NEG_INFINITY));
+    }
+    let largest = L::splat(fold(largest, maximum));
+    let mut sum = L::splat(0.0);
+    for chunk in chunks.iter_mut() {
+        let e = exp_each(L::load(chunk).sub(largest));
+        e.store(chunk);
+        sum = sum.add(e);
+    }
+    if !rest.is_empty() {
+        exp_each(L::load_partial(rest, 0.0).sub(largest)).store_partial(rest);
+        sum = sum.add(L::load_partial(rest, 0.0));
+    }
+    let factor = L::splat(1.0 / sum.fold_sum());
+    for chunk in chunks {
+        L::load(chunk).mul(factor).store(chunk);
+    }
+    if !rest.is_empty() {
+        L::load_partial(rest, 0.0).mul(factor).store_partial(rest);
+    }
+}
+
+#[inline(always)]
+pub(super) fn weighted_sum<L: Lanes>(
+    weights: &[f32],
+    values: &[f32],
+    stride_elems: usize,
+    output: &mut [f32],
+) {
+    let needed = weights.len().checked_sub(1).map(|last| last * stride_elems + output.len());
+    assert!(needed.unwrap_or(0) <= values.len(), "weighted sum beyond its values");
+    let (blocks, rest) = output.as_chunks_mut::<{ 4 * LANES }>();
+    let done = blocks.len() * 4 * LANES;
+    for (block, output) in blocks.iter_mut().enumerate() {
+        // Four times sixteen lanes at once: a usual head, and enough chains of additions to keep the pipeline full.
+        let mut sums = [L::splat(0.0); 4];
+        for (token, &weight) in weights.iter().enumerate() {
+            let at = token * stride_elems + block * 4 * LANES;
+            let (values, _) = values[at..at + 4 * LANES].as_chunks();
+            let weight = L::splat(weight);
+            for (sum, values) in sums.iter_mut().zip(values) {
+                *sum = weight.fma(L::load(values), *sum);
+            }
+        }
+        let (output, _) = output.as_chunks_mut();
+        for (sum, output) in sums.into_iter().zip(output) {
+            sum.store(output);
+        }
+    }
+    for (chunk, output) in rest.chunks_mut(LANES).enumerate() {
+        let mut sum = L::splat(0.0);
+        for (token, &weight) in weights.iter().enumerate() {
+            let at = token * stride_elems + done + chunk * LANES;
+            sum = L::splat(weight).fma(L::load_partial(&values[at..at + output.len()], 0.0), sum);
+        }
+        sum.store_partial(output);
+    }
+}
+
+#[inline(always)]
+fn silu_multiply_each<E: Elementwise>(gate: E, up: E) -> E {
+    gate.div(E::splat(1.0).add(exp_each(gate.negate()))).mul(up)
+}
+
+#[inline(always)]
+pub(super) fn silu_multiply<L: Lanes>(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up of different lengths");
+    let (gate, gate_rest) = gate.as_chunks_mut();
+    let (up, up_rest) = up.as_chunks();
+    for (gate, up) in gate.iter_mut().zip(up) {
+        silu_multiply_each(L::load(gate), L::load(up)).store(gate);
+    }
+    if !gate_rest.is_empty() {
+        silu_multiply_each(L::load_partial(gate_rest, 0.0), L::load_partial(up_rest, 0.0))
+            .store_partial(gate_rest);
+    }
+}
+
+#[inline(always)]
+pub(super) fn add<L: Lanes>(sum: &mut [f32], addend: &[f32]) {
+    assert_eq!(sum.len(), addend.len(), "sum of different lengths");
+    let (sum, sum_rest) = sum.as_chunks_mut();
+    let (addend, addend_rest) = addend.as_chunks();
+    for (sum, addend) in sum.iter_mut().zip(addend) {
+        L::load(sum).add(L::load(addend)).store(sum);
+    }
+    if !sum_rest.is_empty() {
+        L::load_partial(sum_rest, 0.0).add(L::load_partial(addend_rest, 0.0)).store_partial(sum_rest);
+    }
+}
+
+#[inline(always)]
+fn rotate_each<E: Elementwise>(low: E, high: E, cos: E, sin: E) -> (E, E) {
+    (low.fma(cos, high.mul(sin).negate()), high.fma(cos, low.mul(sin)))
+}
+
+#[inline(always)]
+pub(super) fn rotate<L: Lanes>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    assert!(head.len() == 2 * cos.len() && cos.len() == sin.len(), "rotation of different lengths");
+    let (low, high) = head.split_at_mut(cos.len());
+    let (low, low_rest) = low.as_chunks_mut();
+    let (high, high_rest) = high.as_chunks_mut();
+    let (cos, cos_rest) = cos.as_chunks();
+    let (sin, sin_rest) = sin.as_chunks();
+    for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        let (l, h) = rotate_each(L::load(low), L::load(high), L::load(cos), L::load(sin));
+        l.store(low);
+        h.store(high);
+    }
+    if !low_rest.is_empty() {
+        let (l, h) = rotate_each(
+            L::load_partial(low_rest, 0.0),
+            L::load_partial(high_rest, 0.0),
+            L::load_partial(cos_rest, 0.0),
+            L::load_partial(sin_rest, 0.0),
+        );
+        l.store_partial(low_rest);
+        h.store_partial(high_rest);
+    }
+}
+
+/// A peak below this gives codes of 0, so that `127 / peak` stays finite: 2^-100.
+const SMALLEST_PEAK: f32 = f32::from_bits((127 - 100) << 23);
+
+#[inline(always)]
+pub(super) fn quantize_activations<L: Lanes>(
+    input: &[f32],
+    step_elems: usize,
+    codes: &mut [i8],
+    scales: &mut [f32],
+) -> bool {
+    assert!(step_elems > 0 && input.len() <= codes.len(), "activation codes");
+    assert_eq!(scales.len(), codes.len().div_ceil(step_elems), "activation scales");
+    let mut inputs = input.chunks(step_elems);
+    for (codes, scale) in codes.chunks_mut(step_elems).zip(scales) {
+        let input = inputs.next().unwrap_or(&[]);
+        let (x, x_rest) = input.as_chunks();
+        let mut largest = L::splat(0.0);
+        for x in x {
+            largest = largest.larger_magnitude(L::load(x));
+        }
+        if !x_rest.is_empty() {
+            largest = largest.larger_magnitude(L::load_partial(x_rest, 0.0));
+        }
+        let peak = fold(largest, larger_bits);
+        if !peak.is_finite() {
+            return false;
+        }
+        if peak < SMALLEST_PEAK {
+            *scale = 0.0;
+            codes.fill(0);
+            continue;
+        }
+        *scale = peak / 127.0;
+        let inverse = L::splat(127.0 / peak);
+        let (used, padding) = codes.split_at_mut(input.len());
+        padding.fill(0);
+        let (codes, codes_rest) = used.as_chunks_mut();
+        for (x, codes) in x.iter().zip(codes) {
+            *codes = L::load(x).mul(inverse).to_codes();
+        }
+        if !x_rest.is_empty() {
+            let last = L::load_partial(x_rest, 0.0).mul(inverse).to_codes();
+            codes_rest.copy_from_slice(&last[..codes_rest.len()]);
+        }
+    }
+    true
+}
+
+/// The larger by bits, of values without sign.
+#[inline(always)]
+fn larger_bits(a: f32, b: f32) -> f32 {
+    f32::from_bits(a.to_bits().max(b.to_bits()))
+}

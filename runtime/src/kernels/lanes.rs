@@ -1,0 +1,84 @@
+//! Sixteen `f32` lanes: what the canonical operations are written in.
+//!
+//! A backend implements these two traits for its registers (`[f32; 16]`, two of AVX2, four of NEON), each method being one
+//! IEEE 754 operation a lane, so that the operations of [`super::canonical`] give the same bits on all of them.
+//!
+//! Every method is `#[inline(always)]` and so are the operations over them: a backend instantiates them inside its
+//! `#[target_feature]` functions, and only there may the intrinsics become instructions.
+
+/// Lanes of a reduction.
+pub(super) const LANES: usize = 16;
+
+/// Operations on each lane by itself. `f32` is one lane.
+pub(super) trait Elementwise: Copy {
+    /// The same value in every lane.
+    fn splat(value: f32) -> Self;
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    fn div(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once.
+    fn fma(self, factor: Self, addend: Self) -> Self;
+    /// `self` with the other sign.
+    fn negate(self) -> Self;
+    /// `self > other ? self : other`: zeros of either sign count as equal, and a NaN on either side gives `other`.
+    fn larger(self, other: Self) -> Self;
+    /// `self < other ? self : other`, likewise.
+    fn smaller(self, other: Self) -> Self;
+    /// `value < bound ? +0 : self`.
+    fn zero_where_less(self, value: Self, bound: Self) -> Self;
+    /// 2 to the power `n`, where `self` is `1.5 * 2^23 + n` with an integer `n` in -126..=127: `n` stands in the low bits.
+    fn power_of_two(self) -> Self;
+}
+
+/// Sixteen lanes in registers.
+pub(super) trait Lanes: Elementwise {
+    /// Sixteen values.
+    fn load(values: &[f32; LANES]) -> Self;
+    /// Writes sixteen values.
+    fn store(self, values: &mut [f32; LANES]);
+    /// The larger of the bits without sign, as integers: the larger magnitude, and NaN above infinity above all else.
+    fn larger_magnitude(self, other: Self) -> Self;
+    /// Rounds to integers, ties to even. Every lane is in -127.5..=127.5.
+    fn to_codes(self) -> [i8; LANES];
+
+    /// The sum of all lanes, folded in halves.
+    #[inline(always)]
+    fn fold_sum(self) -> f32 {
+        fold(self, Elementwise::add)
+    }
+
+    /// Up to sixteen values, then `fill`.
+    #[inline(always)]
+    fn load_partial(values: &[f32], fill: f32) -> Self {
+        let mut padded = [fill; LANES];
+        padded[..values.len()].copy_from_slice(values);
+        Self::load(&padded)
+    }
+
+    /// Writes the first lanes: as many as `values` has.
+    #[inline(always)]
+    fn store_partial(self, values: &mut [f32]) {
+        let mut padded = [0.0; LANES];
+        self.store(&mut padded);
+        values.copy_from_slice(&padded[..values.len()]);
+    }
+}
+
+/// Folds lanes in halves: 16 to 8, 4, 2, 1.
+#[inline(always)]
+pub(super) fn fold<L: Lanes>(lanes: L, combine: fn(f32, f32) -> f32) -> f32 {
+    let mut values = [0.0; LANES];
+    lanes.store(&mut values);
+    for width in [8, 4, 2, 1] {
+        let (low, high) = values.split_at_mut(width);
+        for (low, high) in low.iter_mut().zip(high) {
+            *low = combine(*low, *high);
+        }
+    }
+    values[0]
+}

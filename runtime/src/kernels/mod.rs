@@ -1,0 +1,117 @@
+//! The kernel table: every operation of the forward pass as a safe `fn` pointer, and the list of tables this machine can run.
+//!
+//! A backend is a folder that fills in the table: `Kernels { name, gemv_int4, .., ..parent }`, struct update being the
+//! inheritance scalar -> neon -> neon_dotprod (and scalar -> avx2). Its functions need instructions that not every processor
+//! has, so the table leaves the folder only through `detect()`, and nobody else can build one. All backends agree bit for
+//! bit: `docs/numerics.md` defines the result, [`canonical`] holds the float operations (written once, over sixteen lanes),
+//! and each backend holds its own integer products, which are exact in any order inside a step.
+//!
+//! Shapes: m tokens, n rows (outputs), k columns (inputs, padded to a multiple of 32). Rows are handed out in tiles of eight.
+
+mod canonical;
+mod lanes;
+mod output;
+mod product_f32;
+mod quantized;
+pub mod scalar;
+
+pub use canonical::{exp, sin_cos_turn};
+pub use output::OutputRows;
+pub use product_f32::matrix_product_f32;
+pub use quantized::{Activations, MatrixProduct};
+
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::matrix::MatrixShape;
+
+/// Rows in the tile that matrix products count in, whatever the layout.
+pub const TILE_ROWS: usize = 8;
+
+/// One function per operation; a backend overrides what it improves. Every function panics where slice lengths disagree with
+/// its documentation, and computes what docs/numerics.md defines.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    /// The name of the table: "scalar", "avx2", "neon" or "neon_dotprod".
+    pub name: &'static str,
+    /// Product with 4-bit codes in layout nr8k4 for one token.
+    pub gemv_int4: MatrixProduct,
+    /// Product with 4-bit codes in layout nr8k4 for any number of tokens; made for several.
+    pub gemm_int4: MatrixProduct,
+    /// Product with 8-bit codes in layout nr8k4 for one token.
+    pub gemv_int8: MatrixProduct,
+    /// Product with 8-bit codes in layout nr8k4 for any number of tokens; made for several.
+    pub gemm_int8: MatrixProduct,
+    /// Full names of the four products above, inherited along with them.
+    product_names: ProductNames,
+    /// Quantizes one token's `input` (k values) in steps of `step_elems` columns to `codes` (k padded to a multiple of 32) and
+    /// `scales` (one a step). False where a value is NaN or infinite; `codes` and `scales` are then meaningless.
+    pub quantize_activations:
+        fn(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool,
+    /// Sum of the products of two slices of equal length.
+    pub dot: fn(&[f32], &[f32]) -> f32,
+    /// Continues a dot product by sixteen lanes: `lanes[i mod 16] = fma(a[i], b[i], lanes[i mod 16])`. A dot product of several
+    /// slices is right where all but the last are multiples of sixteen long; [`fold_sum`] ends it.
+    pub dot_lanes: fn(lanes: &mut [f32; 16], &[f32], &[f32]),
+    /// RMSNorm (arXiv:1910.07467, equation 4) of one token: `input`, `gain` and `output` have the same length.
+    pub rms_norm: fn(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]),
+    /// Softmax in place. No score may be NaN.
+    pub softmax: fn(scores: &mut [f32]),
+    /// `output[d] = sum over t of weights[t] * values[t * stride_elems + d]`, `t` rising.
+    pub weighted_sum: fn(weights: &[f32], values: &[f32], stride_elems: usize, output: &mut [f32]),
+    /// `gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]` (SwiGLU, arXiv:2002.05202, section 2).
+    pub silu_multiply: fn(gate: &mut [f32], up: &[f32]),
+    /// `sum[i] += addend[i]`.
+    pub add: fn(sum: &mut [f32], addend: &[f32]),
+    /// Rotates a head of even length in halves (rotary embedding, arXiv:2104.09864, equation 34, paired as Hugging Face does):
+    /// `cos` and `sin` have half its length.
+    pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
+}
+
+/// Full names of the integer products of a table.
+#[derive(Clone, Copy, Debug)]
+struct ProductNames {
+    gemv_int4: &'static str,
+    gemm_int4: &'static str,
+    gemv_int8: &'static str,
+    gemm_int8: &'static str,
+}
+
+impl Kernels {
+    /// The integer product for matrices of this shape and this many tokens, with its full name, e.g.
+    /// "gemv_int4_nr8k4_neon_dotprod". Widths and layouts without a kernel of their own get the portable one, and its name
+    /// says so.
+    pub fn matrix_product(&self, shape: &MatrixShape, tokens: usize) -> (MatrixProduct, &'static str) {
+        match (shape.layout(), shape.width(), tokens) {
+            (Layout::Nr8k4, CodeWidth::Int4, 1) => (self.gemv_int4, self.product_names.gemv_int4),
+            (Layout::Nr8k4, CodeWidth::Int4, _) => (self.gemm_int4, self.product_names.gemm_int4),
+            (Layout::Nr8k4, CodeWidth::Int8, 1) => (self.gemv_int8, self.product_names.gemv_int8),
+            (Layout::Nr8k4, CodeWidth::Int8, _) => (self.gemm_int8, self.product_names.gemm_int8),
+            (layout, width, _) => (scalar::portable::product, scalar::portable::name(layout, width, tokens)),
+        }
+    }
+}
+
+/// Ends a dot product made with [`Kernels::dot_lanes`]: folds the lanes in halves.
+pub fn fold_sum(lanes: &[f32; 16]) -> f32 {
+    lanes::Lanes::fold_sum(*lanes)
+}
+
+type Detect = fn() -> Option<&'static Kernels>;
+
+/// Slowest first.
+const BACKENDS: &[Detect] = &[scalar::detect];
+
+/// Every table this machine can run, slowest first. `scalar` is always the first.
+pub fn available() -> impl Iterator<Item = &'static Kernels> {
+    BACKENDS.iter().filter_map(|detect| detect())
+}
+
+/// The fastest table this machine can run.
+pub fn best() -> &'static Kernels {
+    available().last().unwrap_or(scalar::kernels())
+}
+
+/// The table of this name, where this machine can run it.
+pub fn by_name(name: &str) -> Option<&'static Kernels> {
+    available().find(|kernels| kernels.name == name)
+}

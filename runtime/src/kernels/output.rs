@@ -1,0 +1,87 @@
+//! Rows of an output that several tasks fill at once.
+//!
+//! An m x n output is row-major by token, so a range of its n columns ("rows" of the weight matrix) isn't a slice. This view is
+//! the exclusive right to write such a range: [`OutputRows::new`] takes the whole from `&mut`, and only the row splitter of
+//! [`crate::executor`] divides it further, into disjoint ranges.
+#![allow(unsafe_code, reason = "disjoint columns of one slice can't be borrowed safely")]
+
+use super::TILE_ROWS;
+use core::marker::PhantomData;
+use core::ops::Range;
+
+/// The exclusive right to write a range of rows of an m x n output, for every token.
+#[derive(Debug)]
+pub struct OutputRows<'a> {
+    /// The element (token 0, first row of the view).
+    start: *mut f32,
+    /// Elements from one token to the next: `n`.
+    stride_elems: usize,
+    tokens: usize,
+    rows: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a view is as exclusive as the `&mut [f32]` it stands for.
+unsafe impl Send for OutputRows<'_> {}
+
+impl<'a> OutputRows<'a> {
+    /// All rows of an output of `tokens` x `rows`.
+    ///
+    /// # Panics
+    /// Where `output` has another length.
+    pub fn new(output: &'a mut [f32], tokens: usize, rows: usize) -> Self {
+        assert_eq!(Some(output.len()), tokens.checked_mul(rows), "output of {tokens} x {rows}");
+        OutputRows { start: output.as_mut_ptr(), stride_elems: rows, tokens, rows, lifetime: PhantomData }
+    }
+
+    /// Rows in the view.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Tokens in the view.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Writes rows `row .. row + 8` of the view for a token; rows beyond the view are dropped.
+    ///
+    /// # Panics
+    /// Where `token` is out of range.
+    #[inline]
+    pub fn store(&mut self, token: usize, row: usize, values: &[f32; TILE_ROWS]) {
+        assert!(token < self.tokens, "token {token} of {}", self.tokens);
+        let count = self.rows.saturating_sub(row).min(TILE_ROWS);
+        if count == 0 {
+            return;
+        }
+        // SAFETY: token < tokens and row + count <= rows, so the offset stays inside the output that `new` measured.
+        let target = unsafe { self.start.add(token * self.stride_elems + row) };
+        if count == TILE_ROWS {
+            // SAFETY: eight elements from `target` on are inside this token's rows, which this view alone may write.
+            unsafe { target.cast::<[f32; TILE_ROWS]>().write(*values) };
+        } else {
+            // SAFETY: likewise for `count` elements; `values` is a local of the caller and can't overlap.
+            unsafe { core::ptr::copy_nonoverlapping(values.as_ptr(), target, count) };
+        }
+    }
+
+    /// The rows `rows` of the view.
+    ///
+    /// # Safety
+    /// While the result lives, no other view of any of these rows is used.
+    ///
+    /// # Panics
+    /// Where `rows` reaches beyond the view.
+    pub(crate) unsafe fn part(&self, rows: Range<usize>) -> OutputRows<'a> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        OutputRows {
+            // `wrapping_add`, since an output of no tokens has no element to point at.
+            start: self.start.wrapping_add(rows.start),
+            stride_elems: self.stride_elems,
+            tokens: self.tokens,
+            rows: rows.len(),
+            lifetime: PhantomData,
+        }
+    }
+}

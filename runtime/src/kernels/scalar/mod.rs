@@ -1,0 +1,44 @@
+//! The reference backend: plain Rust, every machine.
+
+mod lanes;
+pub(super) mod portable;
+
+use super::lanes::LANES;
+use super::{Kernels, ProductNames, canonical};
+
+type Scalar = [f32; LANES];
+
+pub(super) const TABLE: Kernels = Kernels {
+    name: "scalar",
+    gemv_int4: portable::product,
+    gemm_int4: portable::product,
+    gemv_int8: portable::product,
+    gemm_int8: portable::product,
+    product_names: ProductNames {
+        gemv_int4: "gemv_int4_nr8k4_portable",
+        gemm_int4: "gemm_int4_nr8k4_portable",
+        gemv_int8: "gemv_int8_nr8k4_portable",
+        gemm_int8: "gemm_int8_nr8k4_portable",
+    },
+    quantize_activations: canonical::quantize_activations::<Scalar>,
+    dot: canonical::dot::<Scalar>,
+    dot_lanes: canonical::dot_lanes::<Scalar>,
+    rms_norm: canonical::rms_norm::<Scalar>,
+    softmax: canonical::softmax::<Scalar>,
+    weighted_sum: canonical::weighted_sum::<Scalar>,
+    silu_multiply: canonical::silu_multiply::<Scalar>,
+    add: canonical::add::<Scalar>,
+    rotate: canonical::rotate::<Scalar>,
+};
+
+static KERNELS: Kernels = TABLE;
+
+/// The table, for any processor.
+pub(super) fn kernels() -> &'static Kernels {
+    &KERNELS
+}
+
+/// The table, which every processor runs.
+pub fn detect() -> Option<&'static Kernels> {
+    Some(&KERNELS)
+}

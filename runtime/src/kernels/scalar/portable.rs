@@ -1,0 +1,83 @@
+//! The obvious integer product: any width, any layout, code by code. The other products are tested against it.
+
+use crate::kernels::lanes::Elementwise;
+use crate::kernels::quantized::{check, step_columns};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
+use core::ops::Range;
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::matrix::MatrixView;
+
+/// Tokens that share one decoding of a row.
+const TOKENS: usize = 8;
+
+/// See [`MatrixProduct`](crate::kernels::MatrixProduct).
+pub(crate) fn product(
+    matrix: &MatrixView<'_>,
+    activations: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    check(matrix, activations, &tiles, output, None);
+    let rows = matrix.shape().rows();
+    for (index, tile) in tiles.enumerate() {
+        for first in (0..activations.tokens).step_by(TOKENS) {
+            let tokens = first..activations.tokens.min(first + TOKENS);
+            let mut sums = [[0.0; TILE_ROWS]; TOKENS];
+            for row in tile * TILE_ROWS..rows.min((tile + 1) * TILE_ROWS) {
+                for (sums, sum) in sums.iter_mut().zip(row_sums(matrix, activations, row, tokens.clone())) {
+                    sums[row % TILE_ROWS] = sum;
+                }
+            }
+            for (token, sums) in tokens.zip(&sums) {
+                output.store(token, index * TILE_ROWS, sums);
+            }
+        }
+    }
+}
+
+/// One row times up to [`TOKENS`] tokens.
+fn row_sums(
+    matrix: &MatrixView<'_>,
+    activations: &Activations<'_>,
+    row: usize,
+    tokens: Range<usize>,
+) -> [f32; TOKENS] {
+    let shape = matrix.shape();
+    let mut sums = [0.0f32; TOKENS];
+    for (step, columns) in step_columns(shape).enumerate() {
+        let mut integers = [0i32; TOKENS];
+        for start in columns.clone().step_by(UNIT_ELEMS) {
+            let codes = matrix.unit_codes(row, start / UNIT_ELEMS);
+            for (token, integer) in tokens.clone().zip(&mut integers) {
+                let at = token * shape.padded_cols() + start;
+                *integer += codes
+                    .iter()
+                    .zip(&activations.codes[at..at + UNIT_ELEMS])
+                    .map(|(&weight, &activation)| i32::from(weight) * i32::from(activation))
+                    .sum::<i32>();
+            }
+        }
+        let weight_scale = matrix.scale(row, columns.start / shape.group_elems());
+        for ((token, integer), sum) in tokens.clone().zip(integers).zip(&mut sums) {
+            let scale = weight_scale * activations.scales[token * shape.steps() + step];
+            *sum = (integer as f32).fma(scale, *sum);
+        }
+    }
+    sums
+}
+
+/// The full name of this product for matrices of one kind.
+pub(crate) fn name(layout: Layout, width: CodeWidth, tokens: usize) -> &'static str {
+    let several = usize::from(tokens != 1);
+    match (layout, width) {
+        (Layout::Rows, CodeWidth::Int2) => ["gemv_int2_rows_portable", "gemm_int2_rows_portable"][several],
+        (Layout::Rows, CodeWidth::Int3) => ["gemv_int3_rows_portable", "gemm_int3_rows_portable"][several],
+        (Layout::Rows, CodeWidth::Int4) => ["gemv_int4_rows_portable", "gemm_int4_rows_portable"][several],
+        (Layout::Rows, CodeWidth::Int8) => ["gemv_int8_rows_portable", "gemm_int8_rows_portable"][several],
+        (Layout::Nr8k4, CodeWidth::Int2) => ["gemv_int2_nr8k4_portable", "gemm_int2_nr8k4_portable"][several],
+        (Layout::Nr8k4, CodeWidth::Int3) => ["gemv_int3_nr8k4_portable", "gemm_int3_nr8k4_portable"][several],
+        (Layout::Nr8k4, CodeWidth::Int4) => ["gemv_int4_nr8k4_portable", "gemm_int4_nr8k4_portable"][several],
+        (Layout::Nr8k4, CodeWidth::Int8) => ["gemv_int8_nr8k4_portable", "gemm_int8_nr8k4_portable"][several],
+    }
+}

@@ -2,3 +2,5 @@
 
 pub mod checkpoint;
 pub mod corpus;
+pub mod grids;
+pub mod methods;

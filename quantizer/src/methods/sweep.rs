@@ -1,0 +1,290 @@
+//! The one solver: a sweep over the columns that rounds each and compensates in those to come.
+//!
+//! Letters of [`super`]; U and P of [`super::factors`]; `N = strict_upper(diag(U)^-1 U)`; column j in the order of the sweep, `F = j+1..n`.
+//!
+//! ```text
+//! W = W0, or a corrected start (Start)
+//! for every lazy block i1..i2 of the columns:
+//!     for j in i1..i2:
+//!         w = W[:, j];  w0 = W0[:, j];  q = nearest value of the grid of j's group;  Q[:, j] = q
+//!         W[:, j+1..i2] -= ((w - q) + a2 (w0 - w)) / U[j, j] * U[j, j+1..i2]
+//!         W[:, j+1..i2] += (a1 w + a2 (w0 - w)) * P[j, j+1..i2]
+//!         v = w (Paper), q (Original), or w limited to the grid's range (AllWeights)
+//!         E[:, j] = ((w - q) + a2 (w0 - v)) / U[j, j];  G[:, j] = a1 v + a2 (w0 - v)
+//!     W[:, i2..] += G P[i1..i2, i2..] - E U[i1..i2, i2..]
+//! ```
+//!
+//! - a1 = a2 = 0 is GPTQ (Frantar et al., arXiv 2210.17323; lazy blocks: section 3.3).
+//! - a1 > 0 adds GPTAQ's drift term (arXiv 2504.02692).
+//! - a2 > 0 adds ResComp's compensation-aware term (arXiv 2604.07955), in the paper `a2 (w0 - w) P2[j, F]` with
+//!   `P2 = strict_upper((H + D) U^T) U`. Since `(H + lambda I) U^T = U^-1` is upper triangular with the diagonal `diag(U)^-1`,
+//!   and `lambda U^T` is lower triangular, `P2 = P - N`: its N part joins the error, its P part the gain.
+//! - A start of `W0 + W0 D (H + lambda I)^-1` with a1 = a2 = 0 solves the asymmetric objective exactly ([`super::exact`]; QEP,
+//!   NeurIPS 2025).
+//!
+//! Rows do not touch each other, so strips of rows of a fixed size run in parallel, each with a permuted copy of its weights that
+//! is walked along contiguous rows. The update beyond the block is one product a strip.
+
+use std::sync::Arc;
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatRef, Par};
+use rayon::prelude::*;
+
+use super::factors::{Correction, Prepared, STRIP_ROWS};
+use super::matrix::Matrix;
+use super::{LazyVariant, MethodError, Solution, SolverOptions, Start, SweepConfiguration, rtn};
+use crate::grids::{Real, ScaleSearch};
+
+/// Quantizes `weights` W0 (m x n) with the factors of its input. `configuration` is what [`super::Method::configuration`]
+/// returns, or a variation of it; `None` rounds to nearest.
+///
+/// # Errors
+/// [`MethodError::Shape`], [`MethodError::NotFinite`], [`MethodError::PreparedOtherwise`] if `options` disagrees with those of
+/// [`super::prepare`], [`MethodError::Option`], [`MethodError::Diverged`], [`MethodError::NotPositiveDefinite`] for the
+/// start's ridge, and those of [`SolverOptions::check`].
+pub fn solve<T: Real>(
+    weights: MatRef<'_, T>,
+    prepared: &Prepared<T>,
+    configuration: Option<&SweepConfiguration>,
+    options: &SolverOptions,
+) -> Result<Solution<T>, MethodError> {
+    let n = prepared.columns();
+    let search = options.check(n)?;
+    prepared.check_same(options)?;
+    let Some(configuration) = configuration else {
+        Matrix::checked("weights", weights, (weights.nrows(), n))?;
+        return rtn::round_to_nearest(weights, options);
+    };
+    configuration.check()?;
+    let weights = Matrix::checked("weights", weights, (weights.nrows(), n))?;
+    let mut solution = Solution::zeros(weights.rows(), n, options.group, search.grid);
+    let sweep = Sweep::new(prepared, configuration, options, search, solution.group_elems)?;
+    solution.ridge = sweep.correction.as_ref().map(|(correction, _)| correction.ridge);
+
+    let groups = solution.groups_per_row();
+    let outcomes: Vec<Result<(), MethodError>> = solution
+        .codes
+        .par_chunks_mut(STRIP_ROWS * n)
+        .zip(solution.scales.par_chunks_mut(STRIP_ROWS * groups))
+        .enumerate()
+        .map(|(strip, (codes, scales))| sweep.strip(&weights, strip * STRIP_ROWS, codes, scales))
+        .collect();
+    outcomes.into_iter().collect::<Result<(), _>>()?;
+    Ok(solution)
+}
+
+/// Everything that the strips share.
+struct Sweep<'a, T> {
+    prepared: &'a Prepared<T>,
+    search: ScaleSearch,
+    static_groups: bool,
+    group_elems: usize,
+    block: usize,
+    alpha1: T,
+    alpha2: T,
+    variant: LazyVariant,
+    /// P, if the sweep's own updates use it.
+    projection: Option<Arc<Matrix<T>>>,
+    /// The exact start's matrix and strength.
+    correction: Option<(Arc<Correction<T>>, T)>,
+    /// The anchored start's matrix P and strength.
+    anchor: Option<(Arc<Matrix<T>>, T)>,
+}
+
+/// One row of a strip in the order of the sweep.
+struct Row<'a, T> {
+    index: usize,
+    original: &'a [T],
+    current: &'a mut [T],
+    codes: &'a mut [i8],
+    scales: &'a mut [T],
+    /// E and G of the block.
+    errors: &'a mut [T],
+    gains: &'a mut [T],
+}
+
+impl<'a, T: Real> Sweep<'a, T> {
+    fn new(
+        prepared: &'a Prepared<T>,
+        configuration: &SweepConfiguration,
+        options: &SolverOptions,
+        search: ScaleSearch,
+        group_elems: usize,
+    ) -> Result<Self, MethodError> {
+        let SweepConfiguration { alpha1, alpha2, variant, start } = *configuration;
+        let projection = if alpha1 != 0.0 || alpha2 != 0.0 { prepared.projection()? } else { None };
+        let correction = match start {
+            Start::Exact { strength, ridge } => {
+                prepared.correction(ridge)?.map(|correction| (correction, T::from_f64(strength)))
+            }
+            _ => None,
+        };
+        let anchor = match start {
+            Start::Anchored { strength } => {
+                prepared.projection()?.map(|projection| (projection, T::from_f64(strength)))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            prepared,
+            search,
+            static_groups: options.static_groups,
+            group_elems,
+            block: options.block.get(),
+            alpha1: T::from_f64(alpha1),
+            alpha2: T::from_f64(alpha2),
+            variant,
+            projection,
+            correction,
+            anchor,
+        })
+    }
+
+    /// Quantizes the rows from `first` on for which there is room in `codes` and `scales`.
+    fn strip(
+        &self,
+        weights: &Matrix<T>,
+        first: usize,
+        codes: &mut [i8],
+        scales: &mut [T],
+    ) -> Result<(), MethodError> {
+        let order = self.prepared.order();
+        let n = order.len();
+        let rows = codes.len() / n;
+        let groups = scales.len() / rows;
+
+        // Always a whole strip, so that all products have the same shape; rows beyond the last are 0.
+        let mut natural = Matrix::zeros(STRIP_ROWS, n);
+        for row in 0..rows {
+            let natural = natural.row_mut(row);
+            natural.copy_from_slice(weights.row(first + row));
+            for &dead in self.prepared.dead_columns() {
+                natural[dead] = T::ZERO;
+            }
+            if self.static_groups {
+                let groups = natural.chunks(self.group_elems).zip(&mut scales[row * groups..]);
+                groups.for_each(|(weights, scale)| *scale = self.search.scale(weights));
+            }
+        }
+        let original = natural.with_columns(order);
+        let mut current = match &self.correction {
+            None => original.clone(),
+            Some((correction, strength)) => {
+                let mut start = natural.clone();
+                let matrix = correction.matrix.view();
+                matmul(start.view_mut(), Accum::Add, natural.view(), matrix, *strength, Par::Seq);
+                start.with_columns(order)
+            }
+        };
+        if let Some((matrix, strength)) = &self.anchor {
+            matmul(current.view_mut(), Accum::Add, original.view(), matrix.view(), *strength, Par::Seq);
+        }
+
+        let block = self.block.min(n);
+        let (mut errors, mut gains) = (Matrix::zeros(STRIP_ROWS, block), Matrix::zeros(STRIP_ROWS, block));
+        let mut ordered_codes = vec![0; rows * n];
+        let mut start = 0;
+        while start < n {
+            let end = self.block_end(start, n);
+            for (row, codes) in ordered_codes.chunks_mut(n).enumerate() {
+                self.row_block(
+                    Row {
+                        index: first + row,
+                        original: original.row(row),
+                        current: current.row_mut(row),
+                        codes,
+                        scales: &mut scales[row * groups..(row + 1) * groups],
+                        errors: errors.row_mut(row),
+                        gains: gains.row_mut(row),
+                    },
+                    start,
+                    end,
+                )?;
+            }
+            self.update_beyond(&mut current, &errors, &gains, start, end);
+            start = end;
+        }
+        for (codes, ordered) in codes.chunks_mut(n).zip(ordered_codes.chunks(n)) {
+            order.iter().zip(ordered).for_each(|(column, code)| codes[*column] = *code);
+        }
+        Ok(())
+    }
+
+    /// The end of the lazy block that starts at `start`. A dynamic group's scale needs the current value of all its columns, so
+    /// a group that would begin inside the block and end beyond it begins the next block instead.
+    fn block_end(&self, start: usize, n: usize) -> usize {
+        let end = (start + self.block).min(n);
+        let last_group = (end - 1) / self.group_elems * self.group_elems;
+        let straddles = last_group > start && (last_group + self.group_elems).min(n) > end;
+        if !self.static_groups && straddles { last_group } else { end }
+    }
+
+    /// Rounds the columns `start..end` of a row, and compensates among them.
+    fn row_block(&self, row: Row<'_, T>, start: usize, end: usize) -> Result<(), MethodError> {
+        let order = self.prepared.order();
+        let (alpha1, alpha2, grid) = (self.alpha1, self.alpha2, self.search.grid);
+        for j in start..end {
+            let group = order[j] / self.group_elems;
+            if !self.static_groups && j % self.group_elems == 0 {
+                let group_end = (j + self.group_elems).min(row.current.len());
+                row.scales[group] = self.search.scale(&row.current[j..group_end]);
+            }
+            let scale = row.scales[group];
+            let (w, w0) = (row.current[j], row.original[j]);
+            if !w.finite() {
+                return Err(MethodError::Diverged { row: row.index, column: order[j] });
+            }
+            let rounded = grid.rounded(w, scale);
+            let q = scale * rounded;
+            row.codes[j] = rounded.to_code();
+
+            let factor = self.prepared.factor().row(j);
+            let pivot = factor[j];
+            let error = ((w - q) + alpha2 * (w0 - w)) / pivot;
+            let gain = alpha1 * w + alpha2 * (w0 - w);
+            let later = row.current[j + 1..end].iter_mut().zip(&factor[j + 1..end]);
+            match &self.projection {
+                None => later.for_each(|(w, u)| *w -= error * *u),
+                Some(projection) => {
+                    let later = later.zip(&projection.row(j)[j + 1..end]);
+                    later.for_each(|((w, u), p)| *w = *w - error * *u + gain * *p);
+                }
+            }
+            let cached = match self.variant {
+                LazyVariant::Paper => w,
+                LazyVariant::Original => q,
+                LazyVariant::AllWeights => grid.limit(w, scale),
+            };
+            row.errors[j - start] = ((w - q) + alpha2 * (w0 - cached)) / pivot;
+            row.gains[j - start] = alpha1 * cached + alpha2 * (w0 - cached);
+        }
+        Ok(())
+    }
+
+    /// Applies the block `start..end` to the columns from `end` on.
+    fn update_beyond(
+        &self,
+        current: &mut Matrix<T>,
+        errors: &Matrix<T>,
+        gains: &Matrix<T>,
+        start: usize,
+        end: usize,
+    ) {
+        let n = current.columns();
+        if end == n {
+            return;
+        }
+        let (width, beyond) = (end - start, n - end);
+        let mut later = current.view_mut().submatrix_mut(0, end, STRIP_ROWS, beyond);
+        let mut add = |sign: T, left: &Matrix<T>, right: &Matrix<T>| {
+            let left = left.view().subcols(0, width);
+            let right = right.view().submatrix(start, end, width, beyond);
+            matmul(later.as_mut(), Accum::Add, left, right, sign, Par::Seq);
+        };
+        add(-T::ONE, errors, self.prepared.factor());
+        if let Some(projection) = &self.projection {
+            add(T::ONE, gains, projection);
+        }
+    }
+}

@@ -1,9 +1,9 @@
 //! The matrices of a model, as the forward sees them.
 //!
-//! The forward (`models/`) knows no weights: it asks [`Weights`] for an embedding row, a norm's gain, or the product of one input with a
-//! set of matrices. [`QuantizedWeights`] answers from a container. The quantizer answers from a checkpoint, and, while it
-//! calibrates, watches the input of each set and replaces the set's matrices before it answers: so there is one forward for
-//! calibration, evaluation and the device.
+//! A block's forward (`models/`) knows no weights: it asks [`BlockWeights`] for a norm's gain, or for the products of one input
+//! with a set of matrices. [`QuantizedWeights`] answers from a container. The quantizer answers from a checkpoint, and, while
+//! it calibrates, watches the input of each set and replaces the set's matrices before it answers: so there is one forward
+//! for calibration, evaluation and the device, and no observer beside it.
 
 use crate::Machine;
 use crate::error::RuntimeError;
@@ -54,41 +54,28 @@ impl LinearSet {
     }
 }
 
-/// What a forward needs of a model's weights.
-pub trait Weights {
-    /// Writes the embedding of a token (`hidden` numbers). The token is in the vocabulary.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Missing`].
-    fn embed(&mut self, token: u32, output: &mut [f32]) -> Result<(), RuntimeError>;
+/// What a forward needs of the weights of one block.
+pub trait BlockWeights {
+    /// Why it may fail.
+    type Error;
 
     /// The gain of a norm, `hidden` numbers.
     ///
     /// # Errors
-    /// [`RuntimeError::Missing`].
-    fn norm(&self, name: SectionName) -> Result<&[f32], RuntimeError>;
+    /// The implementor's own.
+    fn norm(&self, kind: SectionKind) -> Result<&[f32], Self::Error>;
 
-    /// Rotary frequencies in turns a position times 2^64, head_dim / 2 of them.
-    fn rope_frequencies(&self) -> &[u64];
-
-    /// For each matrix of the set: `output (m x n) = input (m x k) W^T`, `m` tokens.
+    /// For each matrix of the set: `output (m x n) = input (m x k) W^T`, for `m = tokens`.
     ///
     /// # Errors
-    /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
+    /// The implementor's own.
     fn apply(
         &mut self,
-        layer: usize,
         set: LinearSet,
         tokens: usize,
         input: &[f32],
         outputs: &mut [&mut [f32]],
-    ) -> Result<(), RuntimeError>;
-
-    /// The logits of one normalized hidden state: `vocabulary` numbers from `hidden`.
-    ///
-    /// # Errors
-    /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
-    fn logits(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError>;
+    ) -> Result<(), Self::Error>;
 }
 
 /// How activations enter a matrix product.
@@ -219,24 +206,62 @@ impl<'a> QuantizedWeights<'a> {
 /// An input that can't be quantized.
 struct NotFinite;
 
-impl Weights for QuantizedWeights<'_> {
-    fn embed(&mut self, token: u32, output: &mut [f32]) -> Result<(), RuntimeError> {
+impl<'a> QuantizedWeights<'a> {
+    /// Writes the embedding of a token (`hidden` numbers). The token is in the vocabulary.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`].
+    pub fn embed(&self, token: u32, output: &mut [f32]) -> Result<(), RuntimeError> {
         self.matrix(SectionKind::Embedding, None)?.decode_row(token as usize, output);
         Ok(())
     }
 
-    fn norm(&self, name: SectionName) -> Result<&[f32], RuntimeError> {
-        let missing = RuntimeError::Missing { kind: name.kind.name(), layer: name.layer.map(u32::from) };
-        self.container.floats(name).ok_or(missing)
+    /// The gain of the last norm.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`].
+    pub fn final_norm(&self) -> Result<&'a [f32], RuntimeError> {
+        self.floats(SectionKind::FinalNorm, None)
     }
 
-    fn rope_frequencies(&self) -> &[u64] {
-        self.container.rope_frequencies()
+    /// The logits of one normalized hidden state: `vocabulary` numbers from `hidden`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
+    pub fn logits(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError> {
+        let head = self.head()?;
+        self.products(&[head], 1, hidden, &mut [output])
+            .map_err(|NotFinite| RuntimeError::NotFinite { layer: None, set: None })
+    }
+
+    /// The weights of a block.
+    pub fn layer<'w>(&'w mut self, layer: usize) -> QuantizedLayer<'w, 'a> {
+        QuantizedLayer { weights: self, layer }
+    }
+
+    fn floats(&self, kind: SectionKind, layer: Option<usize>) -> Result<&'a [f32], RuntimeError> {
+        let name = SectionName { kind, layer: layer.map(|layer| layer as u16) };
+        let missing = RuntimeError::Missing { kind: kind.name(), layer: layer.map(|layer| layer as u32) };
+        self.container.floats(name).ok_or(missing)
+    }
+}
+
+/// The weights of one block of a container.
+#[derive(Debug)]
+pub struct QuantizedLayer<'w, 'a> {
+    weights: &'w mut QuantizedWeights<'a>,
+    layer: usize,
+}
+
+impl BlockWeights for QuantizedLayer<'_, '_> {
+    type Error = RuntimeError;
+
+    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.weights.floats(kind, Some(self.layer))
     }
 
     fn apply(
         &mut self,
-        layer: usize,
         set: LinearSet,
         tokens: usize,
         input: &[f32],
@@ -244,17 +269,11 @@ impl Weights for QuantizedWeights<'_> {
     ) -> Result<(), RuntimeError> {
         let mut matrices = heapless::Vec::<MatrixView<'_>, 3>::new();
         for &kind in set.kinds() {
-            let matrix = self.matrix(kind, Some(layer))?;
+            let matrix = self.weights.matrix(kind, Some(self.layer))?;
             // No set has more than three matrices.
             let _ = matrices.push(matrix);
         }
-        let error = RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) };
-        self.products(&matrices, tokens, input, outputs).map_err(|NotFinite| error)
-    }
-
-    fn logits(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError> {
-        let head = self.head()?;
-        self.products(&[head], 1, hidden, &mut [output])
-            .map_err(|NotFinite| RuntimeError::NotFinite { layer: None, set: None })
+        let error = RuntimeError::NotFinite { layer: Some(self.layer as u32), set: Some(set) };
+        self.weights.products(&matrices, tokens, input, outputs).map_err(|NotFinite| error)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Machine;
 use crate::error::RuntimeError;
-use crate::linear::{ActivationFormat, QuantizedWeights, Weights};
+use crate::linear::{ActivationFormat, QuantizedWeights};
 use crate::memory::{Arena, MemoryBlock, slice_bytes};
 use crate::models::llama::{self, Batch, LayerCache, Scratch};
 use rescomp_formats::container::CheckedContainer;
@@ -81,6 +81,7 @@ pub struct Session<'a> {
     machine: Machine<'a>,
     limits: Limits,
     weights: QuantizedWeights<'a>,
+    frequencies: &'a [u64],
     scratch: Scratch<'a>,
     keys: &'a mut [f32],
     values: &'a mut [f32],
@@ -111,6 +112,7 @@ impl<'a> Session<'a> {
             spec,
             machine,
             limits,
+            frequencies: container.rope_frequencies(),
             keys: arena.take(cache)?,
             values: arena.take(cache)?,
             scratch: Scratch::carve(spec, 1, limits.tile, limits.context, &mut arena)?,
@@ -186,7 +188,13 @@ impl<'a> Session<'a> {
                 let index = tile * self.limits.tile + token;
                 if wants_logits(index) {
                     let stream = &self.stream[token * d..(token + 1) * d];
-                    llama::final_norm(self.machine, self.spec, &self.weights, stream, self.hidden)?;
+                    llama::normalize(
+                        self.machine,
+                        self.spec,
+                        self.weights.final_norm()?,
+                        stream,
+                        self.hidden,
+                    );
                     self.weights.logits(self.hidden, self.logits)?;
                     each(index, self.logits);
                 }
@@ -203,7 +211,7 @@ impl<'a> Session<'a> {
             self.weights.embed(token, row)?;
         }
         let batch = Batch { sequences: 1, tokens: tokens.len(), start: self.position };
-        self.scratch.set_positions(self.weights.rope_frequencies(), batch.start, batch.tokens);
+        self.scratch.set_positions(self.frequencies, batch.start, batch.tokens);
         let layer_cache = llama::cache_elems(self.spec, self.limits.context) as usize;
         for layer in 0..self.spec.layers as usize {
             let own = layer * layer_cache..(layer + 1) * layer_cache;
@@ -212,8 +220,7 @@ impl<'a> Session<'a> {
                 Architecture::Llama => llama::block(
                     self.machine,
                     self.spec,
-                    &mut self.weights,
-                    layer,
+                    &mut self.weights.layer(layer),
                     batch,
                     self.limits.context,
                     stream,

@@ -15,9 +15,9 @@ use crate::Machine;
 use crate::error::RuntimeError;
 use crate::executor::for_each_chunk;
 use crate::kernels::sin_cos_turn;
-use crate::linear::{LinearSet, Weights};
+use crate::linear::{BlockWeights, LinearSet};
 use crate::memory::{Arena, slice_bytes};
-use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::ModelSpec;
 
 /// Which tokens a forward runs: `sequences` of equal length side by side, each with `tokens` new ones from position `start`.
@@ -149,21 +149,19 @@ impl<'a> Scratch<'a> {
 /// # Errors
 /// What `weights` fails with.
 #[expect(clippy::too_many_arguments, reason = "a block's operands, each once")]
-pub fn block<W: Weights>(
+pub fn block<W: BlockWeights>(
     machine: Machine<'_>,
     spec: &ModelSpec,
     weights: &mut W,
-    layer: usize,
     batch: Batch,
     context: usize,
     stream: &mut [f32],
     cache: &mut LayerCache<'_>,
     scratch: &mut Scratch<'_>,
-) -> Result<(), RuntimeError> {
+) -> Result<(), W::Error> {
     let m = batch.all_tokens();
     let d = spec.hidden as usize;
     let kernels = machine.kernels;
-    let norm = |kind| SectionName { kind, layer: Some(layer as u16) };
     let hidden = &mut scratch.hidden[..m * d];
     let queries = &mut scratch.queries[..m * spec.query_width()];
     let keys = &mut scratch.keys[..m * spec.kv_width()];
@@ -171,8 +169,8 @@ pub fn block<W: Weights>(
     let gate = &mut scratch.gate[..m * spec.intermediate as usize];
     let up = &mut scratch.up[..m * spec.intermediate as usize];
 
-    normalize(machine, spec, weights.norm(norm(SectionKind::AttentionNorm))?, stream, hidden);
-    weights.apply(layer, LinearSet::QueryKeyValue, m, hidden, &mut [queries, keys, values])?;
+    normalize(machine, spec, weights.norm(SectionKind::AttentionNorm)?, stream, hidden);
+    weights.apply(LinearSet::QueryKeyValue, m, hidden, &mut [queries, keys, values])?;
 
     rotate(machine, spec, batch, queries, scratch.cosines, scratch.sines);
     rotate(machine, spec, batch, keys, scratch.cosines, scratch.sines);
@@ -187,35 +185,19 @@ pub fn block<W: Weights>(
         let (keys, values) = (&cache.keys[kept.clone()], &cache.values[kept]);
         attend(machine, spec, batch.start, context, keys, values, &mut queries[own], scratch.heads);
     }
-    weights.apply(layer, LinearSet::Output, m, queries, &mut [&mut *hidden])?;
+    weights.apply(LinearSet::Output, m, queries, &mut [&mut *hidden])?;
     (kernels.add)(stream, hidden);
 
-    normalize(machine, spec, weights.norm(norm(SectionKind::MlpNorm))?, stream, hidden);
-    weights.apply(layer, LinearSet::GateUp, m, hidden, &mut [&mut *gate, &mut *up])?;
+    normalize(machine, spec, weights.norm(SectionKind::MlpNorm)?, stream, hidden);
+    weights.apply(LinearSet::GateUp, m, hidden, &mut [&mut *gate, &mut *up])?;
     (kernels.silu_multiply)(gate, up);
-    weights.apply(layer, LinearSet::Down, m, gate, &mut [&mut *hidden])?;
+    weights.apply(LinearSet::Down, m, gate, &mut [&mut *hidden])?;
     (kernels.add)(stream, hidden);
     Ok(())
 }
 
-/// The normalized last hidden state of one token, from its residual stream: the head's input.
-///
-/// # Errors
-/// What `weights` fails with.
-pub fn final_norm<W: Weights>(
-    machine: Machine<'_>,
-    spec: &ModelSpec,
-    weights: &W,
-    stream: &[f32],
-    output: &mut [f32],
-) -> Result<(), RuntimeError> {
-    let gain = weights.norm(SectionName { kind: SectionKind::FinalNorm, layer: None })?;
-    normalize(machine, spec, gain, stream, output);
-    Ok(())
-}
-
-/// RMSNorm of each token.
-fn normalize(machine: Machine<'_>, spec: &ModelSpec, gain: &[f32], input: &[f32], output: &mut [f32]) {
+/// RMSNorm of each token: `input` and `output` are m x d. After the last block it makes the head's input.
+pub fn normalize(machine: Machine<'_>, spec: &ModelSpec, gain: &[f32], input: &[f32], output: &mut [f32]) {
     let d = spec.hidden as usize;
     for (input, output) in input.chunks_exact(d).zip(output.chunks_exact_mut(d)) {
         (machine.kernels.rms_norm)(input, gain, spec.norm_epsilon, output);

@@ -1,0 +1,247 @@
+//! The full-precision model: f32 matrix products behind the runtime's own forward.
+//!
+//! All windows run together, a block at a time, so a model larger than memory needs only one block of it there. Products are
+//! split into fixed strips of tokens, so results do not depend on the number of threads.
+
+use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
+use bytemuck::Zeroable;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+use rescomp_formats::section::SectionKind;
+use rescomp_formats::spec::ModelSpec;
+use rescomp_runtime::Machine;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::linear::{BlockWeights, LinearSet};
+use rescomp_runtime::memory::{Arena, BLOCK_BYTES, MemoryBlock};
+use rescomp_runtime::models::llama::{self, Batch, LayerCache, Scratch};
+
+/// Tokens of a strip.
+const STRIP_TOKENS: usize = 128;
+
+/// `output (m x n) = input (m x k) W^T`.
+///
+/// # Panics
+/// Where `input` or `output` isn't a whole number of tokens.
+pub fn multiply(weights: &Matrix, input: &[f32], output: &mut [f32]) {
+    let (n, k) = (weights.rows, weights.cols);
+    assert_eq!(input.len() / k * n, output.len(), "m x k and m x n");
+    let transposed = MatRef::from_row_major_slice(&weights.data, n, k).transpose();
+    input.par_chunks(STRIP_TOKENS * k).zip(output.par_chunks_mut(STRIP_TOKENS * n)).for_each(|(input, output)| {
+        let tokens = input.len() / k;
+        let output = MatMut::from_row_major_slice_mut(output, tokens, n);
+        matmul(output, Accum::Replace, MatRef::from_row_major_slice(input, tokens, k), transposed, 1.0, Par::Seq);
+    });
+}
+
+impl LayerWeights {
+    /// The matrix of a kind; `None` for what isn't a matrix of a block.
+    pub fn matrix(&self, kind: SectionKind) -> Option<&Matrix> {
+        match kind {
+            SectionKind::Query => Some(&self.query),
+            SectionKind::Key => Some(&self.key),
+            SectionKind::Value => Some(&self.value),
+            SectionKind::Output => Some(&self.output),
+            SectionKind::Gate => Some(&self.gate),
+            SectionKind::Up => Some(&self.up),
+            SectionKind::Down => Some(&self.down),
+            _ => None,
+        }
+    }
+
+    /// The gain of a norm; `None` for what isn't a norm of a block.
+    pub fn gain(&self, kind: SectionKind) -> Option<&[f32]> {
+        match kind {
+            SectionKind::AttentionNorm => Some(&self.attention_norm),
+            SectionKind::MlpNorm => Some(&self.mlp_norm),
+            _ => None,
+        }
+    }
+}
+
+/// The error of a block that lacks a part.
+pub(crate) fn missing(kind: SectionKind, layer: usize) -> RuntimeError {
+    RuntimeError::Missing { kind: kind.name(), layer: Some(layer as u32) }
+}
+
+/// One full-precision block.
+#[derive(Clone, Copy, Debug)]
+pub struct DenseLayer<'a> {
+    /// Its weights.
+    pub weights: &'a LayerWeights,
+    /// Which block it is, for errors.
+    pub layer: usize,
+}
+
+impl BlockWeights for DenseLayer<'_> {
+    type Error = RuntimeError;
+
+    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.weights.gain(kind).ok_or_else(|| missing(kind, self.layer))
+    }
+
+    fn apply(
+        &mut self,
+        set: LinearSet,
+        _tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<(), RuntimeError> {
+        for (kind, output) in set.kinds().iter().zip(outputs) {
+            multiply(self.weights.matrix(*kind).ok_or_else(|| missing(*kind, self.layer))?, input, output);
+        }
+        Ok(())
+    }
+}
+
+/// The residual streams of windows that run together: `windows x positions x hidden`.
+#[derive(Debug)]
+pub struct Streams<'m> {
+    machine: Machine<'m>,
+    spec: ModelSpec,
+    frequencies: Vec<u64>,
+    batch: Batch,
+    stream: Vec<f32>,
+    memory: Vec<MemoryBlock>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl<'m> Streams<'m> {
+    /// The embeddings of the first `positions` tokens of every window.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Token`] or [`RuntimeError::Limit`], where a window has fewer tokens or more than the model's context.
+    pub fn new(
+        machine: Machine<'m>,
+        checkpoint: &Checkpoint,
+        embedding: &Matrix,
+        windows: &[Vec<u32>],
+        positions: usize,
+    ) -> Result<Self, RuntimeError> {
+        let spec = checkpoint.spec.clone();
+        let vocabulary = spec.vocabulary;
+        let longest = windows.iter().map(Vec::len).min().unwrap_or(0).min(spec.context as usize);
+        if positions == 0 || positions > longest {
+            let (highest, found) = (longest as u64, positions as u64);
+            return Err(RuntimeError::Limit { name: "positions of a window", lowest: 1, highest, found });
+        }
+        let mut stream = Vec::with_capacity(windows.len() * positions * spec.hidden as usize);
+        for &token in windows.iter().flat_map(|window| &window[..positions]) {
+            if token >= vocabulary {
+                return Err(RuntimeError::Token { found: token, vocabulary });
+            }
+            stream.extend_from_slice(embedding.row(token as usize));
+        }
+        let bytes = Scratch::bytes(&spec, windows.len(), positions, positions);
+        let cache = llama::cache_elems(&spec, positions) as usize * windows.len();
+        Ok(Streams {
+            machine,
+            frequencies: checkpoint.rope.clone(),
+            batch: Batch { sequences: windows.len(), tokens: positions, start: 0 },
+            stream,
+            memory: vec![MemoryBlock::zeroed(); (bytes / BLOCK_BYTES) as usize],
+            keys: vec![0.0; cache],
+            values: vec![0.0; cache],
+            spec,
+        })
+    }
+
+    /// Runs one block over all windows.
+    ///
+    /// # Errors
+    /// What the weights fail with.
+    pub fn run_block<W: BlockWeights>(&mut self, weights: &mut W) -> Result<(), W::Error>
+    where
+        W::Error: From<RuntimeError>,
+    {
+        let Batch { sequences, tokens, start } = self.batch;
+        let bytes = self.memory.len() as u64 * BLOCK_BYTES;
+        let mut arena = Arena::new(&mut self.memory, bytes)?;
+        let mut scratch = Scratch::carve(&self.spec, sequences, tokens, tokens, &mut arena)?;
+        scratch.set_positions(&self.frequencies, start, tokens);
+        let mut cache = LayerCache { keys: &mut self.keys, values: &mut self.values };
+        llama::block(
+            self.machine,
+            &self.spec,
+            weights,
+            self.batch,
+            tokens,
+            &mut self.stream,
+            &mut cache,
+            &mut scratch,
+        )
+    }
+
+    /// The residual streams, `windows x positions x hidden`.
+    pub fn stream(&self) -> &[f32] {
+        &self.stream
+    }
+
+    /// The normalized last hidden states of one window, `positions x hidden`: the head's input.
+    pub fn hidden_states(&self, window: usize, final_gain: &[f32]) -> Vec<f32> {
+        let elems = self.batch.tokens * self.spec.hidden as usize;
+        let mut hidden = vec![0.0; elems];
+        let stream = &self.stream[window * elems..(window + 1) * elems];
+        llama::normalize(self.machine, &self.spec, final_gain, stream, &mut hidden);
+        hidden
+    }
+}
+
+/// The full-precision model's logits on windows, made a window at a time.
+#[derive(Debug)]
+pub struct DenseLogits<'m> {
+    streams: Streams<'m>,
+    final_gain: Vec<f32>,
+    head: Matrix,
+    positions: usize,
+}
+
+/// Why the full-precision model could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DenseError {
+    /// The checkpoint could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The forward stopped.
+    #[error("full-precision forward of {model}: {cause}")]
+    Forward {
+        /// The checkpoint's name.
+        model: String,
+        /// Why.
+        cause: RuntimeError,
+    },
+}
+
+impl<'m> DenseLogits<'m> {
+    /// Runs all blocks over the first `positions` tokens of every window. `progress` hears of each block.
+    ///
+    /// # Errors
+    /// [`DenseError`].
+    pub fn new(
+        machine: Machine<'m>,
+        checkpoint: &Checkpoint,
+        windows: &[Vec<u32>],
+        positions: usize,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Self, DenseError> {
+        let failed = |cause| DenseError::Forward { model: checkpoint.name(), cause };
+        let embedding = checkpoint.embedding()?;
+        let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions).map_err(failed)?;
+        for layer in 0..checkpoint.spec.layers as usize {
+            let weights = checkpoint.layer(layer)?;
+            streams.run_block(&mut DenseLayer { weights: &weights, layer }).map_err(failed)?;
+            progress(layer + 1);
+        }
+        let head = checkpoint.head()?.unwrap_or(embedding);
+        Ok(DenseLogits { streams, final_gain: checkpoint.final_norm()?, head, positions })
+    }
+
+    /// The logits of one window, `positions x vocabulary`.
+    pub fn window(&self, window: usize) -> Vec<f32> {
+        let hidden = self.streams.hidden_states(window, &self.final_gain);
+        let mut logits = vec![0.0; self.positions * self.head.rows];
+        multiply(&self.head, &hidden, &mut logits);
+        logits
+    }
+}

@@ -1,0 +1,105 @@
+//! The moments of a set's inputs that the solvers see: `H = X^T X / k` and `D = (Xf - X)^T X / k`, tokens in rows.
+//!
+//! (docs/methods.md writes the same with tokens in columns.) Products are f32 over chunks of tokens, added up in f64: accurate
+//! for any number of tokens, at the speed of f32. Both the chunks and the strips of columns are of fixed size, so results do
+//! not depend on the number of threads.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+/// Tokens added up in f32.
+const CHUNK_TOKENS: usize = 1024;
+/// Columns computed together.
+const STRIP_COLS: usize = 64;
+
+/// Second moments of a set's input, `n x n` each.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// `H`: of the quantized stream's input with itself.
+    pub hessian: Mat<f64>,
+    /// `D`: of the drift (full-precision minus quantized stream) with the quantized stream's input.
+    pub drift: Mat<f64>,
+}
+
+impl Moments {
+    /// The moments of `quantized` and `full`, both `k x n`: the inputs of a set in the two streams, for the same tokens.
+    ///
+    /// # Panics
+    /// Where the slices differ in length, or aren't whole rows of `n`.
+    pub fn new(quantized: &[f32], full: &[f32], n: usize) -> Moments {
+        assert_eq!(quantized.len(), full.len(), "the same tokens in both streams");
+        assert!(quantized.len().is_multiple_of(n), "whole rows of {n}");
+        let tokens = quantized.len() / n;
+        let mut moments = Moments { hessian: Mat::zeros(n, n), drift: Mat::zeros(n, n) };
+        let mut difference = Vec::new();
+        for (quantized, full) in quantized.chunks(CHUNK_TOKENS * n).zip(full.chunks(CHUNK_TOKENS * n)) {
+            difference.clear();
+            difference.extend(full.iter().zip(quantized).map(|(full, quantized)| full - quantized));
+            let inputs = MatRef::from_row_major_slice(quantized, quantized.len() / n, n);
+            let drifts = MatRef::from_row_major_slice(&difference, quantized.len() / n, n);
+            add_product(&mut moments.hessian, inputs, inputs);
+            add_product(&mut moments.drift, drifts, inputs);
+        }
+        let scale = 1.0 / tokens as f64;
+        for matrix in [&mut moments.hessian, &mut moments.drift] {
+            for col in 0..n {
+                matrix.col_as_slice_mut(col).iter_mut().for_each(|element| *element *= scale);
+            }
+        }
+        moments
+    }
+}
+
+/// `sum += left^T right`.
+fn add_product(sum: &mut Mat<f64>, left: MatRef<'_, f32>, right: MatRef<'_, f32>) {
+    let n = right.ncols();
+    sum.as_mut().par_col_partition_mut(n.div_ceil(STRIP_COLS)).zip(right.par_col_partition(n.div_ceil(STRIP_COLS))).for_each(
+        |(mut sum, right)| {
+            let mut product = Mat::<f32>::zeros(n, right.ncols());
+            let strip: MatMut<'_, f32> = product.as_mut();
+            matmul(strip, Accum::Replace, left.transpose(), right, 1.0, Par::Seq);
+            for col in 0..right.ncols() {
+                for row in 0..n {
+                    sum[(row, col)] += f64::from(product[(row, col)]);
+                }
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_the_sums_of_products() {
+        // Three chunks, the last one short; two strips, of unequal width.
+        let (n, tokens) = (70, 2 * CHUNK_TOKENS + 5);
+        let value = |token: usize, col: usize, salt: usize| ((token * 31 + col * 17 + salt) % 101) as f32 / 50.0 - 1.0;
+        let quantized: Vec<f32> = (0..tokens * n).map(|i| value(i / n, i % n, 0)).collect();
+        let full: Vec<f32> = (0..tokens * n).map(|i| value(i / n, i % n, 3)).collect();
+        let moments = Moments::new(&quantized, &full, n);
+        for (row, col) in [(0, 0), (0, 69), (69, 0), (12, 66), (69, 69)] {
+            let sum = |left: &dyn Fn(usize) -> f64| {
+                (0..tokens).map(|t| left(t) * f64::from(quantized[t * n + col])).sum::<f64>() / tokens as f64
+            };
+            let hessian = sum(&|t| f64::from(quantized[t * n + row]));
+            let drift = sum(&|t| f64::from(full[t * n + row]) - f64::from(quantized[t * n + row]));
+            // A chunk of 1,024 products of magnitude at most 2, each rounding once: 1024 * 2^-24 * 4.
+            assert!((moments.hessian[(row, col)] - hessian).abs() < 2.5e-4, "H {row} {col}");
+            assert!((moments.drift[(row, col)] - drift).abs() < 2.5e-4, "D {row} {col}");
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let n = 130;
+        let inputs: Vec<f32> = (0..600 * n).map(|i| ((i * 7919) % 997) as f32 / 997.0).collect();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| Moments::new(&inputs, &inputs, n).hessian)
+        };
+        assert_eq!(with(1), with(3));
+    }
+}

@@ -16,6 +16,8 @@ mod llama;
 mod mmap;
 mod rope;
 mod safetensors;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -91,7 +93,8 @@ pub enum CheckpointError {
     },
     /// A safetensors file ends before its header does, or the header's length is not credible.
     #[error(
-        "{path}: bytes 0..8 announce a header of {header_bytes} bytes, but at most {available_bytes} can follow in this file"
+        "{path}: bytes 0..8 announce a header of {header_bytes} bytes, \
+         but at most {available_bytes} can follow in this file"
     )]
     HeaderLength {
         /// The file.
@@ -120,6 +123,16 @@ pub enum CheckpointError {
         tensor: String,
         /// Where it places it.
         shard: String,
+    },
+    /// A shard that the index lists could not be opened.
+    #[error("{path}: {cause} ({index} lists this shard)")]
+    Shard {
+        /// The shard.
+        path: PathBuf,
+        /// The index's file name.
+        index: &'static str,
+        /// What the operating system said.
+        cause: io::Error,
     },
     /// The index places a tensor in a shard that does not hold it.
     #[error("{path}: tensor {tensor} is missing from this shard, where {index} places it")]

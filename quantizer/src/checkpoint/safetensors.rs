@@ -71,12 +71,12 @@ impl TensorStore {
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let mut store = Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
         // transformers prefers the single file too.
-        if dir.join(SINGLE_FILE).exists() {
+        if is_listed(&dir.join(SINGLE_FILE)) {
             store.add_file(dir.join(SINGLE_FILE))?;
             return Ok(store);
         }
         let index_path = dir.join(INDEX_FILE);
-        if !index_path.exists() {
+        if !is_listed(&index_path) {
             return Err(CheckpointError::NoWeights { dir: dir.to_owned() });
         }
         let text = read_capped(&index_path, MAX_INDEX_BYTES)?;
@@ -89,7 +89,12 @@ impl TensorStore {
             }
         }
         for shard in index.weight_map.values().collect::<BTreeSet<_>>() {
-            store.add_file(dir.join(shard))?;
+            store.add_file(dir.join(shard)).map_err(|error| match error {
+                CheckpointError::Read { path, cause } => {
+                    CheckpointError::Shard { path, index: INDEX_FILE, cause }
+                }
+                other => other,
+            })?;
         }
         for (tensor, shard) in index.weight_map {
             let path = dir.join(shard);
@@ -177,6 +182,15 @@ impl TensorStore {
                 })
             }
         }
+    }
+
+    /// Whether two tensors are stored as the same bytes of the same type. A tensor that is missing equals none.
+    pub(super) fn stored_alike(&self, one: &str, other: &str) -> bool {
+        let stored = |tensor: &str| {
+            let stored = self.tensors.get(tensor)?;
+            Some((stored.dtype, &stored.shape, &self.files[stored.file].map[stored.begin..stored.end]))
+        };
+        stored(one).is_some_and(|one| stored(other) == Some(one))
     }
 
     /// SHA-256 of the weight files, one after another in the order of their names. For a single file it is what
@@ -278,6 +292,11 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(usize, Metadata), Checkpoin
         });
     }
     Ok((LENGTH_BYTES + header_len, metadata))
+}
+
+/// Whether a folder has such an entry. A link whose target is gone counts: opening it says what is wrong.
+fn is_listed(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// One component that names something: not empty, not `..`, not absolute, and no separator of any system.

@@ -177,6 +177,11 @@ impl Checkpoint {
             .sum()
     }
 
+    /// Bytes of the weight files.
+    pub fn weight_bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
     /// SHA-256 of the weight files (see [`TensorStore::digest`]).
     pub fn digest(&self) -> [u8; 32] {
         self.store.digest()

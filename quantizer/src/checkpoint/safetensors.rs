@@ -133,6 +133,11 @@ impl TensorStore {
         self.tensors.get(tensor).map(|stored| stored.shape.as_slice())
     }
 
+    /// Bytes of all weight files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.map.len() as u64).sum()
+    }
+
     /// The weight files in the order of their names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())

@@ -1,0 +1,58 @@
+//! From solved codes and scales to the packed section of a container.
+
+use crate::methods::{GroupSize, Solution};
+use half::f16;
+use rescomp_formats::container::write::Contents;
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::matrix::{MatrixShape, PackError, ShapeError, pack};
+
+/// Why a solution can't be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// No encoding has this many bits.
+    #[error("{0} bits: expected 2, 3, 4 or 8")]
+    Bits(u8),
+    /// The matrix is larger than a container can hold, or its groups have no encoding.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A code or scale is out of its range.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// A scale is not an f16 number: the solver was told to store scales otherwise.
+    #[error("row {row}, group {group}: scale {scale} is not an f16 number")]
+    Scale {
+        /// Row of the scale.
+        row: usize,
+        /// Its group.
+        group: usize,
+        /// The scale.
+        scale: f64,
+    },
+}
+
+/// Packs a solution for a layout.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn encode(solution: &Solution<f64>, bits: u8, group: GroupSize, layout: Layout) -> Result<Contents, EncodeError> {
+    let width = CodeWidth::from_bits(bits).ok_or(EncodeError::Bits(bits))?;
+    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let group_elems = match group {
+        GroupSize::Elements(elems) => size(elems.get()),
+        GroupSize::Row => MatrixShape::whole_row(size(solution.columns)),
+    };
+    let shape = MatrixShape::new(size(solution.rows), size(solution.columns), group_elems, width, layout)?;
+    let mut scales = Vec::with_capacity(solution.scales.len());
+    for (index, &scale) in solution.scales.iter().enumerate() {
+        let stored = f16::from_f64(scale);
+        if stored.to_f64() != scale {
+            let groups = solution.groups_per_row();
+            return Err(EncodeError::Scale { row: index / groups, group: index % groups, scale });
+        }
+        scales.push(stored);
+    }
+    let mut section = vec![0; shape.section_bytes()];
+    pack(&shape, &solution.codes, &scales, &mut section)?;
+    Ok(Contents::Matrix(shape, section))
+}

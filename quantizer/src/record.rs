@@ -1,0 +1,58 @@
+//! Recording the full-precision model on the check windows, for the container.
+
+use crate::dense::DenseLogits;
+use rescomp_formats::check_windows::{self, CheckSizes, CheckWindowsError};
+use rescomp_runtime::eval::log_sum_exp;
+
+/// Most bytes of the section, where one percent of the container is less.
+const BUDGET_BYTES: usize = 64 * 1024;
+/// Positions of a window.
+const POSITIONS: usize = 122;
+/// Most windows, however large the container: the check is to take seconds.
+const MAX_WINDOWS: usize = 4;
+
+/// The windows that a container of about `container_bytes` can carry, for a vocabulary and a context.
+pub fn sizes(container_bytes: usize, vocabulary: u32, context: usize) -> CheckSizes {
+    let budget = BUDGET_BYTES.max(container_bytes / 100);
+    let fits = |windows: usize, positions: usize| {
+        let sizes = CheckSizes::new(windows, positions, vocabulary);
+        sizes.section_bytes().is_some_and(|bytes| bytes <= budget)
+    };
+    let positions = (1..=POSITIONS.min(context)).rev().find(|&positions| fits(1, positions)).unwrap_or(1);
+    let windows = (1..=MAX_WINDOWS).rev().find(|&windows| fits(windows, positions)).unwrap_or(1);
+    CheckSizes::new(windows, positions, vocabulary)
+}
+
+/// What the full-precision model says on the check windows.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The section.
+    pub section: Vec<u8>,
+    /// Mean negative log-likelihood of the full-precision model, nats a token.
+    pub reference_nll: f64,
+}
+
+/// Records the model on windows of `sizes.positions + 1` tokens.
+///
+/// # Errors
+/// [`CheckWindowsError`], where `windows` disagree with `sizes`.
+pub fn record(model: &DenseLogits<'_>, windows: &[Vec<u32>], sizes: &CheckSizes) -> Result<Record, CheckWindowsError> {
+    let (mut rest, mut kept, mut nll) = (Vec::new(), Vec::new(), 0.0);
+    for (index, window) in windows.iter().enumerate() {
+        let logits = model.window(index);
+        for (position, logits) in logits.chunks_exact(logits.len() / sizes.positions).enumerate() {
+            let normalizer = log_sum_exp(logits);
+            nll += normalizer - f64::from(logits[window[position + 1] as usize]);
+            let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
+            // Of equals the first, as `argmax` has it.
+            tokens.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+            let log_probability = |token: u32| f64::from(logits[token as usize]) - normalizer;
+            let (most_likely, others) = tokens.split_at(sizes.classes);
+            kept.extend(most_likely.iter().map(|&token| (token, log_probability(token))));
+            rest.push(others.iter().map(|&token| log_probability(token).exp()).sum::<f64>() as f32);
+        }
+    }
+    let tokens: Vec<u32> = windows.concat();
+    let positions = (windows.len() * sizes.positions) as f64;
+    Ok(Record { section: check_windows::write(sizes, &tokens, &rest, &kept)?, reference_nll: nll / positions })
+}

@@ -1,9 +1,19 @@
-//! Quantizes a transformer checkpoint and writes a rescomp container.
+//! Quantizes a transformer checkpoint with ResComp and its relatives and writes a rescomp container.
+//!
+//! ```text
+//! checkpoint (Hugging Face folder) -> dense (full-precision forward) -> calibrate (two streams, moments, methods)
+//!   -> encode (codes and scales to packed sections) -> pack (the container, with what the full-precision model says)
+//! ```
 
 pub mod calibrate;
 pub mod checkpoint;
 pub mod corpus;
 pub mod dense;
+pub mod encode;
+pub mod evaluate;
 pub mod grids;
 pub mod methods;
 pub mod moments;
+pub mod pack;
+pub mod record;
+pub mod tokenizer_json;

@@ -1,0 +1,597 @@
+//! Makes the container's tokenizer section from a Hugging Face `tokenizer.json`.
+//!
+//! The file describes a pipeline: normalizer, pre-tokenizer, model, post-processor, decoder. Supported is what byte-level BPE
+//! models use; every other value of every field is refused by name, for a tokenizer that is almost right makes a model
+//! subtly wrong. Two fields are read over: `truncation` and `padding` say how a batch is cut and filled up, not how text
+//! becomes tokens.
+//!
+//! Holes: an id below the largest that no token has becomes an unused token of no bytes. A vocabulary smaller than the
+//! model's `vocab_size` is left so (models pad their embeddings); one that is larger is refused.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rescomp_formats::tokenizer::{
+    PreTokenizer, TokenizerParts, TokenizerWriteError, byte_alphabet_position, write_tokenizer,
+};
+use serde_json::{Map, Value};
+
+/// Ids are below this: larger ones are taken for damage, since every hole costs memory.
+pub const MAX_VOCABULARY: u32 = 1 << 20;
+
+/// Why a `tokenizer.json` was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerJsonError {
+    /// The file can't be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file isn't JSON.
+    #[error("{path}: not JSON: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A field has a value that isn't supported.
+    #[error("{path}: {field} is {found}; supported: {supported}", path = path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The field, as `model.type`.
+        field: String,
+        /// Its value, or the beginning of it.
+        found: String,
+        /// The values that are supported.
+        supported: &'static str,
+    },
+    /// A field that this reader doesn't know, and that may change what the tokenizer does.
+    #[error("{path}: {field} is not a known field; supported: {supported}", path = path.display())]
+    UnknownField {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// The fields that are supported there.
+        supported: String,
+    },
+    /// A merge names a token that isn't in the vocabulary, or makes one that isn't.
+    #[error("{path}: model.merges[{index}]: token `{token}` is not in model.vocab", path = path.display())]
+    MergeToken {
+        /// The file.
+        path: PathBuf,
+        /// Which merge, counted from 0.
+        index: usize,
+        /// The token.
+        token: String,
+    },
+    /// A token has a character that stands for no byte.
+    #[error(
+        "{path}: model.vocab: token `{token}` has the character {character:?}, which is not in the byte-level alphabet",
+        path = path.display()
+    )]
+    TokenCharacter {
+        /// The file.
+        path: PathBuf,
+        /// The token.
+        token: String,
+        /// The character.
+        character: char,
+    },
+    /// Two tokens have the same id.
+    #[error("{path}: tokens `{first}` and `{second}` both have the id {id}", path = path.display())]
+    SharedId {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: u32,
+        /// One of the tokens.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// An added token has another id than the `tokenizers` crate would give it.
+    #[error("{path}: {field}.id of `{content}`: expected {expected}, found {found}", path = path.display())]
+    AddedId {
+        /// The file.
+        path: PathBuf,
+        /// The entry, as `added_tokens[3]`.
+        field: String,
+        /// The token.
+        content: String,
+        /// Its id in `model.vocab`, or the next free one.
+        expected: u32,
+        /// The id in the file.
+        found: u32,
+    },
+    /// An added token is there twice.
+    #[error("{path}: {field}: `{content}` is there already", path = path.display())]
+    RepeatedAdded {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        field: String,
+        /// The token.
+        content: String,
+    },
+    /// A byte has no token, so that some texts couldn't be encoded.
+    #[error("{path}: model.vocab has no token `{character}` for the byte {byte}", path = path.display())]
+    MissingByte {
+        /// The file.
+        path: PathBuf,
+        /// The byte.
+        byte: u8,
+        /// How the file would spell it.
+        character: char,
+    },
+    /// With `ignore_merges`, a token that no merge makes.
+    #[error(
+        "{path}: model.ignore_merges is true and no merge makes the token `{token}`; supported: one that does",
+        path = path.display()
+    )]
+    UnmergedToken {
+        /// The file.
+        path: PathBuf,
+        /// The token.
+        token: String,
+    },
+    /// More tokens than the model has.
+    #[error(
+        "{path}: the largest id is {largest} (`{token}`): expected at most {vocab_size} tokens (vocab_size of the model)",
+        path = path.display()
+    )]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The largest id.
+        largest: u32,
+        /// Its token.
+        token: String,
+        /// Rows of the model's embedding.
+        vocab_size: u32,
+    },
+    /// The section can't be written.
+    #[error("{path}: {source}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TokenizerWriteError,
+    },
+}
+
+type Result<T> = std::result::Result<T, TokenizerJsonError>;
+
+/// Reads a `tokenizer.json` and makes the tokenizer section of a container from it.
+///
+/// `vocab_size` is the model's, where it is known: no id may reach it.
+///
+/// # Errors
+/// A file that can't be read, and whatever [`tokenizer_section`] refuses.
+pub fn read_tokenizer_json(path: &Path, vocab_size: Option<u32>) -> Result<Vec<u8>> {
+    let json =
+        fs::read(path).map_err(|source| TokenizerJsonError::Read { path: path.to_path_buf(), source })?;
+    tokenizer_section(&json, path, vocab_size)
+}
+
+/// Makes the tokenizer section of a container from the text of a `tokenizer.json`; `path` is for errors only.
+///
+/// # Errors
+/// Text that isn't JSON, fields or values that aren't supported, and a vocabulary, merges or added tokens that contradict
+/// each other; the error names the field.
+pub fn tokenizer_section(json: &[u8], path: &Path, vocab_size: Option<u32>) -> Result<Vec<u8>> {
+    let root: Value = serde_json::from_slice(json)
+        .map_err(|source| TokenizerJsonError::Json { path: path.to_path_buf(), source })?;
+    let parts = Source { path }.parts(&root, vocab_size)?;
+    write_tokenizer(&parts).map_err(|source| TokenizerJsonError::Write { path: path.to_path_buf(), source })
+}
+
+/// The file that errors name.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    path: &'a Path,
+}
+
+/// An entry of `added_tokens`.
+struct Added<'a> {
+    id: u32,
+    content: &'a str,
+    special: bool,
+    normalized: bool,
+}
+
+impl Source<'_> {
+    fn parts(self, root: &Value, vocab_size: Option<u32>) -> Result<TokenizerParts> {
+        let root = self.object(root, "the file")?;
+        self.known_fields(
+            root,
+            "",
+            &[
+                "version",
+                "truncation",
+                "padding",
+                "added_tokens",
+                "normalizer",
+                "pre_tokenizer",
+                "post_processor",
+                "decoder",
+                "model",
+            ],
+        )?;
+        if root.get("version").and_then(Value::as_str) != Some("1.0") {
+            return Err(self.unsupported("version", root.get("version"), "`1.0`"));
+        }
+        if !is_null(root.get("normalizer")) {
+            return Err(self.unsupported("normalizer", root.get("normalizer"), "null"));
+        }
+        // A post-processor of this type only trims offsets; others add tokens.
+        let post_processor = root.get("post_processor");
+        if !is_null(post_processor) && type_of(post_processor) != Some("ByteLevel") {
+            return Err(self.unsupported("post_processor", post_processor, "null, `ByteLevel`"));
+        }
+        if type_of(root.get("decoder")) != Some("ByteLevel") {
+            return Err(self.unsupported("decoder", root.get("decoder"), "`ByteLevel`"));
+        }
+        let (pre_tokenizer, add_prefix_space) = self.pre_tokenizer(root.get("pre_tokenizer"))?;
+        let model = self.model(root.get("model"))?;
+        let vocabulary = self.vocabulary(model)?;
+        let added = self.added_tokens(root.get("added_tokens"), &vocabulary)?;
+
+        let tokens = self.token_bytes(&vocabulary, &added, vocab_size)?;
+        let byte_tokens = self.byte_tokens(&vocabulary)?;
+        let merges = self.merges(model, &vocabulary)?;
+        let ignore_merges = self.flag(model, "model", "ignore_merges", Some(false))?;
+        if ignore_merges {
+            self.every_token_is_merged(&vocabulary, &added, &merges)?;
+        }
+        Ok(TokenizerParts {
+            tokens,
+            byte_tokens,
+            merges,
+            added_tokens: added.iter().map(|token| (token.id, token.special, token.normalized)).collect(),
+            pre_tokenizer,
+            add_prefix_space,
+            ignore_merges,
+        })
+    }
+
+    fn pre_tokenizer(self, value: Option<&Value>) -> Result<(PreTokenizer, bool)> {
+        const SUPPORTED: &str = "`ByteLevel`, `Sequence` of `Digits` and `ByteLevel`";
+        match type_of(value) {
+            Some("ByteLevel") => self.byte_level(value, "pre_tokenizer"),
+            Some("Sequence") => {
+                let steps = value.and_then(|value| value.get("pretokenizers"));
+                let [digits, byte_level] =
+                    steps.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+                else {
+                    return Err(self.unsupported("pre_tokenizer.pretokenizers", steps, SUPPORTED));
+                };
+                for (index, step, name) in [(0, digits, "Digits"), (1, byte_level, "ByteLevel")] {
+                    if type_of(Some(step)) != Some(name) {
+                        let field = format!("pre_tokenizer.pretokenizers[{index}]");
+                        return Err(self.unsupported(&field, Some(step), SUPPORTED));
+                    }
+                }
+                let field = "pre_tokenizer.pretokenizers[0]";
+                let digits = self.object(digits, field)?;
+                self.known_fields(digits, field, &["type", "individual_digits"])?;
+                if !self.flag(digits, field, "individual_digits", None)? {
+                    let field = format!("{field}.individual_digits");
+                    return Err(self.unsupported(&field, Some(&Value::Bool(false)), "true"));
+                }
+                let field = "pre_tokenizer.pretokenizers[1]";
+                let (pre_tokenizer, add_prefix_space) = self.byte_level(Some(byte_level), field)?;
+                if add_prefix_space {
+                    let field = format!("{field}.add_prefix_space");
+                    return Err(self.unsupported(&field, Some(&Value::Bool(true)), "false"));
+                }
+                if pre_tokenizer != PreTokenizer::Gpt2 {
+                    let field = format!("{field}.use_regex");
+                    return Err(self.unsupported(&field, Some(&Value::Bool(false)), "true"));
+                }
+                Ok((PreTokenizer::DigitsGpt2, false))
+            }
+            _ => Err(self.unsupported("pre_tokenizer", value, SUPPORTED)),
+        }
+    }
+
+    fn byte_level(self, value: Option<&Value>, field: &str) -> Result<(PreTokenizer, bool)> {
+        let object = self.object(value.unwrap_or(&Value::Null), field)?;
+        self.known_fields(object, field, &["type", "add_prefix_space", "trim_offsets", "use_regex"])?;
+        let add_prefix_space = self.flag(object, field, "add_prefix_space", None)?;
+        let use_regex = self.flag(object, field, "use_regex", Some(true))?;
+        Ok((if use_regex { PreTokenizer::Gpt2 } else { PreTokenizer::ByteLevel }, add_prefix_space))
+    }
+
+    fn model(self, value: Option<&Value>) -> Result<&Map<String, Value>> {
+        let model = self.object(value.unwrap_or(&Value::Null), "model")?;
+        // Old files leave the type out; no other model has merges.
+        if model.get("type").map_or(!model.contains_key("merges"), |name| name != "BPE") {
+            return Err(self.unsupported("model.type", model.get("type"), "BPE (byte-level)"));
+        }
+        self.known_fields(
+            model,
+            "model",
+            &[
+                "type",
+                "dropout",
+                "unk_token",
+                "continuing_subword_prefix",
+                "end_of_word_suffix",
+                "fuse_unk",
+                "byte_fallback",
+                "ignore_merges",
+                "vocab",
+                "merges",
+            ],
+        )?;
+        let dropout = model.get("dropout");
+        if !is_null(dropout) && dropout.and_then(Value::as_f64) != Some(0.0) {
+            return Err(self.unsupported("model.dropout", dropout, "null, 0"));
+        }
+        for name in ["continuing_subword_prefix", "end_of_word_suffix"] {
+            let value = model.get(name);
+            if !is_null(value) && value.and_then(Value::as_str) != Some("") {
+                return Err(self.unsupported(&format!("model.{name}"), value, "null, an empty string"));
+            }
+        }
+        // `unk_token` and `fuse_unk` are for characters without a token: with a token for every byte there are none.
+        if self.flag(model, "model", "byte_fallback", Some(false))? {
+            return Err(self.unsupported("model.byte_fallback", model.get("byte_fallback"), "false"));
+        }
+        Ok(model)
+    }
+
+    /// The vocabulary, and that its ids are ids.
+    fn vocabulary(self, model: &Map<String, Value>) -> Result<Vocabulary<'_>> {
+        let vocab = self.object(model.get("vocab").unwrap_or(&Value::Null), "model.vocab")?;
+        let mut ids = std::collections::HashMap::with_capacity(vocab.len());
+        for (token, value) in vocab {
+            ids.insert(token.as_str(), self.id(value, &format!("model.vocab[`{token}`]"))?);
+        }
+        Ok(Vocabulary { ids })
+    }
+
+    fn added_tokens<'v>(
+        self,
+        value: Option<&'v Value>,
+        vocabulary: &Vocabulary<'_>,
+    ) -> Result<Vec<Added<'v>>> {
+        let entries = match value {
+            None | Some(Value::Null) => &[],
+            Some(Value::Array(entries)) => entries.as_slice(),
+            Some(_) => return Err(self.unsupported("added_tokens", value, "an array")),
+        };
+        let mut added: Vec<Added<'v>> = Vec::with_capacity(entries.len());
+        let mut next_id = vocabulary.ids.len() as u32;
+        let mut seen = HashSet::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let field = format!("added_tokens[{index}]");
+            let entry = self.object(entry, &field)?;
+            let (path, content) = (self.path.to_path_buf(), entry.get("content"));
+            let Some(content) = content.and_then(Value::as_str).filter(|content| !content.is_empty()) else {
+                return Err(self.unsupported(&format!("{field}.content"), content, "a string"));
+            };
+            let id = entry.get("id").unwrap_or(&Value::Null);
+            let found = self.id(id, &format!("{field}.id"))?;
+            for name in ["single_word", "lstrip", "rstrip"] {
+                if self.flag(entry, &field, name, Some(false))? {
+                    return Err(self.unsupported(&format!("{field}.{name}"), entry.get(name), "false"));
+                }
+            }
+            if !seen.insert(content) {
+                return Err(TokenizerJsonError::RepeatedAdded { path, field, content: content.to_string() });
+            }
+            // As the `tokenizers` crate numbers them, whatever the file says.
+            let expected = vocabulary.ids.get(content).copied().unwrap_or_else(|| {
+                next_id += 1;
+                next_id - 1
+            });
+            if found != expected {
+                let content = content.to_string();
+                return Err(TokenizerJsonError::AddedId { path, field, content, expected, found });
+            }
+            added.push(Added {
+                id: found,
+                content,
+                special: self.flag(entry, &field, "special", None)?,
+                normalized: self.flag(entry, &field, "normalized", None)?,
+            });
+        }
+        added.sort_by_key(|token| token.id);
+        Ok(added)
+    }
+
+    /// The bytes of every token by id, with nothing in the holes.
+    fn token_bytes(
+        self,
+        vocabulary: &Vocabulary<'_>,
+        added: &[Added<'_>],
+        vocab_size: Option<u32>,
+    ) -> Result<Vec<Vec<u8>>> {
+        let contents: HashSet<&str> = added.iter().map(|token| token.content).collect();
+        let spelled = vocabulary.ids.iter().filter(|(token, _)| !contents.contains(*token));
+        let mut all: Vec<(u32, &str, Vec<u8>)> = Vec::with_capacity(vocabulary.ids.len() + added.len());
+        for (token, &id) in spelled {
+            let bytes = token.chars().map(|character| {
+                byte_of(character).ok_or_else(|| TokenizerJsonError::TokenCharacter {
+                    path: self.path.to_path_buf(),
+                    token: token.to_string(),
+                    character,
+                })
+            });
+            all.push((id, token, bytes.collect::<Result<_>>()?));
+        }
+        // The content of an added token is text, not byte-level characters.
+        all.extend(added.iter().map(|token| (token.id, token.content, token.content.as_bytes().to_vec())));
+        all.sort();
+        if let Some(pair) = all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(TokenizerJsonError::SharedId {
+                path: self.path.to_path_buf(),
+                id: pair[0].0,
+                first: pair[0].1.to_string(),
+                second: pair[1].1.to_string(),
+            });
+        }
+        let Some(&(largest, token, _)) = all.last() else { return Ok(Vec::new()) };
+        if let Some(vocab_size) = vocab_size.filter(|&vocab_size| largest >= vocab_size) {
+            let (path, token) = (self.path.to_path_buf(), token.to_string());
+            return Err(TokenizerJsonError::Vocabulary { path, largest, token, vocab_size });
+        }
+        let mut tokens = vec![Vec::new(); largest as usize + 1];
+        for (id, _, bytes) in all {
+            tokens[id as usize] = bytes;
+        }
+        Ok(tokens)
+    }
+
+    fn byte_tokens(self, vocabulary: &Vocabulary<'_>) -> Result<[u32; 256]> {
+        let mut tokens = [0; 256];
+        for byte in 0..=u8::MAX {
+            let character = character_of(byte);
+            let id = vocabulary.ids.get(character.encode_utf8(&mut [0; 4]) as &str);
+            let path = self.path.to_path_buf();
+            tokens[usize::from(byte)] =
+                *id.ok_or(TokenizerJsonError::MissingByte { path, byte, character })?;
+        }
+        Ok(tokens)
+    }
+
+    /// Left, right and result of the merges, in either spelling.
+    fn merges(self, model: &Map<String, Value>, vocabulary: &Vocabulary<'_>) -> Result<Vec<[u32; 3]>> {
+        const SUPPORTED: &str = "\"left right\", [\"left\", \"right\"]";
+        let value = model.get("merges");
+        let Some(entries) = value.and_then(Value::as_array) else {
+            return Err(self.unsupported("model.merges", value, "an array"));
+        };
+        let mut merges = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            // The head line of the `merges.txt` that files of the first spelling were made from.
+            if entry.as_str().is_some_and(|line| line.starts_with("#version")) {
+                continue;
+            }
+            let (left, right) = match entry {
+                Value::String(line) => line.split_once(' ').filter(|(_, right)| !right.contains(' ')),
+                Value::Array(pair) => match pair.as_slice() {
+                    [Value::String(left), Value::String(right)] => Some((left.as_str(), right.as_str())),
+                    _ => None,
+                },
+                _ => None,
+            }
+            .ok_or_else(|| self.unsupported(&format!("model.merges[{index}]"), Some(entry), SUPPORTED))?;
+            let id = |token: &str| {
+                vocabulary.ids.get(token).copied().ok_or_else(|| TokenizerJsonError::MergeToken {
+                    path: self.path.to_path_buf(),
+                    index,
+                    token: token.to_string(),
+                })
+            };
+            merges.push([id(left)?, id(right)?, id(&format!("{left}{right}"))?]);
+        }
+        Ok(merges)
+    }
+
+    /// With `ignore_merges`, a pre-token is looked up among the bytes and the results of merges only.
+    fn every_token_is_merged(
+        self,
+        vocabulary: &Vocabulary<'_>,
+        added: &[Added<'_>],
+        merges: &[[u32; 3]],
+    ) -> Result<()> {
+        let mut made: HashSet<u32> = merges.iter().map(|ids| ids[2]).collect();
+        made.extend(added.iter().map(|token| token.id));
+        let missing = vocabulary
+            .ids
+            .iter()
+            .filter(|(token, id)| token.chars().nth(1).is_some() && !made.contains(id))
+            .min_by_key(|(_, id)| **id);
+        match missing {
+            None => Ok(()),
+            Some((token, _)) => Err(TokenizerJsonError::UnmergedToken {
+                path: self.path.to_path_buf(),
+                token: token.to_string(),
+            }),
+        }
+    }
+
+    fn unsupported(self, field: &str, found: Option<&Value>, supported: &'static str) -> TokenizerJsonError {
+        let found = match (type_of(found), found) {
+            (Some(name), _) => format!("`{name}`"),
+            (_, None) => "missing".to_string(),
+            (_, Some(value)) => {
+                let text = value.to_string();
+                let shown: String = text.chars().take(60).collect();
+                format!("`{shown}{}`", if shown.len() < text.len() { "..." } else { "" })
+            }
+        };
+        TokenizerJsonError::Unsupported {
+            path: self.path.to_path_buf(),
+            field: field.to_string(),
+            found,
+            supported,
+        }
+    }
+
+    fn object<'v>(self, value: &'v Value, field: &str) -> Result<&'v Map<String, Value>> {
+        value.as_object().ok_or_else(|| self.unsupported(field, Some(value), "an object"))
+    }
+
+    fn known_fields(self, object: &Map<String, Value>, of: &str, known: &[&str]) -> Result<()> {
+        match object.keys().find(|name| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => Err(TokenizerJsonError::UnknownField {
+                path: self.path.to_path_buf(),
+                field: if of.is_empty() { name.clone() } else { format!("{of}.{name}") },
+                supported: known.join(", "),
+            }),
+        }
+    }
+
+    /// A boolean; absent or null it has the default, if there is one.
+    fn flag(self, object: &Map<String, Value>, of: &str, name: &str, default: Option<bool>) -> Result<bool> {
+        let value = object.get(name);
+        value
+            .and_then(Value::as_bool)
+            .or(if is_null(value) { default } else { None })
+            .ok_or_else(|| self.unsupported(&format!("{of}.{name}"), value, "true, false"))
+    }
+
+    fn id(self, value: &Value, field: &str) -> Result<u32> {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|&id| id < MAX_VOCABULARY);
+        id.ok_or_else(|| self.unsupported(field, Some(value), "an integer from 0 to 1048575"))
+    }
+}
+
+/// `model.vocab`: ids by the spelling of the file.
+struct Vocabulary<'a> {
+    ids: std::collections::HashMap<&'a str, u32>,
+}
+
+fn is_null(value: Option<&Value>) -> bool {
+    value.is_none_or(Value::is_null)
+}
+
+/// What a step of the pipeline is: its field `type`; for a string, itself.
+fn type_of(value: Option<&Value>) -> Option<&str> {
+    let value = value?;
+    value.as_str().or_else(|| value.get("type")?.as_str())
+}
+
+/// The character that stands for a byte: itself where it is printable, else U+0100 and up.
+fn character_of(byte: u8) -> char {
+    match byte_alphabet_position(byte) {
+        0..188 => char::from(byte),
+        position => char::from_u32(0x100 + u32::from(position) - 188).unwrap_or(char::REPLACEMENT_CHARACTER),
+    }
+}
+
+/// The byte that a character stands for.
+fn byte_of(character: char) -> Option<u8> {
+    (0..=u8::MAX).find(|&byte| character_of(byte) == character)
+}

@@ -1,2 +1,49 @@
-//! The project's commands.
-fn main() {}
+//! The project's commands: `cargo xtask COMMAND`. This file dispatches; each command has its own.
+
+mod build_no_std;
+mod check;
+mod command;
+mod error;
+mod eval;
+mod flags;
+mod interrupt;
+mod output;
+mod pack;
+mod qemu;
+mod root;
+mod system;
+mod target;
+mod targets;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use error::{Error, Exit};
+use flags::{Command, Flags};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match interrupt::install().and_then(|()| dispatch(&flags.command)) {
+        Ok(()) => ExitCode::from(Exit::Success.code()),
+        Err(error) => {
+            output::note(&format!("error: {error}"));
+            ExitCode::from(error.exit().code())
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> Result<(), Error> {
+    match command {
+        Command::Pack(flags) => pack::run(flags),
+        Command::Check(flags) => check::run(flags),
+        Command::Eval(flags) => eval::run(flags),
+        Command::Test(flags) => test::run(flags),
+        Command::BuildNoStd(flags) => build_no_std::run(flags),
+        Command::Tidy => tidy::run(),
+        Command::Targets(flags) => targets::run(flags),
+    }
+}

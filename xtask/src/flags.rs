@@ -1,0 +1,365 @@
+//! The command line: every command and option, declared once.
+//!
+//! Values that have a closed set are enums, so a misspelt one is refused with the list of those there are.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::target::Layout;
+
+/// `cargo xtask`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    about = "Quantize a model, prove it on its device, and test the project",
+    after_help = "Exit codes: 0 all went well, 1 a check, a bound or a test failed, 2 wrong command line or input, 3 a \
+                  tool or target is missing, 4 a file could not be read or written, 130 interrupted. See \
+                  docs/exit-codes.md."
+)]
+pub(crate) struct Flags {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Quantize a model for a target, check it there, and write the container and the program that runs it.
+    Pack(PackFlags),
+    /// Check that a container computes on its target what the host measured.
+    Check(CheckFlags),
+    /// Measure a model on text: negative log-likelihood, perplexity, divergence from a reference.
+    Eval(EvalFlags),
+    /// Run all tests: on the host, and on emulated 64-bit ARM processors.
+    Test(TestFlags),
+    /// Build the no_std crates for bare-metal targets.
+    BuildNoStd(BuildNoStdFlags),
+    /// Check the repository's rules.
+    Tidy,
+    /// List the targets.
+    Targets(TargetsFlags),
+}
+
+/// Options of `pack`.
+#[derive(Debug, Args)]
+pub(crate) struct PackFlags {
+    /// The target: a name from `cargo xtask targets`, or the path of a target file.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(crate) target: String,
+    /// Folder of the model as Hugging Face lays it out (config.json, *.safetensors, tokenizer.json)
+    /// [default: models/stories-1m in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Quantization method.
+    #[arg(long, value_enum, default_value_t = Method::Rescomp)]
+    pub(crate) method: Method,
+    /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
+    pub(crate) bits: u8,
+    /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
+    #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
+    pub(crate) group_size: GroupSize,
+    /// Bits a weight in the embedding and the output head: 2, 3, 4 or 8.
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits)]
+    pub(crate) head_bits: u8,
+    /// How the ResComp methods weigh the compensation-aware error.
+    #[arg(long, value_enum, default_value_t = Variant::Paper)]
+    pub(crate) variant: Variant,
+    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Windows of calibration text.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) calibration_windows: usize,
+    /// Windows of calibration text to skip first.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) calibration_offset: usize,
+    /// Tokens in a calibration window.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub(crate) context: usize,
+    /// The text that separates documents in the calibration text; each document begins with the model's begin token. `auto`:
+    /// the model's end-of-text token; `none`: the text is one document.
+    #[arg(long, value_name = "TEXT|auto|none", default_value = "auto", allow_hyphen_values = true)]
+    pub(crate) joiner: Joiner,
+    /// Layout of the weights in the container [default: the target's].
+    #[arg(long, value_enum)]
+    pub(crate) layout: Option<Layout>,
+    /// Threads of the quantizer; the result does not depend on them [default: the host's processors].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Folder to write to, created where missing [default: dist/TARGET in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// Do not run the container on the target or its emulation.
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckFlags {
+    /// The target: a name from `cargo xtask targets`, or the path of a target file [default: the container's].
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(crate) target: Option<String>,
+    /// The container to check [default: the newest in dist/].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) container: Option<PathBuf>,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `eval`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("subject").required(true).args(["container", "model"]))]
+pub(crate) struct EvalFlags {
+    /// A container to measure.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) container: Option<PathBuf>,
+    /// Activations of the container's linear layers: int8 as on the device, or f32 to see the weights' error alone.
+    #[arg(long, value_enum, default_value_t = Activations::Int8, conflicts_with = "model")]
+    pub(crate) activations: Activations,
+    /// Folder of a full-precision model to measure, as Hugging Face lays it out.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Text to measure on, UTF-8.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+    /// Folder of a full-precision model to compare with: divergence in nats a token, share of the same top token.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) reference: Option<PathBuf>,
+    /// Tokens predicted in a window; windows follow one another without overlap.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub(crate) context: usize,
+    /// Windows to measure [default: all of the text].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) windows: Option<usize>,
+    /// The text that separates documents; as in `pack`.
+    #[arg(long, value_name = "TEXT|auto|none", default_value = "auto", allow_hyphen_values = true)]
+    pub(crate) joiner: Joiner,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestFlags {
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// Run the host's tests only.
+    #[arg(long, conflicts_with = "cpus")]
+    pub(crate) host_only: bool,
+    /// Emulated processors, by their names in QEMU [default: test_cpus of targets/aarch64.toml].
+    #[arg(long = "cpu", value_name = "NAME", num_args = 1..)]
+    pub(crate) cpus: Vec<String>,
+}
+
+/// Options of `build-no-std`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildNoStdFlags {
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
+
+/// Options of `targets`.
+#[derive(Debug, Args)]
+pub(crate) struct TargetsFlags {
+    /// Print the descriptions as one JSON array on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Quantization methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// Round to nearest, without calibration.
+    Rtn,
+    /// GPTQ: second-order error compensation.
+    Gptq,
+    /// GPTAQ: GPTQ with the drift of the quantized stream's inputs.
+    Gptaq,
+    /// ResComp: GPTAQ with the compensation-aware error.
+    Rescomp,
+    /// The exact solution of ResComp's problem for each column.
+    RescompExact,
+}
+
+/// Variants of the ResComp methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Variant {
+    /// The paper's mathematics: the weights before each column is rounded.
+    Paper,
+    /// Error against the original weights, as the authors' 2-bit runs.
+    Original,
+    /// All weights, the rounded ones included, as the authors' 3- and 4-bit runs.
+    AllWeights,
+}
+
+/// How a container's linear layers take their inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Activations {
+    /// Quantized to 8 bits, as on the device.
+    Int8,
+    /// Full precision.
+    F32,
+}
+
+/// Weights of a row that share one scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroupSize {
+    /// So many.
+    Elements(u32),
+    /// The whole row.
+    Row,
+}
+
+impl FromStr for GroupSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<GroupSize, String> {
+        match text {
+            "row" => Ok(GroupSize::Row),
+            "32" => Ok(GroupSize::Elements(32)),
+            "64" => Ok(GroupSize::Elements(64)),
+            "128" => Ok(GroupSize::Elements(128)),
+            _ => Err("expected 32, 64, 128 or row".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for GroupSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupSize::Elements(count) => count.fmt(f),
+            GroupSize::Row => f.write_str("row"),
+        }
+    }
+}
+
+/// What separates documents in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Joiner {
+    /// The model's end-of-text token.
+    Auto,
+    /// Nothing: the text is one document.
+    None,
+    /// This text.
+    Text(String),
+}
+
+impl FromStr for Joiner {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Joiner, String> {
+        match text {
+            "auto" => Ok(Joiner::Auto),
+            "none" => Ok(Joiner::None),
+            "" => Err("expected a text, auto or none".to_owned()),
+            _ => Ok(Joiner::Text(text.to_owned())),
+        }
+    }
+}
+
+fn bits(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(bits @ (2 | 3 | 4 | 8)) => Ok(bits),
+        _ => Err("expected 2, 3, 4 or 8".to_owned()),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".to_owned()),
+        Ok(count) => Ok(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn pack(arguments: &[&str]) -> Result<PackFlags, clap::Error> {
+        let head = ["cargo xtask", "pack", "--target", "aarch64"];
+        match Flags::try_parse_from(head.iter().chain(arguments))?.command {
+            Command::Pack(flags) => Ok(flags),
+            other => panic!("parsed as {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_declaration_is_consistent_and_every_option_is_documented() {
+        let command = Flags::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{} has no description", sub.get_name());
+            for option in sub.get_arguments() {
+                assert!(
+                    option.get_help().is_some(),
+                    "{} {} is undocumented",
+                    sub.get_name(),
+                    option.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn pack_has_defaults_and_refuses_what_no_encoding_has() {
+        let flags = pack(&[]).expect("defaults");
+        assert_eq!((flags.bits, flags.head_bits, flags.group_size), (4, 8, GroupSize::Elements(64)));
+        assert_eq!((flags.calibration_windows, flags.context, flags.joiner), (64, 512, Joiner::Auto));
+        assert_eq!(pack(&["--joiner", "none"]).expect("valid").joiner, Joiner::None);
+        assert_eq!(pack(&["--joiner", "<|end|>"]).expect("valid").joiner, Joiner::Text("<|end|>".to_owned()));
+        assert_eq!(pack(&["--group-size", "row"]).expect("valid").group_size, GroupSize::Row);
+        assert_eq!(pack(&["--variant", "all-weights"]).expect("valid").variant, Variant::AllWeights);
+        assert_eq!(pack(&["--method", "rescomp-exact"]).expect("valid").method, Method::RescompExact);
+        for wrong in [
+            ["--bits", "5"],
+            ["--head-bits", "0"],
+            ["--group-size", "48"],
+            ["--context", "0"],
+            ["--layout", "nr4"],
+            ["--method", "awq"],
+        ] {
+            assert_eq!(pack(&wrong).expect_err("refused").exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn eval_measures_one_subject() {
+        let eval = |arguments: &[&str]| {
+            let head = ["cargo xtask", "eval", "--text", "t.txt"];
+            Flags::try_parse_from(head.iter().chain(arguments)).is_ok()
+        };
+        assert!(eval(&["--container", "c"]) && eval(&["--model", "m"]));
+        assert!(eval(&["--container", "c", "--activations", "f32"]));
+        assert!(!eval(&[]) && !eval(&["--container", "c", "--model", "m"]));
+        assert!(!eval(&["--model", "m", "--activations", "f32"]));
+    }
+
+    #[test]
+    fn test_takes_several_processors() {
+        for arguments in [&["--cpu", "cortex-a72", "max"][..], &["--cpu", "cortex-a72", "--cpu", "max"]] {
+            let flags =
+                Flags::try_parse_from(["cargo xtask", "test"].iter().chain(arguments)).expect("valid");
+            let Command::Test(flags) = flags.command else { panic!("parsed as another command") };
+            assert_eq!(flags.cpus, ["cortex-a72", "max"]);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! `cargo xtask test`: every test on the host, then those of the device's crates on emulated 64-bit ARM processors.
+//!
+//! ```text
+//! host:      cargo test --workspace
+//! emulated:  build the tests of formats, runtime and conformance once for aarch64
+//!            for each processor: run each program below qemu-aarch64 -cpu PROCESSOR
+//! at the end, alone on its line: N passed, N failed
+//! ```
+//!
+//! Emulated programs find the processor's name in the variable `RESCOMP_EMULATED_CPU`, so that a test can insist that the
+//! kernels of that processor, and no slower ones, were taken.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::command;
+use crate::error::Error;
+use crate::flags::TestFlags;
+use crate::output;
+use crate::qemu::Emulator;
+use crate::root;
+use crate::system::Install;
+use crate::target::Target;
+use crate::toolchain::{self, Toolchain};
+
+/// The target whose toolchain and processors are taken.
+const TARGET: &str = "aarch64";
+
+/// Crates whose tests run on emulated processors.
+const PACKAGES: [&str; 3] = ["rescomp-formats", "rescomp-runtime", "conformance"];
+
+/// Their features; the default ones need the host.
+const FEATURES: &str = "rescomp-runtime/std";
+
+/// Variable that tells a test on which processor it is emulated.
+const CPU_VARIABLE: &str = "RESCOMP_EMULATED_CPU";
+
+/// Time limit of one emulated test program; emulation is some twenty times slower than the host.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Tests by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Counts {
+    /// Adds a line of the test harness: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines add nothing.
+    fn add_line(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        let Some((_, counts)) = rest.split_once(". ") else { return };
+        for part in counts.split("; ") {
+            let mut words = part.split_whitespace();
+            let Some(count) = words.next().and_then(|word| word.parse::<u64>().ok()) else { continue };
+            match words.next() {
+                Some("passed") => self.passed += count,
+                Some("failed") => self.failed += count,
+                Some("ignored") => self.ignored += count,
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds another run.
+    fn add(&mut self, other: Counts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+
+    /// The counts of a program: one that fails without a failed test (a crash, an abort) counts as one failure.
+    fn of_program(mut self, succeeded: bool) -> Counts {
+        if !succeeded && self.failed == 0 {
+            self.failed = 1;
+        }
+        self
+    }
+
+    /// For a heading of one run.
+    fn shown(self) -> String {
+        format!("{} passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)
+    }
+}
+
+/// A test program that cargo built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TestProgram {
+    name: String,
+    executable: PathBuf,
+    /// The package's folder, where cargo would run it.
+    folder: PathBuf,
+}
+
+/// The parts of cargo's messages that are read here.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    #[serde(default)]
+    executable: Option<PathBuf>,
+    #[serde(default)]
+    manifest_path: Option<PathBuf>,
+    #[serde(default)]
+    target: Option<MessageTarget>,
+    #[serde(default)]
+    profile: Option<MessageProfile>,
+}
+
+#[derive(Deserialize)]
+struct MessageTarget {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct MessageProfile {
+    test: bool,
+}
+
+/// Runs the tests.
+///
+/// # Errors
+/// `Exit::Failed` when a test failed or nothing was tested, `Exit::Missing` when the emulated tests lack a tool that may not
+/// or cannot be installed (after the host's tests have run).
+pub(crate) fn run(flags: &TestFlags) -> Result<(), Error> {
+    let root = root::root()?;
+    let mut counts = test_host(&root)?;
+    let missing = if flags.host_only {
+        output::line("emulated tests: left out (--host-only)");
+        None
+    } else {
+        match test_emulated(&root, flags) {
+            Ok(emulated) => {
+                counts.add(emulated);
+                None
+            }
+            Err(error) => Some(error),
+        }
+    };
+    if counts.ignored > 0 {
+        output::line(&format!("ignored tests: {}", counts.ignored));
+    }
+    output::line(&closing_line(counts));
+    match missing {
+        _ if counts.failed > 0 => {
+            if let Some(error) = missing {
+                output::note(&format!("error: {error}"));
+            }
+            Err(Error::failed(format!("{} tests failed", counts.failed)))
+        }
+        Some(error) => Err(error),
+        None if counts.passed == 0 => Err(Error::failed("no test was run")),
+        None => Ok(()),
+    }
+}
+
+/// The plain last line: sums over everything.
+fn closing_line(counts: Counts) -> String {
+    format!("{} passed, {} failed", counts.passed, counts.failed)
+}
+
+fn test_host(root: &Path) -> Result<Counts, Error> {
+    output::line("== host");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(cargo);
+    cargo.current_dir(root).args(["test", "--workspace", "--no-fail-fast"]);
+    let start = Instant::now();
+    let mut counts = Counts::default();
+    let status = command::stream(&mut cargo, None, |line| {
+        output::line(line);
+        counts.add_line(line);
+    })?;
+    let counts = counts.of_program(status.success());
+    output::line(&format!("== host: {} ({} s)", counts.shown(), start.elapsed().as_secs()));
+    Ok(counts)
+}
+
+fn test_emulated(root: &Path, flags: &TestFlags) -> Result<Counts, Error> {
+    let install = Install::unless(flags.no_install);
+    let target = Target::load(TARGET)?;
+    let cpus = if flags.cpus.is_empty() { &target.test_cpus } else { &flags.cpus };
+    let emulator = Emulator::find(install)?;
+    emulator.knows(cpus)?;
+    let toolchain = toolchain::find(&target, install)?;
+    output::line(&format!("== emulated: {}; {}", toolchain.how, emulator.version()));
+    let programs = build(root, &toolchain)?;
+    let mut sum = Counts::default();
+    for cpu in cpus {
+        let start = Instant::now();
+        let mut counts = Counts::default();
+        for program in &programs {
+            counts.add(run_program(&emulator, cpu, program)?);
+        }
+        output::line(&format!("== {cpu}: {} ({} s)", counts.shown(), start.elapsed().as_secs()));
+        sum.add(counts);
+    }
+    Ok(sum)
+}
+
+/// Builds the tests for the device and returns the programs.
+fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<TestProgram>, Error> {
+    let mut cargo = toolchain.cargo(root, "test");
+    // Problems are printed as they are; standard output carries the messages for programs.
+    cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    cargo.args(["--no-default-features", "--features", FEATURES]);
+    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    let mut programs = Vec::new();
+    let status = command::stream(&mut cargo, None, |line| programs.extend(program_of(line)))?;
+    if !status.success() {
+        return Err(Error::failed(format!("the tests do not build for {} ({status})", toolchain.triple)));
+    }
+    if programs.is_empty() {
+        return Err(Error::failed(format!("cargo built no test program for {}", toolchain.triple)));
+    }
+    programs.sort_by(|a, b| (&a.folder, &a.name).cmp(&(&b.folder, &b.name)));
+    Ok(programs)
+}
+
+/// The test program of one of cargo's messages, if it is about one.
+fn program_of(line: &str) -> Option<TestProgram> {
+    let message: Message = serde_json::from_str(line).ok()?;
+    if message.reason != "compiler-artifact" || !message.profile?.test {
+        return None;
+    }
+    Some(TestProgram {
+        name: message.target?.name,
+        executable: message.executable?,
+        folder: message.manifest_path?.parent()?.to_path_buf(),
+    })
+}
+
+fn run_program(emulator: &Emulator, cpu: &str, program: &TestProgram) -> Result<Counts, Error> {
+    output::line(&format!("== {cpu}: {}", program.name));
+    let mut emulated = emulator.command(cpu, &program.executable);
+    command::clean(&mut emulated);
+    emulated.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).env(CPU_VARIABLE, cpu);
+    let mut counts = Counts::default();
+    let status = command::stream(&mut emulated, Some(PROGRAM_LIMIT), |line| {
+        output::line(line);
+        counts.add_line(line);
+    });
+    // A hang is one failed test, and the other programs still run.
+    let succeeded = match status {
+        Ok(status) => {
+            if !status.success() {
+                output::line(&format!("{cpu}: {}: {status}", program.name));
+            }
+            status.success()
+        }
+        Err(error) if error.exit() == crate::error::Exit::Failed => {
+            output::note(&format!("error: {error}"));
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(counts.of_program(succeeded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_summed_and_others_are_not() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 3 tests",
+            "test a ... ok",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+            "7 passed by hand",
+        ] {
+            counts.add_line(line);
+        }
+        assert_eq!(counts, Counts { passed: 8, failed: 2, ignored: 1 });
+        assert_eq!(closing_line(counts), "8 passed, 2 failed");
+    }
+
+    #[test]
+    fn a_crash_counts_as_a_failure_once() {
+        let counts = Counts { passed: 4, failed: 0, ignored: 0 };
+        assert_eq!(counts.of_program(false).failed, 1);
+        assert_eq!(counts.of_program(true).failed, 0);
+        assert_eq!(Counts { failed: 2, ..counts }.of_program(false).failed, 2);
+    }
+
+    #[test]
+    fn test_programs_are_found_in_cargos_messages() {
+        let line = r#"{"reason":"compiler-artifact","package_id":"x","manifest_path":"/p/formats/Cargo.toml",
+            "target":{"kind":["lib"],"name":"rescomp_formats"},"profile":{"opt_level":"3","test":true},
+            "features":[],"filenames":[],"executable":"/p/target/deps/rescomp_formats-1","fresh":false}"#;
+        let program = program_of(line).expect("a program");
+        assert_eq!(
+            program,
+            TestProgram {
+                name: "rescomp_formats".to_owned(),
+                executable: "/p/target/deps/rescomp_formats-1".into(),
+                folder: "/p/formats".into(),
+            }
+        );
+        assert_eq!(program_of(&line.replace("\"test\":true", "\"test\":false")), None);
+        assert_eq!(program_of(&line.replace("\"/p/target/deps/rescomp_formats-1\"", "null")), None);
+        assert_eq!(program_of("{\"reason\":\"build-finished\",\"success\":true}"), None);
+        assert_eq!(program_of("not json"), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! Finds, and where allowed installs, a toolchain that builds for a target; then makes cargo commands for it.
+//!
+//! The order: a compiler that is there with the target's library and a linker; `rustup target add`; the distribution's
+//! packages. [`plan`] decides, [`facts`] looks, this file runs. Every toolchain and triple has its own target directory
+//! (`target/cross-TRIPLE`), so that two compilers do not rebuild each other's work.
+
+pub(crate) mod facts;
+pub(crate) mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command;
+use crate::error::Error;
+use crate::output;
+use crate::root;
+use crate::system::Install;
+use crate::target::Target;
+use facts::Facts;
+use plan::{Choice, Decision, Kind, Link, Step, Wanted};
+
+/// Time limit of `rustup target add`: without a way out to its server it may hang for long instead of failing.
+const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Separates flags in `CARGO_ENCODED_RUSTFLAGS`.
+const FLAG_SEPARATOR: &str = "\u{1f}";
+
+/// A cargo that builds for one triple, with everything it must be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Toolchain {
+    /// The cargo to run.
+    pub(crate) cargo: PathBuf,
+    /// The compiler it must use.
+    pub(crate) rustc: PathBuf,
+    /// What it builds for.
+    pub(crate) triple: String,
+    /// The linker, where the compiler is told one.
+    pub(crate) linker: Option<PathBuf>,
+    /// Variables of every command.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Arguments of every command.
+    pub(crate) arguments: Vec<String>,
+    /// Where it builds.
+    pub(crate) target_directory: PathBuf,
+    /// One line for people: which compiler, which linker.
+    pub(crate) how: String,
+}
+
+/// Optimized for the device, or as tests are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// `dev`.
+    Dev,
+    /// `release`.
+    Release,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Profile::Dev => "dev",
+            Profile::Release => "release",
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        }
+    }
+}
+
+/// A toolchain that builds programs for `target`.
+///
+/// # Errors
+/// `Exit::Missing`, with the commands that help, when there is none and it cannot or may not be installed.
+pub(crate) fn find(target: &Target, install: Install) -> Result<Toolchain, Error> {
+    let wanted = Wanted {
+        name: target.name.clone(),
+        triples: target.triples.clone(),
+        minimum: minimum_version()?,
+        kind: Kind::Linux,
+    };
+    find_wanted(&wanted, &target.cpu, install)
+}
+
+/// A toolchain that builds no_std libraries for a bare-metal triple.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn find_bare(triple: &str, install: Install) -> Result<Toolchain, Error> {
+    let wanted = Wanted {
+        name: triple.to_owned(),
+        triples: vec![triple.to_owned()],
+        minimum: minimum_version()?,
+        kind: Kind::Bare,
+    };
+    find_wanted(&wanted, "generic", install)
+}
+
+/// The workspace's `rust-version`.
+fn minimum_version() -> Result<(u32, u32), Error> {
+    let version = env!("CARGO_PKG_RUST_VERSION");
+    facts::version_of(version)
+        .ok_or_else(|| Error::input(format!("Cargo.toml: rust-version: cannot read `{version}`")))
+}
+
+fn find_wanted(wanted: &Wanted, cpu: &str, install: Install) -> Result<Toolchain, Error> {
+    let mut tried = Vec::new();
+    loop {
+        let facts = Facts::probe(&wanted.triples);
+        match plan::decide(wanted, &facts, install, &tried) {
+            Decision::Ready(choice) => {
+                let root = root::root()?;
+                return Ok(Toolchain::new(&choice, cpu, &root::target_directory(&root)));
+            }
+            Decision::Install(step) => {
+                if let Err(error) = run_step(&step, &facts) {
+                    // The next way is tried; the final error says what did not help.
+                    output::note(&format!("note: {error}"));
+                }
+                tried.push(step);
+            }
+            Decision::Missing(error) => return Err(error),
+        }
+    }
+}
+
+fn run_step(step: &Step, facts: &Facts) -> Result<(), Error> {
+    match step {
+        Step::RustupTarget { toolchain, triple } => {
+            let mut command = Command::new("rustup");
+            command::clean(&mut command);
+            command.args(["target", "add", "--toolchain", toolchain, triple]);
+            let status = command::run(&mut command, Some(RUSTUP_LIMIT))?;
+            if status.success() {
+                Ok(())
+            } else {
+                Err(Error::missing(format!("rustup cannot add {triple} ({status})")))
+            }
+        }
+        Step::Packages(packages) => packages.install(facts.privilege),
+    }
+}
+
+impl Toolchain {
+    /// Turns a choice into commands; `cpu` is the target's processor, `generic` for the baseline.
+    fn new(choice: &Choice, cpu: &str, target_directory: &Path) -> Toolchain {
+        let Choice { compiler, triple, link, is_static, builds_core } = choice;
+        let mut flags: Vec<String> = Vec::new();
+        let mut linker = None;
+        let linked = match link {
+            Link::Default => "the compiler's own linker".to_owned(),
+            Link::C(path) => {
+                flags.push(format!("-Clinker={}", path.display()));
+                linker = Some(path.clone());
+                path.display().to_string()
+            }
+            Link::Lld(path) => {
+                flags.push(format!("-Clinker={}", path.display()));
+                flags.push("-Clinker-flavor=ld.lld".to_owned());
+                linker = Some(path.clone());
+                path.display().to_string()
+            }
+        };
+        if triple.contains("-linux-") {
+            flags.push(format!("-Ctarget-feature={}crt-static", if *is_static { '+' } else { '-' }));
+        }
+        if cpu != "generic" {
+            flags.push(format!("-Ctarget-cpu={cpu}"));
+        }
+        let rustc = compiler.rustc.display().to_string();
+        let mut environment = vec![
+            ("RUSTC".to_owned(), rustc.clone()),
+            // Replaces any other source of flags, so what is built does not depend on the user's configuration.
+            ("CARGO_ENCODED_RUSTFLAGS".to_owned(), flags.join(FLAG_SEPARATOR)),
+        ];
+        let mut arguments = Vec::new();
+        if *builds_core {
+            environment.push(("RUSTC_BOOTSTRAP".to_owned(), "1".to_owned()));
+            arguments.push("-Zbuild-std=core".to_owned());
+        }
+        let source = if *builds_core { ", core built from its sources" } else { "" };
+        Toolchain {
+            cargo: compiler.cargo.clone(),
+            rustc: compiler.rustc.clone(),
+            triple: triple.clone(),
+            linker,
+            environment,
+            arguments,
+            target_directory: target_directory.join(format!("cross-{triple}")),
+            how: format!("{triple} by {rustc} {}, linked by {linked}{source}", compiler.release),
+        }
+    }
+
+    /// `cargo SUBCOMMAND` for this triple in a clean environment, run in `root`; the caller adds packages and features.
+    pub(crate) fn cargo(&self, root: &Path, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command::clean(&mut command);
+        command.current_dir(root).arg(subcommand).arg("--target").arg(&self.triple);
+        command.arg("--target-dir").arg(&self.target_directory).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// `cargo build` of one package without its default features.
+    pub(crate) fn build(&self, root: &Path, package: &str, features: &[&str], profile: Profile) -> Command {
+        let mut command = self.cargo(root, "build");
+        command.args(["--package", package, "--no-default-features", "--profile", profile.name()]);
+        if !features.is_empty() {
+            command.args(["--features", &features.join(",")]);
+        }
+        command
+    }
+
+    /// Where a built program lies.
+    pub(crate) fn program(&self, name: &str, profile: Profile) -> PathBuf {
+        self.target_directory.join(&self.triple).join(profile.folder()).join(name)
+    }
+}

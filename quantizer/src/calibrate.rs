@@ -84,14 +84,8 @@ pub enum CalibrationError {
     },
 }
 
-/// Hears how far a calibration has come.
-pub trait CalibrationProgress {
-    /// A matrix is done.
-    fn matrix(&mut self, report: &MatrixReport);
-}
-
-/// Quantizes every block. `windows` are the calibration tokens, of which the first `positions` of each are used; `finished` takes each block's
-/// matrices, in the order of the forward.
+/// Quantizes every block. `windows` are the calibration tokens, of which the first `positions` of each are used. `progress`
+/// hears of each matrix; `finished` takes each block's matrices, in the order of the forward.
 ///
 /// # Errors
 /// [`CalibrationError`], or whatever `finished` fails with.
@@ -101,7 +95,7 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
     windows: &[Vec<u32>],
     positions: usize,
     plan: &BlockPlan,
-    progress: &mut dyn CalibrationProgress,
+    progress: &mut dyn FnMut(&MatrixReport),
     mut finished: impl FnMut(usize, &LayerWeights, Vec<QuantizedMatrix>) -> Result<(), E>,
 ) -> Result<(), E> {
     let embedding = checkpoint.embedding().map_err(CalibrationError::from)?;
@@ -112,10 +106,12 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
     let (mut full, mut quantized) = (streams()?, streams()?);
     for layer in 0..checkpoint.spec.layers as usize {
         let weights = checkpoint.layer(layer).map_err(CalibrationError::from)?;
-        let mut recorder = Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
+        let mut recorder =
+            Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
         full.run_block(&mut recorder).map_err(CalibrationError::from)?;
         let inputs = recorder.inputs;
-        let mut calibrator = Calibrator { weights: &weights, layer, inputs, plan, done: Vec::new(), progress };
+        let mut calibrator =
+            Calibrator { weights: &weights, layer, inputs, plan, done: Vec::new(), progress };
         quantized.run_block(&mut calibrator)?;
         let done = calibrator.done;
         finished(layer, &weights, done)?;
@@ -155,7 +151,7 @@ struct Calibrator<'a> {
     inputs: BTreeMap<LinearSet, Vec<f32>>,
     plan: &'a BlockPlan,
     done: Vec<QuantizedMatrix>,
-    progress: &'a mut dyn CalibrationProgress,
+    progress: &'a mut dyn FnMut(&MatrixReport),
 }
 
 impl BlockWeights for Calibrator<'_> {
@@ -200,7 +196,8 @@ impl BlockWeights for Calibrator<'_> {
             let loss = |drift: Option<MatRef<'_, f64>>| solution.loss(weights.as_ref(), hessian, drift);
             let zero = vec![0.0; original.rows * original.cols];
             let zero = MatRef::from_row_major_slice(&zero, original.rows, original.cols);
-            let power = methods::asymmetric_loss(weights.as_ref(), zero, hessian, None).map_err(failed(kind.name()))?;
+            let power = methods::asymmetric_loss(weights.as_ref(), zero, hessian, None)
+                .map_err(failed(kind.name()))?;
             let report = MatrixReport {
                 layer,
                 kind: kind.name(),
@@ -209,7 +206,7 @@ impl BlockWeights for Calibrator<'_> {
                 damping: prepared.as_ref().map_or(0.0, methods::Prepared::damping),
                 dead_columns: prepared.as_ref().map_or(0, |prepared| prepared.dead_columns().len()),
             };
-            self.progress.matrix(&report);
+            (self.progress)(&report);
             let data = solution.values().into_iter().map(|value| value as f32).collect();
             multiply(&Matrix { rows: original.rows, cols: original.cols, data }, input, output);
             self.done.push(QuantizedMatrix { kind, solution, report });

@@ -27,11 +27,20 @@ pub fn multiply(weights: &Matrix, input: &[f32], output: &mut [f32]) {
     let (n, k) = (weights.rows, weights.cols);
     assert_eq!(input.len() / k * n, output.len(), "m x k and m x n");
     let transposed = MatRef::from_row_major_slice(&weights.data, n, k).transpose();
-    input.par_chunks(STRIP_TOKENS * k).zip(output.par_chunks_mut(STRIP_TOKENS * n)).for_each(|(input, output)| {
-        let tokens = input.len() / k;
-        let output = MatMut::from_row_major_slice_mut(output, tokens, n);
-        matmul(output, Accum::Replace, MatRef::from_row_major_slice(input, tokens, k), transposed, 1.0, Par::Seq);
-    });
+    input.par_chunks(STRIP_TOKENS * k).zip(output.par_chunks_mut(STRIP_TOKENS * n)).for_each(
+        |(input, output)| {
+            let tokens = input.len() / k;
+            let output = MatMut::from_row_major_slice_mut(output, tokens, n);
+            matmul(
+                output,
+                Accum::Replace,
+                MatRef::from_row_major_slice(input, tokens, k),
+                transposed,
+                1.0,
+                Par::Seq,
+            );
+        },
+    );
 }
 
 impl LayerWeights {
@@ -227,7 +236,8 @@ impl<'m> DenseLogits<'m> {
     ) -> Result<Self, DenseError> {
         let failed = |cause| DenseError::Forward { model: checkpoint.name(), cause };
         let embedding = checkpoint.embedding()?;
-        let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions).map_err(failed)?;
+        let mut streams =
+            Streams::new(machine, checkpoint, &embedding, windows, positions).map_err(failed)?;
         for layer in 0..checkpoint.spec.layers as usize {
             let weights = checkpoint.layer(layer)?;
             streams.run_block(&mut DenseLayer { weights: &weights, layer }).map_err(failed)?;

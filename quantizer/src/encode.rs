@@ -35,7 +35,12 @@ pub enum EncodeError {
 ///
 /// # Errors
 /// [`EncodeError`].
-pub fn encode(solution: &Solution<f64>, bits: u8, group: GroupSize, layout: Layout) -> Result<Contents, EncodeError> {
+pub fn encode(
+    solution: &Solution<f64>,
+    bits: u8,
+    group: GroupSize,
+    layout: Layout,
+) -> Result<Contents, EncodeError> {
     let width = CodeWidth::from_bits(bits).ok_or(EncodeError::Bits(bits))?;
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let group_elems = match group {

@@ -197,7 +197,8 @@ impl Totals {
         let count = self.tokens as f64;
         let compared = (!self.divergences.is_empty()).then_some(());
         self.divergences.sort_by(f64::total_cmp);
-        let quantile = |share: f64| self.divergences[((self.divergences.len() - 1) as f64 * share).round() as usize];
+        let quantile =
+            |share: f64| self.divergences[((self.divergences.len() - 1) as f64 * share).round() as usize];
         Evaluation {
             perplexity: (self.nll / count).exp(),
             reference_perplexity: compared.map(|()| (self.reference_nll / count).exp()),

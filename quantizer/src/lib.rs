@@ -16,4 +16,5 @@ pub mod methods;
 pub mod moments;
 pub mod pack;
 pub mod record;
+pub mod texts;
 pub mod tokenizer_json;

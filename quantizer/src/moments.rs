@@ -54,8 +54,10 @@ impl Moments {
 /// `sum += left^T right`.
 fn add_product(sum: &mut Mat<f64>, left: MatRef<'_, f32>, right: MatRef<'_, f32>) {
     let n = right.ncols();
-    sum.as_mut().par_col_partition_mut(n.div_ceil(STRIP_COLS)).zip(right.par_col_partition(n.div_ceil(STRIP_COLS))).for_each(
-        |(mut sum, right)| {
+    sum.as_mut()
+        .par_col_partition_mut(n.div_ceil(STRIP_COLS))
+        .zip(right.par_col_partition(n.div_ceil(STRIP_COLS)))
+        .for_each(|(mut sum, right)| {
             let mut product = Mat::<f32>::zeros(n, right.ncols());
             let strip: MatMut<'_, f32> = product.as_mut();
             matmul(strip, Accum::Replace, left.transpose(), right, 1.0, Par::Seq);
@@ -64,8 +66,7 @@ fn add_product(sum: &mut Mat<f64>, left: MatRef<'_, f32>, right: MatRef<'_, f32>
                     sum[(row, col)] += f64::from(product[(row, col)]);
                 }
             }
-        },
-    );
+        });
 }
 
 #[cfg(test)]
@@ -76,7 +77,9 @@ mod tests {
     fn moments_are_the_sums_of_products() {
         // Three chunks, the last one short; two strips, of unequal width.
         let (n, tokens) = (70, 2 * CHUNK_TOKENS + 5);
-        let value = |token: usize, col: usize, salt: usize| ((token * 31 + col * 17 + salt) % 101) as f32 / 50.0 - 1.0;
+        let value = |token: usize, col: usize, salt: usize| {
+            ((token * 31 + col * 17 + salt) % 101) as f32 / 50.0 - 1.0
+        };
         let quantized: Vec<f32> = (0..tokens * n).map(|i| value(i / n, i % n, 0)).collect();
         let full: Vec<f32> = (0..tokens * n).map(|i| value(i / n, i % n, 3)).collect();
         let moments = Moments::new(&quantized, &full, n);

@@ -36,7 +36,11 @@ pub struct Record {
 ///
 /// # Errors
 /// [`CheckWindowsError`], where `windows` disagree with `sizes`.
-pub fn record(model: &DenseLogits<'_>, windows: &[Vec<u32>], sizes: &CheckSizes) -> Result<Record, CheckWindowsError> {
+pub fn record(
+    model: &DenseLogits<'_>,
+    windows: &[Vec<u32>],
+    sizes: &CheckSizes,
+) -> Result<Record, CheckWindowsError> {
     let (mut rest, mut kept, mut nll) = (Vec::new(), Vec::new(), 0.0);
     for (index, window) in windows.iter().enumerate() {
         let logits = model.window(index);
@@ -54,5 +58,8 @@ pub fn record(model: &DenseLogits<'_>, windows: &[Vec<u32>], sizes: &CheckSizes)
     }
     let tokens: Vec<u32> = windows.concat();
     let positions = (windows.len() * sizes.positions) as f64;
-    Ok(Record { section: check_windows::write(sizes, &tokens, &rest, &kept)?, reference_nll: nll / positions })
+    Ok(Record {
+        section: check_windows::write(sizes, &tokens, &rest, &kept)?,
+        reference_nll: nll / positions,
+    })
 }

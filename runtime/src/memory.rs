@@ -59,3 +59,30 @@ impl<'a> Arena<'a> {
         Ok(bytemuck::cast_slice_mut(&mut bytes[..elems * size_of::<T>()]))
     }
 }
+
+/// Bytes in host memory that begin at a multiple of 64: where a container that isn't mapped from a file lies.
+#[cfg(feature = "std")]
+#[derive(Clone, Debug, Default)]
+pub struct AlignedBytes {
+    blocks: std::vec::Vec<MemoryBlock>,
+    length: usize,
+}
+
+#[cfg(feature = "std")]
+impl AlignedBytes {
+    /// A copy of `bytes`.
+    pub fn new(bytes: &[u8]) -> AlignedBytes {
+        let mut blocks = std::vec![MemoryBlock::zeroed(); bytes.len().div_ceil(BLOCK_BYTES as usize)];
+        bytemuck::cast_slice_mut::<_, u8>(&mut blocks)[..bytes.len()].copy_from_slice(bytes);
+        AlignedBytes { blocks, length: bytes.len() }
+    }
+}
+
+#[cfg(feature = "std")]
+impl core::ops::Deref for AlignedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.blocks)[..self.length]
+    }
+}

@@ -1,0 +1,324 @@
+//! Making a container: quantize, encode, record the full-precision model, run the result, write down what it gave.
+
+use crate::calibrate::{BlockPlan, CalibrationError, MatrixReport, quantize_blocks};
+use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
+use crate::dense::{DenseError, DenseLogits};
+use crate::encode::{EncodeError, encode};
+use crate::methods::{GroupSize, MethodError, SolverOptions, rtn};
+use crate::record::{self, Record};
+use bytemuck::Zeroable;
+use faer::Mat;
+use rescomp_formats::check_windows::CheckWindowsError;
+use rescomp_formats::container::write::{Contents, write};
+use rescomp_formats::container::{Container, Integrity};
+use rescomp_formats::error::ContainerError;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
+use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_runtime::Machine;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::eval;
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
+use rescomp_runtime::session::{Limits, Session, SessionPlan};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// What to pack, and how.
+#[derive(Clone, Debug)]
+pub struct PackOptions {
+    /// How the blocks' matrices are quantized.
+    pub plan: BlockPlan,
+    /// Bits of the embedding and the head.
+    pub head_bits: u8,
+    /// Layout of every matrix.
+    pub layout: Layout,
+    /// Calibration windows of `calibration_positions + 1` tokens or more.
+    pub calibration: Vec<Vec<u32>>,
+    /// Tokens of each calibration window that are used.
+    pub calibration_positions: usize,
+    /// A text's tokens for the check windows, apart from the calibration.
+    pub check_tokens: Vec<u32>,
+    /// The tokenizer section.
+    pub tokenizer: Vec<u8>,
+    /// Name of the target.
+    pub target: String,
+}
+
+/// A container and how it came about.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The file.
+    pub file: AlignedBytes,
+    /// The report.
+    pub report: PackReport,
+}
+
+/// How a container came about.
+#[derive(Clone, Debug, Serialize)]
+pub struct PackReport {
+    /// Name of the checkpoint.
+    pub checkpoint: String,
+    /// Quantization method.
+    pub method: &'static str,
+    /// Bits of the blocks' matrices.
+    pub bits: u8,
+    /// Columns a group; 0 for whole rows.
+    pub group_elems: u32,
+    /// Bits of the embedding and the head.
+    pub head_bits: u8,
+    /// Layout of every matrix.
+    pub layout: &'static str,
+    /// Parameters, a tied head counted once.
+    pub parameters: u64,
+    /// Bits that the weights take on average, everything counted.
+    pub bits_per_weight: f64,
+    /// Bytes of the container.
+    pub file_bytes: u64,
+    /// Tokens used for calibration.
+    pub calibration_tokens: u64,
+    /// The quantized matrices.
+    pub matrices: Vec<MatrixReport>,
+    /// What the host measured on the check windows.
+    pub check: CheckRecord,
+}
+
+/// Why packing stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum PackFailure {
+    /// The checkpoint could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Calibration stopped.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// A matrix outside the blocks could not be quantized.
+    #[error("{kind}: {cause}")]
+    Method {
+        /// The matrix.
+        kind: &'static str,
+        /// Why.
+        cause: MethodError,
+    },
+    /// A quantized matrix has no encoding.
+    #[error("{section}: {cause}")]
+    Encode {
+        /// The matrix.
+        section: SectionName,
+        /// Why.
+        cause: EncodeError,
+    },
+    /// The full-precision model could not run.
+    #[error(transparent)]
+    Dense(#[from] DenseError),
+    /// The check text is too short.
+    #[error("the check needs {needed} tokens after the calibration windows, found {found}")]
+    CheckTokens {
+        /// Tokens needed.
+        needed: usize,
+        /// Tokens there.
+        found: usize,
+    },
+    /// The check windows could not be written.
+    #[error("check windows: expected {}, found {}", .0.expected, .0.found)]
+    CheckWindows(CheckWindowsError),
+    /// The container could not be written, or what was written is refused.
+    #[error("container: {0}")]
+    Container(#[from] ContainerError),
+    /// The container could not run.
+    #[error("the packed container does not run: {0}")]
+    Run(#[from] RuntimeError),
+    /// A section was asked for that nothing made.
+    #[error("nothing made the section {0}")]
+    Section(SectionName),
+}
+
+/// Packs a checkpoint. `progress` hears of each quantized matrix.
+///
+/// # Errors
+/// [`PackFailure`].
+pub fn pack(
+    machine: Machine<'_>,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    progress: &mut dyn FnMut(&MatrixReport),
+) -> Result<Packed, PackFailure> {
+    let mut sections = BTreeMap::new();
+    let mut put = |kind: SectionKind, layer: Option<usize>, contents| {
+        sections.insert((kind as u16, layer.map(|layer| layer as u16)), contents);
+    };
+    let solver = &options.plan.options;
+    let mut matrices = Vec::new();
+    quantize_blocks(
+        machine,
+        checkpoint,
+        &options.calibration,
+        options.calibration_positions,
+        &options.plan,
+        progress,
+        |layer, weights, quantized| -> Result<(), PackFailure> {
+            for kind in [SectionKind::AttentionNorm, SectionKind::MlpNorm] {
+                put(kind, Some(layer), Contents::F32(weights.gain(kind).unwrap_or_default().to_vec()));
+            }
+            for matrix in quantized {
+                let section = SectionName { kind: matrix.kind, layer: Some(layer as u16) };
+                let contents = encode(&matrix.solution, solver.bits, solver.group, options.layout)
+                    .map_err(|cause| PackFailure::Encode { section, cause })?;
+                put(matrix.kind, Some(layer), contents);
+                matrices.push(matrix.report);
+            }
+            Ok(())
+        },
+    )?;
+    put(SectionKind::Embedding, None, round(SectionKind::Embedding, &checkpoint.embedding()?, options)?);
+    if let Some(head) = checkpoint.head()? {
+        put(SectionKind::Head, None, round(SectionKind::Head, &head, options)?);
+    }
+    put(SectionKind::FinalNorm, None, Contents::F32(checkpoint.final_norm()?));
+    put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
+    put(SectionKind::Tokenizer, None, Contents::Bytes(options.tokenizer.clone()));
+
+    let bytes: usize = sections.values().map(contents_bytes).sum();
+    let Record { section, reference_nll } = record_check(machine, checkpoint, options, bytes)?;
+    sections.insert((SectionKind::CheckWindows as u16, None), Contents::Bytes(section));
+
+    let unmeasured = CheckRecord {
+        reference_nll,
+        nll: 0.0,
+        mean_kl: 0.0,
+        same_top1: 0,
+        positions: 0,
+        logits_sha256: [0; 32],
+    };
+    let file = |check| {
+        let manifest = manifest(checkpoint, options, check);
+        let contents = |name: SectionName| {
+            sections.get(&(name.kind as u16, name.layer)).cloned().ok_or(PackFailure::Section(name))
+        };
+        write(&manifest, contents).map(|bytes| AlignedBytes::new(&bytes))
+    };
+    // What the model gives is known once it has run, and it runs from a container: written twice, it is measured once.
+    let check = measure(machine, &file(unmeasured)?, reference_nll)?;
+    let file = file(check)?;
+    let container = Container::open(&file)?;
+    let report = PackReport {
+        checkpoint: checkpoint.name(),
+        method: options.plan.method.name(),
+        bits: solver.bits,
+        group_elems: group_elems(solver.group),
+        head_bits: options.head_bits,
+        layout: options.layout.name(),
+        parameters: container.parameters(),
+        bits_per_weight: container.bits_per_weight(),
+        file_bytes: file.len() as u64,
+        calibration_tokens: calibration_tokens(options),
+        matrices,
+        check,
+    };
+    container.check(Integrity::Digest)?;
+    Ok(Packed { file, report })
+}
+
+/// Rounds the embedding or the head to nearest.
+fn round(kind: SectionKind, matrix: &Matrix, options: &PackOptions) -> Result<Contents, PackFailure> {
+    let solver = SolverOptions { bits: options.head_bits, ..options.plan.options };
+    let weights = Mat::from_fn(matrix.rows, matrix.cols, |row, col| f64::from(matrix.row(row)[col]));
+    let solution = rtn::round_to_nearest(weights.as_ref(), &solver)
+        .map_err(|cause| PackFailure::Method { kind: kind.name(), cause })?;
+    encode(&solution, solver.bits, solver.group, options.layout)
+        .map_err(|cause| PackFailure::Encode { section: SectionName { kind, layer: None }, cause })
+}
+
+fn contents_bytes(contents: &Contents) -> usize {
+    match contents {
+        Contents::Bytes(bytes) | Contents::Matrix(_, bytes) => bytes.len(),
+        Contents::U64(numbers) => 8 * numbers.len(),
+        Contents::F32(numbers) => 4 * numbers.len(),
+    }
+}
+
+/// Runs the full-precision model on the check windows.
+fn record_check(
+    machine: Machine<'_>,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    container_bytes: usize,
+) -> Result<Record, PackFailure> {
+    let spec = &checkpoint.spec;
+    let sizes = record::sizes(container_bytes, spec.vocabulary, spec.context as usize);
+    let window = sizes.positions + 1;
+    let (needed, found) = (sizes.windows * window, options.check_tokens.len());
+    if found < needed {
+        return Err(PackFailure::CheckTokens { needed, found });
+    }
+    let windows: Vec<Vec<u32>> =
+        options.check_tokens.chunks_exact(window).take(sizes.windows).map(<[u32]>::to_vec).collect();
+    let model = DenseLogits::new(machine, checkpoint, &windows, sizes.positions, |_| ())?;
+    record::record(&model, &windows, &sizes).map_err(PackFailure::CheckWindows)
+}
+
+/// Runs the container on its own windows.
+fn measure(machine: Machine<'_>, file: &[u8], reference_nll: f64) -> Result<CheckRecord, PackFailure> {
+    let container = Container::open(file)?.check(Integrity::Crc)?;
+    let windows = container.check_windows();
+    let limits = Limits { context: windows.sizes().positions, tile: 1 };
+    let mut memory = vec![MemoryBlock::zeroed(); SessionPlan::new(&container, limits)?.blocks() as usize];
+    let mut session = Session::new(&container, machine, limits, ActivationFormat::Int8, &mut memory)?;
+    let measured = eval::measure(&mut session, &windows, |_| ())?;
+    Ok(CheckRecord {
+        reference_nll,
+        nll: measured.nll,
+        mean_kl: measured.mean_kl,
+        same_top1: measured.same_top1,
+        positions: measured.positions,
+        logits_sha256: measured.logits_sha256,
+    })
+}
+
+fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) -> Manifest {
+    let mut digest = Sha256::new();
+    for window in &options.calibration {
+        window[..options.calibration_positions].iter().for_each(|token| digest.update(token.to_le_bytes()));
+    }
+    let solver = &options.plan.options;
+    Manifest {
+        spec: checkpoint.spec.clone(),
+        provenance: Provenance {
+            checkpoint: text(&checkpoint.name()),
+            checkpoint_sha256: checkpoint.digest(),
+            method: text(options.plan.method.name()),
+            bits: solver.bits,
+            group_elems: group_elems(solver.group),
+            head_bits: options.head_bits,
+            calibration_sha256: digest.finalize().into(),
+            calibration_tokens: calibration_tokens(options),
+            target: text(&options.target),
+            tool_version: text(env!("CARGO_PKG_VERSION")),
+        },
+        check,
+    }
+}
+
+fn calibration_tokens(options: &PackOptions) -> u64 {
+    (options.calibration.len() * options.calibration_positions) as u64
+}
+
+/// Columns a group, 0 standing for whole rows.
+fn group_elems(group: GroupSize) -> u32 {
+    match group {
+        GroupSize::Elements(elems) => elems.get() as u32,
+        GroupSize::Row => 0,
+    }
+}
+
+/// As much of a name as the manifest holds.
+fn text(name: &str) -> Text {
+    let mut text = Text::new();
+    for character in name.chars() {
+        if text.push(character).is_err() {
+            break;
+        }
+    }
+    text
+}

@@ -3,7 +3,9 @@
 //!
 //! The walk, for some tiles and some tokens at a time, their row sums in registers:
 //!
-//!     for each step: sums = fma(f32(integer sums of the step), weight scales * activation scale, sums)
+//! ```text
+//! for each step: sums = fma(f32(integer sums of the step), weight scales * activation scale, sums)
+//! ```
 //!
 //! A backend supplies one step ([`Step`]); for that it unpacks a word of weights once for all tokens of the pass.
 

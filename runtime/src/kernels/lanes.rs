@@ -43,7 +43,7 @@ pub(super) trait Lanes: Elementwise {
     fn store(self, values: &mut [f32; LANES]);
     /// The larger of the bits without sign, as integers: the larger magnitude, and NaN above infinity above all else.
     fn larger_magnitude(self, other: Self) -> Self;
-    /// Rounds to integers, ties to even. Every lane is in -127.5..=127.5.
+    /// Rounds to integers, ties to even. Every lane is above -127.5 and below 127.5.
     fn to_codes(self) -> [i8; LANES];
 
     /// The sum of all lanes, folded in halves.

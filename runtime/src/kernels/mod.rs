@@ -14,6 +14,15 @@ mod output;
 mod product_f32;
 mod quantized;
 pub mod scalar;
+#[cfg(test)]
+mod tests;
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dotprod;
 
 pub use canonical::{exp, sin_cos_turn};
 pub use output::OutputRows;
@@ -99,6 +108,11 @@ pub fn fold_sum(lanes: &[f32; 16]) -> f32 {
 type Detect = fn() -> Option<&'static Kernels>;
 
 /// Slowest first.
+#[cfg(target_arch = "x86_64")]
+const BACKENDS: &[Detect] = &[scalar::detect, avx2::detect];
+#[cfg(target_arch = "aarch64")]
+const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect];
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 const BACKENDS: &[Detect] = &[scalar::detect];
 
 /// Every table this machine can run, slowest first. `scalar` is always the first.

@@ -1,0 +1,118 @@
+//! 8-bit codes on AVX2.
+//!
+//! VPMADDUBSW multiplies unsigned by signed bytes: `|w| * (a with the sign of w) = w * a`. A pair is at most
+//! 2 * 127 * 127 = 32258, which fits its int16, and is widened at once.
+
+use super::{add_step, load};
+use crate::kernels::quantized::{self, Activations, Step, Word};
+use crate::kernels::{OutputRows, TILE_ROWS};
+use core::arch::x86_64::*;
+use core::ops::Range;
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
+use rescomp_formats::matrix::MatrixView;
+
+const UNIT_WORDS: usize = 8;
+
+pub(super) fn gemv(
+    m: &MatrixView<'_>,
+    a: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
+    unsafe { gemv_int8_avx2(m, a, tiles, output) }
+}
+
+pub(super) fn gemm(
+    m: &MatrixView<'_>,
+    a: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
+    unsafe { gemm_int8_avx2(m, a, tiles, output) }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn gemv_int8_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
+    quantized::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn gemm_int8_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
+    quantized::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+}
+
+struct Int8;
+
+impl Step<UNIT_WORDS> for Int8 {
+    const WIDTH: CodeWidth = CodeWidth::Int8;
+    type Sums = __m256;
+
+    #[inline(always)]
+    fn zero() -> __m256 {
+        // SAFETY: instantiated only in the functions above, which have AVX2.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn rows(sums: __m256) -> [f32; TILE_ROWS] {
+        let mut rows = [0.0; TILE_ROWS];
+        // SAFETY: eight writable values; instantiated only in the functions above, which have AVX2.
+        unsafe { _mm256_storeu_ps(rows.as_mut_ptr(), sums) };
+        rows
+    }
+
+    #[inline(always)]
+    fn add<const TILES: usize, const TOKENS: usize>(
+        weights: [&[[Word; UNIT_WORDS]]; TILES],
+        weight_scales: [&[u16; TILE_ROWS]; TILES],
+        activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+        activation_scales: [f32; TOKENS],
+        sums: &mut [[__m256; TOKENS]; TILES],
+    ) {
+        // SAFETY: instantiated only in the functions above, which have AVX2, FMA and F16C.
+        unsafe { add(weights, weight_scales, activations, activation_scales, sums) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add<const TILES: usize, const TOKENS: usize>(
+    weights: [&[[Word; UNIT_WORDS]]; TILES],
+    weight_scales: [&[u16; TILE_ROWS]; TILES],
+    activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+    activation_scales: [f32; TOKENS],
+    sums: &mut [[__m256; TOKENS]; TILES],
+) {
+    let ones = _mm256_set1_epi16(1);
+    let mut integers = [[_mm256_setzero_si256(); TOKENS]; TILES];
+    for unit in 0..weights[0].len() {
+        for word in 0..UNIT_WORDS {
+            for tile in 0..TILES {
+                // SAFETY: has AVX2.
+                let codes = unsafe { load(&weights[tile][unit][word]) };
+                let magnitudes = _mm256_abs_epi8(codes);
+                for token in 0..TOKENS {
+                    let (quads, _) = activations[token][unit].as_chunks::<4>();
+                    let quad = i32::from_le_bytes(quads[word].map(|code| code as u8));
+                    let signed = _mm256_sign_epi8(_mm256_set1_epi32(quad), codes);
+                    let quads = _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, signed), ones);
+                    integers[tile][token] = _mm256_add_epi32(integers[tile][token], quads);
+                }
+            }
+        }
+    }
+    for token in 0..TOKENS {
+        for tile in 0..TILES {
+            sums[tile][token] = add_step(
+                integers[tile][token],
+                weight_scales[tile],
+                activation_scales[token],
+                sums[tile][token],
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Sixteen lanes as two registers.
+//!
+//! The methods are safe to the trait and must not be: a value of this type is made only inside functions that are compiled for
+//! AVX2 and FMA and reached through `detect`. That is the "has AVX2" of every block below.
+
+use crate::kernels::lanes::{Elementwise, LANES, Lanes};
+use core::arch::x86_64::*;
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx2Lanes([__m256; 2]);
+
+/// One intrinsic on both registers.
+macro_rules! each {
+    ($intrinsic:ident $(, $operand:expr)*) => {
+        Avx2Lanes([
+            // SAFETY: has AVX2 and FMA (head of this file).
+            unsafe { $intrinsic($($operand.0[0]),*) },
+            // SAFETY: likewise.
+            unsafe { $intrinsic($($operand.0[1]),*) },
+        ])
+    };
+}
+
+impl Elementwise for Avx2Lanes {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: has AVX2.
+        Avx2Lanes([unsafe { _mm256_set1_ps(value) }; 2])
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        each!(_mm256_add_ps, self, other)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        each!(_mm256_sub_ps, self, other)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        each!(_mm256_mul_ps, self, other)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        each!(_mm256_div_ps, self, other)
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        each!(_mm256_fmadd_ps, self, factor, addend)
+    }
+    #[inline(always)]
+    fn negate(self) -> Self {
+        each!(_mm256_xor_ps, self, Self::splat(-0.0))
+    }
+    // MAXPS and MINPS give their second operand where the comparison is false, as the trait defines it.
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        each!(_mm256_max_ps, self, other)
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        each!(_mm256_min_ps, self, other)
+    }
+    #[inline(always)]
+    fn zero_where_less(self, value: Self, bound: Self) -> Self {
+        let less = each!(less_than, value, bound);
+        each!(_mm256_andnot_ps, less, self)
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        each!(power_of_two, self)
+    }
+}
+
+impl Lanes for Avx2Lanes {
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Self {
+        let (halves, _) = values.as_chunks::<8>();
+        Avx2Lanes([
+            // SAFETY: eight readable values; has AVX2.
+            unsafe { _mm256_loadu_ps(halves[0].as_ptr()) },
+            // SAFETY: likewise.
+            unsafe { _mm256_loadu_ps(halves[1].as_ptr()) },
+        ])
+    }
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES]) {
+        let (halves, _) = values.as_chunks_mut::<8>();
+        for (half, register) in halves.iter_mut().zip(self.0) {
+            // SAFETY: eight writable values; has AVX2.
+            unsafe { _mm256_storeu_ps(half.as_mut_ptr(), register) };
+        }
+    }
+    #[inline(always)]
+    fn larger_magnitude(self, other: Self) -> Self {
+        each!(larger_magnitude, self, other)
+    }
+    #[inline(always)]
+    fn to_codes(self) -> [i8; LANES] {
+        // SAFETY: has AVX2.
+        unsafe { to_codes(self.0[0], self.0[1]) }
+    }
+    #[inline(always)]
+    fn fold_sum(self) -> f32 {
+        // SAFETY: has AVX2.
+        unsafe { fold_sum(self.0[0], self.0[1]) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn less_than(value: __m256, bound: __m256) -> __m256 {
+    _mm256_cmp_ps::<_CMP_LT_OQ>(value, bound)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn power_of_two(shifted: __m256) -> __m256 {
+    let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+    _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_castps_si256(_mm256_set1_ps(1.0))))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn larger_magnitude(a: __m256, b: __m256) -> __m256 {
+    let sign = _mm256_set1_ps(-0.0);
+    let a = _mm256_castps_si256(_mm256_andnot_ps(sign, a));
+    let b = _mm256_castps_si256(_mm256_andnot_ps(sign, b));
+    _mm256_castsi256_ps(_mm256_max_epi32(a, b))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn to_codes(low: __m256, high: __m256) -> [i8; LANES] {
+    // Rounds to nearest, ties to even: the mode that Rust guarantees.
+    let words = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
+    // Packing works within halves of 128 bits; put the four quarters back in order.
+    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+    let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+    let mut codes = [0; LANES];
+    // SAFETY: 16 writable bytes; no alignment needed.
+    unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), bytes) };
+    codes
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fold_sum(low: __m256, high: __m256) -> f32 {
+    let eight = _mm256_add_ps(low, high);
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<0b01>(two, two)))
+}

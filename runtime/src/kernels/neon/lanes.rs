@@ -1,0 +1,162 @@
+//! Sixteen lanes as four registers.
+//!
+//! The methods are safe to the trait and must not be: a value of this type is made only inside functions that are compiled for
+//! NEON and reached through `detect`. That is the "has NEON" of every block below.
+
+use crate::kernels::lanes::{Elementwise, LANES, Lanes};
+use core::arch::aarch64::*;
+
+#[derive(Clone, Copy)]
+pub(super) struct NeonLanes([float32x4_t; 4]);
+
+/// One intrinsic on all four registers.
+macro_rules! each {
+    ($intrinsic:ident $(, $operand:expr)*) => {
+        NeonLanes([
+            // SAFETY: has NEON (head of this file).
+            unsafe { $intrinsic($($operand.0[0]),*) },
+            // SAFETY: likewise.
+            unsafe { $intrinsic($($operand.0[1]),*) },
+            // SAFETY: likewise.
+            unsafe { $intrinsic($($operand.0[2]),*) },
+            // SAFETY: likewise.
+            unsafe { $intrinsic($($operand.0[3]),*) },
+        ])
+    };
+}
+
+impl Elementwise for NeonLanes {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: has NEON.
+        NeonLanes([unsafe { vdupq_n_f32(value) }; 4])
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        each!(vaddq_f32, self, other)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        each!(vsubq_f32, self, other)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        each!(vmulq_f32, self, other)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        each!(vdivq_f32, self, other)
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        each!(vfmaq_f32, addend, self, factor)
+    }
+    #[inline(always)]
+    fn negate(self) -> Self {
+        each!(vnegq_f32, self)
+    }
+    // FMAX and FMIN treat zeros and NaN otherwise than the trait does, so compare and select.
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        each!(larger, self, other)
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        each!(smaller, self, other)
+    }
+    #[inline(always)]
+    fn zero_where_less(self, value: Self, bound: Self) -> Self {
+        each!(zero_where_less, self, value, bound)
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        each!(power_of_two, self)
+    }
+}
+
+impl Lanes for NeonLanes {
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Self {
+        let (quarters, _) = values.as_chunks::<4>();
+        let mut registers = Self::splat(0.0);
+        for (register, quarter) in registers.0.iter_mut().zip(quarters) {
+            // SAFETY: four readable values; has NEON.
+            *register = unsafe { vld1q_f32(quarter.as_ptr()) };
+        }
+        registers
+    }
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES]) {
+        let (quarters, _) = values.as_chunks_mut::<4>();
+        for (quarter, register) in quarters.iter_mut().zip(self.0) {
+            // SAFETY: four writable values; has NEON.
+            unsafe { vst1q_f32(quarter.as_mut_ptr(), register) };
+        }
+    }
+    #[inline(always)]
+    fn larger_magnitude(self, other: Self) -> Self {
+        each!(larger_magnitude, self, other)
+    }
+    #[inline(always)]
+    fn to_codes(self) -> [i8; LANES] {
+        // SAFETY: has NEON.
+        unsafe { to_codes(self.0) }
+    }
+    #[inline(always)]
+    fn fold_sum(self) -> f32 {
+        // SAFETY: has NEON.
+        unsafe { fold_sum(self.0) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn larger(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcgtq_f32(a, b), a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn smaller(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcltq_f32(a, b), a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn zero_where_less(result: float32x4_t, value: float32x4_t, bound: float32x4_t) -> float32x4_t {
+    vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(result), vcltq_f32(value, bound)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn power_of_two(shifted: float32x4_t) -> float32x4_t {
+    let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(shifted));
+    vreinterpretq_f32_u32(vaddq_u32(exponent, vdupq_n_u32(1f32.to_bits())))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn larger_magnitude(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    let (a, b) = (vreinterpretq_u32_f32(vabsq_f32(a)), vreinterpretq_u32_f32(vabsq_f32(b)));
+    vreinterpretq_f32_u32(vmaxq_u32(a, b))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn to_codes(lanes: [float32x4_t; 4]) -> [i8; LANES] {
+    // FCVTNS rounds to nearest, ties to even.
+    let [a, b, c, d] = lanes.map(|lanes| vmovn_s32(vcvtnq_s32_f32(lanes)));
+    let (low, high) = (vmovn_s16(vcombine_s16(a, b)), vmovn_s16(vcombine_s16(c, d)));
+    let mut codes = [0; LANES];
+    // SAFETY: 16 writable bytes.
+    unsafe { vst1q_s8(codes.as_mut_ptr(), vcombine_s8(low, high)) };
+    codes
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn fold_sum([a, b, c, d]: [float32x4_t; 4]) -> f32 {
+    let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
+    let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    vpadds_f32(two)
+}

@@ -1,0 +1,73 @@
+//! Eight row sums in two registers, for NEON with and without dotprod.
+//!
+//! Every function here is for a processor with NEON and is called from functions compiled for it.
+
+use crate::kernels::TILE_ROWS;
+use core::arch::aarch64::*;
+
+/// Rows 0 to 3 and 4 to 7 of a tile.
+pub(in crate::kernels) type Sums = [float32x4_t; 2];
+
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn zero() -> Sums {
+    [vdupq_n_f32(0.0); 2]
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn rows(sums: Sums) -> [f32; TILE_ROWS] {
+    let mut rows = [0.0; TILE_ROWS];
+    let (halves, _) = rows.as_chunks_mut::<4>();
+    for (half, sums) in halves.iter_mut().zip(sums) {
+        // SAFETY: four writable values.
+        unsafe { vst1q_f32(half.as_mut_ptr(), sums) };
+    }
+    rows
+}
+
+/// The scales of a tile's rows.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn scales(weight_scales: &[u16; TILE_ROWS]) -> Sums {
+    // SAFETY: eight readable values.
+    let halves = vreinterpretq_f16_u16(unsafe { vld1q_u16(weight_scales.as_ptr()) });
+    [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
+}
+
+/// `fma(integers, weight_scales * activation_scale, sums)`, the integers as `f32` already.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn add_step(
+    sums: Sums,
+    integers: [float32x4_t; 2],
+    scales: Sums,
+    activation_scale: f32,
+) -> Sums {
+    [
+        vfmaq_f32(sums[0], integers[0], vmulq_n_f32(scales[0], activation_scale)),
+        vfmaq_f32(sums[1], integers[1], vmulq_n_f32(scales[1], activation_scale)),
+    ]
+}
+
+/// Loads 16 bytes of a word of weights (`half` 0 or 1: rows 0 to 3 or 4 to 7) or of activations.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn load_weights(word: &[u8; 32], half: usize) -> int8x16_t {
+    let (halves, _) = word.as_chunks::<16>();
+    // SAFETY: 16 readable bytes.
+    vreinterpretq_s8_u8(unsafe { vld1q_u8(halves[half].as_ptr()) })
+}
+
+/// The activations of a unit: quads 0 to 3 and 4 to 7.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn load_activations(codes: &[i8; 32]) -> [int8x16_t; 2] {
+    let (halves, _) = codes.as_chunks::<16>();
+    [
+        // SAFETY: 16 readable bytes.
+        unsafe { vld1q_s8(halves[0].as_ptr()) },
+        // SAFETY: likewise.
+        unsafe { vld1q_s8(halves[1].as_ptr()) },
+    ]
+}

@@ -1,0 +1,28 @@
+//! Instructions whose intrinsics aren't stable in Rust yet.
+
+use core::arch::aarch64::{int8x16_t, int32x4_t};
+use core::arch::asm;
+
+/// SDOT by element: to each of four lanes of `sums`, adds the products of its four `weights` and the four `activations` of quad
+/// `QUAD` (0 to 3).
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn sdot<const QUAD: usize>(
+    mut sums: int32x4_t,
+    weights: int8x16_t,
+    activations: int8x16_t,
+) -> int32x4_t {
+    const { assert!(QUAD < 4) };
+    // SAFETY: an instruction on registers alone, on a processor that has it.
+    unsafe {
+        asm!(
+            "sdot {sums:v}.4s, {weights:v}.16b, {activations:v}.4b[{quad}]",
+            sums = inout(vreg) sums,
+            weights = in(vreg) weights,
+            activations = in(vreg) activations,
+            quad = const QUAD,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}

@@ -1,0 +1,135 @@
+//! 4-bit codes with SDOT.
+//!
+//! `byte << 4` is 16 times the low code and `byte & 0xf0` 16 times the high one, both signed, so unpacking takes one instruction
+//! a register. The sums of a step stay below 16 * 128 * 8 * 127 < 2^24, so the conversion to f32 with four fraction bits divides
+//! by 16 exactly.
+
+use super::insn::sdot;
+use crate::kernels::neon::sums::{self, Sums};
+use crate::kernels::quantized::{self, Activations, Step, Word};
+use crate::kernels::{OutputRows, TILE_ROWS};
+use core::arch::aarch64::*;
+use core::ops::Range;
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
+use rescomp_formats::matrix::MatrixView;
+
+const UNIT_WORDS: usize = 4;
+
+pub(super) fn gemv(
+    m: &MatrixView<'_>,
+    a: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
+    unsafe { gemv_int4_neon_dotprod(m, a, tiles, output) }
+}
+
+pub(super) fn gemm(
+    m: &MatrixView<'_>,
+    a: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
+    unsafe { gemm_int4_neon_dotprod(m, a, tiles, output) }
+}
+
+#[inline(never)]
+#[target_feature(enable = "neon,dotprod")]
+fn gemv_int4_neon_dotprod(
+    m: &MatrixView<'_>,
+    a: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    quantized::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
+}
+
+#[inline(never)]
+#[target_feature(enable = "neon,dotprod")]
+fn gemm_int4_neon_dotprod(
+    m: &MatrixView<'_>,
+    a: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    quantized::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
+}
+
+struct Int4;
+
+impl Step<UNIT_WORDS> for Int4 {
+    const WIDTH: CodeWidth = CodeWidth::Int4;
+    type Sums = Sums;
+
+    #[inline(always)]
+    fn zero() -> Sums {
+        // SAFETY: instantiated only in the functions above, which have NEON and dotprod.
+        unsafe { sums::zero() }
+    }
+
+    #[inline(always)]
+    fn rows(sums: Sums) -> [f32; TILE_ROWS] {
+        // SAFETY: instantiated only in the functions above, which have NEON and dotprod.
+        unsafe { sums::rows(sums) }
+    }
+
+    #[inline(always)]
+    fn add<const TILES: usize, const TOKENS: usize>(
+        weights: [&[[Word; UNIT_WORDS]]; TILES],
+        weight_scales: [&[u16; TILE_ROWS]; TILES],
+        activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+        activation_scales: [f32; TOKENS],
+        sums: &mut [[Sums; TOKENS]; TILES],
+    ) {
+        // SAFETY: instantiated only in the functions above, which have NEON and dotprod.
+        unsafe { add(weights, weight_scales, activations, activation_scales, sums) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn add<const TILES: usize, const TOKENS: usize>(
+    weights: [&[[Word; UNIT_WORDS]]; TILES],
+    weight_scales: [&[u16; TILE_ROWS]; TILES],
+    activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+    activation_scales: [f32; TOKENS],
+    sums: &mut [[Sums; TOKENS]; TILES],
+) {
+    let high_nibble = vdupq_n_s8(0xf0u8 as i8);
+    // By tile, token and half: 16 times the sums of four rows.
+    let mut integers = [[[vdupq_n_s32(0); 2]; TOKENS]; TILES];
+    for unit in 0..weights[0].len() {
+        let mut codes = [[vdupq_n_s8(0); 2]; TOKENS];
+        for token in 0..TOKENS {
+            codes[token] = sums::load_activations(&activations[token][unit]);
+        }
+        macro_rules! word {
+            ($word:literal) => {
+                for tile in 0..TILES {
+                    for half in 0..2 {
+                        let both = sums::load_weights(&weights[tile][unit][$word], half);
+                        let (low, high) = (vshlq_n_s8::<4>(both), vandq_s8(both, high_nibble));
+                        for token in 0..TOKENS {
+                            let integers = &mut integers[tile][token][half];
+                            *integers = sdot::<$word>(*integers, low, codes[token][0]);
+                            *integers = sdot::<$word>(*integers, high, codes[token][1]);
+                        }
+                    }
+                }
+            };
+        }
+        word!(0);
+        word!(1);
+        word!(2);
+        word!(3);
+    }
+    for tile in 0..TILES {
+        let scales = sums::scales(weight_scales[tile]);
+        for token in 0..TOKENS {
+            let integers = integers[tile][token].map(|integers| vcvtq_n_f32_s32::<4>(integers));
+            sums[tile][token] = sums::add_step(sums[tile][token], integers, scales, activation_scales[token]);
+        }
+    }
+}

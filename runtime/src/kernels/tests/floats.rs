@@ -1,0 +1,162 @@
+//! The float operations.
+
+use super::*;
+use std::{format, vec};
+
+/// Row lengths to test; each begins one element into its memory, so that nothing is aligned.
+fn lengths() -> impl Iterator<Item = usize> {
+    1..=300
+}
+
+#[test]
+fn dot_products_agree() {
+    let mut random = Random(11);
+    for length in lengths() {
+        for kind in KINDS {
+            let (a, b) = (random.values(kind, length + 1), random.values(kind, length + 1));
+            let expected = (scalar().dot)(&a[1..], &b[1..]);
+            let mut lanes = [1.0; 16];
+            (scalar().dot_lanes)(&mut lanes, &a[1..], &b[1..]);
+            for kernels in others() {
+                let what = format!("{} {kind:?} {length}", kernels.name);
+                assert_same_bits(&[(kernels.dot)(&a[1..], &b[1..])], &[expected], &what);
+                let mut found = [1.0; 16];
+                (kernels.dot_lanes)(&mut found, &a[1..], &b[1..]);
+                assert_same_bits(&found, &lanes, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dot_product_in_parts_is_the_whole() {
+    let mut random = Random(12);
+    let (a, b) = (random.values(Kind::Mixed, 300), random.values(Kind::Usual, 300));
+    for kernels in available() {
+        let mut lanes = [0.0; 16];
+        for range in [0..16, 16..144, 144..300] {
+            (kernels.dot_lanes)(&mut lanes, &a[range.clone()], &b[range]);
+        }
+        assert_same_bits(&[fold_sum(&lanes)], &[(kernels.dot)(&a, &b)], kernels.name);
+    }
+}
+
+#[test]
+fn element_operations_agree() {
+    let mut random = Random(13);
+    for length in lengths() {
+        for kind in KINDS {
+            let (a, b) = (random.values(kind, length + 1), random.values(kind, length + 1));
+            let run = |kernels: &Kernels| {
+                let mut results = vec![];
+                let mut x = a.clone();
+                (kernels.rms_norm)(&a[1..], &b[1..], 1e-5, &mut x[1..]);
+                results.push(x);
+                let mut x = a.clone();
+                (kernels.softmax)(&mut x[1..]);
+                results.push(x);
+                let mut x = a.clone();
+                (kernels.silu_multiply)(&mut x[1..], &b[1..]);
+                results.push(x);
+                let mut x = a.clone();
+                (kernels.add)(&mut x[1..], &b[1..]);
+                results.push(x);
+                if length % 2 == 0 {
+                    let mut x = a.clone();
+                    (kernels.rotate)(&mut x[1..], &b[1..=length / 2], &b[1 + length / 2..]);
+                    results.push(x);
+                }
+                results
+            };
+            let expected = run(scalar());
+            for kernels in others() {
+                for (index, (found, expected)) in run(kernels).iter().zip(&expected).enumerate() {
+                    let what = format!("{} operation {index} {kind:?} {length}", kernels.name);
+                    assert_same_bits(found, expected, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weighted_sums_agree() {
+    let mut random = Random(14);
+    for length in lengths() {
+        let kind = KINDS[length % 5];
+        for (tokens, stride) in [(0, 0), (1, 0), (3, length), (5, length + 7)] {
+            let weights = random.values(Kind::Usual, tokens);
+            let values = random.values(kind, tokens * stride + length + 1);
+            let run = |kernels: &Kernels| {
+                let mut output = vec![f32::NAN; length];
+                (kernels.weighted_sum)(&weights, &values[1..], stride, &mut output);
+                output
+            };
+            let expected = run(scalar());
+            for kernels in others() {
+                let what = format!("{} {kind:?} {length} {tokens} {stride}", kernels.name);
+                assert_same_bits(&run(kernels), &expected, &what);
+            }
+            // The definition, spelled out.
+            let definition: Vec<f32> = (0..length)
+                .map(|d| {
+                    (0..tokens).fold(0.0f32, |acc, t| {
+                        lanes::Elementwise::fma(weights[t], values[1 + t * stride + d], acc)
+                    })
+                })
+                .collect();
+            assert_same_bits(&expected, &definition, "definition");
+        }
+    }
+}
+
+/// Every lane of a register takes the same path through `exp` as a lone value does.
+#[test]
+fn exp_agrees_with_the_scalar_function_everywhere() {
+    let mut values: Vec<f32> = (-4000..4000).map(|i| i as f32 * 0.03).collect();
+    values.extend([
+        0.0,
+        -0.0,
+        -87.0,
+        -87.000_01,
+        88.375,
+        88.4,
+        1e-40,
+        -1e-40,
+        f32::MAX,
+        f32::MIN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+    ]);
+    for kernels in available() {
+        for chunk in values.chunks(16) {
+            // silu(-x) * (1 + e^x) / -x would divide; the softmax of (0, x <= 0) shows e^x itself: e^0 = 1.
+            for &x in chunk.iter().filter(|x| **x <= 0.0) {
+                let mut scores = [0.0, x];
+                (kernels.softmax)(&mut scores);
+                let factor = 1.0 / (1.0 + exp(x));
+                assert_same_bits(&scores, &[factor, exp(x) * factor], kernels.name);
+            }
+            let mut gate: Vec<f32> = chunk.to_vec();
+            (kernels.silu_multiply)(&mut gate, &vec![1.0; chunk.len()]);
+            let expected: Vec<f32> = chunk.iter().map(|&x| x / (1.0 + exp(-x))).collect();
+            assert_same_bits(&gate, &expected, kernels.name);
+        }
+    }
+}
+
+#[test]
+fn softmax_survives_its_edges() {
+    for kernels in available() {
+        (kernels.softmax)(&mut []);
+        let mut one = [-1e30];
+        (kernels.softmax)(&mut one);
+        assert_eq!(one, [1.0]);
+        let mut equal = [f32::MAX; 32];
+        (kernels.softmax)(&mut equal);
+        assert_eq!(equal, [1.0 / 32.0; 32]);
+        let mut masked = [f32::NEG_INFINITY, 3.0, f32::NEG_INFINITY];
+        (kernels.softmax)(&mut masked);
+        assert_eq!(masked, [0.0, 1.0, 0.0]);
+    }
+}

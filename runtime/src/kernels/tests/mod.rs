@@ -1,0 +1,113 @@
+//! Every table against `scalar`, bit for bit, and `scalar` against f64 with derived bounds.
+
+mod accuracy;
+mod floats;
+mod products;
+mod quantize;
+
+use super::*;
+use std::vec::Vec;
+
+/// Numbers that look random and are the same each time (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// From `lowest..=highest`.
+    fn code(&mut self, lowest: i8, highest: i8) -> i8 {
+        let span = (i64::from(highest) - i64::from(lowest) + 1) as u64;
+        (i64::from(lowest) + ((self.bits() >> 33) % span) as i64) as i8
+    }
+
+    /// From -1..1.
+    fn unit(&mut self) -> f32 {
+        ((self.bits() >> 40) as f32) * (2.0 / 16_777_216.0) - 1.0
+    }
+
+    fn values(&mut self, kind: Kind, length: usize) -> Vec<f32> {
+        (0..length)
+            .map(|i| {
+                let x = self.unit();
+                match kind {
+                    Kind::Usual => 4.0 * x,
+                    Kind::Denormal => x * 1e-39,
+                    Kind::Huge => x * 3e38,
+                    Kind::Zeros => [0.0, -0.0][i % 2],
+                    Kind::Mixed => {
+                        x * [0.0, 1e-30, 1.0, -1e3, 90.0, 1e-40, -0.0][(self.bits() >> 40) as usize % 7]
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+/// What test vectors are made of.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Usual,
+    Denormal,
+    Huge,
+    Zeros,
+    Mixed,
+}
+
+const KINDS: [Kind; 5] = [Kind::Usual, Kind::Denormal, Kind::Huge, Kind::Zeros, Kind::Mixed];
+
+/// Equal bits, all NaN counting as one: docs/numerics.md leaves their sign and payload open.
+#[track_caller]
+fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            f.to_bits() == e.to_bits() || (f.is_nan() && e.is_nan()),
+            "{what}: element {i} is {f:e} ({:#010x}), expected {e:e} ({:#010x})",
+            f.to_bits(),
+            e.to_bits()
+        );
+    }
+}
+
+fn scalar() -> &'static Kernels {
+    available().next().expect("scalar")
+}
+
+fn others() -> impl Iterator<Item = &'static Kernels> {
+    available().skip(1)
+}
+
+#[test]
+fn tables_are_found_by_name_slowest_first() {
+    assert_eq!(scalar().name, "scalar");
+    for kernels in available() {
+        assert!(core::ptr::eq(by_name(kernels.name).expect(kernels.name), kernels));
+        std::eprintln!("runs {}", kernels.name);
+    }
+    assert_eq!(best().name, available().last().expect("scalar").name);
+    assert!(by_name("").is_none());
+}
+
+/// On the machines that have them, so that a broken `detect` doesn't pass as a lack of backends.
+#[test]
+#[cfg(feature = "std")]
+fn detection_agrees_with_the_processor() {
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(
+        by_name("avx2").is_some(),
+        std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma")
+            && std::is_x86_feature_detected!("f16c")
+    );
+    #[cfg(target_arch = "aarch64")]
+    {
+        assert!(by_name("neon").is_some());
+        let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+        assert_eq!(by_name("neon_dotprod").is_some(), dotprod);
+    }
+}

@@ -1,0 +1,361 @@
+//! The matrix products.
+
+use super::*;
+use crate::executor::{Executor, ROW_GRANULARITY, Serial, for_each_row_range};
+use core::ops::Range;
+use half::f16;
+use rescomp_formats::matrix::{MatrixView, pack};
+use std::{format, vec};
+
+/// How the codes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Codes {
+    Random,
+    /// All at the ends of their ranges, with signs that make every product as large as it gets.
+    Extreme,
+}
+
+struct Case {
+    shape: MatrixShape,
+    /// The section, two bytes into aligned memory.
+    memory: Vec<u64>,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+    tokens: usize,
+}
+
+impl Case {
+    fn new(
+        random: &mut Random,
+        (rows, cols): (u32, u32),
+        group: Option<u32>,
+        width: CodeWidth,
+        layout: Layout,
+        tokens: usize,
+        kind: Codes,
+    ) -> Case {
+        let group = group.unwrap_or(MatrixShape::whole_row(cols));
+        let shape = MatrixShape::new(rows, cols, group, width, layout).expect("shape");
+        let (lowest, highest) = width.range();
+        let mut code = |lowest, highest| match kind {
+            Codes::Random => random.code(lowest, highest),
+            Codes::Extreme => [lowest, highest][random.code(0, 3) as usize / 3],
+        };
+        let weights: Vec<i8> = (0..rows * cols).map(|_| code(lowest, highest)).collect();
+        let activation: Vec<i8> = (0..tokens * shape.padded_cols())
+            .map(|i| if i % shape.padded_cols() < shape.cols() { code(-127, 127) } else { 0 })
+            .collect();
+        let scale = |random: &mut Random| match random.code(0, 15) {
+            0 => f16::ZERO,
+            1 => f16::from_bits(3),
+            2 => f16::MAX,
+            _ => f16::from_f32(random.unit().abs()),
+        };
+        let weight_scales: Vec<f16> = (0..shape.rows() * shape.groups()).map(|_| scale(random)).collect();
+        let scales = (0..tokens * shape.steps())
+            .map(|_| random.unit().abs() * [1.0, 1e-38, 1e26][random.code(0, 2) as usize])
+            .collect();
+        let mut memory = vec![0; shape.section_bytes().div_ceil(8) + 1];
+        let section = &mut bytemuck::cast_slice_mut(&mut memory)[2..][..shape.section_bytes()];
+        pack(&shape, &weights, &weight_scales, section).expect("pack");
+        Case { shape, memory, codes: activation, scales, tokens }
+    }
+
+    fn matrix(&self) -> MatrixView<'_> {
+        let section = &bytemuck::cast_slice(&self.memory)[2..][..self.shape.section_bytes()];
+        MatrixView::new(self.shape, section).expect("view")
+    }
+
+    fn activations(&self) -> Activations<'_> {
+        Activations { codes: &self.codes, scales: &self.scales, tokens: self.tokens }
+    }
+
+    fn tiles(&self) -> Range<usize> {
+        0..self.shape.rows().div_ceil(TILE_ROWS)
+    }
+
+    fn run(&self, product: MatrixProduct) -> Vec<f32> {
+        let mut output = vec![f32::NAN; self.tokens * self.shape.rows()];
+        let mut rows = OutputRows::new(&mut output, self.tokens, self.shape.rows());
+        product(&self.matrix(), &self.activations(), self.tiles(), &mut rows);
+        output
+    }
+}
+
+const GROUPS: [Option<u32>; 4] = [Some(32), Some(64), Some(128), None];
+const KERNEL_WIDTHS: [CodeWidth; 2] = [CodeWidth::Int4, CodeWidth::Int8];
+
+fn products(kernels: &Kernels, width: CodeWidth) -> [MatrixProduct; 2] {
+    match width {
+        CodeWidth::Int4 => [kernels.gemv_int4, kernels.gemm_int4],
+        _ => [kernels.gemv_int8, kernels.gemm_int8],
+    }
+}
+
+#[test]
+fn every_product_equals_the_portable_one() {
+    let mut random = Random(1);
+    for width in KERNEL_WIDTHS {
+        for cols in 1..=300 {
+            for (index, group) in GROUPS.into_iter().enumerate() {
+                // Row counts 1..=34 and token counts 1..=9, out of step with the groups.
+                let rows = 1 + (cols * 5 + index as u32) % if cols % 10 == 0 { 34 } else { 17 };
+                let tokens = 1 + (cols as usize + 3 * index) % 9;
+                let kind = if cols % 3 == 0 { Codes::Extreme } else { Codes::Random };
+                let case = Case::new(&mut random, (rows, cols), group, width, Layout::Nr8k4, tokens, kind);
+                let expected = case.run(scalar::portable::product);
+                assert!(expected.iter().all(|value| !value.is_nan()));
+                for kernels in available() {
+                    for product in products(kernels, width) {
+                        let what =
+                            format!("{} {width:?} {rows} x {cols} {group:?} {tokens} tokens", kernels.name);
+                        assert_same_bits(&case.run(product), &expected, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All products of one sign: what overflows narrow accumulators, if anything does.
+#[test]
+fn the_largest_sums_fit() {
+    for width in KERNEL_WIDTHS {
+        let (lowest, highest) = width.range();
+        for (weight, activation) in [(lowest, 127), (lowest, -127), (highest, 127), (highest, -127)] {
+            for group in GROUPS {
+                let mut case =
+                    Case::new(&mut Random(2), (19, 1024), group, width, Layout::Nr8k4, 5, Codes::Random);
+                let weights = vec![weight; 19 * 1024];
+                let scales = vec![f16::ONE; 19 * case.shape.groups()];
+                let section =
+                    &mut bytemuck::cast_slice_mut(&mut case.memory)[2..][..case.shape.section_bytes()];
+                pack(&case.shape, &weights, &scales, section).expect("pack");
+                case.codes.fill(activation);
+                case.scales.fill(1.0);
+                let exact = 1024.0 * f32::from(weight) * f32::from(activation);
+                for kernels in available() {
+                    for product in products(kernels, width) {
+                        assert_same_bits(&case.run(product), &vec![exact; 5 * 19], kernels.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The portable product itself, against codes and scales looked up one by one and summed in f64.
+#[test]
+fn the_portable_product_is_the_definition() {
+    let mut random = Random(3);
+    for layout in Layout::ALL {
+        for width in CodeWidth::ALL {
+            for cols in [1, 31, 32, 33, 100, 128, 129, 257] {
+                for group in GROUPS {
+                    let case = Case::new(&mut random, (11, cols), group, width, layout, 9, Codes::Random);
+                    let matrix = case.matrix();
+                    let (product, _) = scalar().matrix_product(&case.shape, 9);
+                    let found = case.run(product);
+                    for (i, &found) in found.iter().enumerate() {
+                        let (token, row) = (i / 11, i % 11);
+                        let (mut sum, mut magnitude) = (0.0, 0.0);
+                        for col in 0..case.shape.cols() {
+                            let weight = f64::from(matrix.unit_codes(row, col / 32)[col % 32])
+                                * f64::from(matrix.scale(row, col / case.shape.group_elems()));
+                            let activation = f64::from(case.codes[token * case.shape.padded_cols() + col])
+                                * f64::from(
+                                    case.scales[token * case.shape.steps() + col / case.shape.step_elems()],
+                                );
+                            sum += weight * activation;
+                            magnitude += (weight * activation).abs();
+                        }
+                        // One rounding of the scale product and one of the sum a step, each at most eps/2 of the
+                        // magnitudes so far; and what lies below the normal numbers.
+                        let steps = case.shape.steps() as f64;
+                        let bound = (steps + 1.0) * f64::from(f32::EPSILON) * magnitude
+                            + steps * 16_384.0 * 2e-45 * 128.0;
+                        assert!(
+                            (f64::from(found) - sum).abs() <= bound,
+                            "{layout:?} {width:?} {cols} {group:?}: {found} {sum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_is_the_same_alone_and_in_company() {
+    let mut random = Random(4);
+    for width in CodeWidth::ALL {
+        for layout in Layout::ALL {
+            let case = Case::new(&mut random, (21, 200), Some(64), width, layout, 9, Codes::Random);
+            for kernels in available() {
+                let together = case.run(kernels.matrix_product(&case.shape, 9).0);
+                for token in 0..9 {
+                    let codes = &case.codes[token * case.shape.padded_cols()..][..case.shape.padded_cols()];
+                    let scales = &case.scales[token * case.shape.steps()..][..case.shape.steps()];
+                    let mut alone = vec![f32::NAN; 21];
+                    (kernels.matrix_product(&case.shape, 1).0)(
+                        &case.matrix(),
+                        &Activations { codes, scales, tokens: 1 },
+                        case.tiles(),
+                        &mut OutputRows::new(&mut alone, 1, 21),
+                    );
+                    assert_same_bits(&alone, &together[token * 21..][..21], kernels.name);
+                }
+            }
+        }
+    }
+}
+
+/// Runs a product split by rows.
+fn run_split(case: &Case, product: MatrixProduct, executor: &dyn Executor, granularity: usize) -> Vec<f32> {
+    let rows = case.shape.rows();
+    let mut output = vec![f32::NAN; case.tokens * rows];
+    for_each_row_range(executor, &mut output, case.tokens, rows, granularity, |range, mut part| {
+        let tiles = range.start / TILE_ROWS..range.end.div_ceil(TILE_ROWS);
+        product(&case.matrix(), &case.activations(), tiles, &mut part);
+    });
+    output
+}
+
+#[test]
+fn any_split_gives_the_same_rows() {
+    let mut random = Random(5);
+    for width in [CodeWidth::Int3, CodeWidth::Int4, CodeWidth::Int8] {
+        for rows in [1, 7, 8, 17, 40, 75] {
+            for tokens in [1, 4, 7] {
+                let case = Case::new(
+                    &mut random,
+                    (rows, 160),
+                    Some(64),
+                    width,
+                    Layout::Nr8k4,
+                    tokens,
+                    Codes::Random,
+                );
+                for kernels in available() {
+                    let (product, name) = kernels.matrix_product(&case.shape, tokens);
+                    let expected = case.run(product);
+                    assert_same_bits(&run_split(&case, product, &Serial, ROW_GRANULARITY), &expected, name);
+                    #[cfg(feature = "std")]
+                    for threads in 1..=3 {
+                        let pool = crate::threads::ThreadPool::new(threads).expect("threads");
+                        for granularity in [TILE_ROWS, ROW_GRANULARITY] {
+                            assert_same_bits(&run_split(&case, product, &pool, granularity), &expected, name);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_the_tiles_writes_those_rows_and_no_others() {
+    let mut random = Random(6);
+    for width in KERNEL_WIDTHS {
+        let case = Case::new(&mut random, (37, 96), None, width, Layout::Nr8k4, 3, Codes::Random);
+        let expected = case.run(scalar::portable::product);
+        for kernels in available() {
+            for product in products(kernels, width) {
+                for start in 0..5 {
+                    for end in start..=5 {
+                        // Sixteen columns wide, so rows beyond the tiles' stay NaN and rows beyond sixteen are dropped.
+                        let mut output = [f32::NAN; 3 * 16];
+                        let mut rows = OutputRows::new(&mut output, 3, 16);
+                        product(&case.matrix(), &case.activations(), start..end, &mut rows);
+                        for token in 0..3 {
+                            for row in 0..16 {
+                                let from = token * 37 + start * 8 + row;
+                                let found = output[token * 16 + row];
+                                if row >= (end - start) * 8 {
+                                    assert!(found.is_nan(), "{}: {start}..{end} row {row}", kernels.name);
+                                } else if start * 8 + row < 37 {
+                                    assert_same_bits(&[found], &expected[from..=from], kernels.name);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_with_f32_activations_agree_and_are_right() {
+    let mut random = Random(7);
+    for layout in Layout::ALL {
+        for width in CodeWidth::ALL {
+            for cols in [1, 17, 32, 100, 129, 300] {
+                for group in GROUPS {
+                    let tokens = [1, 2, 17][cols as usize % 3];
+                    let case =
+                        Case::new(&mut random, (11, cols), group, width, layout, tokens, Codes::Random);
+                    let input = random.values(Kind::Usual, tokens * cols as usize);
+                    let run = |kernels: &Kernels| {
+                        let mut output = vec![f32::NAN; tokens * 11];
+                        let mut rows = OutputRows::new(&mut output, tokens, 11);
+                        matrix_product_f32(kernels, &case.matrix(), &input, tokens, 0..2, &mut rows);
+                        output
+                    };
+                    let expected = run(scalar());
+                    for kernels in others() {
+                        assert_same_bits(&run(kernels), &expected, kernels.name);
+                    }
+                    for (i, &found) in expected.iter().enumerate() {
+                        let mut row = vec![0.0; cols as usize];
+                        case.matrix().decode_row(i % 11, &mut row);
+                        let input = &input[i / 11 * cols as usize..][..cols as usize];
+                        let terms = || row.iter().zip(input).map(|(&w, &x)| f64::from(w) * f64::from(x));
+                        let sum: f64 = terms().sum();
+                        let magnitude: f64 = terms().map(f64::abs).sum();
+                        // A lane's roundings, four folds and one a group, and the rounding in `decode_row`.
+                        let roundings = f64::from(cols) / 16.0 + 6.0 + case.shape.groups() as f64;
+                        let bound = roundings * f64::from(f32::EPSILON) * magnitude + 1e-37;
+                        assert!((f64::from(found) - sum).abs() <= bound, "{found} {sum} {bound}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn names_say_what_runs() {
+    for kernels in available() {
+        for layout in Layout::ALL {
+            for width in CodeWidth::ALL {
+                for tokens in [1, 2] {
+                    let shape = MatrixShape::new(8, 32, 32, width, layout).expect("shape");
+                    let (_, name) = kernels.matrix_product(&shape, tokens);
+                    let backend = if layout == Layout::Nr8k4
+                        && KERNEL_WIDTHS.contains(&width)
+                        && kernels.name != "scalar"
+                    {
+                        kernels.name
+                    } else {
+                        "portable"
+                    };
+                    let operation = if tokens == 1 { "gemv" } else { "gemm" };
+                    let expected = format!("{operation}_int{}_{}_{backend}", width.bits(), layout.name());
+                    assert_eq!(name, expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn another_encoding_is_refused() {
+    let case = Case::new(&mut Random(8), (8, 32), None, CodeWidth::Int3, Layout::Nr8k4, 1, Codes::Random);
+    for kernels in others() {
+        for product in [kernels.gemv_int4, kernels.gemm_int4, kernels.gemv_int8, kernels.gemm_int8] {
+            let result = std::panic::catch_unwind(|| case.run(product));
+            assert!(result.is_err(), "{}", kernels.name);
+        }
+    }
+}

@@ -189,7 +189,10 @@ fn u32_at(bytes: &[u8], index: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Appends the sizes and tokens of a section that is being written; the rest follows in the order of docs/container.md.
+/// Makes a section: `tokens` are W x (T+1), `rest` W x T, `kept` W x T x C with log-probabilities in nats.
+///
+/// # Errors
+/// [`CheckWindowsError`], where a slice has another length than the sizes say.
 #[cfg(feature = "write")]
 pub fn write(
     sizes: &CheckSizes,

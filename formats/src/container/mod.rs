@@ -8,7 +8,7 @@
 
 mod check;
 mod head;
-#[cfg(all(test, feature = "write"))]
+#[cfg(test)]
 mod tests;
 #[cfg(feature = "write")]
 pub mod write;

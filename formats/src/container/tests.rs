@@ -1,4 +1,5 @@
 //! Round trips and refusals of whole containers.
+#![cfg(feature = "write")]
 
 use super::*;
 use crate::check_windows::{self, CheckSizes};

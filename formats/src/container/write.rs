@@ -42,8 +42,7 @@ pub fn write<E: From<ContainerError>>(
     }
     let table_offset = (HEAD_BYTES + message.len()).next_multiple_of(SECTION_ALIGNMENT_BYTES);
     let names: Vec<SectionName> = sections(&manifest.spec).collect();
-    let mut file = Vec::new();
-    file.resize(HEAD_BYTES, 0);
+    let mut file = alloc::vec![0; HEAD_BYTES];
     file.extend(&message);
     file.resize(table_offset + names.len() * SECTION_ENTRY_BYTES, 0);
     let mut table = Vec::with_capacity(names.len());

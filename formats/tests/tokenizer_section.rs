@@ -1,5 +1,6 @@
 //! What the tokenizer section keeps, and what its reader refuses.
 #![cfg(feature = "write")]
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use rescomp_formats::tokenizer::{
     PreTokenizer, TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError,

@@ -1,4 +1,5 @@
 //! The tokenizer against its obvious version, and with damaged sections.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use std::collections::HashMap;
 

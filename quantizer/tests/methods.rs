@@ -1,4 +1,6 @@
 //! The solvers from outside: what they promise beside their mathematics.
+// Helpers of tests are no tests to clippy: here, too, an unexpected error has to stop the test.
+#![allow(clippy::unwrap_used)]
 
 use faer::{Mat, MatRef};
 use proptest::prelude::*;

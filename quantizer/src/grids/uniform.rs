@@ -14,8 +14,10 @@ use super::Real;
 const SMALLEST_RANGE: f64 = 1e-5;
 /// The clip search tries this many shrink factors, in steps of 1/100.
 const CLIP_STEPS: usize = 80;
-/// Exponent of the clip search's cost.
-const CLIP_EXPONENT: f64 = 2.4;
+/// The cost of this many weights is summed in lanes before it is compared with the best cost.
+const CHUNK: usize = 64;
+/// Partial sums, so that the compiler can vectorize without reordering.
+const LANES: usize = 8;
 
 /// A number of bits that no grid exists for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +66,7 @@ impl Grid {
     }
 
     /// [`Grid::code`] before its conversion to an integer.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn rounded<T: Real>(self, weight: T, scale: T) -> T {
         (weight / scale)
             .round_half_even()
@@ -139,16 +141,29 @@ impl ScaleSearch {
 
     /// `sum |value - w|^2.4`, or `None` as soon as it is known not to be below `limit`.
     fn cost_below<T: Real>(&self, weights: &[T], scale: T, limit: T) -> Option<T> {
-        let exponent = T::from_f64(CLIP_EXPONENT);
-        let mut cost = T::ZERO;
-        for &weight in weights {
-            let value = scale * self.grid.rounded(weight, scale);
-            cost += (value - weight).magnitude().power(exponent);
-            if cost >= limit {
+        let mut total = T::ZERO;
+        for chunk in weights.chunks(CHUNK) {
+            let mut sums = [T::ZERO; LANES];
+            let whole = chunk.chunks_exact(LANES);
+            for (sum, weight) in sums.iter_mut().zip(whole.remainder()) {
+                *sum = self.cost(*weight, scale);
+            }
+            for weights in whole {
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum += self.cost(*weight, scale);
+                }
+            }
+            total += sums.iter().fold(T::ZERO, |total, sum| total + *sum);
+            if total >= limit {
                 return None;
             }
         }
-        (cost < limit).then_some(cost)
+        (total < limit).then_some(total)
+    }
+
+    #[inline(always)]
+    fn cost<T: Real>(&self, weight: T, scale: T) -> T {
+        (scale * self.grid.rounded(weight, scale) - weight).power_2_4()
     }
 }
 
@@ -202,7 +217,7 @@ mod tests {
             let candidates =
                 (0..80).map(|i| (1.0 - f64::from(i) / 100.0) * range / f64::from(searched.grid.highest()));
             let least = candidates.map(cost).fold(f64::INFINITY, f64::min);
-            assert_eq!(cost(chosen), least, "{bits} bits");
+            assert!(cost(chosen) <= least * (1.0 + 1e-12), "{bits} bits");
         }
     }
 

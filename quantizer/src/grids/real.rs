@@ -27,10 +27,11 @@ pub trait Real: sealed::Sealed + RealField + Copy + Send + Sync + Display + Debu
     fn to_f64(self) -> f64;
     /// Absolute value.
     fn magnitude(self) -> Self;
-    /// `|self|^2.4` to a few units in the last place. Basic arithmetic only: faster than
-    /// the library's power, because it vectorizes, and the same on every machine. Magnitudes whose square underflows count as 0.
+    /// `|self|^2.4` to a few units in the last place. Basic arithmetic only: faster than the library's power,
+    /// because it vectorizes, and the same on every machine. Magnitudes whose square underflows count as 0.
     fn power_2_4(self) -> Self;
-    /// The nearest integer, halves to even (as numpy's `round` and IEEE 754's `roundTiesToEven`), for magnitudes up to 2^21.
+    /// The nearest integer, halves to even (as numpy's `round` and IEEE 754's `roundTiesToEven`), for
+    /// magnitudes up to 2^21.
     fn round_half_even(self) -> Self;
     /// `self` limited to `lowest..=highest`; a NaN stays one.
     fn limit(self, lowest: Self, highest: Self) -> Self;
@@ -65,7 +66,8 @@ macro_rules! impl_real {
             fn power_2_4(self) -> Self {
                 // self^2 times the fifth root of self^2, by Newton's method.
                 let square = self * self;
-                // A fifth of the exponent (and of the mantissa, as if it were linear): within 4 % of the root.
+                // A fifth of the exponent (and of the mantissa, as if it were linear): within 4 % of the
+                // root.
                 let one = <$type>::to_bits(1.0);
                 let mut root = <$type>::from_bits(square.to_bits() / 5 + (one - one / 5));
                 for _ in 0..$newton_steps {
@@ -76,8 +78,8 @@ macro_rules! impl_real {
             }
             #[inline(always)]
             fn round_half_even(self) -> Self {
-                // Beyond 2^(mantissa bits) numbers are integers: the addition rounds, in the default mode half to even.
-                // `round_ties_even` is a call of the C library on a plain x86-64.
+                // Beyond 2^(mantissa bits) numbers are integers: the addition rounds, in the default mode
+                // half to even. `round_ties_even` is a call of the C library on a plain x86-64.
                 let beyond = 1.5 / <$type>::EPSILON;
                 (self + beyond) - beyond
             }

@@ -1,12 +1,14 @@
-//! The uniform symmetric grid: `value = scale * code`, one scale a group of consecutive inputs of one output row.
+//! The uniform symmetric grid: `value = scale * code`, one scale a group of consecutive inputs of one output
+//! row.
 //!
-//! A grid of b bits has the codes `-2^(b-1) ..= 2^(b-1)-1` for 2, 3 and 4 bits. At 8 bits the lowest code is -127, not -128:
-//! kernels that multiply int8 by int8 rely on `|code| <= 127` (a product of two -128 overflows the pairwise 16-bit
-//! sums). The scale that covers a group is `max|w| / highest`, so the lowest code lies beyond the largest weight.
+//! A grid of b bits has the codes `-2^(b-1) ..= 2^(b-1)-1` for 2, 3 and 4 bits. At 8 bits the lowest code is
+//! -127, not -128: kernels that multiply int8 by int8 rely on `|code| <= 127` (a product of two -128
+//! overflows the pairwise 16-bit sums). The scale that covers a group is `max|w| / highest`, so the lowest
+//! code lies beyond the largest weight.
 //!
-//! With the clip search, the covering scale is multiplied by p = 1 - i/100, i = 0..80, and the p with the smallest
-//! `sum |value - w|^2.4` wins, the first one on a tie (the "mse" search of QuaRot, GPTAQ and ResComp; 2.4 comes from GPTQ's
-//! published code).
+//! With the clip search, the covering scale is multiplied by p = 1 - i/100, i = 0..80, and the p with the
+//! smallest `sum |value - w|^2.4` wins, the first one on a tie (the "mse" search of QuaRot, GPTAQ and
+//! ResComp; 2.4 comes from GPTQ's published code).
 
 use super::Real;
 
@@ -85,8 +87,8 @@ impl Grid {
 pub enum ScaleFormat {
     /// As computed.
     Full,
-    /// Rounded to the nearest IEEE 754 binary16 *before* codes are chosen, so the solver sees the scale that the device
-    /// multiplies by. Limited to the normal positive range, 2^-14 ..= 65504.
+    /// Rounded to the nearest IEEE 754 binary16 *before* codes are chosen, so the solver sees the scale that
+    /// the device multiplies by. Limited to the normal positive range, 2^-14 ..= 65504.
     F16,
 }
 

@@ -1,7 +1,7 @@
 //! The obvious version of everything, in f64, and the identities that the fast version rests on.
 //!
-//! Nothing here is blocked, permuted or factored: remaining columns are found by inverting what remains of the Hessian, once a
-//! column. Test-only.
+//! Nothing here is blocked, permuted or factored: remaining columns are found by inverting what remains of
+//! the Hessian, once a column. Test-only.
 
 use std::num::NonZeroUsize;
 
@@ -131,8 +131,9 @@ fn close(left: &Mat<f64>, right: &Mat<f64>, what: &str) {
     assert!(difference <= 1e-9 * scale, "{what}: {difference} apart on a scale of {scale}");
 }
 
-/// Textbook sweep in the natural order with dynamic or static groups, without lazy blocks: GPTQ's step as the Lagrangian solution
-/// on the remaining columns, P row by row from its definition, ResComp's matrix in its explicit form.
+/// Textbook sweep in the natural order with dynamic or static groups, without lazy blocks: GPTQ's step as the
+/// Lagrangian solution on the remaining columns, P row by row from its definition, ResComp's matrix in its
+/// explicit form.
 fn reference_sweep(problem: &Problem, alpha1: f64, alpha2: f64, options: &SolverOptions) -> Mat<f64> {
     let (m, n) = (problem.weights.nrows(), problem.columns());
     let search = options.check(n).unwrap();
@@ -170,7 +171,8 @@ fn reference_sweep(problem: &Problem, alpha1: f64, alpha2: f64, options: &Solver
     values
 }
 
-/// After every rounding, the minimum of `||W0 Xf - Q X||^2 + lambda ||Q - W0||^2` over all later columns, from scratch.
+/// After every rounding, the minimum of `||W0 Xf - Q X||^2 + lambda ||Q - W0||^2` over all later columns,
+/// from scratch.
 fn sequential_minimum(problem: &Problem, options: &SolverOptions) -> Mat<f64> {
     let (m, n) = (problem.weights.nrows(), problem.columns());
     let search = options.check(n).unwrap();
@@ -200,8 +202,8 @@ fn sequential_minimum(problem: &Problem, options: &SolverOptions) -> Mat<f64> {
     values
 }
 
-/// Without clip search: where one negative weight outweighs its group, a scale s with the code -1 and s/2 with -2 cost the same,
-/// and rounding errors would decide. The vectors of the oracle cover the search.
+/// Without clip search: where one negative weight outweighs its group, a scale s with the code -1 and s/2
+/// with -2 cost the same, and rounding errors would decide. The vectors of the oracle cover the search.
 fn natural(bits: u8, group: usize, block: usize) -> SolverOptions {
     SolverOptions {
         activation_order: false,
@@ -270,7 +272,8 @@ proptest! {
         problem in problem(), bits in 2..5_u8, group in 1..9_usize, block in 1..16_usize, static_groups: bool,
         strengths in prop_oneof![Just((0.0, 0.0)), Just((0.25, 0.25)), (0.0..1.0, 0.0..1.0)],
     ) {
-        // Groups that do not divide the row, straddle blocks or span several: the result must not depend on the block.
+        // Groups that do not divide the row, straddle blocks or span several: the result must not depend on
+        // the block.
         let options = SolverOptions { static_groups, ..natural(bits, group, block) };
         let solution = problem.solve(&paper(strengths.0, strengths.1), &options);
         close(&to_values(&solution), &reference_sweep(&problem, strengths.0, strengths.1, &options), "Q");
@@ -327,8 +330,8 @@ proptest! {
         prop_assert_eq!(solution.ridge, Some(damping));
     }
 
-    /// With e = w - q, the loss without drift is `||e (I + a N^2 (I - a N)^-1 (I + N)^-1) diag(U)^-1||^2`: the compensation-aware
-    /// term never helps in expectation.
+    /// With e = w - q, the loss without drift is `||e (I + a N^2 (I - a N)^-1 (I + N)^-1) diag(U)^-1||^2`:
+    /// the compensation-aware term never helps in expectation.
     #[test]
     fn the_loss_has_its_closed_form(problem in problem(), alpha in 0.0..1.0) {
         let options = natural(3, 64, 5);
@@ -362,8 +365,8 @@ proptest! {
     }
 }
 
-/// In the steps of GPTQ without drift, the compensation-aware error summed over *all* columns has no component along the later
-/// ones: the part that ResComp keeps is cancelled by the parts that it drops.
+/// In the steps of GPTQ without drift, the compensation-aware error summed over *all* columns has no
+/// component along the later ones: the part that ResComp keeps is cancelled by the parts that it drops.
 #[test]
 fn what_rescomp_keeps_is_cancelled_by_what_it_drops() {
     let problem = Problem::new(7, 3, 12);

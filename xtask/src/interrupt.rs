@@ -102,7 +102,7 @@ mod tests {
         // Only this test's own paths are swept: other tests register theirs at the same time.
         let mut mine: Vec<PathBuf> =
             partial().iter().filter(|path| path.starts_with(folder.path())).cloned().collect();
-        assert_eq!(mine, [gone.clone()]);
+        assert_eq!(mine, std::slice::from_ref(&gone));
         remove_all(&mut mine);
         assert!(kept.exists() && !gone.exists());
         drop(held);

@@ -111,12 +111,15 @@ pub(crate) struct PackFlags {
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckFlags {
-    /// The target: a name from `cargo xtask targets`, or the path of a target file [default: the container's].
-    #[arg(long, value_name = "NAME|FILE.toml")]
-    pub(crate) target: Option<String>,
-    /// The container to check [default: the newest in dist/].
+    /// The target: a name from `cargo xtask targets`, or the path of a target file.
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "aarch64")]
+    pub(crate) target: String,
+    /// The container to check [default: the one that `pack` wrote to dist/TARGET].
     #[arg(long, value_name = "FILE")]
     pub(crate) container: Option<PathBuf>,
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,

@@ -13,6 +13,7 @@ mod output;
 mod pack;
 mod qemu;
 mod root;
+mod runner;
 mod system;
 mod target;
 mod targets;

@@ -36,7 +36,9 @@ pub(crate) fn tokenizer_section(checkpoint: &Checkpoint) -> Result<Vec<u8>, Erro
 /// # Errors
 /// `Exit::Disk`.
 pub(crate) fn container_bytes(path: &Path) -> Result<AlignedBytes, Error> {
-    std::fs::read(path).map(|bytes| AlignedBytes::new(&bytes)).map_err(|error| Error::disk("read", path, &error))
+    std::fs::read(path)
+        .map(|bytes| AlignedBytes::new(&bytes))
+        .map_err(|error| Error::disk("read", path, &error))
 }
 
 /// Opens and checks a container.
@@ -81,7 +83,9 @@ pub(crate) fn windows(
         Some(count) => read(count),
         // Asking for more than any text has tells how many tokens this one has.
         None => match read(usize::MAX) {
-            Err(CorpusError::TooShort { found, skip, window, .. }) if found / window > skip => read(found / window - skip),
+            Err(CorpusError::TooShort { found, skip, window, .. }) if found / window > skip => {
+                read(found / window - skip)
+            }
             other => other,
         },
     };

@@ -88,8 +88,11 @@ pub(super) trait Step<const UNIT_WORDS: usize> {
     fn zero() -> Self::Sums;
     /// The sums, by row.
     fn rows(sums: Self::Sums) -> [f32; TILE_ROWS];
-    /// Adds one step to `sums`. `weights` and `activations` hold the same number of units, 1 to 4 of them.
-    fn add<const TILES: usize, const TOKENS: usize>(
+    /// Adds one step to `sums`. `weights` and `activations` hold the same number of units: `UNITS`, or 1 to 3 where that is 0.
+    ///
+    /// With `UNITS` there is one call of each instance in a product of several tiles or tokens, and the compiler inlines what
+    /// is called once, whatever its size: so the sums stay in registers.
+    fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         weights: [&[[Word; UNIT_WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
@@ -214,24 +217,24 @@ fn walk<
         from_fn(|token| codes[(at.token + token) * units..][..units].as_chunks::<STEP_UNITS>());
     let steps = shape.steps();
     let activation_scales: [_; TOKENS] =
-        from_fn(|token| &activations.scales[(at.token + token) * steps..][..steps]);
+        from_fn(|token| activations.scales[(at.token + token) * steps..][..steps].split_at(whole_steps));
 
     let mut sums = [[S::zero(); TOKENS]; TILES];
     for step in 0..whole_steps {
-        S::add::<TILES, TOKENS>(
+        S::add::<TILES, TOKENS, STEP_UNITS>(
             from_fn(|tile| weights[tile].0[step].as_slice()),
             from_fn(|tile| &scales[tile][group_of_step(step)]),
             from_fn(|token| codes[token].0[step].as_slice()),
-            from_fn(|token| activation_scales[token][step]),
+            from_fn(|token| activation_scales[token].0[step]),
             &mut sums,
         );
     }
     if whole_steps < steps {
-        S::add::<TILES, TOKENS>(
+        S::add::<TILES, TOKENS, 0>(
             from_fn(|tile| weights[tile].1),
             from_fn(|tile| &scales[tile][group_of_step(whole_steps)]),
             from_fn(|token| codes[token].1),
-            from_fn(|token| activation_scales[token][whole_steps]),
+            from_fn(|token| activation_scales[token].1[0]),
             &mut sums,
         );
     }

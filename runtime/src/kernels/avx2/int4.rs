@@ -6,8 +6,8 @@
 //! 32 columns brings to a lane fit an int16.
 
 use super::{add_step, load};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::x86_64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -38,13 +38,13 @@ pub(super) fn gemm(
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn gemv_int4_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn gemm_int4_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int4;

@@ -4,8 +4,8 @@
 //! 32 of the longest step make 32512, which fits. So nothing is widened before the end of a step.
 
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -36,13 +36,13 @@ pub(super) fn gemm(
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemv_int4_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemm_int4_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int4;

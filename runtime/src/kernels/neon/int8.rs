@@ -3,8 +3,8 @@
 //! SMULL and SMLAL make two products in int16: at most 2 * 127 * 127 = 32258, which fits, a third wouldn't. SADALP widens them.
 
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -35,13 +35,13 @@ pub(super) fn gemm(
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemv_int8_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemm_int8_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int8;

@@ -6,8 +6,8 @@
 
 use super::insn::sdot;
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -43,7 +43,7 @@ fn gemv_int4_neon_dotprod(
     tiles: Range<usize>,
     output: &mut OutputRows<'_>,
 ) {
-    quantized::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
@@ -54,7 +54,7 @@ fn gemm_int4_neon_dotprod(
     tiles: Range<usize>,
     output: &mut OutputRows<'_>,
 ) {
-    quantized::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int4;

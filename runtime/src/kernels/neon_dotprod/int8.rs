@@ -2,8 +2,8 @@
 
 use super::insn::sdot;
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -39,7 +39,7 @@ fn gemv_int8_neon_dotprod(
     tiles: Range<usize>,
     output: &mut OutputRows<'_>,
 ) {
-    quantized::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
@@ -50,7 +50,7 @@ fn gemm_int8_neon_dotprod(
     tiles: Range<usize>,
     output: &mut OutputRows<'_>,
 ) {
-    quantized::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int8;

@@ -1,2 +1,48 @@
-//! The runner.
-fn main() {}
+//! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text, measures speed.
+//!
+//! This file dispatches; each command has its own. `machine` maps and checks the container and chooses kernels and threads.
+
+mod bench;
+mod check;
+mod error;
+mod exit;
+mod flags;
+mod generate;
+mod info;
+mod interrupt;
+mod machine;
+mod mapped;
+mod output;
+mod prompt;
+mod stop;
+mod table;
+mod tensors;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use error::Error;
+use exit::Exit;
+use flags::{Command, Flags};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let exit = match interrupt::install().and_then(|()| dispatch(&flags.command)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            output::note(&format!("error: {error}"));
+            error.exit()
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+fn dispatch(command: &Command) -> Result<Exit, Error> {
+    match command {
+        Command::Info(flags) => info::run(flags),
+        Command::Check(flags) => check::run(flags),
+        Command::Generate(flags) => generate::run(flags),
+        Command::Bench(flags) => bench::run(flags),
+    }
+}

@@ -1,0 +1,241 @@
+//! `rescomp check`: runs the container's windows and compares with what the host recorded.
+//!
+//! The logits must be the host's bit for bit, so their digest decides; the other figures say how far off a machine is that misses
+//! it. The windows run twice, token by token and in tiles, as decode and prefill use different kernels.
+
+use std::time::Instant;
+
+use rescomp_formats::check_windows::CheckWindows;
+use rescomp_formats::container::Integrity;
+use rescomp_formats::manifest::CheckRecord;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::eval::{self, Measured};
+use rescomp_runtime::session::Session;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::flags::CheckFlags;
+use crate::machine::{self, Engine};
+use crate::mapped;
+use crate::output::{self, hex};
+use crate::table::Table;
+use crate::tensors::{self, TensorKernels};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    container: String,
+    cpu: String,
+    kernels: &'static str,
+    threads: usize,
+    reference_nll: f64,
+    host: Figures,
+    device: Figures,
+    /// Of the device's logits where each window runs in tiles.
+    prefill_logits_sha256: String,
+    bounds: Bounds,
+    passed: bool,
+    seconds: f64,
+    tensor_kernels: Vec<TensorKernels>,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    nll: f64,
+    mean_kl: f64,
+    same_top1: u32,
+    positions: u32,
+    logits_sha256: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Bounds {
+    nll_difference: f64,
+    kl_difference: f64,
+    same_top1_difference: f64,
+    digest: &'static str,
+}
+
+/// One line of the comparison.
+struct Comparison {
+    quantity: &'static str,
+    full_precision: String,
+    host: String,
+    device: String,
+    bound: String,
+    ok: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where the container or the command line is wrong, or a bound is missed.
+pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
+    let path = &flags.machine.container;
+    let engine = Engine::new(&flags.machine)?;
+    let file = mapped::map(path)?;
+    let container = machine::open(path, &file, Integrity::Digest)?;
+    let windows = container.check_windows();
+    let limits = machine::limits(windows.sizes().positions);
+    let mut memory = machine::session_memory(path, &container, limits)?;
+    let mut session = machine::session(path, &container, &engine, limits, &mut memory)?;
+    let start = Instant::now();
+    let (device, prefill) = measure(&mut session, &windows).map_err(|error| Error::input(path, error))?;
+    let seconds = start.elapsed().as_secs_f64();
+
+    let record = &container.manifest().check;
+    let comparisons = compare(flags, record, &device, prefill);
+    let report = Report {
+        container: path.display().to_string(),
+        cpu: machine::cpu(),
+        kernels: engine.kernels().name,
+        threads: engine.threads(),
+        reference_nll: record.reference_nll,
+        host: Figures {
+            nll: record.nll,
+            mean_kl: record.mean_kl,
+            same_top1: record.same_top1,
+            positions: record.positions,
+            logits_sha256: hex(&record.logits_sha256),
+        },
+        device: Figures {
+            nll: device.nll,
+            mean_kl: device.mean_kl,
+            same_top1: device.same_top1,
+            positions: device.positions,
+            logits_sha256: hex(&device.logits_sha256),
+        },
+        prefill_logits_sha256: hex(&prefill),
+        bounds: Bounds {
+            nll_difference: flags.max_nll_difference,
+            kl_difference: flags.max_kl_difference,
+            same_top1_difference: flags.max_top1_difference,
+            digest: if flags.any_digest { "any" } else { "equal" },
+        },
+        passed: comparisons.iter().all(|comparison| comparison.ok),
+        seconds,
+        tensor_kernels: tensors::tensor_kernels(&container, engine.kernels()),
+    };
+    let json = output::json(&report)?;
+    if let Some(file) = &flags.report {
+        output::write_whole(file, &json)?;
+    }
+    output::text(&if flags.json { json } else { in_words(&report, &comparisons) });
+    let missed: Vec<&str> = comparisons
+        .iter()
+        .filter(|comparison| !comparison.ok)
+        .map(|comparison| comparison.quantity)
+        .collect();
+    if missed.is_empty() {
+        return Ok(Exit::Success);
+    }
+    Err(Error::failed(path, format_args!("the check missed its bound: {}", missed.join(", "))))
+}
+
+/// Measures the windows token by token, and digests their logits once more from tiles.
+fn measure(
+    session: &mut Session<'_>,
+    windows: &CheckWindows<'_>,
+) -> Result<(Measured, [u8; 32]), RuntimeError> {
+    let measured = eval::measure(session, windows, |_| ())?;
+    let sizes = windows.sizes();
+    let mut digest = Sha256::new();
+    for window in 0..sizes.windows {
+        session.reset();
+        let tokens: Vec<u32> = (0..sizes.positions).map(|position| windows.token(window, position)).collect();
+        session.run_each(&tokens, |_, logits| {
+            logits.iter().for_each(|logit| digest.update(logit.to_le_bytes()));
+        })?;
+    }
+    Ok((measured, digest.finalize().into()))
+}
+
+fn compare(flags: &CheckFlags, host: &CheckRecord, device: &Measured, prefill: [u8; 32]) -> Vec<Comparison> {
+    let (share_host, share_device) =
+        (share(host.same_top1, host.positions), share(device.same_top1, device.positions));
+    // A comparison with NaN is false: such a difference misses every bound.
+    let within = |a: f64, b: f64, bound: f64| (a - b).abs() <= bound;
+    let digest_bound = if flags.any_digest { "any" } else { "equal" };
+    vec![
+        Comparison {
+            quantity: "NLL, nats a token",
+            full_precision: format!("{:.6}", host.reference_nll),
+            host: format!("{:.9}", host.nll),
+            device: format!("{:.9}", device.nll),
+            bound: format!("{:e}", flags.max_nll_difference),
+            ok: within(host.nll, device.nll, flags.max_nll_difference),
+        },
+        Comparison {
+            quantity: "mean KL, nats a token",
+            full_precision: "0".to_owned(),
+            host: format!("{:.9}", host.mean_kl),
+            device: format!("{:.9}", device.mean_kl),
+            bound: format!("{:e}", flags.max_kl_difference),
+            ok: within(host.mean_kl, device.mean_kl, flags.max_kl_difference),
+        },
+        Comparison {
+            quantity: "same top-1, share",
+            full_precision: "1".to_owned(),
+            host: format!("{share_host:.6}"),
+            device: format!("{share_device:.6}"),
+            bound: flags.max_top1_difference.to_string(),
+            ok: within(share_host, share_device, flags.max_top1_difference),
+        },
+        Comparison {
+            quantity: "positions",
+            full_precision: String::new(),
+            host: host.positions.to_string(),
+            device: device.positions.to_string(),
+            bound: "equal".to_owned(),
+            ok: host.positions == device.positions,
+        },
+        Comparison {
+            quantity: "logits, SHA-256",
+            full_precision: String::new(),
+            host: short(&host.logits_sha256),
+            device: short(&device.logits_sha256),
+            bound: digest_bound.to_owned(),
+            ok: flags.any_digest || host.logits_sha256 == device.logits_sha256,
+        },
+        // Compared with this machine's own: decode and prefill agree on every machine.
+        Comparison {
+            quantity: "logits of prefill",
+            full_precision: String::new(),
+            host: String::new(),
+            device: short(&prefill),
+            bound: "equal".to_owned(),
+            ok: prefill == device.logits_sha256,
+        },
+    ]
+}
+
+fn share(count: u32, positions: u32) -> f64 {
+    f64::from(count) / f64::from(positions)
+}
+
+/// The beginning of a digest: the report has all of it.
+fn short(digest: &[u8; 32]) -> String {
+    hex(&digest[..8]) + ".."
+}
+
+fn in_words(report: &Report, comparisons: &[Comparison]) -> String {
+    let mut table = Table::with_header(["quantity", "full precision", "host", "this device", "bound", "ok"]);
+    for line in comparisons {
+        let dash = |text: &String| if text.is_empty() { "-".to_owned() } else { text.clone() };
+        table.row([
+            line.quantity.to_owned(),
+            dash(&line.full_precision),
+            dash(&line.host),
+            line.device.clone(),
+            line.bound.clone(),
+            if line.ok { "yes" } else { "NO" }.to_owned(),
+        ]);
+    }
+    let mut machine = Table::default();
+    machine.pair("processor", &report.cpu);
+    machine.pair("kernels", report.kernels);
+    machine.pair("threads", report.threads);
+    machine.pair("seconds", format_args!("{:.3}", report.seconds));
+    format!("{table}\n{}\n{machine}", tensors::table(&report.tensor_kernels))
+}

@@ -1,0 +1,51 @@
+//! Errors: one line for the user, naming the file, and the exit code of their kind.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::exit::Exit;
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Error {
+    exit: Exit,
+    message: String,
+}
+
+impl Error {
+    /// The check missed a bound.
+    pub(crate) fn failed(path: &Path, message: impl fmt::Display) -> Error {
+        Error { exit: Exit::Failed, message: format!("{}: {message}", path.display()) }
+    }
+
+    /// The command line is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Error {
+        Error { exit: Exit::Input, message: message.into() }
+    }
+
+    /// A file's contents are wrong, or do not go with the command line.
+    pub(crate) fn input(path: &Path, message: impl fmt::Display) -> Error {
+        Error { exit: Exit::Input, message: format!("{}: {message}", path.display()) }
+    }
+
+    /// A file could not be read or written.
+    pub(crate) fn disk(path: &Path, message: impl fmt::Display) -> Error {
+        Error { exit: Exit::Disk, message: format!("{}: {message}", path.display()) }
+    }
+
+    /// The system refused something that is no file.
+    pub(crate) fn system(doing: &str, source: &dyn std::error::Error) -> Error {
+        Error { exit: Exit::Failed, message: format!("cannot {doing}: {source}") }
+    }
+
+    /// The exit code of this error.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

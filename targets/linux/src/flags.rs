@@ -1,0 +1,170 @@
+//! The command line: every command and option, declared once.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit;
+
+/// `rescomp`.
+#[derive(Debug, Parser)]
+#[command(name = "rescomp", version, about = "Run a rescomp container on this machine", after_help = exit::HELP)]
+pub(crate) struct Flags {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what a container is: model, provenance, sections, memory, and the kernels that run it here.
+    #[command(after_help = exit::HELP)]
+    Info(InfoFlags),
+    /// Prove that this machine computes what the host measured when it packed the container.
+    #[command(after_help = exit::HELP)]
+    Check(CheckFlags),
+    /// Continue a prompt. The text goes to standard output, a summary to standard error.
+    #[command(after_help = exit::HELP)]
+    Generate(GenerateFlags),
+    /// Measure tokens a second of prefill (a prompt's tokens, several at once) and of decode (token by token).
+    #[command(after_help = exit::HELP)]
+    Bench(BenchFlags),
+}
+
+/// Options that every command has.
+#[derive(Debug, Args)]
+pub(crate) struct MachineFlags {
+    /// The container.
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: PathBuf,
+    /// Threads; the result does not depend on them [default: the processors available, at most 4: more rarely help, as decoding
+    /// waits for memory].
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub(crate) threads: Option<usize>,
+    /// Kernels: scalar, avx2, neon or neon_dotprod, where the processor has them; the result does not depend on them [default:
+    /// the fastest].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kernels: Option<String>,
+}
+
+/// Options of `info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// Positions of the session whose memory is planned [default: the model's context].
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// Largest difference from the host of the mean negative log-likelihood, nats a token.
+    #[arg(long, value_name = "NATS", default_value_t = 1e-6, value_parser = bound)]
+    pub(crate) max_nll_difference: f64,
+    /// Largest difference from the host of the mean KL divergence from the full-precision model, nats a token.
+    #[arg(long, value_name = "NATS", default_value_t = 1e-6, value_parser = bound)]
+    pub(crate) max_kl_difference: f64,
+    /// Largest difference from the host of the share of positions with the full-precision model's most likely token, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = bound)]
+    pub(crate) max_top1_difference: f64,
+    /// Allow logits whose bits differ from the host's.
+    #[arg(long)]
+    pub(crate) any_digest: bool,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the report as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// Options of `generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// The prompt [default: standard input where it is no terminal, without its last newline; else none].
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+    /// A file with the prompt, UTF-8, taken as it is.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_file: Option<PathBuf>,
+    /// Read special tokens in the prompt as such, not as text.
+    #[arg(long)]
+    pub(crate) special_tokens: bool,
+    /// Do not print the prompt before its continuation.
+    #[arg(long)]
+    pub(crate) no_echo: bool,
+    /// Most tokens to generate.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+    /// Positions for prompt and continuation together [default: as many as both may need, at most the model's context].
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+    /// Divides the logits before a token is drawn; 0 takes the most likely token always.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Draw from this many most likely tokens; 0 for all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Draw from the most likely tokens that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub(crate) top_p: f32,
+    /// Seed of the random numbers: the same seed gives the same text on every machine.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// End before this text; may be given several times.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
+    pub(crate) stop: Vec<String>,
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// Tokens of the prompt [default: 128, at most half the model's context].
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    pub(crate) prompt_tokens: Option<usize>,
+    /// Tokens to decode [default: 64, at most the rest of the context].
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    pub(crate) tokens: Option<usize>,
+    /// Times to measure; the median is reported.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    pub(crate) repeats: usize,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
+    clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1 << 20)
+}
+
+fn bound(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(bound) if bound.is_finite() && bound >= 0.0 => Ok(bound),
+        _ => Err("expected a finite number, 0 or more".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Flags::command().debug_assert();
+        assert_eq!(bound("1e-3"), Ok(1e-3));
+        assert!(["-1", "nan", "inf", "x"].iter().all(|text| bound(text).is_err()));
+    }
+}

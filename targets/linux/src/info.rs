@@ -1,0 +1,236 @@
+//! `rescomp info`: what a container is, and what runs it here.
+
+use rescomp_formats::container::{CheckedContainer, Integrity, MAJOR, MINOR};
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::manifest::{CheckRecord, Provenance};
+use rescomp_formats::section::{SectionEntry, encoding, layout};
+use rescomp_formats::spec::ModelSpec;
+use rescomp_runtime::session::SessionPlan;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::flags::InfoFlags;
+use crate::machine::{self, Engine};
+use crate::mapped;
+use crate::output::{self, hex};
+use crate::table::Table;
+use crate::tensors::{self, TensorKernels};
+
+#[derive(Debug, Serialize)]
+struct Info<'a> {
+    container: String,
+    container_version: String,
+    file_bytes: usize,
+    parameters: u64,
+    bits_per_weight: f64,
+    model: &'a ModelSpec,
+    provenance: ProvenanceInfo<'a>,
+    check: CheckInfo,
+    memory: MemoryInfo,
+    cpu: String,
+    kernels: &'static str,
+    kernels_available: Vec<&'static str>,
+    threads: usize,
+    tensor_kernels: Vec<TensorKernels>,
+    sections: Vec<SectionInfo>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProvenanceInfo<'a> {
+    checkpoint: &'a str,
+    checkpoint_sha256: String,
+    method: &'a str,
+    bits: u8,
+    group_elems: u32,
+    head_bits: u8,
+    calibration_sha256: String,
+    calibration_tokens: u64,
+    target: &'a str,
+    tool_version: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckInfo {
+    windows: usize,
+    positions: u32,
+    reference_nll: f64,
+    nll: f64,
+    mean_kl: f64,
+    same_top1: u32,
+    logits_sha256: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryInfo {
+    context: usize,
+    tile: usize,
+    kv_cache_bytes: u64,
+    scratch_bytes: u64,
+    session_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SectionInfo {
+    name: String,
+    encoding: String,
+    layout: Option<&'static str>,
+    rows: u32,
+    cols: u32,
+    group_elems: u32,
+    bytes: u64,
+    offset_bytes: u64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where the container or the command line is wrong.
+pub(crate) fn run(flags: &InfoFlags) -> Result<Exit, Error> {
+    let path = &flags.machine.container;
+    let engine = Engine::new(&flags.machine)?;
+    let file = mapped::map(path)?;
+    let container = machine::open(path, &file, Integrity::Digest)?;
+    let manifest = container.manifest();
+    let limits = machine::limits(flags.context.unwrap_or(manifest.spec.context as usize));
+    let plan = SessionPlan::new(&container, limits).map_err(|error| Error::input(path, error))?;
+    let info = Info {
+        container: path.display().to_string(),
+        container_version: format!("{MAJOR}.{MINOR}"),
+        file_bytes: file.len(),
+        parameters: container.container().parameters(),
+        bits_per_weight: container.container().bits_per_weight(),
+        model: &manifest.spec,
+        provenance: provenance(&manifest.provenance),
+        check: check(&manifest.check, container.check_windows().sizes().windows),
+        memory: MemoryInfo {
+            context: limits.context,
+            tile: limits.tile,
+            kv_cache_bytes: plan.kv_cache_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            session_bytes: plan.bytes(),
+        },
+        cpu: machine::cpu(),
+        kernels: engine.kernels().name,
+        kernels_available: machine::available_kernels(),
+        threads: engine.threads(),
+        tensor_kernels: tensors::tensor_kernels(&container, engine.kernels()),
+        sections: sections(&container),
+    };
+    output::text(&if flags.json { output::json(&info)? } else { in_words(&info) });
+    Ok(Exit::Success)
+}
+
+fn provenance(provenance: &Provenance) -> ProvenanceInfo<'_> {
+    ProvenanceInfo {
+        checkpoint: &provenance.checkpoint,
+        checkpoint_sha256: hex(&provenance.checkpoint_sha256),
+        method: &provenance.method,
+        bits: provenance.bits,
+        group_elems: provenance.group_elems,
+        head_bits: provenance.head_bits,
+        calibration_sha256: hex(&provenance.calibration_sha256),
+        calibration_tokens: provenance.calibration_tokens,
+        target: &provenance.target,
+        tool_version: &provenance.tool_version,
+    }
+}
+
+fn check(record: &CheckRecord, windows: usize) -> CheckInfo {
+    CheckInfo {
+        windows,
+        positions: record.positions,
+        reference_nll: record.reference_nll,
+        nll: record.nll,
+        mean_kl: record.mean_kl,
+        same_top1: record.same_top1,
+        logits_sha256: hex(&record.logits_sha256),
+    }
+}
+
+fn sections(container: &CheckedContainer<'_>) -> Vec<SectionInfo> {
+    let section = |(name, entry): (_, &SectionEntry)| SectionInfo {
+        name: format!("{name}"),
+        encoding: encoding_name(entry.encoding),
+        layout: layout::from_number(entry.layout).map(|layout| layout.name()),
+        rows: entry.rows,
+        cols: entry.cols,
+        group_elems: entry.group_elems,
+        bytes: entry.length_bytes,
+        offset_bytes: entry.offset_bytes,
+    };
+    container.container().entries().map(|(name, entry)| section((name, entry))).collect()
+}
+
+fn encoding_name(number: u8) -> String {
+    match (number, number.checked_sub(encoding::INT).and_then(CodeWidth::from_bits)) {
+        (_, Some(width)) => format!("int{}", width.bits()),
+        (encoding::BYTES, _) => "bytes".to_owned(),
+        (encoding::U64, _) => "u64".to_owned(),
+        (encoding::F32, _) => "f32".to_owned(),
+        (other, _) => format!("encoding {other}"),
+    }
+}
+
+fn in_words(info: &Info<'_>) -> String {
+    let (model, made, check, memory) = (info.model, &info.provenance, &info.check, &info.memory);
+    let mut table = Table::default();
+    table.pair("container", &info.container);
+    table.pair("version", &info.container_version);
+    table.pair("file bytes", info.file_bytes);
+    table.pair("parameters", info.parameters);
+    table.pair("bits a weight", format_args!("{:.3}", info.bits_per_weight));
+    table.pair("architecture", model.architecture.name());
+    table.pair("vocabulary", model.vocabulary);
+    table.pair("hidden", model.hidden);
+    table.pair("intermediate", model.intermediate);
+    table.pair("layers", model.layers);
+    table.pair("heads", format_args!("{} of {}", model.heads, model.head_dim));
+    table.pair("key-value heads", model.kv_heads);
+    table.pair("context", model.context);
+    table.pair("norm epsilon", format_args!("{:e}", model.norm_epsilon));
+    table.pair("head", if model.tied_head { "tied to the embedding" } else { "a matrix of its own" });
+    table.pair("begin token", model.begin_token.map_or("none".to_owned(), |token| token.to_string()));
+    table.pair("end tokens", format_args!("{:?}", model.end_tokens.as_slice()));
+    table.pair("checkpoint", made.checkpoint);
+    table.pair("checkpoint SHA-256", &made.checkpoint_sha256);
+    table.pair("method", made.method);
+    table.pair("bits", format_args!("{}, head {}", made.bits, made.head_bits));
+    match made.group_elems {
+        0 => table.pair("group", "whole rows"),
+        columns => table.pair("group", format_args!("{columns} columns")),
+    }
+    table.pair("calibration tokens", made.calibration_tokens);
+    table.pair("calibration SHA-256", &made.calibration_sha256);
+    table.pair("target", made.target);
+    table.pair("made by version", made.tool_version);
+    table.pair("check windows", format_args!("{} ({} positions)", check.windows, check.positions));
+    table.pair("full-precision NLL", format_args!("{:.6} nats a token", check.reference_nll));
+    table.pair("host NLL", format_args!("{:.6} nats a token", check.nll));
+    table.pair("host mean KL", format_args!("{:.6} nats a token", check.mean_kl));
+    table.pair("host same top-1", format_args!("{} of {}", check.same_top1, check.positions));
+    table.pair("host logits SHA-256", &check.logits_sha256);
+    table.pair("session context", memory.context);
+    table.pair("KV cache bytes", memory.kv_cache_bytes);
+    table.pair("scratch bytes", memory.scratch_bytes);
+    table.pair("session bytes", memory.session_bytes);
+    table.pair("processor", &info.cpu);
+    table.pair("kernels", info.kernels);
+    table.pair("kernels available", info.kernels_available.join(", "));
+    table.pair("threads", info.threads);
+    let mut sections =
+        Table::with_header(["section", "encoding", "layout", "shape", "group", "bytes", "offset"]);
+    let dash = || "-".to_owned();
+    for section in &info.sections {
+        sections.row([
+            section.name.clone(),
+            section.encoding.clone(),
+            section.layout.unwrap_or("-").to_owned(),
+            if section.rows == 0 { dash() } else { format!("{} x {}", section.rows, section.cols) },
+            if section.group_elems == 0 { dash() } else { section.group_elems.to_string() },
+            section.bytes.to_string(),
+            section.offset_bytes.to_string(),
+        ]);
+    }
+    format!("{table}\n{}\n{sections}", tensors::table(&info.tensor_kernels))
+}

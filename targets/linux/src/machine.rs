@@ -1,0 +1,141 @@
+//! What a command starts from: the checked container, the kernels and threads that run it, and a session's memory.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_runtime::Machine;
+use rescomp_runtime::kernels::{self, Kernels};
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::session::{Limits, Session, SessionPlan};
+use rescomp_runtime::threads::ThreadPool;
+
+use crate::error::Error;
+use crate::flags::MachineFlags;
+
+/// Tokens that prefill runs at once: two of the widest kernels' tiles; more gains little and takes memory.
+pub(crate) const TILE: usize = 16;
+/// Threads where none are asked for.
+const MOST_DEFAULT_THREADS: usize = 4;
+
+/// Kernels and threads.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    kernels: &'static Kernels,
+    pool: ThreadPool,
+}
+
+impl Engine {
+    /// The kernels and threads that the command line asks for.
+    ///
+    /// # Errors
+    /// `Exit::Input` naming the kernels available, or `Exit::Failed` where the system refuses a thread.
+    pub(crate) fn new(flags: &MachineFlags) -> Result<Engine, Error> {
+        let kernels = match &flags.kernels {
+            None => kernels::best(),
+            Some(name) => kernels::by_name(name).ok_or_else(|| {
+                let available = available_kernels().join(", ");
+                Error::usage(format!(
+                    "--kernels {name}: not available on this processor; available: {available}"
+                ))
+            })?,
+        };
+        let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = flags.threads.unwrap_or_else(|| available().min(MOST_DEFAULT_THREADS));
+        let pool = ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error))?;
+        Ok(Engine { kernels, pool })
+    }
+
+    /// What the runtime computes with.
+    pub(crate) fn machine(&self) -> Machine<'_> {
+        Machine { kernels: self.kernels, executor: &self.pool }
+    }
+
+    /// The kernels.
+    pub(crate) fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// The number of threads.
+    pub(crate) fn threads(&self) -> usize {
+        rescomp_runtime::executor::Executor::threads(&self.pool)
+    }
+}
+
+/// Names of the kernel tables that this processor runs, slowest first.
+pub(crate) fn available_kernels() -> Vec<&'static str> {
+    kernels::available().map(|kernels| kernels.name).collect()
+}
+
+/// Opens and checks a mapped container.
+///
+/// # Errors
+/// `Exit::Input` naming the file and the byte that is wrong.
+pub(crate) fn open<'a>(
+    path: &Path,
+    file: &'a [u8],
+    integrity: Integrity,
+) -> Result<CheckedContainer<'a>, Error> {
+    Container::open(file)
+        .and_then(|container| container.check(integrity))
+        .map_err(|error| Error::input(path, error))
+}
+
+/// A session's limits: `context` positions, and tiles that are no longer.
+pub(crate) fn limits(context: usize) -> Limits {
+    Limits { context, tile: TILE.min(context.max(1)) }
+}
+
+/// The memory of a session, allocated once and exactly.
+///
+/// # Errors
+/// `Exit::Input` where the limits aren't the model's or the memory isn't there.
+pub(crate) fn session_memory(
+    path: &Path,
+    container: &CheckedContainer<'_>,
+    limits: Limits,
+) -> Result<Vec<MemoryBlock>, Error> {
+    let plan = SessionPlan::new(container, limits).map_err(|error| Error::input(path, error))?;
+    let too_much = || {
+        let (bytes, context) = (plan.bytes(), limits.context);
+        Error::input(path, format_args!("no memory for a session of {context} positions: {bytes} bytes"))
+    };
+    let blocks = usize::try_from(plan.blocks()).map_err(|_| too_much())?;
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(blocks).map_err(|_| too_much())?;
+    memory.resize(blocks, MemoryBlock([0; 64]));
+    Ok(memory)
+}
+
+/// A session with int8 activations, as on every device.
+///
+/// # Errors
+/// `Exit::Input`.
+pub(crate) fn session<'a>(
+    path: &Path,
+    container: &'a CheckedContainer<'a>,
+    engine: &'a Engine,
+    limits: Limits,
+    memory: &'a mut [MemoryBlock],
+) -> Result<Session<'a>, Error> {
+    Session::new(container, engine.machine(), limits, ActivationFormat::Int8, memory)
+        .map_err(|error| Error::input(path, error))
+}
+
+/// The processor as the system calls it, with its architecture: boards name themselves, PCs their processor.
+pub(crate) fn cpu() -> String {
+    let architecture = std::env::consts::ARCH;
+    let board = std::fs::read_to_string("/proc/device-tree/model").ok();
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = ["model name", "Model", "Hardware"].iter().find_map(|key| {
+        cpuinfo.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name.trim() == *key).then(|| value.trim().to_owned())
+        })
+    });
+    match board.map(|board| board.trim_matches(['\0', ' ', '\n']).to_owned()).or(processor) {
+        Some(name) if !name.is_empty() => format!("{name} ({architecture})"),
+        _ => architecture.to_owned(),
+    }
+}

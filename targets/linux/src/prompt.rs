@@ -1,0 +1,75 @@
+//! The prompt: from the command line, a file or standard input, and its tokens.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use rescomp_formats::container::CheckedContainer;
+use rescomp_runtime::tokenizer::Tokenizer;
+
+use crate::error::Error;
+use crate::flags::GenerateFlags;
+
+/// The text that the command line asks for.
+///
+/// # Errors
+/// `Exit::Disk` where it can't be read, `Exit::Input` where it isn't UTF-8.
+pub(crate) fn text(flags: &GenerateFlags) -> Result<String, Error> {
+    if let Some(text) = &flags.prompt {
+        return Ok(text.clone());
+    }
+    if let Some(path) = &flags.prompt_file {
+        let bytes =
+            std::fs::read(path).map_err(|error| Error::disk(path, format_args!("cannot read: {error}")))?;
+        return utf8(path, bytes);
+    }
+    if io::stdin().is_terminal() {
+        return Ok(String::new());
+    }
+    let path = Path::new("standard input");
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::disk(path, format_args!("cannot read: {error}")))?;
+    let mut text = utf8(path, bytes)?;
+    // What `echo` adds isn't meant.
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::input(
+            path,
+            format_args!("byte {at}: expected UTF-8, found byte {:#04x}", error.as_bytes()[at]),
+        )
+    })
+}
+
+/// The tokens of a text, after the model's begin token where it has one.
+///
+/// # Errors
+/// `Exit::Input` where there are none.
+pub(crate) fn tokens(
+    path: &Path,
+    container: &CheckedContainer<'_>,
+    text: &str,
+    special_tokens: bool,
+) -> Result<Vec<u32>, Error> {
+    let tokenizer = Tokenizer::new(container.tokenizer());
+    let begin = container.manifest().spec.begin_token;
+    let mut tokens: Vec<u32> = begin.into_iter().collect();
+    let first = tokens.len();
+    tokens.resize(first + tokenizer.max_tokens(text.len()), 0);
+    let count = tokenizer
+        .encode(text, special_tokens, &mut tokens[first..])
+        .map_err(|error| Error::input(path, format_args!("prompt: {error}")))?;
+    tokens.truncate(first + count);
+    if tokens.is_empty() {
+        return Err(Error::input(path, "the prompt is empty, and the model has no begin token"));
+    }
+    Ok(tokens)
+}

@@ -1,0 +1,113 @@
+//! Which kernel runs which matrix of a container.
+
+use std::collections::BTreeMap;
+
+use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::matrix::MatrixShape;
+use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_runtime::kernels::Kernels;
+use serde::Serialize;
+
+use crate::table::Table;
+
+/// The kernels of all matrices of one kind, width and layout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TensorKernels {
+    /// The kind of section.
+    pub(crate) tensor: &'static str,
+    /// Encoding, e.g. "int4".
+    pub(crate) encoding: String,
+    /// Layout, e.g. "nr8k4".
+    pub(crate) layout: &'static str,
+    /// The kernel for one token; `None` where rows are only looked up.
+    pub(crate) gemv: Option<&'static str>,
+    /// The kernel for several tokens; `None` where there is never more than one.
+    pub(crate) gemm: Option<&'static str>,
+}
+
+/// The matrices that a token runs through, in order, with whether they see several tokens at once in prefill.
+pub(crate) fn products(
+    container: &CheckedContainer<'_>,
+) -> impl Iterator<Item = (SectionName, MatrixShape, bool)> {
+    let tied = container.manifest().spec.tied_head;
+    container.container().entries().filter_map(move |(name, _)| {
+        let shape = *container.matrix(name)?.shape();
+        match name.kind {
+            SectionKind::Embedding if !tied => None,
+            SectionKind::Embedding | SectionKind::Head => Some((name, shape, false)),
+            _ => Some((name, shape, true)),
+        }
+    })
+}
+
+/// The kernels of every kind of matrix, in the order of the file.
+pub(crate) fn tensor_kernels(container: &CheckedContainer<'_>, kernels: &Kernels) -> Vec<TensorKernels> {
+    let mut all = Vec::new();
+    let spec = &container.manifest().spec;
+    if !spec.tied_head
+        && let Some(matrix) = container.matrix(SectionName { kind: SectionKind::Embedding, layer: None })
+    {
+        all.push(entry(SectionKind::Embedding.name(), matrix.shape(), None, None));
+    }
+    for (name, shape, in_tiles) in products(container) {
+        let gemv = Some(kernels.matrix_product(&shape, 1).1);
+        let gemm = in_tiles.then(|| kernels.matrix_product(&shape, 2).1);
+        let entry = entry(name.kind.name(), &shape, gemv, gemm);
+        if !all.contains(&entry) {
+            all.push(entry);
+        }
+    }
+    all
+}
+
+fn entry(
+    tensor: &'static str,
+    shape: &MatrixShape,
+    gemv: Option<&'static str>,
+    gemm: Option<&'static str>,
+) -> TensorKernels {
+    let encoding = format!("int{}", shape.width().bits());
+    TensorKernels { tensor, encoding, layout: shape.layout().name(), gemv, gemm }
+}
+
+/// The kernels as a table.
+pub(crate) fn table(tensors: &[TensorKernels]) -> Table {
+    let mut table = Table::with_header(["matrix", "encoding", "layout", "one token", "several tokens"]);
+    for tensor in tensors {
+        table.row([
+            tensor.tensor.to_owned(),
+            tensor.encoding.clone(),
+            tensor.layout.to_owned(),
+            tensor.gemv.unwrap_or("(rows are looked up)").to_owned(),
+            tensor.gemm.unwrap_or("-").to_owned(),
+        ]);
+    }
+    table
+}
+
+/// Weights (rows x columns) that each kernel processes when `tokens` tokens run in tiles of `tile` and the logits that follow
+/// the last one are made: a matrix counts once a call.
+pub(crate) fn weights_processed(
+    container: &CheckedContainer<'_>,
+    kernels: &Kernels,
+    tokens: usize,
+    tile: usize,
+) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for (_, shape, in_tiles) in products(container) {
+        let weights = shape.rows() as u64 * shape.cols() as u64;
+        let mut count = |tokens: usize, calls: usize| {
+            if calls > 0 {
+                *counts.entry(kernels.matrix_product(&shape, tokens).1).or_default() +=
+                    weights * calls as u64;
+            }
+        };
+        if in_tiles {
+            count(tile, tokens / tile);
+            count(tokens % tile, usize::from(!tokens.is_multiple_of(tile)));
+        } else {
+            count(1, 1);
+        }
+    }
+    counts
+}

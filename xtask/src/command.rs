@@ -131,6 +131,12 @@ fn quoted(word: &OsStr) -> String {
 /// Asks a tool and returns what it prints, or `None` when it is missing, fails or takes longer than [`ANSWER_LIMIT`].
 /// Not printed: it changes nothing.
 pub(crate) fn ask(command: &mut Command) -> Option<String> {
+    let (status, text) = ask_any(command)?;
+    status.success().then_some(text)
+}
+
+/// As [`ask`], for tools whose answer does not depend on their exit code.
+pub(crate) fn ask_any(command: &mut Command) -> Option<(ExitStatus, String)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     let reader = child.stdout.take().map(|mut stdout| {
         std::thread::spawn(move || {
@@ -139,8 +145,7 @@ pub(crate) fn ask(command: &mut Command) -> Option<String> {
         })
     });
     let status = wait(&mut child, Some(ANSWER_LIMIT)).ok()??;
-    let text = reader?.join().ok()?.ok()?;
-    status.success().then_some(text)
+    Some((status, reader?.join().ok()?.ok()?))
 }
 
 /// Prints `command` and runs it; its output goes where this process's goes.

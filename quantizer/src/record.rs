@@ -4,8 +4,8 @@ use crate::dense::DenseLogits;
 use rescomp_formats::check_windows::{self, CheckSizes, CheckWindowsError};
 use rescomp_runtime::eval::log_sum_exp;
 
-/// Most bytes of the section, where one percent of the container is less.
-const BUDGET_BYTES: usize = 64 * 1024;
+/// Most bytes of the section, where one percent of the container is less: half of what the format allows, since they count.
+const BUDGET_BYTES: usize = 32 * 1024;
 /// Positions of a window.
 const POSITIONS: usize = 122;
 /// Most windows, however large the container: the check is to take seconds.

@@ -1,1 +1,42 @@
-//! Tests that cross crates; see the files beside `src`.
+//! What the tests that cross crates share: a machine, sessions, and (feature `host`) the embedded model.
+
+use bytemuck::Zeroable;
+use rescomp_formats::container::CheckedContainer;
+use rescomp_runtime::Machine;
+use rescomp_runtime::executor::Serial;
+use rescomp_runtime::kernels;
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::session::{Limits, Session, SessionPlan};
+
+#[cfg(feature = "host")]
+pub mod host;
+
+/// The best kernels on one thread.
+pub fn serial_machine() -> Machine<'static> {
+    Machine { kernels: kernels::best(), executor: &Serial }
+}
+
+/// As much memory as a session plans, not a block more.
+///
+/// # Panics
+/// Where the limits are out of the model's bounds.
+pub fn memory(container: &CheckedContainer<'_>, context: usize, tile: usize) -> Vec<MemoryBlock> {
+    let plan = SessionPlan::new(container, Limits { context, tile }).expect("limits within the model's");
+    vec![MemoryBlock::zeroed(); plan.blocks() as usize]
+}
+
+/// A session in that memory.
+///
+/// # Panics
+/// Where the memory is too small or the limits are out of the model's bounds.
+pub fn session<'a>(
+    container: &'a CheckedContainer<'a>,
+    machine: Machine<'a>,
+    context: usize,
+    tile: usize,
+    activations: ActivationFormat,
+    memory: &'a mut [MemoryBlock],
+) -> Session<'a> {
+    Session::new(container, machine, Limits { context, tile }, activations, memory).expect("the planned memory")
+}

@@ -24,7 +24,7 @@ pub(crate) struct CheckResult {
     pub(crate) reference_nll: f64,
     /// What the host recorded in the container.
     pub(crate) host: Figures,
-    /// What each place measured.
+    /// What the host measured again, with each of its kernel tables, and what each place of the target measured.
     pub(crate) places: Vec<DeviceReport>,
     /// Why there is no place, where there is none.
     pub(crate) not_checked: Option<String>,
@@ -74,10 +74,13 @@ pub(crate) fn check_everywhere(
 ) -> Result<CheckResult, Error> {
     let check = |emulated, kernels| runner::check(program, container, &target.bounds, emulated, kernels);
     let mut not_checked = None;
-    let places = match runner::places(target, install) {
-        Places::Here => vec![check(None, None)?, check(None, Some("scalar"))?],
+    let mut reports = runner::check_here(container, &record.logits_sha256)?;
+    match runner::places(target, install) {
+        Places::Here => {
+            reports.push(check(None, None)?);
+            reports.push(check(None, Some("scalar"))?);
+        }
         Places::Emulated(emulator, cpus) => {
-            let mut reports = Vec::new();
             for cpu in &cpus {
                 reports.push(check(Some((&emulator, cpu.as_str())), None)?);
             }
@@ -85,13 +88,9 @@ pub(crate) fn check_everywhere(
             if let Some(cpu) = cpus.last() {
                 reports.push(check(Some((&emulator, cpu.as_str())), Some("scalar"))?);
             }
-            reports
         }
-        Places::Nowhere(why) => {
-            not_checked = Some(why);
-            Vec::new()
-        }
-    };
+        Places::Nowhere(why) => not_checked = Some(why),
+    }
     let host = Figures {
         nll: record.nll,
         mean_kl: Some(record.mean_kl),
@@ -99,7 +98,7 @@ pub(crate) fn check_everywhere(
         positions: record.positions,
         logits_sha256: Some(record.logits_sha256.clone()),
     };
-    Ok(CheckResult { reference_nll: record.reference_nll, host, places, not_checked })
+    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked })
 }
 
 /// Whether every place kept the bounds.

@@ -1,12 +1,21 @@
 //! The program that runs containers on a target: built here, run natively or emulated.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use bytemuck::Zeroable;
+use rescomp_runtime::Machine;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::eval::measure;
+use rescomp_runtime::executor::Serial;
+use rescomp_runtime::kernels;
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::{Deserialize, Serialize};
 
-use crate::command;
 use crate::error::Error;
-use crate::output;
+use crate::{command, model, output};
 use crate::qemu::Emulator;
 use crate::system::Install;
 use crate::target::{Bounds, Target};
@@ -123,6 +132,47 @@ pub(crate) fn check(
     })?;
     report.place = place;
     Ok(report)
+}
+
+/// Measures a container in this process with every kernel table that this machine has: the record against itself, and
+/// against the scalar definition.
+///
+/// # Errors
+/// `Exit::Input` for a container that cannot be, `Exit::Failed` for one that does not run.
+pub(crate) fn check_here(path: &Path, recorded: &str) -> Result<Vec<DeviceReport>, Error> {
+    let bytes = model::container_bytes(path)?;
+    let container = model::container(path, &bytes)?;
+    let windows = container.check_windows();
+    let limits = Limits { context: windows.sizes().positions, tile: 1 };
+    let failed = |error: RuntimeError| Error::failed(format!("{}: {error}", path.display()));
+    let plan = SessionPlan::new(&container, limits).map_err(failed)?;
+    let mut reports = Vec::new();
+    for kernels in kernels::available() {
+        let start = Instant::now();
+        let machine = Machine { kernels, executor: &Serial };
+        let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
+        let mut session =
+            Session::new(&container, machine, limits, ActivationFormat::Int8, &mut memory).map_err(failed)?;
+        let measured = measure(&mut session, &windows, |_| ()).map_err(failed)?;
+        let digest: String = measured.logits_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        reports.push(DeviceReport {
+            place: "host".to_owned(),
+            kernels: kernels.name.to_owned(),
+            threads: 1,
+            passed: digest == recorded,
+            device: Figures {
+                nll: measured.nll,
+                mean_kl: Some(measured.mean_kl),
+                same_top1: Some(measured.same_top1),
+                positions: measured.positions,
+                logits_sha256: Some(digest),
+            },
+            prefill_logits_sha256: None,
+            seconds: start.elapsed().as_secs_f64(),
+            tensor_kernels: serde_json::Value::Null,
+        });
+    }
+    Ok(reports)
 }
 
 /// The table of a check: the full-precision model, the host's record, and every place.

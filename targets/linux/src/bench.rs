@@ -105,12 +105,12 @@ fn measure(
     session.reset();
     let start = Instant::now();
     session.run(prompt).map_err(failed)?;
-    let prefill = prompt.len() as f64 / start.elapsed().as_secs_f64();
+    let prefill = prompt.len() as f64 / machine::seconds(start.elapsed());
     let start = Instant::now();
     for &token in following {
         session.run(&[token]).map_err(failed)?;
     }
-    Ok((prefill, following.len() as f64 / start.elapsed().as_secs_f64()))
+    Ok((prefill, following.len() as f64 / machine::seconds(start.elapsed())))
 }
 
 fn speed(tokens: usize, mut rates: Vec<f64>, weights_by_kernel: BTreeMap<&'static str, u64>) -> Speed {

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_runtime::Machine;
@@ -121,6 +122,11 @@ pub(crate) fn session<'a>(
 ) -> Result<Session<'a>, Error> {
     Session::new(container, engine.machine(), limits, ActivationFormat::Int8, memory)
         .map_err(|error| Error::input(path, error))
+}
+
+/// Seconds to divide by: a clock too coarse for what it timed gives no infinity.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64().max(1e-9)
 }
 
 /// The processor as the system calls it, with its architecture: boards name themselves, PCs their processor.

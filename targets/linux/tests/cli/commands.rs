@@ -2,11 +2,22 @@
 
 use crate::fixture::{Folder, WINDOW, assert_refused, container, container_with, json, run, spec, succeed};
 use rescomp_formats::layouts::Layout;
+use rescomp_formats::manifest::CheckRecord;
 use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::kernels;
 use serde_json::Value;
 
 const COMMANDS: [&str; 4] = ["info", "check", "generate", "bench"];
+
+/// A record of no model.
+const RECORD: CheckRecord = CheckRecord {
+    reference_nll: 1.0,
+    nll: 1.0,
+    mean_kl: 0.0,
+    same_top1: 0,
+    positions: 20,
+    logits_sha256: [0; 32],
+};
 
 #[test]
 fn info_reports_the_container() {
@@ -71,7 +82,7 @@ fn check_passes_on_every_kernel_thread_count_and_layout() {
 #[test]
 fn check_fails_where_a_bound_is_missed_and_says_which() {
     let folder = Folder::new();
-    let missed = |name: &str, change: fn(&mut rescomp_formats::manifest::CheckRecord), options: &[&str]| {
+    let missed = |name: &str, change: fn(&mut CheckRecord), options: &[&str]| {
         let path = folder.file("model", &container_with(&spec(), Layout::Nr8k4, change));
         let report = folder.path().join("report.json");
         let all: Vec<&str> =
@@ -149,6 +160,7 @@ fn no_file_makes_a_command_panic() {
         (folder.file("empty", b""), 2, "empty file"),
         (folder.path().join("absent"), 4, "cannot read"),
         (folder.path().to_path_buf(), 2, "folder"),
+        ("/dev/null".into(), 2, "device"),
         (folder.file("text", b"GGUF"), 2, "expected 64 bytes"),
         (folder.file("noise", &[0x5a; 5000]), 2, "not a rescomp container"),
     ];
@@ -171,17 +183,21 @@ fn no_file_makes_a_command_panic() {
 #[test]
 fn a_model_that_cannot_run_its_windows_is_refused() {
     let folder = Folder::new();
-    let record = rescomp_formats::manifest::CheckRecord {
-        reference_nll: 1.0,
-        nll: 1.0,
-        mean_kl: 0.0,
-        same_top1: 0,
-        positions: 20,
-        logits_sha256: [0; 32],
-    };
     let short = ModelSpec { context: 4, ..spec() };
-    let path = folder.file("short", &crate::fixture::written(&short, Layout::Rows, record));
+    let path = folder.file("short", &crate::fixture::written(&short, Layout::Rows, RECORD));
     assert_refused(&run("check", &path, &[]), 2, &["short", "context: expected 1 to 4, found 20"]);
+}
+
+#[test]
+fn a_model_that_overflows_is_refused_where_it_does() {
+    let folder = Folder::new();
+    let bytes = crate::fixture::written_with_gain(&spec(), Layout::Nr8k4, RECORD, 2e38);
+    let path = folder.file("overflows", &bytes);
+    succeed("info", &path, &[]);
+    for command in ["check", "generate", "bench"] {
+        let parts = ["overflows: ", "infinite or not a number: layer 0, input of query, key, value"];
+        assert_refused(&run(command, &path, &["--threads", "2"]), 2, &parts);
+    }
 }
 
 #[test]

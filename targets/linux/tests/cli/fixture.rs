@@ -92,6 +92,11 @@ pub(crate) fn container_with(
 
 /// A container with this record.
 pub(crate) fn written(spec: &ModelSpec, layout: Layout, check: CheckRecord) -> Vec<u8> {
+    written_with_gain(spec, layout, check, 1.0)
+}
+
+/// A container with this record, and with the gains of all its norms multiplied.
+pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRecord, gain: f32) -> Vec<u8> {
     let text = |text: &str| Text::try_from(text).expect("short enough");
     let provenance = Provenance {
         checkpoint: text("random"),
@@ -126,7 +131,7 @@ pub(crate) fn written(spec: &ModelSpec, layout: Layout, check: CheckRecord) -> V
                 matrix::pack(&shape, &codes, &scales, &mut section).expect("packs");
                 Contents::Matrix(shape, section)
             }
-            _ => Contents::F32((0..spec.hidden).map(|_| 0.5 + next() as f32 / 65536.0).collect()),
+            _ => Contents::F32((0..spec.hidden).map(|_| gain * (0.5 + next() as f32 / 65536.0)).collect()),
         })
     })
     .expect("a container")

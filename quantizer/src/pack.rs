@@ -81,7 +81,37 @@ pub struct PackReport {
     /// The quantized matrices.
     pub matrices: Vec<MatrixReport>,
     /// What the host measured on the check windows.
-    pub check: CheckRecord,
+    pub check: CheckFigures,
+}
+
+/// A [`CheckRecord`] for people and for JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheckFigures {
+    /// Mean negative log-likelihood of the full-precision model, nats a token.
+    pub reference_nll: f64,
+    /// Mean negative log-likelihood of the quantized model, nats a token.
+    pub nll: f64,
+    /// Mean KL divergence from the full-precision model, nats a token.
+    pub mean_kl: f64,
+    /// Positions whose most likely token is the full-precision model's.
+    pub same_top1: u32,
+    /// Positions.
+    pub positions: u32,
+    /// SHA-256 of the logits, in hexadecimal digits.
+    pub logits_sha256: String,
+}
+
+impl From<&CheckRecord> for CheckFigures {
+    fn from(record: &CheckRecord) -> Self {
+        CheckFigures {
+            reference_nll: record.reference_nll,
+            nll: record.nll,
+            mean_kl: record.mean_kl,
+            same_top1: record.same_top1,
+            positions: record.positions,
+            logits_sha256: record.logits_sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
 }
 
 /// Why packing stopped.
@@ -214,7 +244,7 @@ pub fn pack(
         file_bytes: file.len() as u64,
         calibration_tokens: calibration_tokens(options),
         matrices,
-        check,
+        check: CheckFigures::from(&check),
     };
     container.check(Integrity::Digest)?;
     Ok(Packed { file, report })

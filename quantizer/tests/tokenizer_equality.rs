@@ -1,4 +1,5 @@
 //! Ids and text equal those of the `tokenizers` crate, over real text, every block of Unicode, odd cases and random strings.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -406,6 +407,9 @@ fn speed() {
     let stories = fs::read_to_string(path("../models/stories-1m/held_out.txt")).unwrap();
     let letters: String = stories.chars().filter(|c| c.is_alphabetic()).take(100_000).collect();
     println!("section: {} bytes", both.section.len());
+    if let Some(path) = shared("models/stories-7m/tokenizer.json") {
+        println!("section of 4,096 tokens: {} bytes", Both::of_file(&path).section.len());
+    }
     for (name, text) in [("stories", &stories), ("100,000 letters", &letters)] {
         let mut out = vec![0; text.len()];
         let start = std::time::Instant::now();

@@ -38,6 +38,12 @@ const TOOLCHAIN_VARIABLES: [&str; 19] = [
     "RUST_RECURSION_COUNT",
 ];
 
+/// The variable of compiler flags that takes precedence over every other source of them.
+pub(crate) const ENCODED_FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+
+/// Separates the flags in it, so that paths may have spaces.
+pub(crate) const FLAG_SEPARATOR: &str = "\u{1f}";
+
 /// Prefixes of variables that cargo sets for the crate it runs: this one, not the child's.
 const CRATE_PREFIXES: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
 
@@ -95,13 +101,17 @@ fn is_executable(path: &Path) -> bool {
     path.is_file()
 }
 
-/// The command as one would type it, with the variables it sets.
+/// The command as one would type it, with the variables it sets. Encoded flags are shown as `RUSTFLAGS`, which can be typed.
 pub(crate) fn show(command: &Command) -> String {
     let mut words = Vec::new();
     for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            words.push(format!("{}={}", name.to_string_lossy(), quoted(value)));
-        }
+        let Some(value) = value else { continue };
+        words.push(if name == ENCODED_FLAGS {
+            let flags = value.to_string_lossy().replace(FLAG_SEPARATOR, " ");
+            format!("RUSTFLAGS={}", quoted(OsStr::new(&flags)))
+        } else {
+            format!("{}={}", name.to_string_lossy(), quoted(value))
+        });
     }
     words.push(quoted(command.get_program()));
     words.extend(command.get_args().map(quoted));
@@ -109,11 +119,10 @@ pub(crate) fn show(command: &Command) -> String {
 }
 
 fn quoted(word: &OsStr) -> String {
-    // Cargo separates encoded flags by the unit separator, which no terminal shows.
-    let word = word.to_string_lossy().replace('\u{1f}', " ");
+    let word = word.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
-        word
+        word.into_owned()
     } else {
         format!("'{}'", word.replace('\'', "'\\''"))
     }
@@ -122,6 +131,12 @@ fn quoted(word: &OsStr) -> String {
 /// Asks a tool and returns what it prints, or `None` when it is missing, fails or takes longer than [`ANSWER_LIMIT`].
 /// Not printed: it changes nothing.
 pub(crate) fn ask(command: &mut Command) -> Option<String> {
+    let (status, text) = ask_any(command)?;
+    status.success().then_some(text)
+}
+
+/// As [`ask`], for tools whose answer does not depend on their exit code.
+pub(crate) fn ask_any(command: &mut Command) -> Option<(ExitStatus, String)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     let reader = child.stdout.take().map(|mut stdout| {
         std::thread::spawn(move || {
@@ -130,8 +145,7 @@ pub(crate) fn ask(command: &mut Command) -> Option<String> {
         })
     });
     let status = wait(&mut child, Some(ANSWER_LIMIT)).ok()??;
-    let text = reader?.join().ok()?.ok()?;
-    status.success().then_some(text)
+    Some((status, reader?.join().ok()?.ok()?))
 }
 
 /// Prints `command` and runs it; its output goes where this process's goes.
@@ -219,8 +233,9 @@ mod tests {
     #[test]
     fn a_shown_command_can_be_typed() {
         let mut command = Command::new("cargo");
-        command.arg("test").arg("two words").arg("it's").env("A", "b\u{1f}c").env_remove("RUSTC");
-        assert_eq!(show(&command), "A='b c' cargo test 'two words' 'it'\\''s'");
+        command.arg("test").arg("two words").arg("it's").env("A", "b c").env_remove("RUSTC");
+        command.env(ENCODED_FLAGS, "-Ca=b\u{1f}-Cd=e");
+        assert_eq!(show(&command), "A='b c' RUSTFLAGS='-Ca=b -Cd=e' cargo test 'two words' 'it'\\''s'");
     }
 
     #[test]

@@ -1,12 +1,80 @@
 //! `cargo xtask eval`: measure a model on text.
 
+use rescomp_quantizer::evaluate::{Evaluation, Subject, evaluate, steps};
+use rescomp_runtime::linear::ActivationFormat;
+
 use crate::error::Error;
-use crate::flags::EvalFlags;
+use crate::flags::{Activations, EvalFlags};
+use crate::model::{self, WindowChoice};
+use crate::{host, output};
 
 /// Runs the command.
 ///
 /// # Errors
-/// Always: it is not built yet.
-pub(crate) fn run(_flags: &EvalFlags) -> Result<(), Error> {
-    Err(Error::failed("eval: not built yet"))
+/// `Exit::Input` or `Exit::Disk` for what cannot be read, `Exit::Failed` for what cannot be run.
+pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
+    let pool = host::thread_pool(flags.threads)?;
+    let reference = flags.reference.as_deref().map(model::checkpoint).transpose()?;
+    let model = flags.model.as_deref().map(model::checkpoint).transpose()?;
+    let bytes = flags.container.as_deref().map(model::container_bytes).transpose()?.unwrap_or_default();
+    let container = flags.container.as_deref().map(|path| model::container(path, &bytes)).transpose()?;
+    let (subject, section) = match (&container, &model) {
+        (Some(container), _) => {
+            let format = match flags.activations {
+                Activations::Int8 => ActivationFormat::Int8,
+                Activations::F32 => ActivationFormat::F32,
+            };
+            let (_, section) = container
+                .container()
+                .entries()
+                .next()
+                .and_then(|(name, _)| container.container().section(name))
+                .ok_or_else(|| Error::input("the container has no tokenizer"))?;
+            (Subject::Container(container, format), section.to_vec())
+        }
+        (None, Some(checkpoint)) => (Subject::Checkpoint(checkpoint), model::tokenizer_section(checkpoint)?),
+        (None, None) => return Err(Error::input("either --container or --model is needed")),
+    };
+    let spec = match subject {
+        Subject::Container(container, _) => &container.manifest().spec,
+        Subject::Checkpoint(checkpoint) => &checkpoint.spec,
+    };
+    if flags.context > spec.context as usize {
+        let (found, most) = (flags.context, spec.context);
+        return Err(Error::input(format!("--context {found}: the model has a context of {most} tokens")));
+    }
+    let choice = WindowChoice { context: flags.context, skip: 0, count: flags.windows };
+    let windows = model::windows(&section, spec, &flags.text, flags.joiner, choice)?;
+    let bar = host::progress("evaluating", steps(subject, reference.as_ref(), windows.len()));
+    let machine = host::machine(&pool);
+    let evaluation = evaluate(machine, subject, reference.as_ref(), &windows, flags.context, || bar.inc(1));
+    bar.finish_and_clear();
+    let evaluation = evaluation.map_err(|error| Error::failed(error.to_string()))?;
+    if flags.json {
+        let json = serde_json::to_string(&evaluation).map_err(|error| Error::failed(error.to_string()))?;
+        output::line(&json);
+    } else {
+        print(&evaluation);
+    }
+    Ok(())
+}
+
+fn print(evaluation: &Evaluation) {
+    let row = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            output::line(&format!("{name:<26}{value:>14}"));
+        }
+    };
+    row("perplexity", Some(format!("{:.4}", evaluation.perplexity)));
+    row("reference perplexity", evaluation.reference_perplexity.map(|value| format!("{value:.4}")));
+    row("mean KL, nats a token", evaluation.mean_kl.map(|value| format!("{value:.6}")));
+    row("median KL", evaluation.median_kl.map(|value| format!("{value:.6}")));
+    row("99th percentile of KL", evaluation.p99_kl.map(|value| format!("{value:.6}")));
+    row("same most likely token", evaluation.same_top1.map(|value| format!("{:.2} %", 100.0 * value)));
+    row("bits a weight", Some(format!("{:.3}", evaluation.bits_per_weight)));
+    row("file bytes", Some(evaluation.file_bytes.to_string()));
+    row("tokens", Some(evaluation.tokens.to_string()));
+    row("windows", Some(evaluation.windows.to_string()));
+    row("activations", Some(evaluation.activations.to_owned()));
+    row("kernels", Some(evaluation.kernels.to_owned()));
 }

@@ -57,7 +57,7 @@ pub(crate) struct PackFlags {
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Quantization method.
-    #[arg(long, value_enum, default_value_t = Method::Rescomp)]
+    #[arg(long, value_enum, default_value_t = Method::RescompExact)]
     pub(crate) method: Method,
     /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
@@ -68,9 +68,10 @@ pub(crate) struct PackFlags {
     /// Bits a weight in the embedding and the output head: 2, 3, 4 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits)]
     pub(crate) head_bits: u8,
-    /// How the ResComp methods weigh the compensation-aware error.
-    #[arg(long, value_enum, default_value_t = Variant::Paper)]
-    pub(crate) variant: Variant,
+    /// What the update beyond a block of columns is computed from, for `gptaq` and `rescomp`
+    /// [default: as their authors' code has it for these bits].
+    #[arg(long, value_enum)]
+    pub(crate) variant: Option<Variant>,
     /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
@@ -83,9 +84,9 @@ pub(crate) struct PackFlags {
     /// Tokens in a calibration window.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub(crate) context: usize,
-    /// The text that separates documents in the calibration text; each document begins with the model's begin token. `auto`:
-    /// the model's end-of-text token; `none`: the text is one document.
-    #[arg(long, value_name = "TEXT|auto|none", default_value = "auto", allow_hyphen_values = true)]
+    /// What joins the documents of a text, which are separated by lines `<|endoftext|>`. `auto`: the model's end token before
+    /// each; `none`: the text is one document, taken as it stands.
+    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
     pub(crate) joiner: Joiner,
     /// Layout of the weights in the container [default: the target's].
     #[arg(long, value_enum)]
@@ -110,12 +111,15 @@ pub(crate) struct PackFlags {
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckFlags {
-    /// The target: a name from `cargo xtask targets`, or the path of a target file [default: the container's].
-    #[arg(long, value_name = "NAME|FILE.toml")]
-    pub(crate) target: Option<String>,
-    /// The container to check [default: the newest in dist/].
+    /// The target: a name from `cargo xtask targets`, or the path of a target file.
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "aarch64")]
+    pub(crate) target: String,
+    /// The container to check [default: the one that `pack` wrote to dist/TARGET].
     #[arg(long, value_name = "FILE")]
     pub(crate) container: Option<PathBuf>,
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -143,11 +147,14 @@ pub(crate) struct EvalFlags {
     /// Tokens predicted in a window; windows follow one another without overlap.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub(crate) context: usize,
+    /// Threads; the result does not depend on them [default: the host's processors].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
     /// Windows to measure [default: all of the text].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) windows: Option<usize>,
-    /// The text that separates documents; as in `pack`.
-    #[arg(long, value_name = "TEXT|auto|none", default_value = "auto", allow_hyphen_values = true)]
+    /// What joins the documents of the text, as in `pack`.
+    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
     pub(crate) joiner: Joiner,
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
@@ -199,14 +206,14 @@ pub(crate) enum Method {
     RescompExact,
 }
 
-/// Variants of the ResComp methods.
+/// What the update beyond a lazy block is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Variant {
-    /// The paper's mathematics: the weights before each column is rounded.
+    /// The weights before they are rounded: the papers' mathematics.
     Paper,
-    /// Error against the original weights, as the authors' 2-bit runs.
+    /// The rounded weights: the published code of GPTAQ, and of ResComp at 2 bits.
     Original,
-    /// All weights, the rounded ones included, as the authors' 3- and 4-bit runs.
+    /// The weights before rounding, within the grid's range: the published code of ResComp at 3 bits and more.
     AllWeights,
 }
 
@@ -251,28 +258,13 @@ impl fmt::Display for GroupSize {
     }
 }
 
-/// What separates documents in a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What joins the documents of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Joiner {
-    /// The model's end-of-text token.
+    /// The model's end token (its begin token where it has no other).
     Auto,
     /// Nothing: the text is one document.
     None,
-    /// This text.
-    Text(String),
-}
-
-impl FromStr for Joiner {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Joiner, String> {
-        match text {
-            "auto" => Ok(Joiner::Auto),
-            "none" => Ok(Joiner::None),
-            "" => Err("expected a text, auto or none".to_owned()),
-            _ => Ok(Joiner::Text(text.to_owned())),
-        }
-    }
 }
 
 fn bits(text: &str) -> Result<u8, String> {
@@ -325,9 +317,8 @@ mod tests {
         assert_eq!((flags.bits, flags.head_bits, flags.group_size), (4, 8, GroupSize::Elements(64)));
         assert_eq!((flags.calibration_windows, flags.context, flags.joiner), (64, 512, Joiner::Auto));
         assert_eq!(pack(&["--joiner", "none"]).expect("valid").joiner, Joiner::None);
-        assert_eq!(pack(&["--joiner", "<|end|>"]).expect("valid").joiner, Joiner::Text("<|end|>".to_owned()));
         assert_eq!(pack(&["--group-size", "row"]).expect("valid").group_size, GroupSize::Row);
-        assert_eq!(pack(&["--variant", "all-weights"]).expect("valid").variant, Variant::AllWeights);
+        assert_eq!(pack(&["--variant", "all-weights"]).expect("valid").variant, Some(Variant::AllWeights));
         assert_eq!(pack(&["--method", "rescomp-exact"]).expect("valid").method, Method::RescompExact);
         for wrong in [
             ["--bits", "5"],

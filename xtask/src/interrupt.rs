@@ -36,11 +36,9 @@ fn remove_all(paths: &mut Vec<PathBuf>) {
     }
 }
 
-#[allow(dead_code, reason = "for the files that pack writes")]
 /// A file or folder that is removed when the process is interrupted while this value lives.
 pub(crate) struct Partial(PathBuf);
 
-#[allow(dead_code, reason = "for the files that pack writes")]
 impl Partial {
     /// Registers `path`; it need not exist yet.
     pub(crate) fn new(path: &Path) -> Partial {
@@ -58,16 +56,34 @@ impl Drop for Partial {
     }
 }
 
-#[allow(dead_code, reason = "for the files that pack writes")]
 /// Writes `bytes` to `path` so that either the whole file or the old state is there, also after Ctrl-C.
 ///
 /// # Errors
 /// `Exit::Disk` naming the file.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_whole_as(path, bytes, 0o666)
+}
+
+/// As [`write_whole`], for a program: whoever may read it may run it.
+///
+/// # Errors
+/// `Exit::Disk` naming the file.
+pub(crate) fn write_program(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_whole_as(path, bytes, 0o777)
+}
+
+/// Writes with these permissions, of which the system takes the user's mask away. A temporary file alone would be the
+/// user's only.
+fn write_whole_as(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |source: &std::io::Error| Error::disk("write", path, source);
     std::fs::create_dir_all(folder).map_err(|source| failed(&source))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|source| failed(&source))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
+    let mut file = builder.tempfile_in(folder).map_err(|source| failed(&source))?;
     let _partial = Partial::new(file.path());
     std::io::Write::write_all(&mut file, bytes).map_err(|source| failed(&source))?;
     file.as_file().sync_all().map_err(|source| failed(&source))?;
@@ -102,7 +118,7 @@ mod tests {
         // Only this test's own paths are swept: other tests register theirs at the same time.
         let mut mine: Vec<PathBuf> =
             partial().iter().filter(|path| path.starts_with(folder.path())).cloned().collect();
-        assert_eq!(mine, [gone.clone()]);
+        assert_eq!(mine, std::slice::from_ref(&gone));
         remove_all(&mut mine);
         assert!(kept.exists() && !gone.exists());
         drop(held);

@@ -1,32 +1,264 @@
-//! `cargo xtask pack`: quantize a model for a target and check it there.
+//! `cargo xtask pack`: quantize a model for a target, write what the device needs, and check it there.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use crate::command;
+use rescomp_quantizer::calibrate::{BlockPlan, MatrixReport};
+use rescomp_quantizer::checkpoint::Checkpoint;
+use rescomp_quantizer::methods::{self, LazyVariant, SolverOptions};
+use rescomp_quantizer::pack::{self, PackOptions, PackReport, Packed};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::check::{CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
-use crate::flags::PackFlags;
-use crate::root;
+use crate::flags::{GroupSize, Joiner, Method, PackFlags, Variant};
+use crate::interrupt::{write_program, write_whole};
+use crate::model::{self, WindowChoice};
 use crate::system::Install;
 use crate::target::Target;
-use crate::toolchain::{self, Profile};
+use crate::{host, output, root, runner};
+
+/// Tokens after the calibration windows that are set aside for the check windows.
+const CHECK_TOKENS: usize = 512;
+
+/// The report of the command.
+#[derive(Debug, Serialize)]
+struct Report {
+    target: String,
+    output: PathBuf,
+    pack: PackReport,
+    check: Option<CheckResult>,
+    seconds: f64,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// Always: it is not built yet.
+/// `Exit::Input` for a model, text or option that cannot be, `Exit::Missing` for a missing tool, `Exit::Disk` for a file that
+/// cannot be written, `Exit::Failed` where the check misses a bound.
 pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
+    let start = Instant::now();
+    let root = root::root()?;
+    let install = Install::unless(flags.no_install);
     let target = Target::load(&flags.target)?;
-    let runner = build_runner(&root::root()?, &target, Install::unless(flags.no_install))?;
-    Err(Error::failed("pack: not built yet").because(format!("only its runner is: {}", runner.display())))
+    let model_folder = flags.model.clone().unwrap_or_else(|| root.join("models/stories-1m"));
+    let output_folder = flags.output.clone().unwrap_or_else(|| dist(&root, &target));
+
+    // What may be missing is found out before the long work: the model, its text, the toolchain.
+    let checkpoint = model::checkpoint(&model_folder)?;
+    let options = pack_options(flags, &target, &checkpoint, &model_folder)?;
+    let program = runner::build(&root, &target, install)?;
+
+    let Packed { file, report } = quantize(flags, &checkpoint, &options)?;
+    check_memory(&target, &report)?;
+    let container = output_folder.join(CONTAINER_FILE);
+    write_output(&output_folder, &file, &program, &target, &report)?;
+    let check = match flags.no_check {
+        true => None,
+        false => Some(check_everywhere(&target, &program, &container, &report.check, install)?),
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let report = Report { target: target.name.clone(), output: output_folder, pack: report, check, seconds };
+    write_whole(&report.output.join("report.json"), json(&report)?.as_bytes())?;
+    if flags.json {
+        output::line(&json(&report)?);
+    } else {
+        print(&report);
+    }
+    report.check.as_ref().map_or(Ok(()), verdict)
 }
 
-/// Builds the program that runs containers on the target and returns its path.
-fn build_runner(root: &Path, target: &Target, install: Install) -> Result<PathBuf, Error> {
-    let toolchain = toolchain::find(target, install)?;
-    let package = target.runner.package();
-    let status = command::run(&mut toolchain.build(root, package, &[], Profile::Release), None)?;
-    if !status.success() {
-        return Err(Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple)));
+fn json<T: Serialize>(report: &T) -> Result<String, Error> {
+    serde_json::to_string(report).map_err(|error| Error::failed("the report is not JSON").caused_by(&error))
+}
+
+/// The quantizer's options, from the command line and the texts that it names.
+fn pack_options(
+    flags: &PackFlags,
+    target: &Target,
+    checkpoint: &Checkpoint,
+    model_folder: &Path,
+) -> Result<PackOptions, Error> {
+    let spec = &checkpoint.spec;
+    let text = flags.calibration.clone().unwrap_or_else(|| model_folder.join("calibration.txt"));
+    if flags.calibration.is_none() && !text.is_file() {
+        let message = format!("the model's folder has no calibration text {}", text.display());
+        return Err(Error::input(message)
+            .remedy("give a UTF-8 text of what the model will write with --calibration FILE"));
     }
-    Ok(toolchain.program(package, Profile::Release))
+    if flags.context > spec.context as usize {
+        let (found, most) = (flags.context, spec.context);
+        return Err(Error::input(format!("--context {found}: the model has a context of {most} tokens")));
+    }
+    let tokenizer = model::tokenizer_section(checkpoint)?;
+    let choice = WindowChoice {
+        context: flags.context,
+        skip: flags.calibration_offset,
+        count: Some(flags.calibration_windows),
+    };
+    let calibration = model::windows(&tokenizer, spec, &text, flags.joiner, choice)?;
+    let check_tokens = check_tokens(flags, &tokenizer, checkpoint, &text)?;
+    Ok(PackOptions {
+        plan: block_plan(flags),
+        head_bits: flags.head_bits,
+        layout: flags.layout.unwrap_or(target.layout).into(),
+        calibration,
+        calibration_positions: flags.context,
+        check_tokens,
+        tokenizer,
+        target: target.name.clone(),
+    })
+}
+
+/// The tokens that follow the calibration windows: the check is on text that the quantizer has not seen.
+fn check_tokens(
+    flags: &PackFlags,
+    tokenizer: &[u8],
+    checkpoint: &Checkpoint,
+    text: &Path,
+) -> Result<Vec<u32>, Error> {
+    let seen = (flags.calibration_offset + flags.calibration_windows) * (flags.context + 1);
+    let window = CHECK_TOKENS;
+    let choice = WindowChoice { context: window - 1, skip: seen.div_ceil(window), count: Some(1) };
+    let joiner: Joiner = flags.joiner;
+    Ok(model::windows(tokenizer, &checkpoint.spec, text, joiner, choice)?.concat())
+}
+
+/// Method, configuration and solver options of the blocks.
+fn block_plan(flags: &PackFlags) -> BlockPlan {
+    let method = match flags.method {
+        Method::Rtn => methods::Method::Rtn,
+        Method::Gptq => methods::Method::Gptq,
+        Method::Gptaq => methods::Method::Gptaq,
+        Method::Rescomp => methods::Method::Rescomp,
+        Method::RescompExact => methods::Method::RescompExact,
+    };
+    let group = match flags.group_size {
+        GroupSize::Elements(elems) => {
+            NonZeroUsize::new(elems as usize).map_or(methods::GroupSize::Row, methods::GroupSize::Elements)
+        }
+        GroupSize::Row => methods::GroupSize::Row,
+    };
+    let variant = flags.variant.map(|variant| match variant {
+        Variant::Paper => LazyVariant::Paper,
+        Variant::Original => LazyVariant::Original,
+        Variant::AllWeights => LazyVariant::AllWeights,
+    });
+    let configuration = method.configuration(flags.bits);
+    let configuration = match variant {
+        Some(variant) => configuration.map(|configuration| configuration.with_variant(variant)),
+        None => configuration,
+    };
+    BlockPlan { method, configuration, options: SolverOptions::new(flags.bits, group) }
+}
+
+/// Quantizes, showing each matrix as it is done.
+fn quantize(flags: &PackFlags, checkpoint: &Checkpoint, options: &PackOptions) -> Result<Packed, Error> {
+    let pool = host::thread_pool(flags.threads)?;
+    let machine = host::machine(&pool);
+    let bar = host::progress("quantizing", 7 * checkpoint.spec.layers as usize);
+    let mut each = |matrix: &MatrixReport| {
+        bar.set_message(format!("layer {} {}", matrix.layer, matrix.kind));
+        bar.inc(1);
+    };
+    let packed = pack::pack(machine, checkpoint, options, &mut each);
+    bar.finish_and_clear();
+    packed.map_err(|error| Error::input(error.to_string()))
+}
+
+fn check_memory(target: &Target, report: &PackReport) -> Result<(), Error> {
+    match target.memory_bytes {
+        Some(limit) if report.file_bytes > limit => Err(Error::failed(format!(
+            "the container has {} bytes, and {} has a memory of {limit} bytes",
+            report.file_bytes, target.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the device's files. The sums come last: a folder whose sums are right is complete.
+fn write_output(
+    folder: &Path,
+    container: &[u8],
+    program: &Path,
+    target: &Target,
+    report: &PackReport,
+) -> Result<(), Error> {
+    let program_bytes = std::fs::read(program).map_err(|error| Error::disk("read", program, &error))?;
+    let expected = json(&report.check)?;
+    let readme = device_readme(target, report);
+    let files: [(&str, &[u8]); 4] = [
+        (CONTAINER_FILE, container),
+        (RUNNER_FILE, &program_bytes),
+        ("expected.json", expected.as_bytes()),
+        ("README.md", readme.as_bytes()),
+    ];
+    let mut sums = String::new();
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        match name {
+            RUNNER_FILE => write_program(&path, bytes)?,
+            _ => write_whole(&path, bytes)?,
+        }
+        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        sums.push_str(&format!("{digest}  {name}\n"));
+    }
+    write_whole(&folder.join("SHA256SUMS"), sums.as_bytes())
+}
+
+/// What a person at the device needs to know.
+fn device_readme(target: &Target, report: &PackReport) -> String {
+    let groups = match report.group_elems {
+        0 => "one scale a row".to_owned(),
+        elems => format!("groups of {elems}"),
+    };
+    format!(
+        "# {checkpoint} for {target}\n\n\
+         {checkpoint}, quantized with {method} to {bits} bits in {groups}, embedding and head to {head_bits} bits:\n\
+         {bpw:.3} bits a weight, {bytes} bytes.\n\n\
+         Copy this folder to the device, then:\n\n\
+         \x20   sha256sum -c SHA256SUMS\n\
+         \x20   ./{RUNNER_FILE} check {CONTAINER_FILE}\n\
+         \x20   ./{RUNNER_FILE} generate {CONTAINER_FILE} --prompt \"Once upon a time\"\n\
+         \x20   ./{RUNNER_FILE} bench {CONTAINER_FILE}\n\n\
+         `check` runs the text windows inside the container and must give the very logits that the host recorded\n\
+         (`expected.json`); it ends with exit code 0, or with 1 where a bound is missed.\n",
+        checkpoint = report.checkpoint,
+        target = target.name,
+        method = report.method,
+        bits = report.bits,
+        head_bits = report.head_bits,
+        bpw = report.bits_per_weight,
+        bytes = report.file_bytes,
+    )
+}
+
+fn print(report: &Report) {
+    let pack = &report.pack;
+    let groups = if pack.group_elems == 0 { "row".to_owned() } else { pack.group_elems.to_string() };
+    output::line(&format!(
+        "{}: {} parameters, {} at {} bits, group {groups}, embedding and head {} bits, layout {}",
+        pack.checkpoint, pack.parameters, pack.method, pack.bits, pack.head_bits, pack.layout
+    ));
+    output::line(&format!(
+        "{:.3} bits a weight, {} bytes, calibrated on {} tokens",
+        pack.bits_per_weight, pack.file_bytes, pack.calibration_tokens
+    ));
+    match &report.check {
+        Some(check) => {
+            output::line("");
+            runner::print_table(check.reference_nll, &check.host, &check.places);
+            if let Some(why) = &check.not_checked {
+                output::line(&format!(
+                    "NOT CHECKED on {}: there is nowhere to run it here. {why}",
+                    report.target
+                ));
+            }
+        }
+        None => output::line("NOT CHECKED on the target: --no-check was given."),
+    }
+    output::line("");
+    output::line(&format!("wrote {} in {:.1} s", report.output.display(), report.seconds));
 }

@@ -86,6 +86,15 @@ impl fmt::Display for Layout {
     }
 }
 
+impl From<Layout> for rescomp_formats::layouts::Layout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Rows => rescomp_formats::layouts::Layout::Rows,
+            Layout::Nr8k4 => rescomp_formats::layouts::Layout::Nr8k4,
+        }
+    }
+}
+
 /// Programs that run a container on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Runner {

@@ -195,6 +195,9 @@ fn test_emulated(root: &Path, flags: &TestFlags) -> Result<Counts, Error> {
             counts.add(run_program(&emulator, cpu, program)?);
         }
         output::line(&format!("== {cpu}: {} ({} s)", counts.shown(), start.elapsed().as_secs()));
+        if counts.passed + counts.failed == 0 {
+            return Err(Error::failed(format!("no test was run on {cpu}")));
+        }
         sum.add(counts);
     }
     Ok(sum)

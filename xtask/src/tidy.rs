@@ -242,11 +242,7 @@ fn without_dots(path: &Path) -> Option<PathBuf> {
     for part in path.components() {
         match part {
             std::path::Component::Normal(name) => inside.push(name),
-            std::path::Component::ParentDir => {
-                if !inside.pop() {
-                    return None;
-                }
-            }
+            std::path::Component::ParentDir if !inside.pop() => return None,
             _ => {}
         }
     }

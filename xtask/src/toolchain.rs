@@ -25,9 +25,6 @@ use plan::{Choice, Decision, Kind, Link, Step, Wanted};
 /// Time limit of `rustup target add`: without a way out to its server it may hang for long instead of failing.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Separates flags in `CARGO_ENCODED_RUSTFLAGS`.
-const FLAG_SEPARATOR: &str = "\u{1f}";
-
 /// A cargo that builds for one triple, with everything it must be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Toolchain {
@@ -177,7 +174,7 @@ impl Toolchain {
         let mut environment = vec![
             ("RUSTC".to_owned(), rustc.clone()),
             // Replaces any other source of flags, so what is built does not depend on the user's configuration.
-            ("CARGO_ENCODED_RUSTFLAGS".to_owned(), flags.join(FLAG_SEPARATOR)),
+            (command::ENCODED_FLAGS.to_owned(), flags.join(command::FLAG_SEPARATOR)),
         ];
         let mut arguments = Vec::new();
         if *builds_core {

@@ -27,9 +27,11 @@ pub trait Real: sealed::Sealed + RealField + Copy + Send + Sync + Display + Debu
     fn to_f64(self) -> f64;
     /// Absolute value.
     fn magnitude(self) -> Self;
-    /// `self` to the power `exponent`.
-    fn power(self, exponent: Self) -> Self;
-    /// The nearest integer, halves to even (as numpy's `round` and IEEE 754's `roundTiesToEven`).
+    /// `|self|^2.4` to a few units in the last place. Basic arithmetic only: faster than the library's power,
+    /// because it vectorizes, and the same on every machine. Magnitudes whose square underflows count as 0.
+    fn power_2_4(self) -> Self;
+    /// The nearest integer, halves to even (as numpy's `round` and IEEE 754's `roundTiesToEven`), for
+    /// magnitudes up to 2^21.
     fn round_half_even(self) -> Self;
     /// `self` limited to `lowest..=highest`; a NaN stays one.
     fn limit(self, lowest: Self, highest: Self) -> Self;
@@ -42,7 +44,7 @@ pub trait Real: sealed::Sealed + RealField + Copy + Send + Sync + Display + Debu
 }
 
 macro_rules! impl_real {
-    ($type:ty, $to_f16:ident) => {
+    ($type:ty, $to_f16:ident, $newton_steps:literal) => {
         impl Real for $type {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -60,17 +62,32 @@ macro_rules! impl_real {
             fn magnitude(self) -> Self {
                 self.abs()
             }
-            #[inline]
-            fn power(self, exponent: Self) -> Self {
-                self.powf(exponent)
+            #[inline(always)]
+            fn power_2_4(self) -> Self {
+                // self^2 times the fifth root of self^2, by Newton's method.
+                let square = self * self;
+                // A fifth of the exponent (and of the mantissa, as if it were linear): within 4 % of the
+                // root.
+                let one = <$type>::to_bits(1.0);
+                let mut root = <$type>::from_bits(square.to_bits() / 5 + (one - one / 5));
+                for _ in 0..$newton_steps {
+                    let fourth = root * root * root * root;
+                    root = 0.8 * root + 0.2 * (square / fourth);
+                }
+                square * root
             }
-            #[inline]
+            #[inline(always)]
             fn round_half_even(self) -> Self {
-                self.round_ties_even()
+                // Beyond 2^(mantissa bits) numbers are integers: the addition rounds, in the default mode
+                // half to even. `round_ties_even` is a call of the C library on a plain x86-64.
+                let beyond = 1.5 / <$type>::EPSILON;
+                (self + beyond) - beyond
             }
-            #[inline]
+            #[inline(always)]
             fn limit(self, lowest: Self, highest: Self) -> Self {
-                self.clamp(lowest, highest)
+                // Not `clamp`: its assertion keeps loops from being vectorized.
+                let limited = if self < lowest { lowest } else { self };
+                if limited > highest { highest } else { limited }
             }
             #[inline]
             fn finite(self) -> bool {
@@ -95,5 +112,40 @@ macro_rules! impl_real {
     };
 }
 
-impl_real!(f32, from_f32);
-impl_real!(f64, from_f64);
+// Newton's method squares the relative error (times 2): 4e-2, 3e-3, 2e-5, 1e-9, 1e-18.
+impl_real!(f32, from_f32, 3);
+impl_real!(f64, from_f64, 4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn power_agrees_with_the_library() {
+        let mut worst = (0.0_f64, 0.0_f64);
+        for step in 0..40_000 {
+            let magnitude = 10.0_f64.powf(f64::from(step - 30_000) / 2000.0);
+            let double = magnitude.power_2_4() / magnitude.powf(2.4) - 1.0;
+            let single =
+                f64::from((magnitude as f32).power_2_4()) / f64::from(magnitude as f32).powf(2.4) - 1.0;
+            worst = (worst.0.max(double.abs()), worst.1.max(single.abs()));
+            assert_eq!((-magnitude).power_2_4(), magnitude.power_2_4());
+        }
+        // The library is not exact here: 1e-15 to a power that is 2.4 only to 9e-17 is off by 3e-15.
+        assert!(worst.0 < 32.0 * f64::EPSILON && worst.1 < 4.0 * f64::from(f32::EPSILON), "{worst:?}");
+        assert_eq!((0.0_f32.power_2_4(), 0.0_f64.power_2_4()), (0.0, 0.0));
+    }
+
+    #[test]
+    fn rounding_is_half_to_even() {
+        for quarter in -600..=600 {
+            let (single, double) = (quarter as f32 / 4.0, f64::from(quarter) / 4.0);
+            assert_eq!(single.round_half_even(), single.round_ties_even());
+            assert_eq!(double.round_half_even(), double.round_ties_even());
+            let (below, above) = (single.next_down(), single.next_up());
+            assert_eq!(below.round_half_even(), below.round_ties_even());
+            assert_eq!(above.round_half_even(), above.round_ties_even());
+        }
+        assert!(f32::NAN.round_half_even().is_nan() && f32::NAN.limit(-1.0, 1.0).is_nan());
+    }
+}

@@ -2,7 +2,8 @@
 
 use crate::grids::UnsupportedBits;
 
-/// Errors of [`super::prepare`] and [`super::solve`]. The caller knows which tensor it passed and adds its name.
+/// Errors of [`super::prepare`] and [`super::solve`]. The caller knows which tensor it passed and adds its
+/// name.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MethodError {

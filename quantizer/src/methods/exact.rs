@@ -1,17 +1,19 @@
 //! The asymmetric objective solved exactly: start from corrected weights, then GPTQ.
 //!
-//! For real weights, `||W0 Xf - Q X||^2 + lambda ||Q - W0||^2` is, up to a constant, `||(W1 - Q) (H + lambda I)^(1/2)||^2` with
+//! For real weights, `||W0 Xf - Q X||^2 + lambda ||Q - W0||^2` is, up to a constant, `||(W1 - Q) (H + lambda
+//! I)^(1/2)||^2` with
 //!
 //! ```text
 //! W1 = W0 + W0 D (H + lambda I)^-1
 //! ```
 //!
-//! so that GPTQ from `W1` does what re-solving all remaining columns against the full-precision output after every rounding
-//! would do (proved and tested column by column). This is the objective that ResComp states; its own update keeps one term of
-//! a sum that cancels. Known as QEP (NeurIPS 2025) and, up to the first column, Qronos (ICLR 2026).
+//! so that GPTQ from `W1` does what re-solving all remaining columns against the full-precision output after
+//! every rounding would do (proved and tested column by column). This is the objective that ResComp states;
+//! its own update keeps one term of a sum that cancels. Known as QEP (NeurIPS 2025) and, up to the first
+//! column, Qronos (ICLR 2026).
 //!
-//! The correction is a regression on the calibration tokens and overfits when they are few: it gets a ridge of its own, larger
-//! than the sweep's damping (QEP's code uses 1.0 times the mean diagonal), and a strength.
+//! The correction is a regression on the calibration tokens and overfits when they are few: it gets a ridge
+//! of its own, larger than the sweep's damping (QEP's code uses 1.0 times the mean diagonal), and a strength.
 
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{MatMut, Par};
@@ -30,7 +32,8 @@ pub const CONFIGURATION: SweepConfiguration = SweepConfiguration {
     start: Start::Exact { strength: 1.0, ridge: 1.0 },
 };
 
-/// `D (H + ridge * mean(diag H) * I)^-1` (n x n) and the ridge that was used: by Cholesky and two triangular solves, in strips of rows.
+/// `D (H + ridge * mean(diag H) * I)^-1` (n x n) and the ridge that was used: by Cholesky and two triangular
+/// solves, in strips of rows.
 pub(super) fn correction<T: Real>(
     hessian: &Matrix<T>,
     drift: &Matrix<T>,

@@ -1,17 +1,18 @@
 //! What is computed once for all matrices that share an input: order, damping, and the factors of the sweep.
 //!
 //! ```text
-//! dead columns:  H[j, j] = 0: the input was never active. Its weights become 0 and it takes no part in the rest.
+//! dead columns:  H[j, j] = 0: the input was never active. Its weights become 0, and it is left out below.
 //! order:         columns by descending diag H (activation order), or as they are
 //! damping:       Hd = H + damping * mean(diag H) * I; if Cholesky fails, ten times the damping, and again
-//! factor U:      Hd^-1 = U^T U, U upper triangular, by the reverse Cholesky factorization Hd = M M^T with M upper triangular: reverse
-//!                rows and columns of Hd, factor, invert the triangle, reverse. Hd^-1 itself is never formed.
+//! factor U:      Hd^-1 = U^T U, U upper triangular, by the reverse Cholesky factorization Hd = M M^T with M
+//!                upper triangular: reverse rows and columns of Hd, factor, invert the triangle, reverse.
+//!                Hd^-1 itself is never formed.
 //! projection P:  P = strict_upper(D U^T) U; row q is D[q, F] (Hd[F, F])^-1 on the later columns F = q+1..n
 //! ```
 //!
-//! The factorization runs in f64 for f32 matrices too: it is a small part of the work, and the smallest pivots are differences of
-//! nearly equal numbers. Large products run in strips of rows of a fixed size, each on one thread, so the result does not
-//! depend on the number of threads.
+//! The factorization runs in f64 for f32 matrices too: it is a small part of the work, and the smallest
+//! pivots are differences of nearly equal numbers. Large products run in strips of rows of a fixed size, each
+//! on one thread, so the result does not depend on the number of threads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,7 +36,8 @@ const SMALLEST_DAMPING: f64 = 1e-6;
 /// `|H[i, j] - H[j, i]|` may be this share of `sqrt(H[i, i] H[j, j])`: more than rounding of any sum leaves.
 const SYMMETRY_TOLERANCE: f64 = 1e-3;
 
-/// The factors of one input's moments, shared by all weight matrices that read this input (such as q, k and v).
+/// The factors of one input's moments, shared by all weight matrices that read this input (such as q, k and
+/// v).
 #[derive(Debug)]
 pub struct Prepared<T> {
     /// H in the original order, with the dead columns taken out and their diagonal set to the mean.
@@ -65,8 +67,9 @@ pub(super) struct Correction<T> {
 
 /// A value computed when it is first needed.
 ///
-/// Not a `OnceLock`: the computation uses rayon, and a thread that waits for its share may steal a task that needs the same
-/// value; it would wait for itself. Here two threads may at worst compute the same value twice.
+/// Not a `OnceLock`: the computation uses rayon, and a thread that waits for its share may steal a task that
+/// needs the same value; it would wait for itself. Here two threads may at worst compute the same value
+/// twice.
 #[derive(Debug)]
 struct Shared<V>(Mutex<Option<Arc<V>>>);
 
@@ -91,12 +94,13 @@ impl<V> Shared<V> {
     }
 }
 
-/// Factors the moments of an input of n channels: `hessian` H (n x n, both triangles) and `drift` D (n x n, first index the
-/// full-precision side), or `None` where both streams are the same. Of `options`, damping and activation order matter.
+/// Factors the moments of an input of n channels: `hessian` H (n x n, both triangles) and `drift` D (n x n,
+/// first index the full-precision side), or `None` where both streams are the same. Of `options`, damping and
+/// activation order matter.
 ///
 /// # Errors
-/// [`MethodError::Shape`], [`MethodError::NotFinite`], the `Hessian*` errors, [`MethodError::NotPositiveDefinite`], and those of
-/// [`SolverOptions::check`].
+/// [`MethodError::Shape`], [`MethodError::NotFinite`], the `Hessian*` errors,
+/// [`MethodError::NotPositiveDefinite`], and those of [`SolverOptions::check`].
 pub fn prepare<T: Real>(
     hessian: MatRef<'_, T>,
     drift: Option<MatRef<'_, T>>,
@@ -166,7 +170,8 @@ fn check_hessian<T: Real>(hessian: &Matrix<T>, diagonal: &[T]) -> Result<(), Met
     Ok(())
 }
 
-/// U (n x n) with `U^T U = (H + damping * mean * I)^-1` in the given order of columns, and the damping that was used.
+/// U (n x n) with `U^T U = (H + damping * mean * I)^-1` in the given order of columns, and the damping that
+/// was used.
 fn factor<T: Real>(
     hessian: &Matrix<T>,
     order: &[usize],
@@ -191,8 +196,8 @@ fn factor<T: Real>(
     Ok((factor, damping))
 }
 
-/// The lower Cholesky factor of `entry + ridge * mean_diagonal * I` (its upper triangle is unspecified) and the ridge, multiplied by
-/// ten until the matrix is positive definite.
+/// The lower Cholesky factor of `entry + ridge * mean_diagonal * I` (its upper triangle is unspecified) and
+/// the ridge, multiplied by ten until the matrix is positive definite.
 pub(super) fn cholesky_escalating(
     n: usize,
     mut ridge: f64,
@@ -223,13 +228,15 @@ pub(super) fn cholesky_escalating(
     }
 }
 
-/// `strict_upper(D U^T) U` with D in the order of U, by strips of rows; the zeros of the triangles are skipped.
+/// `strict_upper(D U^T) U` with D in the order of U, by strips of rows; the zeros of the triangles are
+/// skipped.
 fn projection<T: Real>(drift: &Matrix<T>, factor: &Matrix<T>, order: &[usize]) -> Matrix<T> {
     let n = order.len();
     let mut projection = Matrix::zeros(n, n);
     projection.strips_mut(STRIP_ROWS).for_each(|(first, strip)| {
         let rows = strip.len() / n;
-        // U is upper triangular and only columns after the row's own survive: columns before `first` do not matter.
+        // U is upper triangular and only columns after the row's own survive: columns before `first` do not
+        // matter.
         let width = n - first;
         let drift = Matrix::from_fn(rows, width, |i, j| drift.row(order[first + i])[order[first + j]]);
         let factor = factor.view().submatrix(first, first, width, width);
@@ -250,7 +257,8 @@ impl<T: Real> Prepared<T> {
         self.order.len()
     }
 
-    /// The damping that the factorization succeeded with, as a share of the mean diagonal: at least what was asked for.
+    /// The damping that the factorization succeeded with, as a share of the mean diagonal: at least what was
+    /// asked for.
     pub fn damping(&self) -> f64 {
         self.damping
     }
@@ -276,7 +284,8 @@ impl<T: Real> Prepared<T> {
         self.projection.get(|_| true, || Ok(projection(drift, &self.factor, &self.order))).map(Some)
     }
 
-    /// The exact start's matrix for a ridge, in the original order; `None` without drift. The last one is kept.
+    /// The exact start's matrix for a ridge, in the original order; `None` without drift. The last one is
+    /// kept.
     pub(super) fn correction(&self, ridge: f64) -> Result<Option<Arc<Correction<T>>>, MethodError> {
         let Some(drift) = &self.drift else { return Ok(None) };
         let compute = || {

@@ -1,6 +1,8 @@
-//! GPTQ (Frantar et al., arXiv 2210.17323): each column's rounding error is compensated in the columns to come.
+//! GPTQ (Frantar et al., arXiv 2210.17323): each column's rounding error is compensated in the columns to
+//! come.
 //!
-//! Minimizes `||W0 X - Q X||^2` greedily, one column after the other; the drift is ignored. The sweep without extra terms.
+//! Minimizes `||W0 X - Q X||^2` greedily, one column after the other; the drift is ignored. The sweep without
+//! extra terms.
 
 use super::{LazyVariant, Start, SweepConfiguration};
 

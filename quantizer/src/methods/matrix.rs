@@ -26,7 +26,8 @@ impl<T: Real> Matrix<T> {
         Self { columns, values }
     }
 
-    /// A copy of `source`, refused unless it has the `expected` shape and finite entries. `matrix` is its name in errors.
+    /// A copy of `source`, refused unless it has the `expected` shape and finite entries. `matrix` is its
+    /// name in errors.
     pub(super) fn checked(
         matrix: &'static str,
         source: MatRef<'_, T>,
@@ -85,8 +86,8 @@ impl<T: Real> Matrix<T> {
         MatMut::from_row_major_slice_mut(&mut self.values, rows, self.columns)
     }
 
-    /// Strips of `rows` rows (the last may be shorter) with the index of their first row, in parallel. The strips do not depend
-    /// on the number of threads, so neither does what is computed in them.
+    /// Strips of `rows` rows (the last may be shorter) with the index of their first row, in parallel. The
+    /// strips do not depend on the number of threads, so neither does what is computed in them.
     pub(super) fn strips_mut(
         &mut self,
         rows: usize,

@@ -1,11 +1,12 @@
 //! Quantization methods: mathematics on matrices, without files or models.
 //!
-//! Letters: `W0` (m x n) are the weights of a linear layer, a row an output channel; `X` (n x k) its inputs when the layers before it
-//! are quantized, `Xf` (n x k) its inputs in the full-precision model, for the same k tokens. The solvers see the tokens through
-//! two moments only, `H = X X^T` (the Hessian) and `D = (Xf - X) X^T` (the drift), both n x n and on any common scale.
+//! Letters: `W0` (m x n) are the weights of a linear layer, a row an output channel; `X` (n x k) its inputs
+//! when the layers before it are quantized, `Xf` (n x k) its inputs in the full-precision model, for the same
+//! k tokens. The solvers see the tokens through two moments only, `H = X X^T` (the Hessian) and `D = (Xf - X)
+//! X^T` (the drift), both n x n and on any common scale.
 //!
-//! All methods but `rtn` are one column sweep ([`sweep`]) under different configurations; the files of this folder
-//! named after a method hold its configuration and its source.
+//! All methods but `rtn` are one column sweep ([`sweep`]) under different configurations; the files of this
+//! folder named after a method hold its configuration and its source.
 //!
 //! ```
 //! use faer::Mat;

@@ -68,14 +68,17 @@ pub struct SolverOptions {
     pub group: GroupSize,
     /// Ridge added to the Hessian before it is factored, as a share of its mean diagonal.
     pub damping: f64,
-    /// Whether columns are quantized by descending diagonal of the Hessian ("act-order") instead of from left to right.
+    /// Whether columns are quantized by descending diagonal of the Hessian ("act-order") instead of from left
+    /// to right.
     pub activation_order: bool,
-    /// Whether all scales are found before the sweep, from the original weights. Otherwise a group's scale is found from
-    /// the compensated weights when the sweep enters it; that needs the natural order, or one group a row.
+    /// Whether all scales are found before the sweep, from the original weights. Otherwise a group's scale is
+    /// found from the compensated weights when the sweep enters it; that needs the natural order, or one
+    /// group a row.
     pub static_groups: bool,
     /// Whether scales that clip the largest weights are tried, see [`crate::grids::uniform`].
     pub clip_search: bool,
-    /// Columns of a lazy block. Speed only, except for [`LazyVariant::Original`] and [`LazyVariant::AllWeights`].
+    /// Columns of a lazy block. Speed only, except for [`LazyVariant::Original`] and
+    /// [`LazyVariant::AllWeights`].
     pub block: NonZeroUsize,
     /// How the device stores scales.
     pub scale_format: ScaleFormat,
@@ -99,8 +102,8 @@ impl SolverOptions {
     /// The grid and the scale search that these options mean, for rows of `columns` inputs.
     ///
     /// # Errors
-    /// [`MethodError::Bits`], [`MethodError::DynamicGroupsWithActivationOrder`], and [`MethodError::Option`] for a bad
-    /// damping.
+    /// [`MethodError::Bits`], [`MethodError::DynamicGroupsWithActivationOrder`], and [`MethodError::Option`]
+    /// for a bad damping.
     pub fn check(&self, columns: usize) -> Result<ScaleSearch, MethodError> {
         let grid = Grid::symmetric(self.bits)?;
         not_negative("damping", self.damping)?;
@@ -118,18 +121,18 @@ pub(super) fn not_negative(option: &'static str, found: f64) -> Result<(), Metho
 
 /// Which value of a rounded column the update of the columns beyond its lazy block is computed from.
 ///
-/// Inside a block all variants use the weight before rounding, w. They differ in the `alpha1` and `alpha2` terms of the update that
-/// is applied once a block, so they are the same when both strengths are 0.
+/// Inside a block all variants use the weight before rounding, w. They differ in the `alpha1` and `alpha2`
+/// terms of the update that is applied once a block, so they are the same when both strengths are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LazyVariant {
-    /// w, as in the equations of GPTAQ (arXiv 2504.02692) and ResComp (arXiv 2604.07955). The result does not depend on
-    /// the block size.
+    /// w, as in the equations of GPTAQ (arXiv 2504.02692) and ResComp (arXiv 2604.07955). The result does not
+    /// depend on the block size.
     Paper,
-    /// The rounded value q: what GPTAQ's published code does, because it overwrites the column in the block's buffer, and
-    /// ResComp's at 2 bits ("org"). Depends on the block size.
+    /// The rounded value q: what GPTAQ's published code does, because it overwrites the column in the block's
+    /// buffer, and ResComp's at 2 bits ("org"). Depends on the block size.
     Original,
-    /// w limited to the range of the column's grid: ResComp's published code at 3 bits and more ("allw"). Depends on the block
-    /// size where weights are clipped.
+    /// w limited to the range of the column's grid: ResComp's published code at 3 bits and more ("allw").
+    /// Depends on the block size where weights are clipped.
     AllWeights,
 }
 
@@ -166,16 +169,16 @@ impl FromStr for LazyVariant {
 pub enum Start {
     /// The original weights W0.
     Unchanged,
-    /// `W0 + strength * W0 D (H + ridge * mean(diag H) * I)^-1`: with strength 1 and the ridge equal to the damping, the exact
-    /// minimizer over real weights, see [`super::exact`].
+    /// `W0 + strength * W0 D (H + ridge * mean(diag H) * I)^-1`: with strength 1 and the ridge equal to the
+    /// damping, the exact minimizer over real weights, see [`super::exact`].
     Exact {
         /// 0 for no correction, 1 for all of it.
         strength: f64,
         /// Ridge of the correction alone, as a share of the Hessian's mean diagonal.
         ridge: f64,
     },
-    /// `W0 + strength * W0 P`: GPTAQ's drift term anchored to the original weights, which makes it computable before the
-    /// sweep.
+    /// `W0 + strength * W0 P`: GPTAQ's drift term anchored to the original weights, which makes it computable
+    /// before the sweep.
     Anchored {
         /// 0 for no correction, 1 for all of it.
         strength: f64,

@@ -1,4 +1,5 @@
-//! Round to nearest: every weight becomes the nearest value of its group's grid. The baseline; needs no calibration.
+//! Round to nearest: every weight becomes the nearest value of its group's grid. The baseline; needs no
+//! calibration.
 
 use faer::MatRef;
 use rayon::prelude::*;
@@ -7,10 +8,12 @@ use super::matrix::Matrix;
 use super::{MethodError, Solution, SolverOptions};
 use crate::grids::Real;
 
-/// Quantizes `weights` (m x n) without a Hessian. Of `options`, damping, order, static groups and block have no influence.
+/// Quantizes `weights` (m x n) without a Hessian. Of `options`, damping, order, static groups and block have
+/// no influence.
 ///
 /// # Errors
-/// [`MethodError::NotFinite`], [`MethodError::Shape`] for a matrix without columns, and those of [`SolverOptions::check`].
+/// [`MethodError::NotFinite`], [`MethodError::Shape`] for a matrix without columns, and those of
+/// [`SolverOptions::check`].
 pub fn round_to_nearest<T: Real>(
     weights: MatRef<'_, T>,
     options: &SolverOptions,

@@ -9,7 +9,8 @@ use super::matrix::Matrix;
 use super::{GroupSize, MethodError};
 use crate::grids::{Grid, Real};
 
-/// Codes and scales of a quantized matrix of m rows and n columns: `Q[i, j] = scales[i, j / group_elems] * codes[i, j]`.
+/// Codes and scales of a quantized matrix of m rows and n columns: `Q[i, j] = scales[i, j / group_elems] *
+/// codes[i, j]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Solution<T> {
     /// Rows m: output channels.
@@ -24,8 +25,8 @@ pub struct Solution<T> {
     pub codes: Vec<i8>,
     /// m x `groups_per_row`, row-major, positive and finite.
     pub scales: Vec<T>,
-    /// The ridge that the start's correction was computed with, as a share of the Hessian's mean diagonal: larger than asked
-    /// for if Cholesky's factorization failed. `None` without such a start.
+    /// The ridge that the start's correction was computed with, as a share of the Hessian's mean diagonal:
+    /// larger than asked for if Cholesky's factorization failed. `None` without such a start.
     pub ridge: Option<f64>,
 }
 
@@ -78,9 +79,10 @@ impl<T: Real> Solution<T> {
 
 /// `||W0 Xf - Q X||^2 - ||W0 (Xf - X)||^2 = tr(E H E^T) + 2 tr(W0 D E^T)` with `E = W0 - Q`, computed in f64.
 ///
-/// The constant that is left out needs the second moment of the drift itself, which calibration does not collect; it does not
-/// depend on Q, so differences between two quantizations of the same weights are exact. With drift the result may be
-/// negative; without (`None`) it is the symmetric loss `||W0 X - Q X||^2`. On the scale of `hessian`.
+/// The constant that is left out needs the second moment of the drift itself, which calibration does not
+/// collect; it does not depend on Q, so differences between two quantizations of the same weights are exact.
+/// With drift the result may be negative; without (`None`) it is the symmetric loss `||W0 X - Q X||^2`. On
+/// the scale of `hessian`.
 ///
 /// # Errors
 /// [`MethodError::Shape`] and [`MethodError::NotFinite`].

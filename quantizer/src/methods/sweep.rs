@@ -1,6 +1,7 @@
 //! The one solver: a sweep over the columns that rounds each and compensates in those to come.
 //!
-//! Letters of [`super`]; U and P of [`super::factors`]; `N = strict_upper(diag(U)^-1 U)`; column j in the order of the sweep, `F = j+1..n`.
+//! Letters of [`super`]; U and P of [`super::factors`]; `N = strict_upper(diag(U)^-1 U)`; column j in the
+//! order of the sweep, `F = j+1..n`.
 //!
 //! ```text
 //! W = W0, or a corrected start (Start)
@@ -16,14 +17,15 @@
 //!
 //! - a1 = a2 = 0 is GPTQ (Frantar et al., arXiv 2210.17323; lazy blocks: section 3.3).
 //! - a1 > 0 adds GPTAQ's drift term (arXiv 2504.02692).
-//! - a2 > 0 adds ResComp's compensation-aware term (arXiv 2604.07955), in the paper `a2 (w0 - w) P2[j, F]` with
-//!   `P2 = strict_upper((H + D) U^T) U`. Since `(H + lambda I) U^T = U^-1` is upper triangular with the diagonal `diag(U)^-1`,
-//!   and `lambda U^T` is lower triangular, `P2 = P - N`: its N part joins the error, its P part the gain.
-//! - A start of `W0 + W0 D (H + lambda I)^-1` with a1 = a2 = 0 solves the asymmetric objective exactly ([`super::exact`]; QEP,
-//!   NeurIPS 2025).
+//! - a2 > 0 adds ResComp's compensation-aware term (arXiv 2604.07955), in the paper `a2 (w0 - w) P2[j, F]`
+//!   with `P2 = strict_upper((H + D) U^T) U`. Since `(H + lambda I) U^T = U^-1` is upper triangular with the
+//!   diagonal `diag(U)^-1`, and `lambda U^T` is lower triangular, `P2 = P - N`: its N part joins the error,
+//!   its P part the gain.
+//! - A start of `W0 + W0 D (H + lambda I)^-1` with a1 = a2 = 0 solves the asymmetric objective exactly
+//!   ([`super::exact`]; QEP, NeurIPS 2025).
 //!
-//! Rows do not touch each other, so strips of rows of a fixed size run in parallel, each with a permuted copy of its weights that
-//! is walked along contiguous rows. The update beyond the block is one product a strip.
+//! Rows do not touch each other, so strips of rows of a fixed size run in parallel, each with a permuted copy
+//! of its weights that is walked along contiguous rows. The update beyond the block is one product a strip.
 
 use std::sync::Arc;
 
@@ -36,13 +38,13 @@ use super::matrix::Matrix;
 use super::{LazyVariant, MethodError, Solution, SolverOptions, Start, SweepConfiguration, rtn};
 use crate::grids::{Real, ScaleSearch};
 
-/// Quantizes `weights` W0 (m x n) with the factors of its input. `configuration` is what [`super::Method::configuration`]
-/// returns, or a variation of it; `None` rounds to nearest.
+/// Quantizes `weights` W0 (m x n) with the factors of its input. `configuration` is what
+/// [`super::Method::configuration`] returns, or a variation of it; `None` rounds to nearest.
 ///
 /// # Errors
-/// [`MethodError::Shape`], [`MethodError::NotFinite`], [`MethodError::PreparedOtherwise`] if `options` disagrees with those of
-/// [`super::prepare`], [`MethodError::Option`], [`MethodError::Diverged`], [`MethodError::NotPositiveDefinite`] for the
-/// start's ridge, and those of [`SolverOptions::check`].
+/// [`MethodError::Shape`], [`MethodError::NotFinite`], [`MethodError::PreparedOtherwise`] if `options`
+/// disagrees with those of [`super::prepare`], [`MethodError::Option`], [`MethodError::Diverged`],
+/// [`MethodError::NotPositiveDefinite`] for the start's ridge, and those of [`SolverOptions::check`].
 pub fn solve<T: Real>(
     weights: MatRef<'_, T>,
     prepared: &Prepared<T>,
@@ -211,8 +213,9 @@ impl<'a, T: Real> Sweep<'a, T> {
         Ok(())
     }
 
-    /// The end of the lazy block that starts at `start`. A dynamic group's scale needs the current value of all its columns, so
-    /// a group that would begin inside the block and end beyond it begins the next block instead.
+    /// The end of the lazy block that starts at `start`. A dynamic group's scale needs the current value of
+    /// all its columns, so a group that would begin inside the block and end beyond it begins the next block
+    /// instead.
     fn block_end(&self, start: usize, n: usize) -> usize {
         let end = (start + self.block).min(n);
         let last_group = (end - 1) / self.group_elems * self.group_elems;

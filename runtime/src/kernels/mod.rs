@@ -1,7 +1,7 @@
 //! The kernel table: every operation of the forward pass as a safe `fn` pointer, and the list of tables this machine can run.
 //!
 //! A backend is a folder that fills in the table: `Kernels { name, gemv_int4, .., ..parent }`, struct update being the
-//! inheritance scalar -> neon -> neon_dotprod (and scalar -> avx2). Its functions need instructions that not every processor
+//! inheritance neon -> neon_dotprod. Its functions need instructions that not every processor
 //! has, so the table leaves the folder only through `detect()`, and nobody else can build one. All backends agree bit for
 //! bit: `docs/numerics.md` defines the result, [`canonical`] holds the float operations (written once, over sixteen lanes),
 //! and each backend holds its own integer products, which are exact in any order inside a step.
@@ -16,6 +16,11 @@ mod quantized;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
+
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod instantiate;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod nr8k4;
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;

@@ -66,14 +66,16 @@ impl Utf8Stream {
                 Err(_) => self.finish(&mut sink),
             }
         }
+        let mut after = bytes.len();
         for chunk in bytes.utf8_chunks() {
-            if !chunk.valid().is_empty() {
-                sink(chunk.valid());
+            let (valid, invalid) = (chunk.valid(), chunk.invalid());
+            after -= valid.len() + invalid.len();
+            if !valid.is_empty() {
+                sink(valid);
             }
-            let invalid = chunk.invalid();
             match core::str::from_utf8(invalid) {
-                // The end of `bytes`: only there may the start of a character be all there is.
-                Err(error) if error.error_len().is_none() => {
+                // The start of a character, with nothing after it that breaks it off.
+                Err(error) if error.error_len().is_none() && after == 0 => {
                     self.pending[..invalid.len()].copy_from_slice(invalid);
                     self.pending_bytes = invalid.len();
                 }

@@ -223,7 +223,8 @@ fn packages(wanted: &Wanted, facts: &Facts) -> Option<Packages> {
 
 fn missing(wanted: &Wanted, facts: &Facts, install: Install, tried: &[Step], steps: &[Step]) -> Error {
     let triples = wanted.triples.join(" or ");
-    let mut error = Error::missing(format!("no toolchain builds for `{}` ({triples})", wanted.name));
+    let beside = if triples == wanted.name { String::new() } else { format!(" ({triples})") };
+    let mut error = Error::missing(format!("no toolchain builds for `{}`{beside}", wanted.name));
     if facts.compilers.is_empty() {
         error = error.because("no rustc with its cargo is on the search path");
     }

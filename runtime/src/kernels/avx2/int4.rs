@@ -6,8 +6,8 @@
 //! 32 columns brings to a lane fit an int16.
 
 use super::{add_step, load};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::x86_64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -38,13 +38,13 @@ pub(super) fn gemm(
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn gemv_int4_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn gemm_int4_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int4;
@@ -68,7 +68,7 @@ impl Step<UNIT_WORDS> for Int4 {
     }
 
     #[inline(always)]
-    fn add<const TILES: usize, const TOKENS: usize>(
+    fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         weights: [&[[Word; UNIT_WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
@@ -76,24 +76,25 @@ impl Step<UNIT_WORDS> for Int4 {
         sums: &mut [[__m256; TOKENS]; TILES],
     ) {
         // SAFETY: instantiated only in the functions above, which have AVX2, FMA and F16C.
-        unsafe { add(weights, weight_scales, activations, activation_scales, sums) }
+        unsafe { add::<TILES, TOKENS, UNITS>(weights, weight_scales, activations, activation_scales, sums) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<const TILES: usize, const TOKENS: usize>(
+fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     weights: [&[[Word; UNIT_WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
     sums: &mut [[__m256; TOKENS]; TILES],
 ) {
+    let units = if UNITS == 0 { weights[0].len() } else { UNITS };
     let (ones, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(0x0f));
     let (flip, eights) = (_mm256_set1_epi8(0x88u8 as i8), _mm256_set1_epi8(8));
     let mut integers = [[_mm256_setzero_si256(); TOKENS]; TILES];
     let mut offsets = [_mm256_setzero_si256(); TOKENS];
-    for unit in 0..weights[0].len() {
+    for unit in 0..units {
         for token in 0..TOKENS {
             // SAFETY: has AVX2.
             let codes = unsafe { load(&activations[token][unit]) };

@@ -4,8 +4,8 @@
 //! 2 * 127 * 127 = 32258, which fits its int16, and is widened at once.
 
 use super::{add_step, load};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::x86_64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -36,13 +36,13 @@ pub(super) fn gemm(
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn gemv_int8_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn gemm_int8_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int8;
@@ -66,7 +66,7 @@ impl Step<UNIT_WORDS> for Int8 {
     }
 
     #[inline(always)]
-    fn add<const TILES: usize, const TOKENS: usize>(
+    fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         weights: [&[[Word; UNIT_WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
@@ -74,22 +74,23 @@ impl Step<UNIT_WORDS> for Int8 {
         sums: &mut [[__m256; TOKENS]; TILES],
     ) {
         // SAFETY: instantiated only in the functions above, which have AVX2, FMA and F16C.
-        unsafe { add(weights, weight_scales, activations, activation_scales, sums) }
+        unsafe { add::<TILES, TOKENS, UNITS>(weights, weight_scales, activations, activation_scales, sums) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<const TILES: usize, const TOKENS: usize>(
+fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     weights: [&[[Word; UNIT_WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
     sums: &mut [[__m256; TOKENS]; TILES],
 ) {
+    let units = if UNITS == 0 { weights[0].len() } else { UNITS };
     let ones = _mm256_set1_epi16(1);
     let mut integers = [[_mm256_setzero_si256(); TOKENS]; TILES];
-    for unit in 0..weights[0].len() {
+    for unit in 0..units {
         for word in 0..UNIT_WORDS {
             for tile in 0..TILES {
                 // SAFETY: has AVX2.

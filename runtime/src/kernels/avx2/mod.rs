@@ -5,8 +5,8 @@ mod int4;
 mod int8;
 mod lanes;
 
-use super::canonical::instantiate;
-use super::{Kernels, ProductNames, TILE_ROWS, scalar};
+use super::instantiate::instantiate;
+use super::{Kernels, ProductNames, TILE_ROWS};
 use core::arch::x86_64::*;
 use lanes::Avx2Lanes;
 
@@ -34,7 +34,6 @@ static KERNELS: Kernels = Kernels {
     silu_multiply,
     add,
     rotate,
-    ..scalar::TABLE
 };
 
 /// The table, where the processor has AVX2, FMA and F16C.

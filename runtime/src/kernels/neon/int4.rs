@@ -4,8 +4,8 @@
 //! 32 of the longest step make 32512, which fits. So nothing is widened before the end of a step.
 
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -36,13 +36,13 @@ pub(super) fn gemm(
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemv_int4_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemm_int4_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int4;
@@ -64,7 +64,7 @@ impl Step<UNIT_WORDS> for Int4 {
     }
 
     #[inline(always)]
-    fn add<const TILES: usize, const TOKENS: usize>(
+    fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         weights: [&[[Word; UNIT_WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
@@ -72,22 +72,23 @@ impl Step<UNIT_WORDS> for Int4 {
         sums: &mut [[Sums; TOKENS]; TILES],
     ) {
         // SAFETY: instantiated only in the functions above, which have NEON.
-        unsafe { add(weights, weight_scales, activations, activation_scales, sums) }
+        unsafe { add::<TILES, TOKENS, UNITS>(weights, weight_scales, activations, activation_scales, sums) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn add<const TILES: usize, const TOKENS: usize>(
+fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     weights: [&[[Word; UNIT_WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
     sums: &mut [[Sums; TOKENS]; TILES],
 ) {
+    let units = if UNITS == 0 { weights[0].len() } else { UNITS };
     // By tile, token and half: rows 0 and 1 of the half, then 2 and 3, four columns each.
     let mut products = [[[[vdupq_n_s16(0); 2]; 2]; TOKENS]; TILES];
-    for unit in 0..weights[0].len() {
+    for unit in 0..units {
         let mut codes = [[vdupq_n_s8(0); 2]; TOKENS];
         for token in 0..TOKENS {
             codes[token] = sums::load_activations(&activations[token][unit]);

@@ -3,8 +3,8 @@
 //! SMULL and SMLAL make two products in int16: at most 2 * 127 * 127 = 32258, which fits, a third wouldn't. SADALP widens them.
 
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -35,13 +35,13 @@ pub(super) fn gemm(
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemv_int8_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
 fn gemm_int8_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    quantized::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int8;
@@ -63,7 +63,7 @@ impl Step<UNIT_WORDS> for Int8 {
     }
 
     #[inline(always)]
-    fn add<const TILES: usize, const TOKENS: usize>(
+    fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         weights: [&[[Word; UNIT_WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
@@ -71,22 +71,23 @@ impl Step<UNIT_WORDS> for Int8 {
         sums: &mut [[Sums; TOKENS]; TILES],
     ) {
         // SAFETY: instantiated only in the functions above, which have NEON.
-        unsafe { add(weights, weight_scales, activations, activation_scales, sums) }
+        unsafe { add::<TILES, TOKENS, UNITS>(weights, weight_scales, activations, activation_scales, sums) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn add<const TILES: usize, const TOKENS: usize>(
+fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     weights: [&[[Word; UNIT_WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
     sums: &mut [[Sums; TOKENS]; TILES],
 ) {
+    let units = if UNITS == 0 { weights[0].len() } else { UNITS };
     // By tile, token and half: rows 0 and 1 of the half, then 2 and 3, two sums each.
     let mut integers = [[[[vdupq_n_s32(0); 2]; 2]; TOKENS]; TILES];
-    for unit in 0..weights[0].len() {
+    for unit in 0..units {
         let mut codes = [[vdupq_n_s8(0); 2]; TOKENS];
         for token in 0..TOKENS {
             codes[token] = sums::load_activations(&activations[token][unit]);

@@ -6,8 +6,8 @@ mod int8;
 mod lanes;
 pub(super) mod sums;
 
-use super::canonical::instantiate;
-use super::{Kernels, ProductNames, scalar};
+use super::instantiate::instantiate;
+use super::{Kernels, ProductNames};
 use lanes::NeonLanes;
 
 instantiate!(NeonLanes, "neon");
@@ -38,7 +38,6 @@ pub(super) const unsafe fn table() -> Kernels {
         silu_multiply,
         add,
         rotate,
-        ..scalar::TABLE
     }
 }
 

@@ -6,8 +6,8 @@
 
 use super::insn::sdot;
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::quantized::{self, Activations, Step, Word};
-use crate::kernels::{OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::{self, Step, Word};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -43,7 +43,7 @@ fn gemv_int4_neon_dotprod(
     tiles: Range<usize>,
     output: &mut OutputRows<'_>,
 ) {
-    quantized::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemv::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 #[inline(never)]
@@ -54,7 +54,7 @@ fn gemm_int4_neon_dotprod(
     tiles: Range<usize>,
     output: &mut OutputRows<'_>,
 ) {
-    quantized::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
+    nr8k4::gemm::<Int4, UNIT_WORDS>(m, a, tiles, output);
 }
 
 struct Int4;
@@ -76,7 +76,7 @@ impl Step<UNIT_WORDS> for Int4 {
     }
 
     #[inline(always)]
-    fn add<const TILES: usize, const TOKENS: usize>(
+    fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         weights: [&[[Word; UNIT_WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
@@ -84,47 +84,57 @@ impl Step<UNIT_WORDS> for Int4 {
         sums: &mut [[Sums; TOKENS]; TILES],
     ) {
         // SAFETY: instantiated only in the functions above, which have NEON and dotprod.
-        unsafe { add(weights, weight_scales, activations, activation_scales, sums) }
+        unsafe { add::<TILES, TOKENS, UNITS>(weights, weight_scales, activations, activation_scales, sums) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn add<const TILES: usize, const TOKENS: usize>(
+fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     weights: [&[[Word; UNIT_WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
     sums: &mut [[Sums; TOKENS]; TILES],
 ) {
+    let units = if UNITS == 0 { weights[0].len() } else { UNITS };
     let high_nibble = vdupq_n_s8(0xf0u8 as i8);
     // By tile, token and half: 16 times the sums of four rows.
     let mut integers = [[[vdupq_n_s32(0); 2]; TOKENS]; TILES];
-    for unit in 0..weights[0].len() {
-        let mut codes = [[vdupq_n_s8(0); 2]; TOKENS];
-        for token in 0..TOKENS {
-            codes[token] = sums::load_activations(&activations[token][unit]);
-        }
-        macro_rules! word {
-            ($word:literal) => {
-                for tile in 0..TILES {
-                    for half in 0..2 {
-                        let both = sums::load_weights(&weights[tile][unit][$word], half);
-                        let (low, high) = (vshlq_n_s8::<4>(both), vandq_s8(both, high_nibble));
-                        for token in 0..TOKENS {
-                            let integers = &mut integers[tile][token][half];
-                            *integers = sdot::<$word>(*integers, low, codes[token][0]);
-                            *integers = sdot::<$word>(*integers, high, codes[token][1]);
-                        }
+    macro_rules! word {
+        ($unit:literal, $codes:ident, $word:literal) => {
+            for tile in 0..TILES {
+                for half in 0..2 {
+                    let both = sums::load_weights(&weights[tile][$unit][$word], half);
+                    let (low, high) = (vshlq_n_s8::<4>(both), vandq_s8(both, high_nibble));
+                    for token in 0..TOKENS {
+                        let integers = &mut integers[tile][token][half];
+                        *integers = sdot::<$word>(*integers, low, $codes[token][0]);
+                        *integers = sdot::<$word>(*integers, high, $codes[token][1]);
                     }
                 }
-            };
-        }
-        word!(0);
-        word!(1);
-        word!(2);
-        word!(3);
+            }
+        };
     }
+    // A loop over the units stays a loop, which costs a twelfth of the instructions; so it is written out.
+    macro_rules! unit {
+        ($unit:literal) => {
+            if $unit < units {
+                let mut codes = [[vdupq_n_s8(0); 2]; TOKENS];
+                for token in 0..TOKENS {
+                    codes[token] = sums::load_activations(&activations[token][$unit]);
+                }
+                word!($unit, codes, 0);
+                word!($unit, codes, 1);
+                word!($unit, codes, 2);
+                word!($unit, codes, 3);
+            }
+        };
+    }
+    unit!(0);
+    unit!(1);
+    unit!(2);
+    unit!(3);
     for tile in 0..TILES {
         let scales = sums::scales(weight_scales[tile]);
         for token in 0..TOKENS {

@@ -8,7 +8,7 @@ use super::{Kernels, ProductNames, canonical};
 
 type Scalar = [f32; LANES];
 
-pub(super) const TABLE: Kernels = Kernels {
+static KERNELS: Kernels = Kernels {
     name: "scalar",
     gemv_int4: portable::product,
     gemm_int4: portable::product,
@@ -30,8 +30,6 @@ pub(super) const TABLE: Kernels = Kernels {
     add: canonical::add::<Scalar>,
     rotate: canonical::rotate::<Scalar>,
 };
-
-static KERNELS: Kernels = TABLE;
 
 /// The table, for any processor.
 pub(super) fn kernels() -> &'static Kernels {

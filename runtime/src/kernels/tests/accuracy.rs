@@ -66,7 +66,7 @@ fn quarter_turns_are_exact() {
 #[test]
 fn a_turn_and_its_mirror_agree() {
     for i in 1..10_000u64 {
-        let turn = i * 429_496 << 32;
+        let turn = (i * 429_496) << 32;
         let (sin, cos) = sin_cos_turn(turn);
         let (mirrored_sin, mirrored_cos) = sin_cos_turn(turn.wrapping_neg());
         assert_eq!((sin, cos), (-mirrored_sin, mirrored_cos));

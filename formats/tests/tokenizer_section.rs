@@ -1,0 +1,182 @@
+//! What the tokenizer section keeps, and what its reader refuses.
+#![cfg(feature = "write")]
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
+
+use rescomp_formats::tokenizer::{
+    PreTokenizer, TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError,
+    byte_alphabet_position, write_tokenizer,
+};
+
+/// The bytes in the order of the byte alphabet from id 1, then `merged`; token 0 is added and special.
+fn parts(merged: &[(&str, &str)]) -> TokenizerParts {
+    let mut tokens = vec![Vec::new(); 257];
+    tokens[0] = b"<end>".to_vec();
+    let mut byte_tokens = [0; 256];
+    for byte in 0..=255_u8 {
+        let id = 1 + u32::from(byte_alphabet_position(byte));
+        byte_tokens[usize::from(byte)] = id;
+        tokens[id as usize] = vec![byte];
+    }
+    let mut merges = Vec::new();
+    for (left, right) in merged {
+        let id = |text: &str| tokens.iter().position(|token| token == text.as_bytes()).unwrap() as u32;
+        let (left_id, right_id) = (id(left), id(right));
+        let result = format!("{left}{right}").into_bytes();
+        let result_id = tokens.iter().position(|token| *token == result).unwrap_or(tokens.len());
+        if result_id == tokens.len() {
+            tokens.push(result);
+        }
+        merges.push([left_id, right_id, result_id as u32]);
+    }
+    TokenizerParts {
+        tokens,
+        byte_tokens,
+        merges,
+        added_tokens: vec![(0, true, false)],
+        pre_tokenizer: PreTokenizer::Gpt2,
+        add_prefix_space: false,
+        ignore_merges: false,
+    }
+}
+
+fn check_round_trip(parts: &TokenizerParts) -> usize {
+    let section = write_tokenizer(parts).unwrap();
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!(view.vocabulary() as usize, parts.tokens.len());
+    for (id, bytes) in (0..).zip(&parts.tokens) {
+        assert_eq!(view.token_bytes(id), (!bytes.is_empty()).then_some(bytes.as_slice()), "token {id}");
+    }
+    assert_eq!(view.token_bytes(view.vocabulary()), None);
+    assert_eq!(view.token_bytes(u32::MAX), None);
+    for byte in 0..=255_u8 {
+        assert_eq!(view.byte_token(byte), Some(parts.byte_tokens[usize::from(byte)]));
+    }
+    let multi = (0..view.vocabulary()).filter(|&id| parts.tokens[id as usize].len() > 1).collect::<Vec<_>>();
+    let some = (60..70).chain(multi);
+    for left in some.clone() {
+        for right in some.clone().chain([u32::MAX]) {
+            let rank = parts.merges.iter().position(|ids| ids[..2] == [left, right]);
+            assert_eq!(view.merge(left, right), rank.map(|rank| rank as u32), "{left} {right}");
+        }
+    }
+    for (rank, ids) in parts.merges.iter().enumerate() {
+        assert_eq!(view.merge(ids[0], ids[1]), Some(rank as u32));
+        assert_eq!(view.merge_result(rank as u32), Some(ids[2]));
+        assert_eq!(view.token_of_bytes(&parts.tokens[ids[2] as usize]), Some(ids[2]));
+    }
+    assert_eq!(view.merge_result(view.merges()), None);
+    for absent in [&b"zz"[..], b"", b"<end>", b"\xff\xff", b"\0\0"] {
+        assert_eq!(view.token_of_bytes(absent), None);
+    }
+    let added: Vec<_> = (0..view.added_tokens()).map(|index| view.added_token(index).unwrap()).collect();
+    assert_eq!(added.iter().map(|t| (t.id, t.special, t.normalized)).collect::<Vec<_>>(), parts.added_tokens);
+    for id in 0..view.vocabulary() {
+        let special = parts.added_tokens.iter().any(|token| token.0 == id && token.1);
+        assert_eq!(view.is_special(id), special);
+    }
+    section.len()
+}
+
+#[test]
+fn keeps_everything() {
+    let merges = [("a", "b"), ("ab", "c"), ("b", "c"), ("a", "bc"), ("abc", "abc"), ("a", "a")];
+    // `abc` is made twice: the results are explicit.
+    let bytes = check_round_trip(&parts(&merges));
+    // head, block starts, lengths, bytes, results, splits, order, added
+    assert_eq!(bytes, 32 + 4 * 9 + 262 + (5 + 256 + 2 + 3 + 2 + 6 + 2) + 6 * 2 + 6 + 6 * 2 + 3);
+    // Without it they are implied.
+    assert_eq!(check_round_trip(&parts(&merges[..3])), 32 + 4 * 9 + 260 + (5 + 256 + 7) + 3 + 3 * 2 + 3);
+
+    // Byte tokens in another order, a hole, more added tokens.
+    let mut other = parts(&merges);
+    let (a, b) = (other.byte_tokens[b'!' as usize] as usize, other.byte_tokens[b'"' as usize] as usize);
+    other.tokens.swap(a, b);
+    other.byte_tokens.swap(usize::from(b'!'), usize::from(b'"'));
+    other.tokens.push(Vec::new());
+    other.tokens.push("<user>\u{e9}".into());
+    other.added_tokens.push((other.tokens.len() as u32 - 1, false, true));
+    check_round_trip(&other);
+}
+
+#[test]
+fn refuses_by_name() {
+    let section = write_tokenizer(&parts(&[("a", "b"), ("ab", "c"), ("b", "c"), ("a", "bc")])).unwrap();
+    let refusal = |offset: usize, bytes: &[u8]| {
+        let mut section = section.clone();
+        section[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let error = TokenizerView::parse(&section).unwrap_err();
+        (error.problem, error.offset_bytes, error.expected, error.found)
+    };
+    let lengths = 32 + 4 * 9;
+    let bytes = lengths + 260;
+    let results = bytes + 5 + 256 + 2 + 3 + 2;
+    let splits = results + 4 * 2;
+    let order = splits + 4;
+    let added = order + 4 * 2;
+    assert_eq!(section.len(), added + 3);
+    let length = section.len() as u64;
+
+    assert_eq!(refusal(0, &[2]), (TokenizerProblem::Version, 0, 1, 2));
+    assert_eq!(refusal(1, &[0x81]), (TokenizerProblem::Reserved, 1, 0, 0x80));
+    assert_eq!(refusal(3, &[9]), (TokenizerProblem::Reserved, 3, 0, 9));
+    assert_eq!(refusal(2, &[3]), (TokenizerProblem::UnsupportedLlama3, 2, 2, 3));
+    assert_eq!(refusal(2, &[4]), (TokenizerProblem::UnsupportedQwen2, 2, 2, 4));
+    assert_eq!(refusal(2, &[5]), (TokenizerProblem::UnknownPreTokenizer, 2, 2, 5));
+    assert_eq!(refusal(1, &[1 | 4, 2]), (TokenizerProblem::UnsupportedPrefixSpace, 1, 0, 4));
+    assert_eq!(refusal(1, &[1 | 4 | 8]), (TokenizerProblem::UnsupportedPrefixSpace, 1, 0, 4));
+    assert_eq!(refusal(4, &[0, 0]), (TokenizerProblem::Length, 4, length, 0));
+    assert_eq!(refusal(8, &[0; 4]), (TokenizerProblem::NoTokens, 8, 1, 0));
+    assert_eq!(refusal(20, &[1]), (TokenizerProblem::Reserved, 20, 0, 1));
+    assert_eq!(refusal(8, &[255; 4]).0, TokenizerProblem::Arrays);
+    assert_eq!(refusal(16, &[255; 4]).0, TokenizerProblem::Arrays);
+    assert_eq!(refusal(28, &[0; 4]), (TokenizerProblem::Arrays, added, 0, 3));
+    assert_eq!(refusal(36, &[7]), (TokenizerProblem::BlockStart, 36, 36, 7));
+    assert_eq!(refusal(lengths + 259, &[4]), (TokenizerProblem::TokenLengths, lengths, 268, 270));
+    assert_eq!(refusal(24, &[2]), (TokenizerProblem::ByteToken, 24, 0, 1));
+    assert_eq!(refusal(bytes + 5, b"x"), (TokenizerProblem::ByteToken, 24, 33, u64::from(b'x')));
+    assert_eq!(refusal(results, &[4, 1]), (TokenizerProblem::MergeResult, results, 259, 260));
+    assert_eq!(refusal(splits, &[2]), (TokenizerProblem::MergeSplit, splits, 1, 2));
+    assert_eq!(refusal(splits, &[0]), (TokenizerProblem::MergeSplit, splits, 1, 0));
+    assert_eq!(refusal(order, &[4]), (TokenizerProblem::MergeRank, order, 3, 4));
+    assert_eq!(refusal(order, &[3]).0, TokenizerProblem::MergeOrder);
+    assert_eq!(refusal(added, &[4, 1]), (TokenizerProblem::AddedId, added, 0, 260));
+    assert_eq!(refusal(added, &[255]), (TokenizerProblem::AddedContent, added, 1, 0));
+    assert_eq!(refusal(added + 2, &[5]), (TokenizerProblem::UnsupportedSingleWord, added + 2, 0, 4));
+    assert_eq!(refusal(added + 2, &[8]), (TokenizerProblem::UnsupportedLeftStrip, added + 2, 0, 8));
+    assert_eq!(refusal(added + 2, &[16]), (TokenizerProblem::UnsupportedRightStrip, added + 2, 0, 16));
+    assert_eq!(refusal(added + 2, &[32]), (TokenizerProblem::AddedFlags, added + 2, 0, 32));
+    let error = TokenizerView::parse(&section[..7]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tokenizer section, byte 0: the head is cut short (bytes): expected 32, found 7"
+    );
+}
+
+#[test]
+fn refuses_to_write_what_contradicts_itself() {
+    let good = parts(&[("a", "b"), ("ab", "c")]);
+    let refusal = |edit: &dyn Fn(&mut TokenizerParts)| {
+        let mut parts = good.clone();
+        edit(&mut parts);
+        write_tokenizer(&parts).unwrap_err()
+    };
+    let first = good.merges[0];
+    assert_eq!(
+        refusal(&|parts| parts.merges.push(first)),
+        TokenizerWriteError::RepeatedMerge { rank: 2, earlier: 0 }
+    );
+    let wrong = [first[1], first[0], first[2]];
+    assert_eq!(refusal(&|parts| parts.merges[0] = wrong), TokenizerWriteError::Merge { rank: 0, ids: wrong });
+    assert_eq!(
+        refusal(&|parts| parts.tokens.push(vec![b'x'; 256])),
+        TokenizerWriteError::TokenLength { id: 259, length_bytes: 256 }
+    );
+    let format = |error| match error {
+        TokenizerWriteError::Format(error) => error.problem,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(format(refusal(&|parts| parts.byte_tokens[7] = 300)), TokenizerProblem::ByteToken);
+    assert_eq!(format(refusal(&|parts| parts.added_tokens.push((0, true, true)))), TokenizerProblem::AddedId);
+    let llama = refusal(&|parts| parts.pre_tokenizer = PreTokenizer::Llama3);
+    assert_eq!(format(llama), TokenizerProblem::UnsupportedLlama3);
+}

@@ -1,0 +1,34 @@
+//! The float operations of a backend, from its lanes and its processor features.
+
+/// Instantiates every operation of [`super::canonical`] for the lanes `$lanes`, each as a safe function whose body is compiled with
+/// `$features`.
+///
+/// The functions may only be reached through a table that `detect` hands out on a processor with these features.
+macro_rules! instantiate {
+    ($lanes:ty, $features:literal: $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        $(
+            fn $name($($argument: $type),*) $(-> $result)? {
+                #[target_feature(enable = $features)]
+                fn compiled($($argument: $type),*) $(-> $result)? {
+                    $crate::kernels::canonical::$name::<$lanes>($($argument),*)
+                }
+                // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
+                unsafe { compiled($($argument),*) }
+            }
+        )*
+    };
+    ($lanes:ty, $features:literal) => {
+        $crate::kernels::instantiate::instantiate! { $lanes, $features:
+            quantize_activations(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool;
+            dot(a: &[f32], b: &[f32]) -> f32;
+            dot_lanes(lanes: &mut [f32; 16], a: &[f32], b: &[f32]);
+            rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]);
+            softmax(scores: &mut [f32]);
+            weighted_sum(weights: &[f32], values: &[f32], stride_elems: usize, output: &mut [f32]);
+            silu_multiply(gate: &mut [f32], up: &[f32]);
+            add(sum: &mut [f32], addend: &[f32]);
+            rotate(head: &mut [f32], cos: &[f32], sin: &[f32]);
+        }
+    };
+}
+pub(super) use instantiate;

@@ -1,0 +1,96 @@
+//! What `pack` and `eval` read: checkpoints, containers, and the windows of a text.
+
+use std::path::Path;
+
+use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_quantizer::checkpoint::{Checkpoint, CheckpointError};
+use rescomp_quantizer::corpus::{self, CorpusError};
+use rescomp_quantizer::texts;
+use rescomp_runtime::memory::AlignedBytes;
+
+use crate::error::{Error, Exit};
+use crate::flags::Joiner;
+
+/// Opens a checkpoint.
+///
+/// # Errors
+/// `Exit::Input` naming the file and the tensor.
+pub(crate) fn checkpoint(folder: &Path) -> Result<Checkpoint, Error> {
+    Checkpoint::open(folder).map_err(|error| checkpoint_error(&error))
+}
+
+fn checkpoint_error(error: &CheckpointError) -> Error {
+    Error::input(error.to_string())
+}
+
+/// The tokenizer section of a checkpoint.
+///
+/// # Errors
+/// `Exit::Input` naming the file and the field.
+pub(crate) fn tokenizer_section(checkpoint: &Checkpoint) -> Result<Vec<u8>, Error> {
+    texts::tokenizer_section(checkpoint).map_err(|error| Error::input(error.to_string()))
+}
+
+/// Reads a file to where a container may lie.
+///
+/// # Errors
+/// `Exit::Disk`.
+pub(crate) fn container_bytes(path: &Path) -> Result<AlignedBytes, Error> {
+    std::fs::read(path)
+        .map(|bytes| AlignedBytes::new(&bytes))
+        .map_err(|error| Error::disk("read", path, &error))
+}
+
+/// Opens and checks a container.
+///
+/// # Errors
+/// `Exit::Input` naming the file, the section and the byte.
+pub(crate) fn container<'a>(path: &Path, bytes: &'a [u8]) -> Result<CheckedContainer<'a>, Error> {
+    Container::open(bytes)
+        .and_then(|container| container.check(Integrity::Digest))
+        .map_err(|error| Error::input(format!("{}: {error}", path.display())))
+}
+
+/// Which windows of a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowChoice {
+    /// Tokens predicted in a window; a window has one more.
+    pub(crate) context: usize,
+    /// Windows passed over.
+    pub(crate) skip: usize,
+    /// Windows taken; `None` for all that there are.
+    pub(crate) count: Option<usize>,
+}
+
+/// Windows of a text file, joined as the flag or the model says.
+///
+/// # Errors
+/// `Exit::Disk` when the file cannot be read, otherwise `Exit::Input`.
+pub(crate) fn windows(
+    section: &[u8],
+    spec: &rescomp_formats::spec::ModelSpec,
+    text: &Path,
+    joiner: Joiner,
+    choice: WindowChoice,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let tokenizer = texts::tokenizer(section).map_err(|error| Error::input(error.to_string()))?;
+    let joiner = match joiner {
+        Joiner::Auto => texts::model_joiner(spec),
+        Joiner::None => corpus::Joiner::None,
+    };
+    let read = |count| texts::windows(&tokenizer, text, joiner, choice.context, choice.skip, count);
+    let windows = match choice.count {
+        Some(count) => read(count),
+        // Asking for more than any text has tells how many tokens this one has.
+        None => match read(usize::MAX) {
+            Err(CorpusError::TooShort { found, skip, window, .. }) if found / window > skip => {
+                read(found / window - skip)
+            }
+            other => other,
+        },
+    };
+    windows.map_err(|error| {
+        let exit = if matches!(error, CorpusError::Read { .. }) { Exit::Disk } else { Exit::Input };
+        Error::new(exit, error.to_string())
+    })
+}

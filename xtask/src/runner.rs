@@ -1,0 +1,164 @@
+//! The program that runs containers on a target: built here, run natively or emulated.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::command;
+use crate::error::Error;
+use crate::output;
+use crate::qemu::Emulator;
+use crate::system::Install;
+use crate::target::{Bounds, Target};
+use crate::toolchain::{self, Profile};
+
+/// Builds the program for the target and returns its path.
+///
+/// # Errors
+/// `Exit::Missing` without a toolchain, `Exit::Failed` when it does not build.
+pub(crate) fn build(root: &Path, target: &Target, install: Install) -> Result<PathBuf, Error> {
+    let toolchain = toolchain::find(target, install)?;
+    let package = target.runner.package();
+    let status = command::run(&mut toolchain.build(root, package, &[], Profile::Release), None)?;
+    if !status.success() {
+        return Err(Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple)));
+    }
+    Ok(toolchain.program(package, Profile::Release))
+}
+
+/// Where a target's program can be run.
+#[derive(Clone, Debug)]
+pub(crate) enum Places {
+    /// On this machine, with each of these kernel tables ("best" stands for the runner's own choice).
+    Here,
+    /// Under an emulator, on each of these processors.
+    Emulated(Emulator, Vec<String>),
+    /// Nowhere; why.
+    Nowhere(String),
+}
+
+/// Finds out where the target's program can be run, installing an emulator where that is allowed.
+pub(crate) fn places(target: &Target, install: Install) -> Places {
+    if target.architecture.name() == std::env::consts::ARCH && std::env::consts::OS == "linux" {
+        return Places::Here;
+    }
+    // The processors of the table first, then the others that the target is tested on.
+    let mut cpus = target.qemu_cpus.clone();
+    cpus.extend(target.test_cpus.iter().filter(|cpu| !target.qemu_cpus.contains(cpu)).cloned());
+    if cpus.is_empty() {
+        return Places::Nowhere(format!("{} names no processor to emulate", target.name));
+    }
+    match Emulator::find(install).and_then(|emulator| emulator.knows(&cpus).map(|()| emulator)) {
+        Ok(emulator) => Places::Emulated(emulator, cpus),
+        Err(error) => Places::Nowhere(error.to_string()),
+    }
+}
+
+/// What `rescomp check --json` prints: the part that is compared here.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct DeviceReport {
+    /// Where it ran: filled in here.
+    #[serde(default)]
+    pub(crate) place: String,
+    /// The kernel table.
+    pub(crate) kernels: String,
+    /// Threads.
+    pub(crate) threads: usize,
+    /// What it measured.
+    pub(crate) device: Figures,
+    /// The digest of a run in tiles of several tokens.
+    pub(crate) prefill_logits_sha256: Option<String>,
+    /// Whether every bound was kept.
+    pub(crate) passed: bool,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// The kernel of each kind of matrix.
+    #[serde(default)]
+    pub(crate) tensor_kernels: serde_json::Value,
+}
+
+/// Figures over the embedded windows.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Figures {
+    /// Mean negative log-likelihood, nats a token.
+    pub(crate) nll: f64,
+    /// Mean KL divergence from the full-precision model; `None` for that model itself.
+    pub(crate) mean_kl: Option<f64>,
+    /// Positions with the same most likely token.
+    pub(crate) same_top1: Option<u32>,
+    /// Positions.
+    pub(crate) positions: u32,
+    /// SHA-256 of the logits, in hexadecimal digits.
+    pub(crate) logits_sha256: Option<String>,
+}
+
+/// Runs `rescomp check` in one place. `emulated` is an emulator and its processor.
+///
+/// # Errors
+/// `Exit::Failed` when it does not start or prints no report.
+pub(crate) fn check(
+    program: &Path,
+    container: &Path,
+    bounds: &Bounds,
+    emulated: Option<(&Emulator, &str)>,
+    kernels: Option<&str>,
+) -> Result<DeviceReport, Error> {
+    let (mut command, place) = match emulated {
+        Some((emulator, cpu)) => (emulator.command(cpu, program), format!("QEMU {cpu}")),
+        None => (std::process::Command::new(program), "this machine".to_owned()),
+    };
+    command.arg("check").arg(container).args(["--json", "--threads", "1"]);
+    command.arg("--max-nll-difference").arg(bounds.nll_difference.to_string());
+    command.arg("--max-kl-difference").arg(bounds.kl_difference.to_string());
+    command.arg("--max-top1-difference").arg(bounds.same_top1_difference.to_string());
+    if let Some(kernels) = kernels {
+        command.args(["--kernels", kernels]);
+    }
+    output::note(&format!("$ {}", command::show(&command)));
+    let shown = || Error::failed(format!("{place}: `rescomp check` printed no report"));
+    let result = command.output().map_err(|error| shown().caused_by(&error))?;
+    let mut report: DeviceReport = serde_json::from_slice(&result.stdout).map_err(|error| {
+        let said = String::from_utf8_lossy(&result.stderr);
+        shown().because(format!("it ended with {}", result.status)).because(said.trim()).caused_by(&error)
+    })?;
+    report.place = place;
+    Ok(report)
+}
+
+/// The table of a check: the full-precision model, the host's record, and every place.
+pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceReport]) {
+    let row = |name: &str, kernels: &str, figures: &Figures, seconds: Option<f64>, verdict: &str| {
+        let share =
+            |count: u32| format!("{:.2} %", 100.0 * f64::from(count) / f64::from(figures.positions.max(1)));
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.6}"));
+        let digest =
+            figures.logits_sha256.as_deref().map_or("-", |digest| digest.get(..16).unwrap_or(digest));
+        output::line(&format!(
+            "{name:<18}{kernels:<14}{:>10}{:>11}{:>11}  {digest:<18}{:>8}  {verdict}",
+            number(Some(figures.nll)),
+            number(figures.mean_kl),
+            figures.same_top1.map_or("-".to_owned(), share),
+            seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s")),
+        ));
+    };
+    output::line(&format!(
+        "{:<18}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
+        "where", "kernels", "NLL", "KL", "same top-1", "logits digest", "time", "verdict"
+    ));
+    let reference =
+        Figures { nll: reference_nll, mean_kl: None, same_top1: None, logits_sha256: None, ..host.clone() };
+    row("full precision", "f32", &reference, None, "reference");
+    row("host", "recorded", host, None, "record");
+    for report in places {
+        let verdict = match (report.passed, report.device.logits_sha256 == host.logits_sha256) {
+            (true, true) => "equal",
+            (true, false) => "within bounds",
+            (false, _) => "MISSED",
+        };
+        row(&report.place, &report.kernels, &report.device, Some(report.seconds), verdict);
+    }
+    output::line(&format!(
+        "NLL and KL in nats a token over {} positions of the embedded windows; the KL is from the full-precision model.",
+        host.positions
+    ));
+}

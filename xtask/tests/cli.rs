@@ -1,0 +1,223 @@
+//! The built program as a user meets it: exit codes, error lines, and machines made of scripts on a search path.
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Variables through which the machine that runs the tests would shine through.
+const SURROUNDINGS: [&str; 5] = [
+    "RUSTC",
+    "CARGO",
+    "CARGO_TARGET_DIR",
+    "RUSTUP_TOOLCHAIN",
+    "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+];
+
+fn xtask() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    for variable in SURROUNDINGS {
+        command.env_remove(variable);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8 output")
+}
+
+/// Checks the exit code, and that nothing for a terminal was printed; returns standard error.
+fn ended(output: &Output, code: i32) -> String {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "\nstdout:\n{stdout}\nstderr:\n{stderr}");
+    assert!(!stdout.contains('\u{1b}') && !stderr.contains('\u{1b}'), "escape codes in a pipe");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
+}
+
+fn run(arguments: &[&str]) -> Output {
+    xtask().args(arguments).output().expect("the program starts")
+}
+
+/// A machine: a folder that is the whole search path.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    fn new() -> Machine {
+        Machine(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn script(&self, name: &str, body: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("writable");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("writable");
+        path
+    }
+
+    /// A rustup toolchain without any ARM target, its proxies, and a rustup that does what `rustup` says.
+    fn rustup(&self, rustup: &str) -> &Machine {
+        let toolchain = self.0.path().join("toolchains/stable-x86_64-unknown-linux-gnu");
+        let body = format!(
+            "case \"$*\" in\n\
+             '--print sysroot') echo '{0}';;\n\
+             '-vV') echo 'host: x86_64-unknown-linux-gnu'; echo 'release: 1.99.0';;\n\
+             '--print target-libdir --target '*) shift 3; echo \"{0}/lib/rustlib/$1/lib\";;\n\
+             *) exit 1;;\nesac",
+            toolchain.display()
+        );
+        self.script("toolchains/stable-x86_64-unknown-linux-gnu/bin/rustc", &body);
+        self.script("toolchains/stable-x86_64-unknown-linux-gnu/bin/cargo", "echo built \"$@\"");
+        self.script(
+            "toolchains/stable-x86_64-unknown-linux-gnu/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld",
+            "exit 1",
+        );
+        self.script("rustc", &body);
+        self.script("rustup", &rustup.replace("TOOLCHAIN", &toolchain.display().to_string()));
+        self
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        xtask().env("PATH", self.0.path()).args(arguments).output().expect("the program starts")
+    }
+}
+
+#[test]
+fn a_wrong_command_line_or_input_ends_with_2() {
+    let stderr = ended(&run(&["pack", "--target", "aarch64", "--bits", "5"]), 2);
+    assert!(stderr.starts_with("error: ") && stderr.contains("expected 2, 3, 4 or 8"), "{stderr}");
+    ended(&run(&["no-such-command"]), 2);
+    let stderr = ended(&run(&["pack", "--target", "armv7"]), 2);
+    assert_eq!(stderr, "error: armv7: 32-bit ARM Linux isn't supported; use a 64-bit system (aarch64)\n");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("board.toml");
+    fs::write(&file, "name = \"board\"\nspeed = 3\n").expect("writable");
+    let stderr = ended(&run(&["pack", "--target", file.to_str().expect("UTF-8")]), 2);
+    assert!(stderr.contains("board.toml:2: speed: unknown field `speed`"), "{stderr}");
+}
+
+#[test]
+fn a_missing_target_ends_with_3_and_an_unreadable_one_with_4() {
+    let stderr = ended(&run(&["pack", "--target", "no-such-board"]), 3);
+    assert!(stderr.starts_with("error: no target is called `no-such-board`"), "{stderr}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("folder.toml");
+    fs::create_dir(&file).expect("writable");
+    ended(&run(&["pack", "--target", file.to_str().expect("UTF-8")]), 4);
+}
+
+#[test]
+fn help_version_and_targets_end_with_0() {
+    for arguments in
+        [&["--help"][..], &["--version"], &["pack", "--help"], &["targets"], &["targets", "--json"]]
+    {
+        ended(&run(arguments), 0);
+    }
+    let json = text(&run(&["targets", "--json"]).stdout);
+    let targets: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(targets[0]["name"], "aarch64");
+}
+
+#[test]
+fn a_machine_without_tools_says_what_is_missing() {
+    let stderr = ended(&Machine::new().run(&["pack", "--target", "aarch64"]), 3);
+    assert!(stderr.contains("no rustc with its cargo is on the search path"), "{stderr}");
+    assert!(stderr.contains("remedy: "), "{stderr}");
+}
+
+#[test]
+fn no_install_changes_nothing_and_names_the_commands() {
+    let machine = Machine::new();
+    machine.rustup("echo changed > 'TOOLCHAIN/changed'");
+    let stderr = ended(&machine.run(&["pack", "--target", "aarch64", "--no-install"]), 3);
+    let remedy =
+        "remedy: rustup target add --toolchain stable-x86_64-unknown-linux-gnu aarch64-unknown-linux-musl";
+    assert!(stderr.contains("--no-install was given") && stderr.contains(remedy), "{stderr}");
+    assert!(!machine.0.path().join("toolchains/stable-x86_64-unknown-linux-gnu/changed").exists());
+}
+
+#[test]
+fn a_rustup_that_cannot_add_is_printed_and_named() {
+    let machine = Machine::new();
+    machine.rustup("echo 'error: no network' >&2; exit 1");
+    let stderr = ended(&machine.run(&["pack", "--target", "aarch64"]), 3);
+    assert!(stderr.contains("$ rustup target add --toolchain"), "{stderr}");
+    assert!(stderr.contains("did not help: rustup target add"), "{stderr}");
+}
+
+#[test]
+fn a_rustup_that_can_add_leads_to_a_build_with_its_own_linker() {
+    let machine = Machine::new();
+    machine.rustup(
+        "[ \"$1 $2 $3\" = 'target add --toolchain' ] || exit 1\n\
+         library='TOOLCHAIN/lib/rustlib/aarch64-unknown-linux-musl/lib'\n\
+         PATH=/usr/bin:/bin\n\
+         mkdir -p \"$library\" && : > \"$library/libcore-1.rlib\"",
+    );
+    let output = machine.run(&["pack", "--target", "aarch64"]);
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("-Clinker-flavor=ld.lld -Ctarget-feature=+crt-static"), "{stderr}");
+    assert!(text(&output.stdout).contains("built build --target aarch64-unknown-linux-musl"), "{stderr}");
+}
+
+#[test]
+fn tests_are_counted_and_a_failure_ends_with_1() {
+    let machine = Machine::new();
+    let test = |body: &str| {
+        let cargo = machine.script("cargo", body);
+        xtask().env("CARGO", cargo).args(["test", "--host-only"]).output().expect("the program starts")
+    };
+    let last = |output: &Output| text(&output.stdout).lines().last().unwrap_or_default().to_owned();
+
+    let output = test("echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'");
+    ended(&output, 0);
+    assert_eq!(last(&output), "3 passed, 0 failed");
+
+    let output = test("echo 'test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured'; exit 101");
+    assert!(ended(&output, 1).contains("error: 2 tests failed"));
+    assert_eq!(last(&output), "3 passed, 2 failed");
+
+    let output = test("echo 'error: could not compile' >&2; exit 101");
+    ended(&output, 1);
+    assert_eq!(last(&output), "0 passed, 1 failed");
+
+    ended(&test("exit 0"), 1);
+}
+
+#[test]
+fn missing_emulation_is_named_after_the_hosts_tests() {
+    let machine = Machine::new();
+    let cargo = machine.script("cargo", "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'");
+    let mut command = xtask();
+    command.env("PATH", machine.0.path()).env("CARGO", cargo).args(["test", "--no-install"]);
+    let output = command.output().expect("the program starts");
+    let stderr = ended(&output, 3);
+    assert!(stderr.contains("no qemu-aarch64 is on the search path"), "{stderr}");
+    assert!(text(&output.stdout).ends_with("\n3 passed, 0 failed\n"));
+}
+
+#[test]
+fn an_interrupt_ends_with_130() {
+    let machine = Machine::new();
+    let started = machine.0.path().join("started");
+    // Ends by itself: the signal goes to the program alone here, while a terminal sends it to its children as well.
+    let cargo = machine.script("cargo", &format!(": > '{}'; exec sleep 10", started.display()));
+    let mut command = xtask();
+    command.env("CARGO", cargo).args(["test", "--host-only"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the program starts");
+    wait_for(&started);
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
+    assert_eq!(child.wait().expect("the program ends").code(), Some(130));
+}
+
+fn wait_for(path: &Path) {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} never appeared", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -67,9 +67,9 @@ struct Summary {
 /// Where the container, the prompt or the command line is wrong.
 pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let engine = Engine::new(&flags.machine)?;
     let sampler = sampler(flags)?;
     let file = mapped::map(path)?;
+    let engine = Engine::new(&flags.machine, file.len())?;
     let container = machine::open(path, &file, Integrity::Crc)?;
     let prompt = prompt::text(flags)?;
     let tokens = prompt::tokens(path, &container, &prompt, flags.special_tokens)?;

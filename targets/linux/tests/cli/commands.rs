@@ -49,6 +49,8 @@ fn info_reports_the_container() {
         assert_eq!(tensors[0]["gemv"].is_null(), !tied_head);
         assert!(tensors[0]["gemm"].is_null());
         assert!(tensors[1 + head]["gemm"].as_str().expect("a name").contains("int4"));
+        // A container this small runs on one thread, unless told otherwise.
+        assert_eq!(json("info", &path, &[])["threads"], 1);
         let words = succeed("info", &path, &[]);
         assert!(words.contains("layer 1 down") && words.contains(&"ab".repeat(32)), "{words}");
         assert!(words.is_ascii() && !words.contains('\x1b'), "{words}");

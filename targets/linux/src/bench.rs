@@ -49,8 +49,8 @@ struct Speed {
 /// Where the container or the command line is wrong.
 pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let engine = Engine::new(&flags.machine)?;
     let file = mapped::map(path)?;
+    let engine = Engine::new(&flags.machine, file.len())?;
     let container = machine::open(path, &file, Integrity::Crc)?;
     let most = container.manifest().spec.context as usize;
     let prompt_tokens = flags.prompt_tokens.unwrap_or(128.min(most / 2).max(1));
@@ -105,12 +105,12 @@ fn measure(
     session.reset();
     let start = Instant::now();
     session.run(prompt).map_err(failed)?;
-    let prefill = prompt.len() as f64 / start.elapsed().as_secs_f64();
+    let prefill = prompt.len() as f64 / machine::seconds(start.elapsed());
     let start = Instant::now();
     for &token in following {
         session.run(&[token]).map_err(failed)?;
     }
-    Ok((prefill, following.len() as f64 / start.elapsed().as_secs_f64()))
+    Ok((prefill, following.len() as f64 / machine::seconds(start.elapsed())))
 }
 
 fn speed(tokens: usize, mut rates: Vec<f64>, weights_by_kernel: BTreeMap<&'static str, u64>) -> Speed {

@@ -73,8 +73,8 @@ struct Comparison {
 /// Where the container or the command line is wrong, or a bound is missed.
 pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let engine = Engine::new(&flags.machine)?;
     let file = mapped::map(path)?;
+    let engine = Engine::new(&flags.machine, file.len())?;
     let container = machine::open(path, &file, Integrity::Digest)?;
     let windows = container.check_windows();
     let limits = machine::limits(windows.sizes().positions);

@@ -38,8 +38,8 @@ pub(crate) struct MachineFlags {
     /// The container.
     #[arg(value_name = "CONTAINER")]
     pub(crate) container: PathBuf,
-    /// Threads; the result does not depend on them [default: the processors available, at most 4: more rarely help, as decoding
-    /// waits for memory].
+    /// Threads; the result does not depend on them [default: one for each 4 MiB of the container, at least
+    /// 1, at most 4 and the processors available: small models are slower on several].
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(crate) threads: Option<usize>,
     /// Kernels: scalar, avx2, neon or neon_dotprod, where the processor has them; the result does not depend on them [default:

@@ -67,9 +67,9 @@ struct Summary {
 /// Where the container, the prompt or the command line is wrong.
 pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let engine = Engine::new(&flags.machine)?;
     let sampler = sampler(flags)?;
     let file = mapped::map(path)?;
+    let engine = Engine::new(&flags.machine, file.len())?;
     let container = machine::open(path, &file, Integrity::Crc)?;
     let prompt = prompt::text(flags)?;
     let tokens = prompt::tokens(path, &container, &prompt, flags.special_tokens)?;
@@ -232,8 +232,8 @@ fn report(summary: &Summary, engine: &Engine) {
     output::note(&format!("stopped: {}", summary.ending));
     let seconds = summary.prompt_time.as_secs_f64();
     output::note(&format!("prompt: {} tokens in {seconds:.3} s", summary.prompt_tokens));
-    let (decoded, seconds) = (summary.decoded, summary.decode_time.as_secs_f64());
-    let rate = if decoded > 0 { decoded as f64 / seconds } else { 0.0 };
+    let (decoded, seconds) = (summary.decoded, machine::seconds(summary.decode_time));
+    let rate = decoded as f64 / seconds;
     output::note(&format!(
         "generated: {} tokens in {seconds:.3} s, {rate:.1} tokens a second",
         summary.generated

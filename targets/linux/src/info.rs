@@ -88,8 +88,8 @@ struct SectionInfo {
 /// Where the container or the command line is wrong.
 pub(crate) fn run(flags: &InfoFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let engine = Engine::new(&flags.machine)?;
     let file = mapped::map(path)?;
+    let engine = Engine::new(&flags.machine, file.len())?;
     let container = machine::open(path, &file, Integrity::Digest)?;
     let manifest = container.manifest();
     let limits = machine::limits(flags.context.unwrap_or(manifest.spec.context as usize));

@@ -1,5 +1,5 @@
-//! Ctrl-C: ends the process with `Exit::Interrupted` and leaves no partial file. `generate` asks to end by itself instead, so that
-//! it can finish its line and say what it did; a second Ctrl-C ends it at once.
+//! Ctrl-C: ends the process with `Exit::Interrupted` and leaves no partial file. `generate` asks to end by itself instead, so
+//! that it can finish its line and say what it did; a second Ctrl-C ends it at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_runtime::Machine;
@@ -16,8 +17,12 @@ use crate::flags::MachineFlags;
 
 /// Tokens that prefill runs at once: two of the widest kernels' tiles; more gains little and takes memory.
 pub(crate) const TILE: usize = 16;
-/// Threads where none are asked for.
+/// Threads where none are asked for, at most.
 const MOST_DEFAULT_THREADS: usize = 4;
+/// Bytes of the container that make another thread worth its while where none are asked for. The threads meet some hundred times
+/// a token; where a meeting costs more than the work between two of them, and much more where another program has a processor,
+/// one thread is the fastest.
+const BYTES_PER_DEFAULT_THREAD: usize = 4 << 20;
 
 /// Kernels and threads.
 #[derive(Debug)]
@@ -27,11 +32,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The kernels and threads that the command line asks for.
+    /// The kernels and threads that the command line asks for, to run a container of `file_bytes`.
     ///
     /// # Errors
     /// `Exit::Input` naming the kernels available, or `Exit::Failed` where the system refuses a thread.
-    pub(crate) fn new(flags: &MachineFlags) -> Result<Engine, Error> {
+    pub(crate) fn new(flags: &MachineFlags, file_bytes: usize) -> Result<Engine, Error> {
         let kernels = match &flags.kernels {
             None => kernels::best(),
             Some(name) => kernels::by_name(name).ok_or_else(|| {
@@ -41,8 +46,10 @@ impl Engine {
                 ))
             })?,
         };
-        let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let threads = flags.threads.unwrap_or_else(|| available().min(MOST_DEFAULT_THREADS));
+        let threads = flags.threads.unwrap_or_else(|| {
+            let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            (file_bytes / BYTES_PER_DEFAULT_THREAD).clamp(1, available.min(MOST_DEFAULT_THREADS))
+        });
         let pool = ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error))?;
         Ok(Engine { kernels, pool })
     }
@@ -121,6 +128,11 @@ pub(crate) fn session<'a>(
 ) -> Result<Session<'a>, Error> {
     Session::new(container, engine.machine(), limits, ActivationFormat::Int8, memory)
         .map_err(|error| Error::input(path, error))
+}
+
+/// Seconds to divide by: a clock too coarse for what it timed gives no infinity.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64().max(1e-9)
 }
 
 /// The processor as the system calls it, with its architecture: boards name themselves, PCs their processor.

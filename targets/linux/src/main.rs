@@ -1,4 +1,5 @@
-//! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text, measures speed.
+//! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text,
+//! measures speed.
 //!
 //! This file dispatches; each command has its own. `machine` maps and checks the container and chooses kernels and threads.
 

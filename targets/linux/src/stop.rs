@@ -13,7 +13,8 @@ impl StopFilter {
         StopFilter { stops: stops.to_vec(), held: String::new() }
     }
 
-    /// Takes some text and returns what may be printed, and the stop string where one is complete: the text before it is the last.
+    /// Takes some text and returns what may be printed, and the stop string where one is complete: the text before it is the
+    /// last.
     pub(crate) fn push(&mut self, text: &str) -> (String, Option<&str>) {
         self.held.push_str(text);
         let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop))).min();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! host:      cargo test --workspace
-//! emulated:  build the tests of formats, runtime and conformance once for aarch64
+//! emulated:  build the tests of formats, runtime, conformance and the runner once for aarch64
 //!            for each processor: run each program below qemu-aarch64 -cpu PROCESSOR
 //! at the end, alone on its line: N passed, N failed
 //! ```
@@ -30,7 +30,7 @@ use crate::toolchain::{self, Toolchain};
 const TARGET: &str = "aarch64";
 
 /// Crates whose tests run on emulated processors.
-const PACKAGES: [&str; 3] = ["rescomp-formats", "rescomp-runtime", "conformance"];
+const PACKAGES: [&str; 4] = ["rescomp-formats", "rescomp-runtime", "conformance", "rescomp"];
 
 /// Their features; the default ones need the host.
 const FEATURES: &str = "rescomp-runtime/std";

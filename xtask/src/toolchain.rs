@@ -108,12 +108,25 @@ fn minimum_version() -> Result<(u32, u32), Error> {
 
 fn find_wanted(wanted: &Wanted, cpu: &str, install: Install) -> Result<Toolchain, Error> {
     let mut tried = Vec::new();
+    // Compilers that have a triple's library but could not link a program with it.
+    let mut unusable: Vec<(PathBuf, String)> = Vec::new();
     loop {
-        let facts = Facts::probe(&wanted.triples);
+        let mut facts = Facts::probe(&wanted.triples);
+        for compiler in &mut facts.compilers {
+            compiler.libraries.retain(|triple| !unusable.contains(&(compiler.rustc.clone(), triple.clone())));
+        }
         match plan::decide(wanted, &facts, install, &tried) {
             Decision::Ready(choice) => {
                 let root = root::root()?;
-                return Ok(Toolchain::new(&choice, cpu, &root::target_directory(&root)));
+                let toolchain = Toolchain::new(&choice, cpu, &root::target_directory(&root));
+                if wanted.kind == Kind::Bare {
+                    return Ok(toolchain);
+                }
+                match toolchain.links() {
+                    Ok(()) => return Ok(toolchain),
+                    Err(error) => output::note(&format!("note: {error}")),
+                }
+                unusable.push((choice.compiler.rustc, choice.triple));
             }
             Decision::Install(step) => {
                 if let Err(error) = run_step(&step, &facts) {
@@ -191,6 +204,27 @@ impl Toolchain {
             arguments,
             target_directory: target_directory.join(format!("cross-{triple}")),
             how: format!("{triple} by {rustc} {}, linked by {linked}{source}", compiler.release),
+        }
+    }
+
+    /// Compiles and links an empty program: a linker that is there may still lack a library or the architecture, and that is
+    /// better known now than after minutes of building.
+    fn links(&self) -> Result<(), Error> {
+        let failed = |because: &str| {
+            Error::missing(format!("{} cannot link a program for {}", self.rustc.display(), self.triple)).because(because)
+        };
+        let folder = tempfile::tempdir().map_err(|error| failed(&error.to_string()))?;
+        let source = folder.path().join("main.rs");
+        std::fs::write(&source, "fn main() {}\n").map_err(|error| Error::disk("write", &source, &error))?;
+        let mut command = Command::new(&self.rustc);
+        command::clean(&mut command);
+        command.current_dir(folder.path()).args(["--target", &self.triple, "--edition", "2021"]);
+        let flags = self.environment.iter().find(|(name, _)| name == command::ENCODED_FLAGS);
+        command.args(flags.iter().flat_map(|(_, flags)| flags.split(command::FLAG_SEPARATOR)));
+        let result = command.arg(&source).output().map_err(|error| failed(&error.to_string()))?;
+        match result.status.success() {
+            true => Ok(()),
+            false => Err(failed(String::from_utf8_lossy(&result.stderr).trim())),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the tests that cross crates share: a machine, sessions, and (feature `host`) the embedded model.
+//! What the tests that cross crates share: a machine, sessions, tiny containers, and (feature `host`) the embedded model.
 
 use bytemuck::Zeroable;
 use rescomp_formats::container::CheckedContainer;
@@ -11,6 +11,7 @@ use rescomp_runtime::session::{Limits, Session, SessionPlan};
 
 #[cfg(feature = "host")]
 pub mod host;
+pub mod tiny;
 
 /// The best kernels on one thread.
 pub fn serial_machine() -> Machine<'static> {

@@ -75,7 +75,9 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
 /// Finds out whether files can be made in the folder, or in what it will be made in.
 fn check_writable(folder: &Path) -> Result<(), Error> {
     let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
-    tempfile::tempfile_in(there).map(|_| ()).map_err(|error| Error::disk("write to the folder", folder, &error))
+    tempfile::tempfile_in(there)
+        .map(|_| ())
+        .map_err(|error| Error::disk("write to the folder", folder, &error))
 }
 
 fn json<T: Serialize>(report: &T) -> Result<String, Error> {

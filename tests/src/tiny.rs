@@ -83,7 +83,7 @@ impl Random {
 
     /// From `0..bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (self.bits() >> 32) * bound >> 32
+        ((self.bits() >> 32) * bound) >> 32
     }
 
     /// From -1 to 1; 24 bits, so that it is exact.

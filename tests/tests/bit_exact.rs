@@ -1,5 +1,6 @@
 //! The same container and tokens give the same logits, bit for bit, with every kernel table, thread count, prefill split and
 //! layout, on every kind of machine: the digests below were computed on x86-64, and the emulated ARM processors must find them.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use bytemuck::Zeroable;
 use conformance::tiny::{self, Widths};
@@ -67,8 +68,8 @@ fn check(spec: &ModelSpec, widths: Widths, activations: ActivationFormat, expect
         for kernels in kernels::available() {
             for (pool, threads) in pools.iter().zip(1..) {
                 let machine = Machine { kernels, executor: pool };
-                // Threads split rows and heads, whatever the tile: three tiles stand for all.
-                for &tile in TILES.iter().filter(|&&tile| threads == 1 || [1, 3, 16].contains(&tile)) {
+                // Threads split rows and heads, whatever the tile: two tiles stand for all.
+                for &tile in TILES.iter().filter(|&&tile| threads == 1 || [1, 16].contains(&tile)) {
                     let found = digest(&container, machine, activations, tile, 0);
                     assert_eq!(
                         found,
@@ -117,7 +118,7 @@ fn what_the_memory_held_before_does_not_count() {
             let file = tiny::container(&tiny::odd_spec(), Widths::Mixed, layout);
             let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
             for kernels in kernels::available() {
-                for tile in TILES {
+                for tile in [1, 7] {
                     // 0xff in every byte is a NaN in every f32.
                     let found = digest(&container, serial(kernels), activations, tile, 0xff);
                     assert_eq!(found, expected, "kernels {}, tiles of {tile}", kernels.name);

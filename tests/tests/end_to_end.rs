@@ -1,6 +1,7 @@
 //! From a checkpoint's folder to logits: every method and width packs, checks and measures sanely, the full-precision models have
 //! their known perplexity, and the forward is an independent one's.
 #![cfg(feature = "host")]
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use conformance::host::{embedded_folder, embedded_model, pack_options};
 use conformance::naive;

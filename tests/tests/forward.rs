@@ -1,4 +1,5 @@
 //! The runtime's forward against an independent one in f64 on the same container's weights.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use conformance::naive;
 use conformance::tiny::{self, Widths};

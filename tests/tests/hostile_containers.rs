@@ -1,5 +1,6 @@
 //! Containers made to deceive: fields and sections are changed and every checksum over them is repaired, so that the checks of
 //! structure and contents are reached. Each kind of error occurs, and says where; nothing panics; what is accepted runs.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use conformance::tiny::{self, Widths};
 use proptest::prelude::*;
@@ -155,7 +156,7 @@ fn each_kind_of_error_occurs_and_says_where() {
     let at = |index| entry_at(&VALID, index);
     let first_end = entry(&VALID, TOKENIZER);
     let first_end = first_end.offset_bytes + first_end.length_bytes;
-    assert!(first_end % 64 != 0, "there is padding after the first section");
+    assert!(!first_end.is_multiple_of(64), "there is padding after the first section");
 
     let mut errors = vec![
         refuse(|file| file.truncate(60), &["head: expected 64 bytes, found 60"]),

@@ -1,4 +1,4 @@
-//! What the tests that cross crates share: a machine, sessions, and (feature `host`) the embedded model.
+//! What the tests that cross crates share: a machine, sessions, tiny containers, an independent forward, and (feature `host`) the embedded model.
 
 use bytemuck::Zeroable;
 use rescomp_formats::container::CheckedContainer;
@@ -11,6 +11,8 @@ use rescomp_runtime::session::{Limits, Session, SessionPlan};
 
 #[cfg(feature = "host")]
 pub mod host;
+pub mod naive;
+pub mod tiny;
 
 /// The best kernels on one thread.
 pub fn serial_machine() -> Machine<'static> {
@@ -38,5 +40,6 @@ pub fn session<'a>(
     activations: ActivationFormat,
     memory: &'a mut [MemoryBlock],
 ) -> Session<'a> {
-    Session::new(container, machine, Limits { context, tile }, activations, memory).expect("the planned memory")
+    Session::new(container, machine, Limits { context, tile }, activations, memory)
+        .expect("the planned memory")
 }

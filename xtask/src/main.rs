@@ -7,6 +7,7 @@ mod error;
 mod eval;
 mod flags;
 mod host;
+mod instructions;
 mod interrupt;
 mod model;
 mod output;

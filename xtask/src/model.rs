@@ -6,6 +6,7 @@ use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_quantizer::checkpoint::{Checkpoint, CheckpointError};
 use rescomp_quantizer::corpus::{self, CorpusError};
 use rescomp_quantizer::texts;
+use rescomp_quantizer::tokenizer_json::TokenizerJsonError;
 use rescomp_runtime::memory::AlignedBytes;
 
 use crate::error::{Error, Exit};
@@ -14,21 +15,39 @@ use crate::flags::Joiner;
 /// Opens a checkpoint.
 ///
 /// # Errors
-/// `Exit::Input` naming the file and the tensor.
+/// `Exit::Disk` when a file cannot be read, otherwise `Exit::Input` naming the file and the tensor.
 pub(crate) fn checkpoint(folder: &Path) -> Result<Checkpoint, Error> {
     Checkpoint::open(folder).map_err(|error| checkpoint_error(&error))
 }
 
 fn checkpoint_error(error: &CheckpointError) -> Error {
-    Error::input(error.to_string())
+    let unreadable = matches!(error, CheckpointError::Read { .. } | CheckpointError::Shard { .. });
+    Error::new(if unreadable { Exit::Disk } else { Exit::Input }, error.to_string())
+}
+
+/// Reads every weight once: one that isn't finite is found before the work that it would spoil.
+///
+/// # Errors
+/// `Exit::Input` naming the file, the tensor and the element.
+pub(crate) fn check_weights(checkpoint: &Checkpoint) -> Result<(), Error> {
+    let check = || {
+        checkpoint.embedding()?;
+        checkpoint.head()?;
+        checkpoint.final_norm()?;
+        (0..checkpoint.spec.layers as usize).try_for_each(|layer| checkpoint.layer(layer).map(|_| ()))
+    };
+    check().map_err(|error| checkpoint_error(&error))
 }
 
 /// The tokenizer section of a checkpoint.
 ///
 /// # Errors
-/// `Exit::Input` naming the file and the field.
+/// `Exit::Disk` when the file cannot be read, otherwise `Exit::Input` naming the file and the field.
 pub(crate) fn tokenizer_section(checkpoint: &Checkpoint) -> Result<Vec<u8>, Error> {
-    texts::tokenizer_section(checkpoint).map_err(|error| Error::input(error.to_string()))
+    texts::tokenizer_section(checkpoint).map_err(|error| {
+        let exit = if matches!(error, TokenizerJsonError::Read { .. }) { Exit::Disk } else { Exit::Input };
+        Error::new(exit, error.to_string())
+    })
 }
 
 /// Reads a file to where a container may lie.

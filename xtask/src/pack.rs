@@ -46,9 +46,11 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let model_folder = flags.model.clone().unwrap_or_else(|| root.join("models/stories-1m"));
     let output_folder = flags.output.clone().unwrap_or_else(|| dist(&root, &target));
 
-    // What may be missing is found out before the long work: the model, its text, the toolchain.
+    // What may be wrong or missing is found out before the long work: the model, its text, the folder, the toolchain.
     let checkpoint = model::checkpoint(&model_folder)?;
     let options = pack_options(flags, &target, &checkpoint, &model_folder)?;
+    model::check_weights(&checkpoint)?;
+    check_writable(&output_folder)?;
     let program = runner::build(&root, &target, install)?;
 
     let Packed { file, report } = quantize(flags, &checkpoint, &options)?;
@@ -68,6 +70,14 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         print(&report);
     }
     report.check.as_ref().map_or(Ok(()), verdict)
+}
+
+/// Finds out whether files can be made in the folder, or in what it will be made in.
+fn check_writable(folder: &Path) -> Result<(), Error> {
+    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(there)
+        .map(|_| ())
+        .map_err(|error| Error::disk("write to the folder", folder, &error))
 }
 
 fn json<T: Serialize>(report: &T) -> Result<String, Error> {

@@ -3,6 +3,7 @@
 //! ```text
 //! host:      cargo test --workspace
 //! emulated:  build the tests of formats, runtime, conformance and the runner once for aarch64
+//!            look for SDOT where it must be, and nowhere else, in the runtime's tests and in the runner
 //!            for each processor: run each program below qemu-aarch64 -cpu PROCESSOR
 //! at the end, alone on its line: N passed, N failed
 //! ```
@@ -19,18 +20,22 @@ use serde::Deserialize;
 use crate::command;
 use crate::error::Error;
 use crate::flags::TestFlags;
+use crate::instructions;
 use crate::output;
 use crate::qemu::Emulator;
 use crate::root;
 use crate::system::Install;
 use crate::target::Target;
-use crate::toolchain::{self, Toolchain};
+use crate::toolchain::{self, Profile, Toolchain};
 
 /// The target whose toolchain and processors are taken.
 const TARGET: &str = "aarch64";
 
 /// Crates whose tests run on emulated processors.
 const PACKAGES: [&str; 4] = ["rescomp-formats", "rescomp-runtime", "conformance", "rescomp"];
+
+/// The crate, by its library's name, whose test program has every kernel.
+const KERNELS_CRATE: &str = "rescomp_runtime";
 
 /// Their features; the default ones need the host.
 const FEATURES: &str = "rescomp-runtime/std";
@@ -187,7 +192,7 @@ fn test_emulated(root: &Path, flags: &TestFlags) -> Result<Counts, Error> {
     let toolchain = toolchain::find(&target, install)?;
     output::line(&format!("== emulated: {}; {}", toolchain.how, emulator.version()));
     let programs = build(root, &toolchain)?;
-    let mut sum = Counts::default();
+    let mut sum = test_instructions(root, &target, &toolchain, &programs)?;
     for cpu in cpus {
         let start = Instant::now();
         let mut counts = Counts::default();
@@ -201,6 +206,40 @@ fn test_emulated(root: &Path, flags: &TestFlags) -> Result<Counts, Error> {
         sum.add(counts);
     }
     Ok(sum)
+}
+
+/// Looks for the fast path in the programs that have all kernels: the runtime's tests, and the runner as devices get it.
+fn test_instructions(
+    root: &Path,
+    target: &Target,
+    toolchain: &Toolchain,
+    programs: &[TestProgram],
+) -> Result<Counts, Error> {
+    let package = target.runner.package();
+    let status = command::run(&mut toolchain.build(root, package, &[], Profile::Release), None)?;
+    if !status.success() {
+        return Err(Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple)));
+    }
+    let tests = programs.iter().filter(|program| program.name == KERNELS_CRATE);
+    let runner = toolchain.program(package, Profile::Release);
+    let mut counts = Counts::default();
+    for program in tests.map(|program| &program.executable).chain([&runner]) {
+        match instructions::check(program) {
+            Ok(found) => {
+                output::line(&format!("== instructions of {}: {found}", program.display()));
+                counts.passed += 1;
+            }
+            Err(error) => {
+                output::note(&format!("error: {error}"));
+                counts.failed += 1;
+            }
+        }
+    }
+    // One of the tests, one of the runner: a renamed crate must not pass unseen.
+    if counts.passed + counts.failed < 2 {
+        return Err(Error::failed(format!("cargo built no test program called {KERNELS_CRATE}")));
+    }
+    Ok(counts)
 }
 
 /// Builds the tests for the device and returns the programs.

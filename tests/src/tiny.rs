@@ -1,0 +1,206 @@
+//! Tiny random containers, made without the quantizer, so that emulated boards have them too.
+//!
+//! Every number comes from integer arithmetic or from single float operations that IEEE 754 rounds in one way, so a container is
+//! the same wherever it is made, and what it computes can be compared with a constant. A matrix's numbers depend on its name
+//! alone: the layouts hold the same weights.
+
+use half::f16;
+use rescomp_formats::check_windows::{self, CheckSizes};
+use rescomp_formats::container::write::{Contents, write};
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::error::ContainerError;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
+use rescomp_formats::matrix::{self, MatrixShape};
+use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::spec::{Architecture, ModelSpec};
+use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
+use rescomp_runtime::memory::AlignedBytes;
+
+/// How the matrices of a tiny container are encoded.
+#[derive(Clone, Copy, Debug)]
+pub enum Widths {
+    /// 4 and 8 bits by turns, in other places in each layer.
+    Mixed,
+    /// All of these bits.
+    All(CodeWidth),
+}
+
+/// Odd sizes everywhere: nothing but the number of heads is a power of two, the head is not tied, two query heads share a key.
+pub fn odd_spec() -> ModelSpec {
+    ModelSpec {
+        architecture: Architecture::Llama,
+        vocabulary: 263,
+        hidden: 48,
+        intermediate: 80,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 6,
+        context: 40,
+        norm_epsilon: 1e-5,
+        tied_head: false,
+        begin_token: Some(0),
+        end_tokens: heapless::Vec::new(),
+    }
+}
+
+/// Rows longer than an activation step, a tied head, one key head for all queries.
+pub fn wide_spec() -> ModelSpec {
+    ModelSpec {
+        vocabulary: 260,
+        hidden: 160,
+        intermediate: 272,
+        layers: 1,
+        heads: 5,
+        kv_heads: 1,
+        head_dim: 32,
+        tied_head: true,
+        ..odd_spec()
+    }
+}
+
+/// Numbers that look random and are the same each time (xorshift64*).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A stream of its own for each seed.
+    pub fn new(seed: u64) -> Random {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        // Small seeds begin alike.
+        (0..8).for_each(|_| _ = random.bits());
+        random
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// From `0..bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((self.bits() >> 32) * bound) >> 32
+    }
+
+    /// From -1 to 1; 24 bits, so that it is exact.
+    pub fn unit(&mut self) -> f32 {
+        ((self.bits() >> 40) as f32) * (2.0 / 16_777_216.0) - 1.0
+    }
+}
+
+/// Tokens of the vocabulary.
+pub fn tokens(spec: &ModelSpec, count: usize) -> Vec<u32> {
+    let mut random = Random::new(77);
+    (0..count).map(|_| random.below(spec.vocabulary.into()) as u32).collect()
+}
+
+/// A container of random weights.
+///
+/// # Panics
+/// Where the spec isn't a possible one, or its vocabulary is smaller than the tokenizer's 257.
+pub fn container(spec: &ModelSpec, widths: Widths, layout: Layout) -> AlignedBytes {
+    let file = write::<ContainerError>(&manifest(spec), |name| {
+        Ok(match name.kind {
+            SectionKind::Tokenizer => Contents::Bytes(tokenizer_section()),
+            SectionKind::RopeFrequencies => {
+                // One radian a position, then each pair a sixteenth of the one before.
+                Contents::U64(
+                    (0..spec.head_dim / 2).map(|pair| 2_935_890_503_282_001_226 >> (4 * pair)).collect(),
+                )
+            }
+            SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
+            kind if kind.is_matrix() => matrix_section(spec, name, widths, layout),
+            _ => {
+                let mut random = Random::new(seed(name));
+                Contents::F32((0..spec.hidden).map(|_| 1.0 + 0.5 * random.unit()).collect())
+            }
+        })
+    });
+    AlignedBytes::new(&file.expect("a possible spec"))
+}
+
+fn seed(name: SectionName) -> u64 {
+    1000 * name.layer.map_or(0, |layer| u64::from(layer) + 1) + name.kind as u64
+}
+
+fn matrix_section(spec: &ModelSpec, name: SectionName, widths: Widths, layout: Layout) -> Contents {
+    let (rows, cols) = name.kind.shape(spec).expect("a matrix has a shape");
+    let place = name.kind as usize + name.layer.map_or(0, usize::from);
+    let width = match widths {
+        Widths::Mixed => [CodeWidth::Int4, CodeWidth::Int8][place % 2],
+        Widths::All(width) => width,
+    };
+    let group_elems = [32, 64, MatrixShape::whole_row(cols)][place % 3];
+    let shape = MatrixShape::new(rows, cols, group_elems, width, layout).expect("a possible shape");
+    let mut random = Random::new(seed(name));
+    let (lowest, highest) = width.range();
+    let span = (i64::from(highest) - i64::from(lowest) + 1) as u64;
+    let codes: Vec<i8> =
+        (0..rows * cols).map(|_| (i64::from(lowest) + random.below(span) as i64) as i8).collect();
+    // Weights of about 1/sqrt(k), so that the stream keeps its size; every eleventh group is all zero.
+    let size = 2.0 / (f32::from(highest) * (cols as f32).sqrt());
+    let scales: Vec<f16> = (0..shape.rows() * shape.groups())
+        .map(|index| match index % 11 {
+            10 => f16::ZERO,
+            _ => f16::from_f32(size * (1.0 + 0.5 * random.unit())),
+        })
+        .collect();
+    let mut section = vec![0; shape.section_bytes()];
+    matrix::pack(&shape, &codes, &scales, &mut section).expect("codes and scales of that shape");
+    Contents::Matrix(shape, section)
+}
+
+/// Two windows of three positions; the probabilities are made up.
+fn check_section(spec: &ModelSpec) -> Vec<u8> {
+    let sizes = CheckSizes::new(2, 3, spec.vocabulary);
+    let kept: Vec<(u32, f64)> =
+        (0..6 * sizes.classes as u32).map(|index| (index % spec.vocabulary, -5.0)).collect();
+    check_windows::write(&sizes, &tokens(spec, 8), &[0.5; 6], &kept).expect("slices of those sizes")
+}
+
+/// The 256 bytes and one merge.
+fn tokenizer_section() -> Vec<u8> {
+    let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    tokens.push(b"he".to_vec());
+    write_tokenizer(&TokenizerParts {
+        tokens,
+        byte_tokens: std::array::from_fn(|byte| byte as u32),
+        merges: vec![[104, 101, 256]],
+        added_tokens: vec![],
+        pre_tokenizer: PreTokenizer::Gpt2,
+        add_prefix_space: false,
+        ignore_merges: false,
+    })
+    .expect("parts that agree")
+}
+
+fn manifest(spec: &ModelSpec) -> Manifest {
+    let text = |text: &str| Text::try_from(text).expect("short");
+    Manifest {
+        spec: spec.clone(),
+        provenance: Provenance {
+            checkpoint: text("tiny"),
+            checkpoint_sha256: [0; 32],
+            method: text("random"),
+            bits: 4,
+            group_elems: 32,
+            head_bits: 8,
+            calibration_sha256: [0; 32],
+            calibration_tokens: 0,
+            target: text("test"),
+            tool_version: text("0"),
+        },
+        check: CheckRecord {
+            reference_nll: 5.0,
+            nll: 5.0,
+            mean_kl: 0.0,
+            same_top1: 0,
+            positions: 6,
+            logits_sha256: [0; 32],
+        },
+    }
+}

@@ -1,0 +1,192 @@
+//! The same container and tokens give the same logits, bit for bit, with every kernel table, thread count, prefill split and
+//! layout, on every kind of machine: the digests below were computed on x86-64, and the emulated ARM processors must find them.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
+
+use bytemuck::Zeroable;
+use conformance::tiny::{self, Widths};
+use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::spec::ModelSpec;
+use rescomp_runtime::Machine;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::executor::Serial;
+use rescomp_runtime::kernels::{self, Kernels};
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::{BLOCK_BYTES, MemoryBlock};
+use rescomp_runtime::session::{Limits, Session, SessionPlan};
+use rescomp_runtime::threads::ThreadPool;
+use sha2::{Digest, Sha256};
+
+/// Positions of every sequence here: no multiple of any tile but 1 and itself.
+const POSITIONS: usize = 23;
+const TILES: [usize; 6] = [1, 2, 3, 7, 16, POSITIONS];
+
+const ODD_INT8: &str = "448803c0bd04b83c5bd0c12455d3690a21c6310e8a66bd27062f567c161fd387";
+const ODD_F32: &str = "ff51b3ddf1f36d8f4342d9ee9b6824ca83f1fb5660f80bb3b050ab5688e9166e";
+const WIDE_INT8: &str = "67d3057756cd1a0f5daff2b9961fcafffc482f073ce049625a1581abdde43b0f";
+const WIDE_F32: &str = "134a45d657178fefee97dc37d523b8a0c1e5a9c203bea74e8f70b26b63e57844";
+const INT2_INT8: &str = "31ba144416cabac15844a61eb87800b1e15ea6a52da23aef975dae814779bbbb";
+const INT3_INT8: &str = "22fcc69ea6506b7f4d8eccaa57dd2866eff0b6c6845537faf8a1bc779ef2267f";
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of the logits of all positions, run in tiles, in memory that holds `garbage`.
+fn digest(
+    container: &CheckedContainer<'_>,
+    machine: Machine<'_>,
+    activations: ActivationFormat,
+    tile: usize,
+    garbage: u8,
+) -> String {
+    let mut memory = conformance::memory(container, POSITIONS, tile);
+    memory.fill(MemoryBlock([garbage; BLOCK_BYTES as usize]));
+    let mut session = conformance::session(container, machine, POSITIONS, tile, activations, &mut memory);
+    let tokens = tiny::tokens(&container.manifest().spec, POSITIONS);
+    let mut digest = Sha256::new();
+    let mut positions = 0;
+    session
+        .run_each(&tokens, |_, logits| {
+            assert!(logits.iter().all(|logit| logit.is_finite()));
+            digest.update(bytemuck::cast_slice::<f32, u8>(logits));
+            positions += 1;
+        })
+        .unwrap();
+    assert_eq!(positions, POSITIONS);
+    hexadecimal(&digest.finalize())
+}
+
+/// Runs a spec with both layouts, every table, one to three threads, and in all tiles.
+#[track_caller]
+fn check(spec: &ModelSpec, widths: Widths, activations: ActivationFormat, expected: &str) {
+    let pools: Vec<ThreadPool> = (1..=3).map(|threads| ThreadPool::new(threads).unwrap()).collect();
+    for layout in Layout::ALL {
+        let file = tiny::container(spec, widths, layout);
+        let container = Container::open(&file).unwrap().check(Integrity::Digest).unwrap();
+        for kernels in kernels::available() {
+            for (pool, threads) in pools.iter().zip(1..) {
+                let machine = Machine { kernels, executor: pool };
+                // Threads split rows and heads, whatever the tile: two tiles stand for all.
+                for &tile in TILES.iter().filter(|&&tile| threads == 1 || [1, 16].contains(&tile)) {
+                    let found = digest(&container, machine, activations, tile, 0);
+                    assert_eq!(
+                        found,
+                        expected,
+                        "{activations:?}, layout {}, kernels {}, {threads} threads, tiles of {tile}",
+                        layout.name(),
+                        kernels.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_shapes_with_int8_activations() {
+    check(&tiny::odd_spec(), Widths::Mixed, ActivationFormat::Int8, ODD_INT8);
+}
+
+#[test]
+fn odd_shapes_with_f32_activations() {
+    check(&tiny::odd_spec(), Widths::Mixed, ActivationFormat::F32, ODD_F32);
+}
+
+#[test]
+fn rows_longer_than_a_step_with_int8_activations() {
+    check(&tiny::wide_spec(), Widths::Mixed, ActivationFormat::Int8, WIDE_INT8);
+}
+
+#[test]
+fn rows_longer_than_a_step_with_f32_activations() {
+    check(&tiny::wide_spec(), Widths::Mixed, ActivationFormat::F32, WIDE_F32);
+}
+
+#[test]
+fn widths_with_portable_kernels_alone() {
+    check(&tiny::odd_spec(), Widths::All(CodeWidth::Int2), ActivationFormat::Int8, INT2_INT8);
+    check(&tiny::odd_spec(), Widths::All(CodeWidth::Int3), ActivationFormat::Int8, INT3_INT8);
+}
+
+#[test]
+fn what_the_memory_held_before_does_not_count() {
+    let serial = |kernels: &'static Kernels| Machine { kernels, executor: &Serial };
+    for (activations, expected) in [(ActivationFormat::Int8, ODD_INT8), (ActivationFormat::F32, ODD_F32)] {
+        for layout in Layout::ALL {
+            let file = tiny::container(&tiny::odd_spec(), Widths::Mixed, layout);
+            let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+            for kernels in kernels::available() {
+                for tile in [1, 7] {
+                    // 0xff in every byte is a NaN in every f32.
+                    let found = digest(&container, serial(kernels), activations, tile, 0xff);
+                    assert_eq!(found, expected, "kernels {}, tiles of {tile}", kernels.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_session_that_was_used_before_gives_the_same_after_a_reset() {
+    let file = tiny::container(&tiny::odd_spec(), Widths::Mixed, Layout::Nr8k4);
+    let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+    let machine = conformance::serial_machine();
+    let mut memory = conformance::memory(&container, POSITIONS, 4);
+    let mut session =
+        conformance::session(&container, machine, POSITIONS, 4, ActivationFormat::Int8, &mut memory);
+    let tokens = tiny::tokens(&tiny::odd_spec(), POSITIONS);
+    let first = session.run(&tokens).unwrap().to_vec();
+    session.reset();
+    // An answer follows a prompt: a part at once, then token by token.
+    session.run(&tokens[..9]).unwrap();
+    let mut last = Vec::new();
+    for token in &tokens[9..] {
+        last = session.run(&[*token]).unwrap().to_vec();
+    }
+    assert_eq!(last, first);
+}
+
+#[test]
+fn the_memory_plan_is_exact() {
+    for spec in [tiny::odd_spec(), tiny::wide_spec()] {
+        let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
+        let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+        let machine = conformance::serial_machine();
+        for activations in [ActivationFormat::Int8, ActivationFormat::F32] {
+            for tile in TILES {
+                for context in [tile, spec.context as usize] {
+                    let limits = Limits { context, tile };
+                    let plan = SessionPlan::new(&container, limits).unwrap();
+                    let blocks = plan.blocks() as usize;
+                    assert_eq!(blocks as u64 * BLOCK_BYTES, plan.bytes());
+                    let mut memory = vec![MemoryBlock::zeroed(); blocks];
+                    let mut session =
+                        Session::new(&container, machine, limits, activations, &mut memory).unwrap();
+                    let tokens = tiny::tokens(&spec, context);
+                    session.run(&tokens).unwrap();
+                    let full = session.run(&tokens[..1]).unwrap_err();
+                    assert!(matches!(full, RuntimeError::ContextFull { .. }), "{full}");
+                    let (given_bytes, needed_bytes) = (plan.bytes() - BLOCK_BYTES, plan.bytes());
+                    let refused =
+                        Session::new(&container, machine, limits, activations, &mut memory[1..]).unwrap_err();
+                    assert_eq!(refused, RuntimeError::Memory { needed_bytes, given_bytes });
+                }
+            }
+        }
+    }
+}
+
+/// `cargo xtask test` says which processor it emulates. Slower kernels than that processor has would pass everything else.
+#[test]
+fn the_kernels_are_those_of_the_processor() {
+    let names: Vec<&str> = kernels::available().map(|kernels| kernels.name).collect();
+    assert_eq!(names[0], "scalar");
+    match std::env::var("RESCOMP_EMULATED_CPU").as_deref() {
+        Ok("cortex-a53" | "cortex-a72") => assert_eq!(names, ["scalar", "neon"]),
+        Ok("cortex-a76" | "max") => assert_eq!(names, ["scalar", "neon", "neon_dotprod"]),
+        _ if cfg!(target_arch = "aarch64") => assert!(names.contains(&"neon")),
+        _ => {}
+    }
+}

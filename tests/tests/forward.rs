@@ -1,0 +1,76 @@
+//! The runtime's forward against an independent one in f64 on the same container's weights.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
+
+use conformance::naive;
+use conformance::tiny::{self, Widths};
+use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::section::SectionName;
+use rescomp_runtime::Machine;
+use rescomp_runtime::executor::Serial;
+use rescomp_runtime::kernels;
+use rescomp_runtime::linear::ActivationFormat;
+
+/// A matrix's rows as the container's own decoder gives them, or a norm's gain as one row.
+fn weights(container: &CheckedContainer<'_>, name: SectionName) -> Vec<Vec<f64>> {
+    let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
+    match container.matrix(name) {
+        Some(matrix) => (0..matrix.shape().rows())
+            .map(|row| {
+                let mut values = vec![0.0; matrix.shape().cols()];
+                matrix.decode_row(row, &mut values);
+                wide(&values)
+            })
+            .collect(),
+        None => vec![wide(container.floats(name).unwrap())],
+    }
+}
+
+#[test]
+fn logits_are_those_of_the_naive_forward() {
+    for spec in [tiny::odd_spec(), tiny::wide_spec()] {
+        let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
+        let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+        let turn = std::f64::consts::TAU / 2_f64.powi(64);
+        let frequencies: Vec<f64> =
+            container.rope_frequencies().iter().map(|&turns| turns as f64 * turn).collect();
+        let tokens = tiny::tokens(&spec, 21);
+        let expected = naive::logits(&spec, &frequencies, &|name| weights(&container, name), &tokens);
+        for kernels in kernels::available() {
+            // f32 activations leave the rounding of floats; int8 ones are off by half of 1/127 of a step's largest, and more after
+            // each matrix, which a mistake in the forward would exceed by far.
+            for (activations, share) in [(ActivationFormat::F32, 1e-5), (ActivationFormat::Int8, 0.1)] {
+                let machine = Machine { kernels, executor: &Serial };
+                let mut memory = conformance::memory(&container, tokens.len(), 5);
+                let mut session =
+                    conformance::session(&container, machine, tokens.len(), 5, activations, &mut memory);
+                let mut found = Vec::new();
+                session.run_each(&tokens, |_, logits| found.extend_from_slice(logits)).unwrap();
+                naive::assert_close(&found, &expected, share);
+            }
+        }
+    }
+}
+
+/// The widths without fast kernels are decoded right, too: other weights would give other logits.
+#[test]
+fn narrow_widths_agree_as_well() {
+    let spec = tiny::odd_spec();
+    for width in [CodeWidth::Int2, CodeWidth::Int3] {
+        let file = tiny::container(&spec, Widths::All(width), Layout::Rows);
+        let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+        let turn = std::f64::consts::TAU / 2_f64.powi(64);
+        let frequencies: Vec<f64> =
+            container.rope_frequencies().iter().map(|&turns| turns as f64 * turn).collect();
+        let tokens = tiny::tokens(&spec, 9);
+        let expected = naive::logits(&spec, &frequencies, &|name| weights(&container, name), &tokens);
+        let machine = conformance::serial_machine();
+        let mut memory = conformance::memory(&container, tokens.len(), 9);
+        let mut session =
+            conformance::session(&container, machine, tokens.len(), 9, ActivationFormat::F32, &mut memory);
+        let mut found = Vec::new();
+        session.run_each(&tokens, |_, logits| found.extend_from_slice(logits)).unwrap();
+        naive::assert_close(&found, &expected, 1e-5);
+    }
+}

@@ -1,0 +1,417 @@
+//! Containers made to deceive: fields and sections are changed and every checksum over them is repaired, so that the checks of
+//! structure and contents are reached. Each kind of error occurs, and says where; nothing panics; what is accepted runs.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
+
+use conformance::tiny::{self, Widths};
+use proptest::prelude::*;
+use rescomp_formats::container::{Container, HEAD_BYTES, Head, Integrity, crc32};
+use rescomp_formats::error::ContainerError;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::manifest::Manifest;
+use rescomp_formats::matrix::MatrixShape;
+use rescomp_formats::section::{SECTION_ENTRY_BYTES, SectionEntry};
+use rescomp_formats::spec::ModelSpec;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::AlignedBytes;
+use rescomp_runtime::tokenizer::Tokenizer;
+use sha2::{Digest, Sha256};
+use std::sync::LazyLock;
+
+// Places in the table of a container with an untied head.
+const TOKENIZER: usize = 0;
+const ROPE: usize = 1;
+const CHECK_WINDOWS: usize = 2;
+const EMBEDDING: usize = 3;
+const FINAL_NORM: usize = 5;
+const QUERY_0: usize = 7;
+
+static VALID: LazyLock<Vec<u8>> =
+    LazyLock::new(|| tiny::container(&tiny::odd_spec(), Widths::Mixed, Layout::Nr8k4).to_vec());
+
+fn head(file: &[u8]) -> Head {
+    bytemuck::pod_read_unaligned(&file[..HEAD_BYTES])
+}
+
+fn entry_at(file: &[u8], index: usize) -> usize {
+    head(file).table_offset as usize + index * SECTION_ENTRY_BYTES
+}
+
+fn entry(file: &[u8], index: usize) -> SectionEntry {
+    let at = entry_at(file, index);
+    bytemuck::pod_read_unaligned(&file[at..at + SECTION_ENTRY_BYTES])
+}
+
+fn put_entry(file: &mut [u8], index: usize, entry: &SectionEntry) {
+    let at = entry_at(file, index);
+    file[at..at + SECTION_ENTRY_BYTES].copy_from_slice(bytemuck::bytes_of(entry));
+}
+
+fn put_head(file: &mut [u8], head: Head) {
+    file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&head.sealed()));
+}
+
+/// Repairs the checksums of the sections, the table and the head, as far as the fields allow.
+fn repair(file: &mut [u8]) {
+    let sections = head(file).section_count as usize;
+    for index in 0..sections {
+        let mut entry = entry(file, index);
+        let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.length_bytes) as usize;
+        let bytes = &file[range];
+        entry.crc32 = crc32(bytes);
+        entry.sha256.copy_from_slice(&Sha256::digest(bytes));
+        put_entry(file, index, &entry);
+    }
+    repair_front(file);
+}
+
+/// Repairs the checksums of the table and the head.
+fn repair_front(file: &mut [u8]) {
+    let head = head(file);
+    let end = entry_at(file, head.section_count as usize);
+    let table_crc32 = crc32(&file[HEAD_BYTES..end]);
+    put_head(file, Head { table_crc32, ..head });
+}
+
+fn refusal(file: &[u8]) -> ContainerError {
+    let file = AlignedBytes::new(file);
+    match Container::open(&file).and_then(|container| container.check(Integrity::Digest).map(|_| ())) {
+        Err(error) => error,
+        Ok(()) => panic!("accepted"),
+    }
+}
+
+/// Changes the valid container, expects it to be refused, and that the message has all of `parts`.
+#[track_caller]
+fn refuse(change: impl FnOnce(&mut Vec<u8>), parts: &[&str]) -> ContainerError {
+    let mut file = VALID.clone();
+    change(&mut file);
+    let error = refusal(&file);
+    let message = error.to_string();
+    for part in parts {
+        assert!(message.contains(part), "expected `{part}` in: {message}");
+    }
+    error
+}
+
+/// Changes a section's bytes and repairs the checksums.
+fn in_section(index: usize, change: impl FnOnce(&mut [u8])) -> impl FnOnce(&mut Vec<u8>) {
+    move |file| {
+        let entry = entry(file, index);
+        change(&mut file[entry.offset_bytes as usize..][..entry.length_bytes as usize]);
+        repair(file);
+    }
+}
+
+/// Changes an entry and repairs the checksums of table and head.
+fn in_entry(index: usize, change: impl FnOnce(&mut SectionEntry)) -> impl FnOnce(&mut Vec<u8>) {
+    move |file| {
+        let mut entry = entry(file, index);
+        change(&mut entry);
+        put_entry(file, index, &entry);
+        repair_front(file);
+    }
+}
+
+/// Changes the head and repairs its checksum.
+fn in_head(change: impl FnOnce(&mut Head)) -> impl FnOnce(&mut Vec<u8>) {
+    move |file| {
+        let mut head = head(file);
+        change(&mut head);
+        put_head(file, head);
+    }
+}
+
+/// Puts another manifest of the same length there.
+fn in_spec(change: impl FnOnce(&mut ModelSpec)) -> impl FnOnce(&mut Vec<u8>) {
+    move |file| {
+        let bytes = HEAD_BYTES..HEAD_BYTES + head(file).manifest_bytes as usize;
+        let mut manifest: Manifest = postcard::from_bytes(&file[bytes.clone()]).unwrap();
+        change(&mut manifest.spec);
+        let message = postcard::to_allocvec(&manifest).unwrap();
+        assert_eq!(message.len(), bytes.len(), "the change must keep the length");
+        file[bytes].copy_from_slice(&message);
+        repair_front(file);
+    }
+}
+
+/// Where the section of an entry begins, as errors print it.
+fn byte(index: usize, plus: u64) -> String {
+    format!("byte {}", entry(&VALID, index).offset_bytes + plus)
+}
+
+#[test]
+fn the_container_that_the_others_are_made_of_is_accepted() {
+    let file = AlignedBytes::new(&VALID);
+    Container::open(&file).unwrap().check(Integrity::Digest).unwrap();
+    // Repairing a sound container changes nothing.
+    let mut repaired = VALID.clone();
+    repair(&mut repaired);
+    assert!(repaired == *VALID);
+}
+
+#[test]
+fn each_kind_of_error_occurs_and_says_where() {
+    use ContainerError as E;
+    let at = |index| entry_at(&VALID, index);
+    let first_end = entry(&VALID, TOKENIZER);
+    let first_end = first_end.offset_bytes + first_end.length_bytes;
+    assert!(!first_end.is_multiple_of(64), "there is padding after the first section");
+
+    let mut errors = vec![
+        refuse(|file| file.truncate(60), &["head: expected 64 bytes, found 60"]),
+        refuse(|file| file.push(0), &["file: expected ", " bytes, found "]),
+        refuse(|file| file[..4].copy_from_slice(b"GGUF"), &["not a rescomp container", "byte 0"]),
+        refuse(in_head(|head| head.minor = 9), &["byte 8", "version 1.9", "1.0"]),
+        refuse(in_head(|head| head.endianness = 1), &["byte 12: endianness mark"]),
+        refuse(in_head(|head| head.reserved[1] = 5), &["byte 48: reserved: expected 0, found 5"]),
+        refuse(in_head(|head| head.section_count = 9000), &["byte 28: number of sections: expected at most"]),
+        refuse(|file| file[61] ^= 1, &["head at byte 0: expected CRC-32"]),
+        refuse(|file| file[70] ^= 1, &["manifest and section table at byte 64: expected CRC-32"]),
+        refuse(
+            |file| {
+                let at = entry(file, QUERY_0).offset_bytes as usize;
+                file[at] ^= 1;
+            },
+            &["layer 0 query at ", &byte(QUERY_0, 0), "expected CRC-32"],
+        ),
+        refuse(
+            in_entry(QUERY_0, |entry| entry.sha256[5] ^= 1),
+            &["layer 0 query at ", &byte(QUERY_0, 0), "SHA-256"],
+        ),
+        refuse(|file| file[first_end as usize] = 3, &[&format!("byte {first_end}: padding"), "found 3"]),
+        refuse(
+            |file| {
+                // No such architecture.
+                file[HEAD_BYTES] = 77;
+                repair_front(file);
+            },
+            &["manifest at byte 64"],
+        ),
+        refuse(in_spec(|spec| spec.head_dim = 7), &["manifest: model head_dim", "even", "found 7"]),
+        refuse(in_spec(|spec| spec.kv_heads = 3), &["kv_heads", "divisor of heads", "found 3"]),
+        refuse(
+            in_entry(QUERY_0, |entry| entry.layer = 1),
+            &["section 7: expected layer 0 query", "found kind 17 (query), layer 1"],
+        ),
+        refuse(in_entry(QUERY_0, |entry| entry.kind = 99), &["section 7", "kind 99 (unknown)"]),
+        refuse(in_entry(QUERY_0, |entry| entry.layout = 9), &["layer 0 query", "layout 9"]),
+        refuse(in_entry(FINAL_NORM, |entry| entry.encoding = 1), &["final_norm", "encoding 1"]),
+        refuse(in_entry(QUERY_0, |entry| entry.group_elems = 33), &["layer 0 query", "groups of 33 columns"]),
+        refuse(
+            in_entry(QUERY_0, |entry| entry.rows = 25),
+            &[&format!("byte {}: rows: expected 24, found 25", at(QUERY_0) + 8)],
+        ),
+        refuse(
+            in_entry(QUERY_0, |entry| entry.offset_bytes += 64),
+            &[&format!("byte {}: offset", at(QUERY_0) + 24)],
+        ),
+        refuse(
+            in_entry(QUERY_0, |entry| entry.length_bytes = u64::MAX),
+            &[&format!("byte {}: length", at(QUERY_0) + 32)],
+        ),
+        refuse(
+            in_entry(TOKENIZER, |entry| entry.length_bytes = u64::MAX - 1000),
+            &[&format!("byte {}: length: expected at most", at(TOKENIZER) + 32)],
+        ),
+        refuse(
+            in_section(FINAL_NORM, |bytes| bytes[8..12].copy_from_slice(&f32::NAN.to_le_bytes())),
+            &["final_norm", &byte(FINAL_NORM, 8), "finite", "0x7fc00000"],
+        ),
+        refuse(
+            in_section(TOKENIZER, |bytes| bytes[0] = 9),
+            &["section at ", &byte(TOKENIZER, 0), "unknown version"],
+        ),
+        refuse(
+            in_section(CHECK_WINDOWS, |bytes| bytes[16..20].copy_from_slice(&263_u32.to_le_bytes())),
+            &["check_windows", &byte(CHECK_WINDOWS, 16), "a token of the vocabulary, found 263"],
+        ),
+        refuse(
+            in_section(CHECK_WINDOWS, |bytes| bytes[4..8].fill(0xff)),
+            &["check_windows", "as many bytes as the sizes say"],
+        ),
+    ];
+    errors.extend(matrix_errors());
+    // An odd address.
+    let mut shifted = vec![0];
+    shifted.extend_from_slice(&VALID);
+    let shifted = AlignedBytes::new(&shifted);
+    errors.push(Container::open(&shifted[1..]).unwrap_err());
+    assert!(errors.last().is_some_and(|error| error.to_string().contains("multiple of 64 bytes")));
+
+    // A kind that is added needs a line here, then a case above.
+    let kind = |error: &E| match error {
+        E::Length { .. } => 0,
+        E::Unaligned => 1,
+        E::Magic { .. } => 2,
+        E::Version { .. } => 3,
+        E::Field { .. } => 4,
+        E::Limit { .. } => 5,
+        E::Checksum { .. } => 6,
+        E::Digest { .. } => 7,
+        E::Padding { .. } => 8,
+        E::Manifest { .. } => 9,
+        E::Spec(_) => 10,
+        E::Order { .. } => 11,
+        E::Encoding { .. } => 12,
+        E::Shape { .. } => 13,
+        E::Matrix { .. } => 14,
+        E::NotFinite { .. } => 15,
+        E::Tokenizer { .. } => 16,
+        E::Structure { .. } => 17,
+    };
+    let mut kinds: Vec<usize> = errors.iter().map(kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, (0..18).collect::<Vec<_>>());
+}
+
+/// What only a matrix's own check can find.
+fn matrix_errors() -> Vec<ContainerError> {
+    let file = AlignedBytes::new(&VALID);
+    let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+    let shapes: Vec<Option<MatrixShape>> = container
+        .container()
+        .entries()
+        .map(|(name, _)| container.matrix(name).map(|matrix| *matrix.shape()))
+        .collect();
+    let scale = |index: usize, row| {
+        let shape = shapes[index].unwrap();
+        shape.scales_offset_bytes() + 2 * shape.scale_index(row, 0)
+    };
+    // Whichever of embedding and query has 8 bits has a code that isn't one.
+    let wide = [EMBEDDING, QUERY_0].into_iter().find(|&index| shapes[index].unwrap().width().bits() == 8);
+    let wide = wide.unwrap();
+    let padded_code = 4 * shapes[wide].unwrap().word_index(0, 1, 7);
+    let name = if wide == EMBEDDING { "embedding" } else { "layer 0 query" };
+    vec![
+        refuse(
+            in_section(EMBEDDING, |bytes| bytes[scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x7c])),
+            &["embedding at ", &byte(EMBEDDING, 0), "scale of row 5, group 0", "inf"],
+        ),
+        refuse(
+            in_section(EMBEDDING, |bytes| bytes[scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x80])),
+            &["embedding at ", "scale of row 5", "0x8000"],
+        ),
+        // 263 rows are stored as 264.
+        refuse(
+            in_section(EMBEDDING, |bytes| bytes[scale(EMBEDDING, 263)] = 1),
+            &["embedding at ", &format!("padding at byte {} of the section", scale(EMBEDDING, 263))],
+        ),
+        refuse(
+            in_section(wide, |bytes| bytes[0] = 0x80),
+            &[name, &byte(wide, 0), "code of row 0, column 0", "-128"],
+        ),
+        // 48 columns are stored as 64.
+        refuse(in_section(wide, |bytes| bytes[padded_code] = 1), &[name, "padding at byte"]),
+    ]
+}
+
+/// Every code, scale, gain and frequency of these containers is allowed, so they open; overflow is an error of the run.
+#[test]
+fn extreme_weights_that_are_allowed_end_in_an_error_and_not_in_a_panic() {
+    let most = half::f16::MAX.to_le_bytes();
+    let mut file = VALID.clone();
+    for index in 0..head(&VALID).section_count as usize {
+        let entry = entry(&file, index);
+        let bytes = &mut file[entry.offset_bytes as usize..][..entry.length_bytes as usize];
+        if entry.encoding == 2 {
+            bytes.chunks_exact_mut(4).for_each(|gain| gain.copy_from_slice(&f32::MAX.to_le_bytes()));
+        } else if entry.group_elems > 0 {
+            let width = rescomp_formats::encodings::CodeWidth::from_bits(entry.encoding - 16).unwrap();
+            let shape =
+                MatrixShape::new(entry.rows, entry.cols, entry.group_elems, width, Layout::Nr8k4).unwrap();
+            for row in 0..shape.rows() {
+                for group in 0..shape.groups() {
+                    let at = shape.scales_offset_bytes() + 2 * shape.scale_index(row, group);
+                    bytes[at..at + 2].copy_from_slice(&most);
+                }
+            }
+        }
+    }
+    in_section(ROPE, |bytes| bytes.fill(0xff))(&mut file);
+    let error = run(&file).expect("opens").expect_err("overflows");
+    assert!(matches!(error, RuntimeError::NotFinite { layer: Some(0), .. }), "{error}");
+    assert!(error.to_string().contains("layer 0, input of "), "{error}");
+}
+
+/// Opens, checks, encodes and decodes text, and decodes four tokens with both kinds of activations. `None` where the file is refused.
+fn run(file: &[u8]) -> Option<Result<(), RuntimeError>> {
+    let file = AlignedBytes::new(file);
+    let container = Container::open(&file).ok()?.check(Integrity::Digest).ok()?;
+    let windows = container.check_windows();
+    let _ = windows.kept(0, windows.sizes().positions - 1).map(|(_, p)| p).sum::<f64>();
+    let tokenizer = Tokenizer::new(container.tokenizer());
+    let text = "hehe the end, \u{e4}\u{1f600} 12";
+    let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
+    let _ = tokenizer.encode(text, true, &mut tokens);
+    for token in 0..container.manifest().spec.vocabulary {
+        let _ = container.tokenizer().token_bytes(token);
+    }
+    Some([ActivationFormat::Int8, ActivationFormat::F32].into_iter().try_for_each(|activations| {
+        // A changed manifest may have a shorter context.
+        let context = container.manifest().spec.context.min(4) as usize;
+        let mut memory = conformance::memory(&container, context, 2);
+        let machine = conformance::serial_machine();
+        let mut session = conformance::session(&container, machine, context, 2, activations, &mut memory);
+        session.run(&[0, 1])?;
+        session.run(&[2])?;
+        session.run(&[3]).map(|_| ())
+    }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 384, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Bytes changed inside sections: everything before the contents still agrees.
+    #[test]
+    fn changed_sections_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6)
+    ) {
+        let mut file = VALID.clone();
+        let sections = head(&file).section_count as usize;
+        for (section, place, value) in changes {
+            let entry = entry(&file, section.index(sections));
+            let bytes = &mut file[entry.offset_bytes as usize..][..entry.length_bytes as usize];
+            bytes[place.index(bytes.len())] = value;
+        }
+        repair(&mut file);
+        let _ = run(&file);
+    }
+
+    /// The small sections with a structure of their own, where one byte counts for much.
+    #[test]
+    fn changed_tokenizers_and_check_windows_never_panic(
+        section in prop::sample::select(vec![TOKENIZER, CHECK_WINDOWS]),
+        place in 0_usize..64,
+        value in any::<u8>(),
+    ) {
+        let mut file = VALID.clone();
+        in_section(section, |bytes| bytes[place] = value)(&mut file);
+        let _ = run(&file);
+    }
+
+    /// Bytes changed in the manifest and the table.
+    #[test]
+    fn changed_manifests_and_tables_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
+    ) {
+        let mut file = VALID.clone();
+        let end = entry_at(&file, head(&file).section_count as usize);
+        for (place, value) in changes {
+            file[HEAD_BYTES + place.index(end - HEAD_BYTES)] = value;
+        }
+        repair_front(&mut file);
+        let _ = run(&file);
+    }
+
+    /// Bytes changed in the head.
+    #[test]
+    fn changed_heads_never_panic(place in 8_usize..60, value in any::<u8>()) {
+        let mut file = VALID.clone();
+        file[place] = value;
+        let changed = head(&file);
+        put_head(&mut file, changed);
+        let _ = run(&file);
+    }
+}

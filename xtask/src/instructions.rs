@@ -1,0 +1,182 @@
+//! Looks for instructions in a built 64-bit ARM program: the fast path is in it, and in nothing that every processor runs.
+//!
+//! ```text
+//! each gemv/gemm of neon_dotprod:      has SDOT      (or the fast kernels are slow ones with a fast name)
+//! every other function of ours:        has none      (a Cortex-A72 would die of SIGILL)
+//! every function of ours:              no atomics of ARMv8.1 (a Cortex-A72 lacks them, too)
+//! ```
+//! Only functions of the project's crates are looked at: the standard library chooses its atomics at run time. Instructions are
+//! four bytes each, so a mask and a value tell an encoding (Arm Architecture Reference Manual, DDI 0487, section C4.1).
+
+use std::path::Path;
+
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+use crate::error::Error;
+
+/// Products that must be made of SDOT.
+const DOTPROD_FUNCTIONS: [&str; 4] =
+    ["gemv_int4_neon_dotprod", "gemm_int4_neon_dotprod", "gemv_int8_neon_dotprod", "gemm_int8_neon_dotprod"];
+
+/// The one module that may use them.
+const DOTPROD_MODULE: &str = "neon_dotprod";
+
+/// Part of the mangled name of every function of the project's crates.
+const OURS: &str = "rescomp";
+
+/// A family of instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    /// SDOT and UDOT.
+    DotProduct,
+    /// Atomics of ARMv8.1 (LDADD, SWP, CAS, CASP and their kin).
+    Atomics,
+}
+
+/// Mask, value and family of an encoding.
+const ENCODINGS: [(u32, u32, Family); 5] = [
+    // Dot products by vector and by element; bit 30 is the width of the registers, bit 29 tells unsigned ones.
+    (0x9fe0_fc00, 0x0e80_9400, Family::DotProduct),
+    (0x9fc0_f400, 0x0f80_e000, Family::DotProduct),
+    // Read-modify-write and swap, compare and swap, the same of a pair.
+    (0x3f20_0c00, 0x3820_0000, Family::Atomics),
+    (0x3fa0_7c00, 0x08a0_7c00, Family::Atomics),
+    (0xbfa0_7c00, 0x0820_7c00, Family::Atomics),
+];
+
+fn family(instruction: u32) -> Option<Family> {
+    ENCODINGS.iter().find(|(mask, value, _)| instruction & mask == *value).map(|(_, _, family)| *family)
+}
+
+/// A function of a program: its mangled name and its code.
+struct Function<'a> {
+    name: &'a str,
+    code: &'a [u8],
+}
+
+impl Function<'_> {
+    fn count(&self, wanted: Family) -> usize {
+        let instructions = self.code.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        instructions.filter(|instruction| family(*instruction) == Some(wanted)).count()
+    }
+}
+
+/// Checks a program; returns one line about what was found.
+///
+/// # Errors
+/// `Exit::Disk` when the program can't be read, `Exit::Failed` naming the functions that break a rule, or when there is no
+/// function to look at.
+pub(crate) fn check(program: &Path) -> Result<String, Error> {
+    let bytes = std::fs::read(program).map_err(|error| Error::disk("read", program, &error))?;
+    let failed = |why: String| Error::failed(format!("{}: {why}", program.display()));
+    let file = object::File::parse(bytes.as_slice()).map_err(|error| failed(error.to_string()))?;
+    let functions: Vec<Function<'_>> = file.symbols().filter_map(|symbol| function(&file, &symbol)).collect();
+    judge(&functions).map_err(failed)
+}
+
+fn function<'a>(file: &object::File<'a>, symbol: &object::Symbol<'a, '_>) -> Option<Function<'a>> {
+    let name = symbol.name().ok().filter(|name| name.contains(OURS))?;
+    if symbol.kind() != SymbolKind::Text {
+        return None;
+    }
+    let section = file.section_by_index(symbol.section_index()?).ok()?;
+    let code = section.data_range(symbol.address(), symbol.size()).ok()??;
+    Some(Function { name, code })
+}
+
+/// The rules.
+fn judge(functions: &[Function<'_>]) -> Result<String, String> {
+    let mut wrong = Vec::new();
+    let mut found = 0;
+    for wanted in DOTPROD_FUNCTIONS {
+        let count: usize = functions
+            .iter()
+            .filter(|function| function.name.contains(wanted))
+            .map(|function| function.count(Family::DotProduct))
+            .sum();
+        found += count;
+        if count == 0 {
+            wrong.push(format!("{wanted} has no SDOT"));
+        }
+    }
+    for function in functions {
+        if !function.name.contains(DOTPROD_MODULE) && function.count(Family::DotProduct) > 0 {
+            wrong.push(format!("{} has SDOT, which not every processor has", function.name));
+        }
+        if function.count(Family::Atomics) > 0 {
+            wrong.push(format!("{} has atomics of ARMv8.1, which not every processor has", function.name));
+        }
+    }
+    if wrong.is_empty() {
+        Ok(format!(
+            "{found} SDOT in {} kernels, none in the rest of {} functions",
+            DOTPROD_FUNCTIONS.len(),
+            functions.len()
+        ))
+    } else {
+        Err(wrong.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_are_told_apart() {
+        // Assembled by GNU as for armv8.2-a+dotprod.
+        for (instruction, expected) in [
+            (0x4f82_e020_u32, Some(Family::DotProduct)), // sdot v0.4s, v1.16b, v2.4b[0]
+            (0x4fa2_e820, Some(Family::DotProduct)),     // sdot v0.4s, v1.16b, v2.4b[3]
+            (0x4e82_9420, Some(Family::DotProduct)),     // sdot v0.4s, v1.16b, v2.16b
+            (0x6e82_9420, Some(Family::DotProduct)),     // udot v0.4s, v1.16b, v2.16b
+            (0xb820_0041, Some(Family::Atomics)),        // ldadd w0, w1, [x2]
+            (0xf8e0_8041, Some(Family::Atomics)),        // swpal x0, x1, [x2]
+            (0x88a0_7c41, Some(Family::Atomics)),        // cas w0, w1, [x2]
+            (0x4820_7c82, Some(Family::Atomics)),        // casp x0, x1, x2, x3, [x4]
+            (0x0e62_c020, None),                         // smull v0.4s, v1.4h, v2.4h
+            (0x4ea2_9420, None),                         // mla v0.4s, v1.4s, v2.4s
+            (0xb862_6820, None),                         // ldr w0, [x1, x2]
+            (0x885f_7c20, None),                         // ldxr w0, [x1]
+            (0xc87f_0440, None),                         // ldxp x0, x1, [x2]
+            (0x88df_fc20, None),                         // ldar w0, [x1]
+            (0xd65f_03c0, None),                         // ret
+        ] {
+            assert_eq!(family(instruction), expected, "{instruction:#010x}");
+        }
+    }
+
+    const SDOT: u32 = 0x4f82_e020;
+    const LDADD: u32 = 0xb820_0041;
+    const RET: u32 = 0xd65f_03c0;
+
+    fn judged(extra: &[(&str, u32)], without: &str) -> Result<String, String> {
+        let kernels = DOTPROD_FUNCTIONS.iter().filter(|name| **name != without).map(|name| (*name, SDOT));
+        let code: Vec<(String, Vec<u8>)> = kernels
+            .chain(extra.iter().copied())
+            .map(|(name, instruction)| {
+                let code = [instruction, RET].iter().flat_map(|word| word.to_le_bytes()).collect();
+                (format!("_ZN15rescomp_runtime7kernels{name}E"), code)
+            })
+            .collect();
+        let functions: Vec<Function<'_>> = code.iter().map(|(name, code)| Function { name, code }).collect();
+        judge(&functions)
+    }
+
+    #[test]
+    fn a_missing_fast_path_and_a_leaked_one_are_named() {
+        assert_eq!(
+            judged(&[("4neon4dot", RET)], ""),
+            Ok("4 SDOT in 4 kernels, none in the rest of 5 functions".to_owned())
+        );
+        assert_eq!(judged(&[], DOTPROD_FUNCTIONS[1]), Err("gemm_int4_neon_dotprod has no SDOT".to_owned()));
+        assert_eq!(
+            judged(&[(DOTPROD_FUNCTIONS[2], RET)], DOTPROD_FUNCTIONS[2]),
+            Err("gemv_int8_neon_dotprod has no SDOT".to_owned())
+        );
+        let leaked = judged(&[("14gemv_int4_neon", SDOT)], "").expect_err("refused");
+        assert!(leaked.contains("14gemv_int4_neonE has SDOT"), "{leaked}");
+        let atomics = judged(&[("7threads", LDADD)], "").expect_err("refused");
+        assert!(atomics.contains("7threadsE has atomics of ARMv8.1"), "{atomics}");
+    }
+}

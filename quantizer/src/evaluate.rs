@@ -5,10 +5,12 @@
 use crate::checkpoint::Checkpoint;
 use crate::dense::{DenseError, DenseLogits};
 use bytemuck::Zeroable;
+use rayon::prelude::*;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval::{argmax, log_sum_exp};
+use rescomp_runtime::executor::Serial;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
@@ -74,84 +76,166 @@ pub enum EvaluationError {
         /// The model's.
         found: u32,
     },
-    /// There are no windows.
+    /// The reference ran over other windows.
+    #[error("the reference {reference} has run over other windows")]
+    OtherWindows {
+        /// Name of the reference.
+        reference: String,
+    },
+    /// A window has another length.
+    #[error("window {index}: expected {expected} tokens, found {found}")]
+    Window {
+        /// Which window.
+        index: usize,
+        /// Tokens it should have: one more than there are positions.
+        expected: usize,
+        /// Tokens it has.
+        found: usize,
+    },
+    /// There are no windows, or they have no positions.
     #[error("no windows to measure on")]
     NoWindows,
 }
 
+/// A full-precision model that has run over the windows, to compare any number of subjects with.
+///
+/// It keeps the last block's output and makes logits of it a window at a time, so it takes `windows x positions` activations,
+/// not as many vocabularies.
+#[derive(Debug)]
+pub struct Reference<'m> {
+    name: String,
+    vocabulary: u32,
+    windows: Vec<Vec<u32>>,
+    logits: DenseLogits<'m>,
+}
+
+impl<'m> Reference<'m> {
+    /// Runs a checkpoint over windows of `positions + 1` tokens. `progress` hears of each block.
+    ///
+    /// # Errors
+    /// [`EvaluationError`].
+    pub fn new(
+        machine: Machine<'m>,
+        checkpoint: &Checkpoint,
+        windows: &[Vec<u32>],
+        positions: usize,
+        progress: &(dyn Fn() + Sync),
+    ) -> Result<Self, EvaluationError> {
+        check_windows(windows, positions)?;
+        Ok(Reference {
+            name: checkpoint.name(),
+            vocabulary: checkpoint.spec.vocabulary,
+            windows: windows.to_vec(),
+            logits: DenseLogits::new(machine, checkpoint, windows, positions, |_| progress())?,
+        })
+    }
+
+    /// How often [`Reference::new`] calls `progress`.
+    pub fn steps(checkpoint: &Checkpoint) -> usize {
+        checkpoint.spec.layers as usize
+    }
+}
+
 /// Measures a model on windows of `positions + 1` tokens. `progress` hears of each step; there are [`steps`] of them.
+///
+/// Windows run in parallel, on the threads of rayon's current pool, and are added up in their order: the figures do not depend
+/// on the threads.
 ///
 /// # Errors
 /// [`EvaluationError`].
 pub fn evaluate(
     machine: Machine<'_>,
     subject: Subject<'_>,
-    reference: Option<&Checkpoint>,
+    reference: Option<&Reference<'_>>,
     windows: &[Vec<u32>],
     positions: usize,
-    mut progress: impl FnMut(),
+    progress: &(dyn Fn() + Sync),
 ) -> Result<Evaluation, EvaluationError> {
-    if windows.is_empty() {
-        return Err(EvaluationError::NoWindows);
-    }
+    check_windows(windows, positions)?;
     let found = match subject {
         Subject::Container(container, _) => container.manifest().spec.vocabulary,
         Subject::Checkpoint(checkpoint) => checkpoint.spec.vocabulary,
     };
-    if let Some(reference) = reference
-        && reference.spec.vocabulary != found
-    {
-        let expected = reference.spec.vocabulary;
-        return Err(EvaluationError::Vocabulary { reference: reference.name(), expected, found });
+    if let Some(reference) = reference {
+        if reference.vocabulary != found {
+            let (name, expected) = (reference.name.clone(), reference.vocabulary);
+            return Err(EvaluationError::Vocabulary { reference: name, expected, found });
+        }
+        if reference.windows != windows {
+            return Err(EvaluationError::OtherWindows { reference: reference.name.clone() });
+        }
     }
-    let mut dense = |checkpoint| DenseLogits::new(machine, checkpoint, windows, positions, |_| progress());
-    let reference = reference.map(&mut dense).transpose()?;
-    let mut totals = Totals::default();
-    let (bits_per_weight, file_bytes, activations) = match subject {
+    let reference_of = |index| reference.map(|reference| reference.logits.window(index));
+    let vocabulary = found as usize;
+    let (parts, bits_per_weight, file_bytes, activations) = match subject {
         Subject::Checkpoint(checkpoint) => {
-            let model = dense(checkpoint)?;
-            for (index, window) in windows.iter().enumerate() {
-                let logits = model.window(index);
-                totals.add_window(&logits, reference.as_ref().map(|model| model.window(index)), window);
+            let model = DenseLogits::new(machine, checkpoint, windows, positions, |_| progress())?;
+            let measure = |(index, window): (usize, &Vec<u32>)| {
+                let (logits, reference) = (model.window(index), reference_of(index));
+                let mut totals = Totals::default();
+                for (position, logits) in logits.chunks_exact(vocabulary).enumerate() {
+                    totals.add(logits, row(reference.as_deref(), position, vocabulary), window[position + 1]);
+                }
                 progress();
-            }
+                totals
+            };
+            let parts: Vec<Totals> = windows.par_iter().enumerate().map(measure).collect();
             let bytes = checkpoint.weight_bytes();
-            (8.0 * bytes as f64 / checkpoint.parameters() as f64, bytes, "f32")
+            (parts, 8.0 * bytes as f64 / checkpoint.parameters() as f64, bytes, "f32")
         }
         Subject::Container(container, activations) => {
             let limits = Limits { context: positions, tile: TILE.min(positions) };
             let plan = SessionPlan::new(container, limits)?;
-            let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
-            let mut session = Session::new(container, machine, limits, activations, &mut memory)?;
-            for (index, window) in windows.iter().enumerate() {
-                let reference = reference.as_ref().map(|model| model.window(index));
-                let vocabulary = found as usize;
-                session.reset();
+            // Every thread has a session of its own: cheaper than to split each of its small products over threads.
+            let machine = Machine { executor: &Serial, ..machine };
+            let memory = || vec![MemoryBlock::zeroed(); plan.blocks() as usize];
+            let measure = |memory: &mut Vec<MemoryBlock>, (index, window): (usize, &Vec<u32>)| {
+                let mut session = Session::new(container, machine, limits, activations, memory)?;
+                let reference = reference_of(index);
+                let mut totals = Totals::default();
                 session.run_each(&window[..positions], |position, logits| {
-                    let reference = reference.as_ref().map(|all| &all[position * vocabulary..][..vocabulary]);
-                    totals.add(logits, reference, window[position + 1]);
+                    totals.add(logits, row(reference.as_deref(), position, vocabulary), window[position + 1]);
                 })?;
                 progress();
-            }
+                Ok(totals)
+            };
+            let parts: Result<Vec<Totals>, RuntimeError> =
+                windows.par_iter().enumerate().map_init(memory, measure).collect();
             let name = match activations {
                 ActivationFormat::Int8 => "int8",
                 ActivationFormat::F32 => "f32",
             };
             let container = container.container();
-            (container.bits_per_weight(), container.file_bytes() as u64, name)
+            (parts?, container.bits_per_weight(), container.file_bytes() as u64, name)
         }
     };
+    let totals = Totals::sum(parts);
     Ok(totals.finish(bits_per_weight, file_bytes, windows.len(), activations, machine.kernels.name))
 }
 
 /// How often [`evaluate`] calls `progress`.
-pub fn steps(subject: Subject<'_>, reference: Option<&Checkpoint>, windows: usize) -> usize {
-    let layers = |checkpoint: &Checkpoint| checkpoint.spec.layers as usize;
-    let own = match subject {
-        Subject::Container(..) => 0,
-        Subject::Checkpoint(checkpoint) => layers(checkpoint),
-    };
-    own + reference.map_or(0, layers) + windows
+pub fn steps(subject: Subject<'_>, windows: usize) -> usize {
+    match subject {
+        Subject::Container(..) => windows,
+        Subject::Checkpoint(checkpoint) => checkpoint.spec.layers as usize + windows,
+    }
+}
+
+fn check_windows(windows: &[Vec<u32>], positions: usize) -> Result<(), EvaluationError> {
+    if windows.is_empty() || positions == 0 {
+        return Err(EvaluationError::NoWindows);
+    }
+    match windows.iter().position(|window| window.len() != positions + 1) {
+        Some(index) => {
+            Err(EvaluationError::Window { index, expected: positions + 1, found: windows[index].len() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The logits of one position.
+fn row(logits: Option<&[f32]>, position: usize, vocabulary: usize) -> Option<&[f32]> {
+    logits.map(|logits| &logits[position * vocabulary..][..vocabulary])
 }
 
 /// Sums over all positions.
@@ -165,13 +249,17 @@ struct Totals {
 }
 
 impl Totals {
-    fn add_window(&mut self, logits: &[f32], reference: Option<Vec<f32>>, window: &[u32]) {
-        let positions = window.len() - 1;
-        let vocabulary = logits.len() / positions;
-        for (position, logits) in logits.chunks_exact(vocabulary).enumerate() {
-            let reference = reference.as_ref().map(|all| &all[position * vocabulary..][..vocabulary]);
-            self.add(logits, reference, window[position + 1]);
+    /// The parts added up in their order.
+    fn sum(parts: Vec<Totals>) -> Totals {
+        let mut sum = Totals::default();
+        for part in parts {
+            sum.nll += part.nll;
+            sum.reference_nll += part.reference_nll;
+            sum.divergences.extend(part.divergences);
+            sum.same_top1 += part.same_top1;
+            sum.tokens += part.tokens;
         }
+        sum
     }
 
     fn add(&mut self, logits: &[f32], reference: Option<&[f32]>, next: u32) {
@@ -225,4 +313,126 @@ fn kl_divergence(p: &[f32], p_normalizer: f64, q: &[f32], q_normalizer: f64) -> 
             log_p.exp() * (log_p - log_q)
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::BlockPlan;
+    use crate::methods::{GroupSize, Method, SolverOptions};
+    use crate::pack::{PackOptions, pack};
+    use crate::texts;
+    use rescomp_formats::container::{Container, Integrity};
+    use rescomp_formats::layouts::Layout;
+    use rescomp_runtime::kernels;
+    use std::path::Path;
+
+    const MACHINE: fn() -> Machine<'static> = || Machine { kernels: kernels::best(), executor: &Serial };
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-1m")).unwrap()
+    }
+
+    /// Windows of arbitrary tokens.
+    fn windows(count: u32, positions: u32) -> Vec<Vec<u32>> {
+        (0..count).map(|w| (0..=positions).map(|t| (w * 331 + t * t * 7 + t) % 1024).collect()).collect()
+    }
+
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-7, "{found}, expected {expected}");
+    }
+
+    #[test]
+    fn figures_of_two_known_distributions() {
+        let logits = |odds: [f32; 2]| odds.map(|odds| odds.ln() + 5.0);
+        let (half, quarter) = (logits([1.0, 1.0]), logits([1.0, 3.0]));
+        let mut totals = Totals::default();
+        totals.add(&quarter, Some(&half), 0);
+        totals.add(&quarter, Some(&quarter), 1);
+        let found = totals.finish(4.0, 10, 1, "int8", "scalar");
+        // exp(-(ln 1/4 + ln 3/4) / 2) and exp(-(ln 1/2 + ln 3/4) / 2).
+        close(found.perplexity, (16.0_f64 / 3.0).sqrt());
+        close(found.reference_perplexity.unwrap(), (8.0_f64 / 3.0).sqrt());
+        // 1/2 ln (1/2 / 1/4) + 1/2 ln (1/2 / 3/4) at the first position, 0 at the second.
+        close(found.mean_kl.unwrap(), 0.25 * (2.0_f64.ln() + (2.0_f64 / 3.0).ln()));
+        close(found.p99_kl.unwrap(), 0.5 * (4.0_f64 / 3.0).ln());
+        // Of equals the first is the most likely.
+        assert_eq!((found.same_top1, found.tokens), (Some(0.5), 2));
+    }
+
+    #[test]
+    fn without_a_reference_nothing_is_compared() {
+        let mut totals = Totals::default();
+        totals.add(&[0.0; 8], None, 3);
+        let found = totals.finish(4.0, 10, 1, "int8", "scalar");
+        close(found.perplexity, 8.0);
+        assert_eq!((found.mean_kl, found.p99_kl, found.same_top1), (None, None, None));
+    }
+
+    #[test]
+    fn a_model_does_not_differ_from_itself() {
+        let (checkpoint, windows) = (checkpoint(), windows(3, 20));
+        let steps_done = std::sync::atomic::AtomicUsize::new(0);
+        let progress = || {
+            steps_done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let reference = Reference::new(MACHINE(), &checkpoint, &windows, 20, &progress).unwrap();
+        let subject = Subject::Checkpoint(&checkpoint);
+        let found = evaluate(MACHINE(), subject, Some(&reference), &windows, 20, &progress).unwrap();
+        assert_eq!((found.mean_kl, found.p99_kl, found.same_top1), (Some(0.0), Some(0.0), Some(1.0)));
+        assert_eq!(found.reference_perplexity, Some(found.perplexity));
+        assert_eq!((found.tokens, found.windows), (60, 3));
+        assert_eq!(steps_done.into_inner(), Reference::steps(&checkpoint) + steps(subject, windows.len()));
+    }
+
+    #[test]
+    fn a_container_gives_the_same_figures_on_any_number_of_threads() {
+        let (checkpoint, windows) = (checkpoint(), windows(5, 12));
+        let options = PackOptions {
+            plan: BlockPlan {
+                method: Method::Rtn,
+                configuration: None,
+                options: SolverOptions::new(4, GroupSize::elements(64).unwrap()),
+            },
+            head_bits: 8,
+            layout: Layout::Nr8k4,
+            calibration: windows.clone(),
+            calibration_positions: 12,
+            check_tokens: (0..512).collect(),
+            tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
+            target: "host".to_owned(),
+        };
+        let file = pack(MACHINE(), &checkpoint, &options, &mut |_| ()).unwrap().file;
+        let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+        let reference = Reference::new(MACHINE(), &checkpoint, &windows, 12, &|| ()).unwrap();
+        let measure = |windows: &[Vec<u32>], threads, activations| {
+            let subject = Subject::Container(&container, activations);
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap()
+                .install(|| evaluate(MACHINE(), subject, Some(&reference), windows, 12, &|| ()))
+        };
+        for activations in [ActivationFormat::Int8, ActivationFormat::F32] {
+            let found = measure(&windows, 1, activations).unwrap();
+            assert_eq!(found, measure(&windows, 3, activations).unwrap());
+            // Four bits are not lossless, and not noise.
+            assert!((1e-6..1.0).contains(&found.mean_kl.unwrap()), "{found:?}");
+        }
+        let error = measure(&windows[1..], 1, ActivationFormat::Int8).unwrap_err();
+        assert_eq!(error.to_string(), "the reference stories-1m has run over other windows");
+    }
+
+    #[test]
+    fn windows_that_do_not_fit_are_refused() {
+        let (checkpoint, mut windows) = (checkpoint(), windows(2, 8));
+        let refused = |windows: &[Vec<u32>], positions| {
+            let subject = Subject::Checkpoint(&checkpoint);
+            evaluate(MACHINE(), subject, None, windows, positions, &|| ()).unwrap_err().to_string()
+        };
+        assert_eq!(refused(&[], 8), "no windows to measure on");
+        assert_eq!(refused(&windows, 0), "no windows to measure on");
+        windows[1].pop();
+        assert_eq!(refused(&windows, 8), "window 1: expected 9 tokens, found 8");
+    }
 }

@@ -35,7 +35,10 @@ pub struct Record {
 /// Records the model on windows of `sizes.positions + 1` tokens.
 ///
 /// # Errors
-/// [`CheckWindowsError`], where `windows` disagree with `sizes`.
+/// [`CheckWindowsError`], where the number of windows or their lengths disagree with `sizes`.
+///
+/// # Panics
+/// Where `windows` aren't those that `model` has run over, or have no token after the last position.
 pub fn record(
     model: &DenseLogits<'_>,
     windows: &[Vec<u32>],
@@ -62,4 +65,34 @@ pub fn record(
         section: check_windows::write(sizes, &tokens, &rest, &kept)?,
         reference_nll: nll / positions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_windows_keep_the_budget_and_use_it() {
+        for vocabulary in [2, 63, 64, 1024, 1 << 16, (1 << 16) + 1, 151_936] {
+            for container_bytes in [0, 100_000, 3_276_800, 5_000_000, 20_000_000, 4_000_000_000] {
+                for context in [1, 16, 122, 123, 4096] {
+                    let found = sizes(container_bytes, vocabulary, context);
+                    let budget = (32 * 1024).max(container_bytes / 100);
+                    let bytes = |windows, positions| {
+                        CheckSizes::new(windows, positions, vocabulary).section_bytes().unwrap()
+                    };
+                    let CheckSizes { windows, positions, .. } = found;
+                    let case =
+                        format!("{vocabulary} tokens, {container_bytes} bytes, context {context}: {found:?}");
+                    assert!(bytes(windows, positions) <= budget, "{case}");
+                    assert!((1..=POSITIONS.min(context)).contains(&positions), "{case}");
+                    assert!((1..=MAX_WINDOWS).contains(&windows), "{case}");
+                    // As long as can be, then as many as can be.
+                    let longest = positions == POSITIONS.min(context);
+                    assert!(longest || bytes(1, positions + 1) > budget, "{case}");
+                    assert!(windows == MAX_WINDOWS || bytes(windows + 1, positions) > budget, "{case}");
+                }
+            }
+        }
+    }
 }

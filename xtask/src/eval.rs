@@ -1,10 +1,9 @@
 //! `cargo xtask eval`: measure a model on text.
 
-use rescomp_quantizer::evaluate::{Evaluation, Subject, evaluate, steps};
-use rescomp_runtime::linear::ActivationFormat;
+use rescomp_quantizer::evaluate::{Evaluation, Reference, Subject, evaluate, steps};
 
 use crate::error::Error;
-use crate::flags::{Activations, EvalFlags};
+use crate::flags::EvalFlags;
 use crate::model::{self, WindowChoice};
 use crate::{host, output};
 
@@ -20,17 +19,13 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     let container = flags.container.as_deref().map(|path| model::container(path, &bytes)).transpose()?;
     let (subject, section) = match (&container, &model) {
         (Some(container), _) => {
-            let format = match flags.activations {
-                Activations::Int8 => ActivationFormat::Int8,
-                Activations::F32 => ActivationFormat::F32,
-            };
             let (_, section) = container
                 .container()
                 .entries()
                 .next()
                 .and_then(|(name, _)| container.container().section(name))
                 .ok_or_else(|| Error::input("the container has no tokenizer"))?;
-            (Subject::Container(container, format), section.to_vec())
+            (Subject::Container(container, flags.activations.into()), section.to_vec())
         }
         (None, Some(checkpoint)) => (Subject::Checkpoint(checkpoint), model::tokenizer_section(checkpoint)?),
         (None, None) => return Err(Error::input("either --container or --model is needed")),
@@ -45,9 +40,17 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     }
     let choice = WindowChoice { context: flags.context, skip: 0, count: flags.windows };
     let windows = model::windows(&section, spec, &flags.text, flags.joiner, choice)?;
-    let bar = host::progress("evaluating", steps(subject, reference.as_ref(), windows.len()));
+    let reference_steps = reference.as_ref().map_or(0, Reference::steps);
+    let bar = host::progress("evaluating", reference_steps + steps(subject, windows.len()));
     let machine = host::machine(&pool);
-    let evaluation = evaluate(machine, subject, reference.as_ref(), &windows, flags.context, || bar.inc(1));
+    let progress = || bar.inc(1);
+    let evaluation = reference
+        .as_ref()
+        .map(|reference| Reference::new(machine, reference, &windows, flags.context, &progress))
+        .transpose()
+        .and_then(|reference| {
+            evaluate(machine, subject, reference.as_ref(), &windows, flags.context, &progress)
+        });
     bar.finish_and_clear();
     let evaluation = evaluation.map_err(|error| Error::failed(error.to_string()))?;
     if flags.json {

@@ -3,10 +3,13 @@
 //! Values that have a closed set are enums, so a misspelt one is refused with the list of those there are.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rescomp_quantizer::methods;
+use rescomp_runtime::linear::ActivationFormat;
 
 use crate::target::Layout;
 
@@ -36,6 +39,9 @@ pub(crate) enum Command {
     Check(CheckFlags),
     /// Measure a model on text: negative log-likelihood, perplexity, divergence from a reference.
     Eval(EvalFlags),
+    /// Measure the project itself.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Run all tests: on the host, and on emulated 64-bit ARM processors.
     Test(TestFlags),
     /// Build the no_std crates for bare-metal targets.
@@ -161,6 +167,73 @@ pub(crate) struct EvalFlags {
     pub(crate) json: bool,
 }
 
+/// What `bench` measures.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Compare quantization methods: divergence from the full-precision model on held-out text.
+    Quality(QualityFlags),
+}
+
+/// Options of `bench quality`.
+#[derive(Debug, Args)]
+pub(crate) struct QualityFlags {
+    /// Folder of the full-precision model as Hugging Face lays it out [default: models/stories-1m in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Text to measure on, UTF-8 [default: held_out.txt in the model's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Quantization methods, separated by commas.
+    #[arg(
+        long, value_enum, value_name = "METHOD,...", value_delimiter = ',',
+        default_values_t = [Method::Rtn, Method::Gptq, Method::Gptaq, Method::Rescomp, Method::RescompExact]
+    )]
+    pub(crate) methods: Vec<Method>,
+    /// Bits a weight in the blocks' linear layers, 2, 3, 4 or 8, separated by commas.
+    #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [4, 8], value_parser = bits)]
+    pub(crate) bits: Vec<u8>,
+    /// Weights of a row that share one scale, 32, 64, 128 or `row`, separated by commas.
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', default_values_t = [GroupSize::Elements(64)])]
+    pub(crate) group_size: Vec<GroupSize>,
+    /// Bits a weight in the embedding and the output head: 2, 3, 4 or 8.
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits)]
+    pub(crate) head_bits: u8,
+    /// Disjoint calibration samples, which tell how much a figure depends on the calibration text.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one)]
+    pub(crate) samples: usize,
+    /// Windows of a calibration sample; sample i is the windows from i times this on.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) calibration_windows: usize,
+    /// Windows of held-out text.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) windows: usize,
+    /// Tokens in a window, of calibration and of held-out text.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub(crate) context: usize,
+    /// Activations of the linear layers, separated by commas; a table each. int8 is what the device computes, f32 shows the
+    /// weights' error alone and takes several times as long.
+    #[arg(
+        long, value_enum, value_name = "FORMAT,...", value_delimiter = ',',
+        default_values_t = [Activations::Int8]
+    )]
+    pub(crate) activations: Vec<Activations>,
+    /// What joins the documents of the texts, as in `pack`.
+    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
+    pub(crate) joiner: Joiner,
+    /// Threads; the result does not depend on them [default: the host's processors].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Markdown file to write the tables to; the report goes beside it, with the ending .json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print the report, every single run included, as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Options of `test`.
 #[derive(Debug, Args)]
 pub(crate) struct TestFlags {
@@ -206,6 +279,18 @@ pub(crate) enum Method {
     RescompExact,
 }
 
+impl From<Method> for methods::Method {
+    fn from(method: Method) -> methods::Method {
+        match method {
+            Method::Rtn => methods::Method::Rtn,
+            Method::Gptq => methods::Method::Gptq,
+            Method::Gptaq => methods::Method::Gptaq,
+            Method::Rescomp => methods::Method::Rescomp,
+            Method::RescompExact => methods::Method::RescompExact,
+        }
+    }
+}
+
 /// What the update beyond a lazy block is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Variant {
@@ -224,6 +309,15 @@ pub(crate) enum Activations {
     Int8,
     /// Full precision.
     F32,
+}
+
+impl From<Activations> for ActivationFormat {
+    fn from(activations: Activations) -> ActivationFormat {
+        match activations {
+            Activations::Int8 => ActivationFormat::Int8,
+            Activations::F32 => ActivationFormat::F32,
+        }
+    }
 }
 
 /// Weights of a row that share one scale.
@@ -254,6 +348,16 @@ impl fmt::Display for GroupSize {
         match self {
             GroupSize::Elements(count) => count.fmt(f),
             GroupSize::Row => f.write_str("row"),
+        }
+    }
+}
+
+impl From<GroupSize> for methods::GroupSize {
+    fn from(size: GroupSize) -> methods::GroupSize {
+        match size {
+            GroupSize::Elements(elems) => NonZeroUsize::new(elems as usize)
+                .map_or(methods::GroupSize::Row, methods::GroupSize::Elements),
+            GroupSize::Row => methods::GroupSize::Row,
         }
     }
 }
@@ -298,7 +402,8 @@ mod tests {
     fn the_declaration_is_consistent_and_every_option_is_documented() {
         let command = Flags::command();
         command.clone().debug_assert();
-        for sub in command.get_subcommands() {
+        let nested = command.get_subcommands().flat_map(clap::Command::get_subcommands);
+        for sub in command.get_subcommands().chain(nested) {
             assert!(sub.get_about().is_some(), "{} has no description", sub.get_name());
             for option in sub.get_arguments() {
                 assert!(
@@ -342,6 +447,32 @@ mod tests {
         assert!(eval(&["--container", "c", "--activations", "f32"]));
         assert!(!eval(&[]) && !eval(&["--container", "c", "--model", "m"]));
         assert!(!eval(&["--model", "m", "--activations", "f32"]));
+    }
+
+    #[test]
+    fn bench_quality_takes_lists_and_refuses_wrong_members() {
+        let quality = |arguments: &[&str]| {
+            let head = ["cargo xtask", "bench", "quality"];
+            match Flags::try_parse_from(head.iter().chain(arguments))?.command {
+                Command::Bench(BenchCommand::Quality(flags)) => Ok(flags),
+                other => panic!("parsed as {other:?}"),
+            }
+        };
+        let flags = quality(&[]).expect("defaults");
+        assert_eq!((flags.methods.len(), flags.bits, flags.samples), (5, vec![4, 8], 3));
+        let flags =
+            quality(&["--bits", "2,3", "--methods", "gptq", "--group-size", "32,row"]).expect("valid");
+        assert_eq!((flags.bits, flags.methods), (vec![2, 3], vec![Method::Gptq]));
+        assert_eq!(flags.group_size, [GroupSize::Elements(32), GroupSize::Row]);
+        for wrong in [
+            ["--bits", "4,5"],
+            ["--bits", ""],
+            ["--methods", "gptq,awq"],
+            ["--group-size", "64,48"],
+            ["--samples", "0"],
+        ] {
+            assert_eq!(quality(&wrong).expect_err("refused").exit_code(), 2, "{wrong:?}");
+        }
     }
 
     #[test]

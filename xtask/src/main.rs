@@ -1,5 +1,6 @@
 //! The project's commands: `cargo xtask COMMAND`. This file dispatches; each command has its own.
 
+mod bench_quality;
 mod build_no_std;
 mod check;
 mod command;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use error::{Error, Exit};
-use flags::{Command, Flags};
+use flags::{BenchCommand, Command, Flags};
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -45,6 +46,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Pack(flags) => pack::run(flags),
         Command::Check(flags) => check::run(flags),
         Command::Eval(flags) => eval::run(flags),
+        Command::Bench(BenchCommand::Quality(flags)) => bench_quality::run(flags),
         Command::Test(flags) => test::run(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),
         Command::Tidy => tidy::run(),

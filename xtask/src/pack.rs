@@ -1,6 +1,5 @@
 //! `cargo xtask pack`: quantize a model for a target, write what the device needs, and check it there.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::check::{CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
-use crate::flags::{GroupSize, Joiner, Method, PackFlags, Variant};
+use crate::flags::{Joiner, PackFlags, Variant};
 use crate::interrupt::{write_program, write_whole};
 use crate::model::{self, WindowChoice};
 use crate::system::Install;
@@ -138,19 +137,7 @@ fn check_tokens(
 
 /// Method, configuration and solver options of the blocks.
 fn block_plan(flags: &PackFlags) -> BlockPlan {
-    let method = match flags.method {
-        Method::Rtn => methods::Method::Rtn,
-        Method::Gptq => methods::Method::Gptq,
-        Method::Gptaq => methods::Method::Gptaq,
-        Method::Rescomp => methods::Method::Rescomp,
-        Method::RescompExact => methods::Method::RescompExact,
-    };
-    let group = match flags.group_size {
-        GroupSize::Elements(elems) => {
-            NonZeroUsize::new(elems as usize).map_or(methods::GroupSize::Row, methods::GroupSize::Elements)
-        }
-        GroupSize::Row => methods::GroupSize::Row,
-    };
+    let (method, group) = (methods::Method::from(flags.method), flags.group_size.into());
     let variant = flags.variant.map(|variant| match variant {
         Variant::Paper => LazyVariant::Paper,
         Variant::Original => LazyVariant::Original,

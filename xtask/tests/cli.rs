@@ -200,6 +200,94 @@ fn missing_emulation_is_named_after_the_hosts_tests() {
 }
 
 #[test]
+fn the_quality_table_and_its_report() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let markdown = folder.path().join("deep/quality.md");
+    let output = run(&[
+        "bench",
+        "quality",
+        "--methods",
+        "rtn,gptq,rtn",
+        "--bits",
+        "8,2",
+        "--group-size",
+        "64",
+        "--samples",
+        "2",
+        "--calibration-windows",
+        "1",
+        "--windows",
+        "2",
+        "--context",
+        "24",
+        "--activations",
+        "int8",
+        "--output",
+        markdown.to_str().expect("UTF-8"),
+        "--json",
+    ]);
+    let progress = ended(&output, 0);
+    assert!(progress.contains("gptq, 2 bits, group 64, sample 2"), "{progress}");
+    let json = text(&output.stdout);
+    assert_eq!(json.trim_end(), fs::read_to_string(markdown.with_extension("json")).expect("the report"));
+    let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+
+    // Once rtn, twice gptq, for each width.
+    let runs = report["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 6);
+    for run in runs {
+        for key in ["perplexity", "reference_perplexity", "mean_kl", "median_kl", "p99_kl", "same_top1"] {
+            assert!(run[key].is_f64(), "{key} in {run}");
+        }
+        assert!(
+            run["sample"].is_u64() && run["bits_per_weight"].is_f64() && run["file_bytes"].is_u64(),
+            "{run}"
+        );
+        assert_eq!(
+            (&run["group"], &run["tokens"], &run["activations"]),
+            (&"64".into(), &48.into(), &"int8".into())
+        );
+    }
+    let rows = report["rows"].as_array().expect("rows");
+    let row = |method: &str, bits: u8| {
+        rows.iter().find(|row| row["method"] == method && row["bits"] == bits).expect("a row for each method")
+    };
+    assert_eq!(rows.len(), 4);
+    assert_eq!(
+        (&row("rtn", 2)["samples"], &row("rtn", 2)["mean_kl_standard_error"]),
+        (&1.into(), &0.0.into())
+    );
+    assert!(row("gptq", 2)["mean_kl_standard_error"].as_f64().expect("two samples") > 0.0);
+    for method in ["rtn", "gptq"] {
+        let kl = |bits| row(method, bits)["mean_kl"].as_f64().expect("a number");
+        assert!(kl(8) > 0.0 && kl(8) < kl(2) / 10.0, "{method}: {} {}", kl(8), kl(2));
+    }
+
+    let table = fs::read_to_string(&markdown).expect("the table");
+    assert!(table.contains("| `rtn` | 8 | 64 | ") && table.contains("| `gptq` | 2 | 64 | "), "{table}");
+    assert_eq!(fs::read_dir(folder.path().join("deep")).expect("a folder").count(), 2);
+}
+
+#[test]
+fn a_quality_table_of_what_cannot_be_is_refused() {
+    let refused = |arguments: &[&str], code| {
+        ended(&run(&[&["bench", "quality", "--context", "24"][..], arguments].concat()), code)
+    };
+    assert!(refused(&["--bits", "4,5"], 2).contains("expected 2, 3, 4 or 8"));
+    assert!(refused(&["--methods", "gptq,awq"], 2).contains("rescomp-exact"));
+    assert!(refused(&["--group-size", "64,48"], 2).contains("expected 32, 64, 128 or row"));
+    assert!(refused(&["--activations", "int4"], 2).contains("int8"));
+    assert!(refused(&["--output", "quality.json"], 2).contains("the name of a Markdown file"));
+    assert!(
+        refused(&["--samples", "18446744073709551615"], 2).contains("calibration.txt: expected at least")
+    );
+    assert!(refused(&["--context", "513"], 2).contains("cannot be used multiple times"));
+    ended(&run(&["bench", "quality", "--context", "513"]), 2);
+    assert!(refused(&["--text", "no-such-text"], 4).contains("no-such-text"));
+    ended(&run(&["bench"]), 2);
+}
+
+#[test]
 fn an_interrupt_ends_with_130() {
     let machine = Machine::new();
     let started = machine.0.path().join("started");

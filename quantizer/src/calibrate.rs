@@ -324,8 +324,7 @@ mod tests {
             progress: &mut progress,
         };
         let mut output = [0.0; 128];
-        let error =
-            calibrator.apply(LinearSet::Output, 1, &[0.5; 128], &mut [&mut output]).unwrap_err();
+        let error = calibrator.apply(LinearSet::Output, 1, &[0.5; 128], &mut [&mut output]).unwrap_err();
         assert!(matches!(error, CalibrationError::Unmatched { layer: 3, .. }), "{error}");
     }
 }

@@ -325,7 +325,7 @@ mod tests {
         };
         let mut output = [0.0; 128];
         let error =
-            calibrator.apply(LinearSet::AttentionOutput, 1, &[0.5; 128], &mut [&mut output]).unwrap_err();
+            calibrator.apply(LinearSet::Output, 1, &[0.5; 128], &mut [&mut output]).unwrap_err();
         assert!(matches!(error, CalibrationError::Unmatched { layer: 3, .. }), "{error}");
     }
 }

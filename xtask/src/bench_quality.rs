@@ -264,6 +264,8 @@ impl Setting<'_> {
             let evaluation =
                 evaluate(self.machine, subject, reference, &self.held_out, flags.context, &|| ())
                     .map_err(|error| failed(&error))?;
+            let (format, kl) = (evaluation.activations, evaluation.mean_kl.unwrap_or(f64::NAN));
+            say(bar, &format!("{what}, activations {format}: mean KL {kl:.6}"));
             runs.push(Run { method: method.name(), bits, group: group.to_string(), sample, evaluation });
             bar.inc(1);
         }

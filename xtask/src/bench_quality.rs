@@ -121,7 +121,7 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
     };
     let held_out = read(&text, flags.context, flags.windows)?;
     let check_tokens = read(&text, CHECK_TOKENS - 1, 1)?.concat();
-    let needed = flags.samples.checked_mul(flags.calibration_windows).unwrap_or(usize::MAX);
+    let needed = flags.samples.saturating_mul(flags.calibration_windows);
     let calibration = read(&calibration_text, flags.context, needed)?;
 
     let cases = cases(flags);

@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     fn bench_quality_takes_lists_and_refuses_wrong_members() {
-        let quality = |arguments: &[&str]| {
+        let quality = |arguments: &[&str]| -> Result<QualityFlags, clap::Error> {
             let head = ["cargo xtask", "bench", "quality"];
             match Flags::try_parse_from(head.iter().chain(arguments))?.command {
                 Command::Bench(BenchCommand::Quality(flags)) => Ok(flags),

@@ -307,10 +307,6 @@ fn measure(machine: Machine<'_>, file: &[u8], reference_nll: f64) -> Result<Chec
 }
 
 fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) -> Manifest {
-    let mut digest = Sha256::new();
-    for window in &options.calibration {
-        window[..options.calibration_positions].iter().for_each(|token| digest.update(token.to_le_bytes()));
-    }
     let solver = &options.plan.options;
     Manifest {
         spec: checkpoint.spec.clone(),
@@ -321,7 +317,7 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) 
             bits: solver.bits,
             group_elems: group_elems(solver.group),
             head_bits: options.head_bits,
-            calibration_sha256: digest.finalize().into(),
+            calibration_sha256: calibration_digest(options),
             calibration_tokens: calibration_tokens(options),
             target: text(&options.target),
             tool_version: text(env!("CARGO_PKG_VERSION")),
@@ -330,8 +326,24 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) 
     }
 }
 
+/// Calibration tokens that had a part in the codes: none where the method only rounds.
 fn calibration_tokens(options: &PackOptions) -> u64 {
-    (options.calibration.len() * options.calibration_positions) as u64
+    match options.plan.configuration {
+        Some(_) => (options.calibration.len() * options.calibration_positions) as u64,
+        None => 0,
+    }
+}
+
+/// SHA-256 of the calibration tokens; zeros where they had no part in the codes.
+fn calibration_digest(options: &PackOptions) -> [u8; 32] {
+    if options.plan.configuration.is_none() {
+        return [0; 32];
+    }
+    let mut digest = Sha256::new();
+    for window in &options.calibration {
+        window[..options.calibration_positions].iter().for_each(|token| digest.update(token.to_le_bytes()));
+    }
+    digest.finalize().into()
 }
 
 /// Columns a group, 0 standing for whole rows.

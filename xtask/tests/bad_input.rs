@@ -141,6 +141,7 @@ impl Case {
                  '--print sysroot') echo '{}';;\n\
                  '-vV') echo 'host: x86_64-unknown-linux-gnu'; echo 'release: 1.99.0';;\n\
                  '--print target-libdir'*) echo '{}';;\n\
+                 *--edition*) ;;\n\
                  *) exit 1;;\nesac",
                 self.path("sysroot").display(),
                 libraries.display()

@@ -58,7 +58,8 @@ impl Machine {
         path
     }
 
-    /// A rustup toolchain without any ARM target, its proxies, and a rustup that does what `rustup` says.
+    /// A rustup toolchain without any ARM target, its proxies, and a rustup that does what `rustup` says. The compiler links
+    /// programs where its folder has a file `links`.
     fn rustup(&self, rustup: &str) -> &Machine {
         let toolchain = self.0.path().join("toolchains/stable-x86_64-unknown-linux-gnu");
         let body = format!(
@@ -66,6 +67,7 @@ impl Machine {
              '--print sysroot') echo '{0}';;\n\
              '-vV') echo 'host: x86_64-unknown-linux-gnu'; echo 'release: 1.99.0';;\n\
              '--print target-libdir --target '*) shift 3; echo \"{0}/lib/rustlib/$1/lib\";;\n\
+             *--edition*) [ -e '{0}/links' ];;\n\
              *) exit 1;;\nesac",
             toolchain.display()
         );
@@ -148,15 +150,26 @@ fn a_rustup_that_cannot_add_is_printed_and_named() {
     assert!(stderr.contains("did not help: rustup target add"), "{stderr}");
 }
 
+/// A rustup that adds a target's library.
+const ADDING_RUSTUP: &str = "[ \"$1 $2 $3\" = 'target add --toolchain' ] || exit 1\n\
+     library='TOOLCHAIN/lib/rustlib/aarch64-unknown-linux-musl/lib'\n\
+     PATH=/usr/bin:/bin\n\
+     mkdir -p \"$library\" && : > \"$library/libcore-1.rlib\"";
+
+#[test]
+fn a_library_that_does_not_link_is_passed_over() {
+    let machine = Machine::new();
+    machine.rustup(ADDING_RUSTUP);
+    let stderr = ended(&machine.run(&["pack", "--target", "aarch64"]), 3);
+    assert!(stderr.contains("cannot link a program for aarch64-unknown-linux-musl"), "{stderr}");
+    assert!(stderr.contains("error: no toolchain builds for `aarch64`"), "{stderr}");
+}
+
 #[test]
 fn a_rustup_that_can_add_leads_to_a_build_with_its_own_linker() {
     let machine = Machine::new();
-    machine.rustup(
-        "[ \"$1 $2 $3\" = 'target add --toolchain' ] || exit 1\n\
-         library='TOOLCHAIN/lib/rustlib/aarch64-unknown-linux-musl/lib'\n\
-         PATH=/usr/bin:/bin\n\
-         mkdir -p \"$library\" && : > \"$library/libcore-1.rlib\"",
-    );
+    machine.rustup(ADDING_RUSTUP);
+    machine.script("toolchains/stable-x86_64-unknown-linux-gnu/links", "");
     let output = machine.run(&["pack", "--target", "aarch64"]);
     let stderr = text(&output.stderr);
     assert!(stderr.contains("-Clinker-flavor=ld.lld -Ctarget-feature=+crt-static"), "{stderr}");

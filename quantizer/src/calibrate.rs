@@ -6,14 +6,18 @@
 //!     run it on `full` with the original weights, keeping the input of each set of matrices
 //!     run it on `quantized`; when a set's input arrives:
 //!         H, D = moments of that input and the kept one         (the blocks and sets before it are quantized already)
-//!         factor once a set; solve for each of its matrices; go on with the quantized values
+//!         factor once a set; choose what is to be chosen on held-out windows (crate::choose); solve for each of its matrices;
+//!         go on with the quantized values
 //! ```
 //! This is the published order (true sequential): query/key/value, output, gate/up, down. Nothing is run twice: the forward asks
 //! for a set's products, and the answer is made from weights that were quantized a moment ago, for all tokens together.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
+use crate::choose::{self, Choice, HeldOut, TOKENS_PER_INPUT, Tuning};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
-use crate::methods::{self, Method, MethodError, Solution, SolverOptions, SweepConfiguration};
+use crate::methods::{
+    self, Method, MethodError, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
+};
 use crate::moments::Moments;
 use faer::{Mat, MatRef};
 use rescomp_formats::section::SectionKind;
@@ -32,6 +36,20 @@ pub struct BlockPlan {
     pub configuration: Option<SweepConfiguration>,
     /// Bits, groups, damping and the rest.
     pub options: SolverOptions,
+    /// What is chosen for each matrix.
+    pub tuning: Tuning,
+}
+
+impl BlockPlan {
+    /// A method with its defaults: strength, ridge and refinement chosen for `rescomp-exact`, everything as published for the
+    /// others.
+    pub fn new(method: Method, options: SolverOptions) -> BlockPlan {
+        let tuning = match method {
+            Method::RescompExact => Tuning::AUTO,
+            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => Tuning::PLAIN,
+        };
+        BlockPlan { method, configuration: method.configuration(options.bits), options, tuning }
+    }
 }
 
 /// A quantized matrix of a block and how well it went.
@@ -61,6 +79,16 @@ pub struct MatrixReport {
     pub damping: f64,
     /// Inputs that were zero for every calibration token.
     pub dead_columns: usize,
+    /// Strength of the exact start; `None` for methods without one.
+    pub strength: Option<f64>,
+    /// Ridge of the exact start, as a share of the Hessian's mean diagonal; `None` where the strength is 0.
+    pub ridge: Option<f64>,
+    /// Sweeps of refinement.
+    pub refine_sweeps: usize,
+    /// Losses on the held-out tokens; `None` where nothing was chosen.
+    pub held_out: Option<HeldOut>,
+    /// What is doubtful about the calibration of this matrix.
+    pub warnings: Vec<String>,
 }
 
 /// Why calibration stopped.
@@ -110,8 +138,15 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
             Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
         full.run_block(&mut recorder).map_err(CalibrationError::from)?;
         let inputs = recorder.inputs;
-        let mut calibrator =
-            Calibrator { weights: &weights, layer, inputs, plan, done: Vec::new(), progress };
+        let mut calibrator = Calibrator {
+            weights: &weights,
+            layer,
+            inputs,
+            windows: windows.len(),
+            plan,
+            done: Vec::new(),
+            progress,
+        };
         quantized.run_block(&mut calibrator)?;
         let done = calibrator.done;
         finished(layer, &weights, done)?;
@@ -149,6 +184,7 @@ struct Calibrator<'a> {
     weights: &'a LayerWeights,
     layer: usize,
     inputs: BTreeMap<LinearSet, Vec<f32>>,
+    windows: usize,
     plan: &'a BlockPlan,
     done: Vec<QuantizedMatrix>,
     progress: &'a mut dyn FnMut(&MatrixReport),
@@ -175,24 +211,17 @@ impl BlockWeights for Calibrator<'_> {
         let failed = |kind| move |cause| CalibrationError::Method { layer, kind, cause };
         // The kept input is used once: taking it frees its memory.
         let full = self.inputs.remove(&set).unwrap_or_else(|| input.to_vec());
-        let moments = Moments::new(input, &full, input.len() / tokens);
+        let calibration = Calibration::new(self.plan, input, &full, input.len() / tokens, self.windows)
+            .map_err(failed(set.name()))?;
         drop(full);
-        let options = &self.plan.options;
-        let (hessian, drift) = (moments.hessian.as_ref(), moments.drift.as_ref());
-        let prepared = match self.plan.configuration {
-            None => None,
-            Some(_) => Some(methods::prepare(hessian, Some(drift), options).map_err(failed(set.name()))?),
-        };
+        let (hessian, drift) = (calibration.moments.hessian.as_ref(), calibration.moments.drift.as_ref());
         for (&kind, output) in set.kinds().iter().zip(outputs) {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
             let weights = to_f64(original);
-            let solution = match &prepared {
-                Some(prepared) => {
-                    methods::solve(weights.as_ref(), prepared, self.plan.configuration.as_ref(), options)
-                }
-                None => methods::rtn::round_to_nearest(weights.as_ref(), options),
-            }
-            .map_err(failed(kind.name()))?;
+            let Solved { solution, choice, refine_sweeps } =
+                calibration.solve(weights.as_ref(), self.plan).map_err(failed(kind.name()))?;
+            let start = choice.map(|choice| choice.configuration.start);
+            let prepared = &calibration.prepared;
             let loss = |drift: Option<MatRef<'_, f64>>| solution.loss(weights.as_ref(), hessian, drift);
             let zero = vec![0.0; original.rows * original.cols];
             let zero = MatRef::from_row_major_slice(&zero, original.rows, original.cols);
@@ -205,6 +234,18 @@ impl BlockWeights for Calibrator<'_> {
                 relative_asymmetric_error: loss(Some(drift)).map_err(failed(kind.name()))? / power,
                 damping: prepared.as_ref().map_or(0.0, methods::Prepared::damping),
                 dead_columns: prepared.as_ref().map_or(0, |prepared| prepared.dead_columns().len()),
+                strength: match (start, self.plan.method) {
+                    (Some(Start::Exact { strength, .. }), _) => Some(strength),
+                    (Some(Start::Unchanged), Method::RescompExact) => Some(0.0),
+                    _ => None,
+                },
+                ridge: match start {
+                    Some(Start::Exact { ridge, .. }) => Some(solution.ridge.unwrap_or(ridge)),
+                    _ => None,
+                },
+                refine_sweeps,
+                held_out: choice.and_then(|choice| choice.held_out),
+                warnings: calibration.warnings.clone(),
             };
             (self.progress)(&report);
             let data = solution.values().into_iter().map(|value| value as f32).collect();
@@ -212,6 +253,105 @@ impl BlockWeights for Calibrator<'_> {
             self.done.push(QuantizedMatrix { kind, solution, report });
         }
         Ok(())
+    }
+}
+
+/// What the tokens say about a set's input.
+struct Calibration {
+    /// Of all tokens.
+    moments: Moments,
+    /// The factors of `moments`; `None` for round-to-nearest.
+    prepared: Option<Prepared<f64>>,
+    /// The factors of the training tokens and the moments of the held-out ones, where there is something to choose.
+    split: Option<(Prepared<f64>, Moments)>,
+    warnings: Vec<String>,
+}
+
+/// A quantized matrix, and how it was to be quantized.
+struct Solved {
+    solution: Solution<f64>,
+    choice: Option<Choice>,
+    refine_sweeps: usize,
+}
+
+impl Calibration {
+    /// From a set's input in both streams, `k x n` each: `windows` windows of the same length, one after the other.
+    fn new(
+        plan: &BlockPlan,
+        input: &[f32],
+        full: &[f32],
+        n: usize,
+        windows: usize,
+    ) -> Result<Calibration, MethodError> {
+        let tokens = input.len() / n;
+        let mut warnings = Vec::new();
+        let Some(configuration) = plan.configuration else {
+            return Ok(Calibration {
+                moments: Moments::new(input, full, n),
+                prepared: None,
+                split: None,
+                warnings,
+            });
+        };
+        let needed = TOKENS_PER_INPUT * n;
+        if tokens < needed {
+            warnings
+                .push(format!("{tokens} calibration tokens for {n} inputs: at least {needed} are needed"));
+        }
+        let prepare = |moments: &Moments| {
+            methods::prepare(moments.hessian.as_ref(), Some(moments.drift.as_ref()), &plan.options)
+        };
+        let chooses = plan.tuning.chooses(&configuration);
+        if chooses && windows < 2 {
+            warnings.push(format!(
+                "{windows} calibration window: at least 2 are needed to choose on held-out tokens; strength 1, ridge 1 and no \
+                 refinement are used where none are given"
+            ));
+        }
+        if !chooses || windows < 2 {
+            let moments = Moments::new(input, full, n);
+            let prepared = Some(prepare(&moments)?);
+            return Ok(Calibration { moments, prepared, split: None, warnings });
+        }
+        let elems = input.len() / windows;
+        let part = |held_out: bool| {
+            let gather = |stream: &[f32]| -> Vec<f32> {
+                let taken = |(window, _): &(usize, &[f32])| choose::is_held_out(*window, windows) == held_out;
+                stream
+                    .chunks(elems)
+                    .enumerate()
+                    .filter(taken)
+                    .flat_map(|(_, window)| window)
+                    .copied()
+                    .collect()
+            };
+            let (input, full) = (gather(input), gather(full));
+            (Moments::new(&input, &full, n), input.len() / n)
+        };
+        let ((training, training_tokens), (held_out, held_out_tokens)) = (part(false), part(true));
+        let moments = training.merged(training_tokens, &held_out, held_out_tokens);
+        let prepared = Some(prepare(&moments)?);
+        Ok(Calibration { moments, prepared, split: Some((prepare(&training)?, held_out)), warnings })
+    }
+
+    fn solve(&self, weights: MatRef<'_, f64>, plan: &BlockPlan) -> Result<Solved, MethodError> {
+        let options = &plan.options;
+        let (Some(prepared), Some(configuration)) = (&self.prepared, plan.configuration) else {
+            let solution = methods::rtn::round_to_nearest(weights, options)?;
+            return Ok(Solved { solution, choice: None, refine_sweeps: 0 });
+        };
+        let choice = match &self.split {
+            Some((training, held_out)) => {
+                choose::choose(weights, training, held_out, configuration, &plan.tuning, options)?
+            }
+            None => plan.tuning.without_held_out(configuration),
+        };
+        let prepared = match &self.split {
+            Some((training, _)) if std::env::var("KEEP").is_ok() => training,
+            _ => prepared,
+        };
+        let (solution, refine_sweeps) = choose::solve(weights, prepared, &choice, options)?;
+        Ok(Solved { solution, choice: Some(choice), refine_sweeps })
     }
 }
 

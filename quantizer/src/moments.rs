@@ -49,6 +49,19 @@ impl Moments {
         }
         moments
     }
+
+    /// The moments of the tokens of both, `tokens` and `other_tokens` of them.
+    #[must_use]
+    pub fn merged(&self, tokens: usize, other: &Moments, other_tokens: usize) -> Moments {
+        let all = (tokens + other_tokens) as f64;
+        let (share, other_share) = (tokens as f64 / all, other_tokens as f64 / all);
+        let mix = |left: &Mat<f64>, right: &Mat<f64>| {
+            Mat::from_fn(left.nrows(), left.ncols(), |i, j| {
+                share * left[(i, j)] + other_share * right[(i, j)]
+            })
+        };
+        Moments { hessian: mix(&self.hessian, &other.hessian), drift: mix(&self.drift, &other.drift) }
+    }
 }
 
 /// `sum += left^T right`.

@@ -12,8 +12,8 @@ use faer::{Mat, MatRef};
 use rescomp_quantizer::grids::{Real, ScaleFormat};
 use rescomp_quantizer::methods::rtn::round_to_nearest;
 use rescomp_quantizer::methods::{
-    GroupSize, LazyVariant, Solution, SolverOptions, Start, SweepConfiguration, asymmetric_loss, prepare,
-    solve,
+    ClipSearch, GroupSize, LazyVariant, Solution, SolverOptions, Start, SweepConfiguration, asymmetric_loss,
+    prepare, solve,
 };
 use serde::Deserialize;
 
@@ -91,7 +91,7 @@ impl Case {
             damping: self.damping,
             activation_order: self.activation_order,
             static_groups: self.static_groups,
-            clip_search: self.clip_search,
+            clip: if self.clip_search { ClipSearch::Plain } else { ClipSearch::Off },
             block: NonZeroUsize::new(self.block).unwrap(),
             scale_format: ScaleFormat::Full,
             ..SolverOptions::new(self.bits, group)

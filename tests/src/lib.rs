@@ -38,5 +38,6 @@ pub fn session<'a>(
     activations: ActivationFormat,
     memory: &'a mut [MemoryBlock],
 ) -> Session<'a> {
-    Session::new(container, machine, Limits { context, tile }, activations, memory).expect("the planned memory")
+    Session::new(container, machine, Limits { context, tile }, activations, memory)
+        .expect("the planned memory")
 }

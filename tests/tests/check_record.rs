@@ -21,7 +21,8 @@ fn the_record_agrees_with_the_logits_it_was_made_from() {
     let reference = DenseLogits::new(machine, &checkpoint, &tokens, sizes.positions, |_| ()).unwrap();
 
     let mut memory = conformance::memory(&container, sizes.positions, 1);
-    let mut session = conformance::session(&container, machine, sizes.positions, 1, ActivationFormat::Int8, &mut memory);
+    let mut session =
+        conformance::session(&container, machine, sizes.positions, 1, ActivationFormat::Int8, &mut memory);
     let measured = measure(&mut session, &windows, |_| ()).unwrap();
 
     let (mut coarse, mut full, mut nll, mut reference_nll, mut same) = (0.0, 0.0, 0.0, 0.0, 0);
@@ -35,12 +36,14 @@ fn the_record_agrees_with_the_logits_it_was_made_from() {
             let (zp, zq) = (log_sum_exp(p), log_sum_exp(q));
             let log_p = |token: usize| f64::from(p[token]) - zp;
             let log_q = |token: usize| f64::from(q[token]) - zq;
-            full += (0..vocabulary).map(|token| log_p(token).exp() * (log_p(token) - log_q(token))).sum::<f64>();
+            full +=
+                (0..vocabulary).map(|token| log_p(token).exp() * (log_p(token) - log_q(token))).sum::<f64>();
             // The same classes as the record's, from the exact logits.
             let mut order: Vec<usize> = (0..vocabulary).collect();
             order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
             let (kept, rest) = order.split_at(sizes.classes);
-            coarse += kept.iter().map(|&token| log_p(token).exp() * (log_p(token) - log_q(token))).sum::<f64>();
+            coarse +=
+                kept.iter().map(|&token| log_p(token).exp() * (log_p(token) - log_q(token))).sum::<f64>();
             let mass = |log: &dyn Fn(usize) -> f64| rest.iter().map(|&token| log(token).exp()).sum::<f64>();
             let (p_rest, q_rest) = (mass(&log_p), mass(&log_q));
             coarse += p_rest * (p_rest / q_rest).ln();
@@ -51,7 +54,10 @@ fn the_record_agrees_with_the_logits_it_was_made_from() {
     }
     let count = f64::from(measured.positions);
     let (coarse, full) = (coarse / count, full / count);
-    println!("KL {full:.6} over the vocabulary, {coarse:.6} over the classes, {:.6} from the record", measured.mean_kl);
+    println!(
+        "KL {full:.6} over the vocabulary, {coarse:.6} over the classes, {:.6} from the record",
+        measured.mean_kl
+    );
     assert!((measured.mean_kl - coarse).abs() < 1e-4, "{} from the record, {coarse} exact", measured.mean_kl);
     assert!(coarse <= full + 1e-9, "joining classes never raises a divergence");
     assert!((measured.nll - nll / count).abs() < 1e-9);

@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use rescomp_quantizer::calibrate::{BlockPlan, MatrixReport};
 use rescomp_quantizer::checkpoint::Checkpoint;
-use rescomp_quantizer::methods::{self, LazyVariant, SolverOptions};
+use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, PackOptions, PackReport, Packed};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::check::{CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
-use crate::flags::{GroupSize, Joiner, Method, PackFlags, Variant};
+use crate::flags::{Choice, Clip, GroupSize, Joiner, Method, PackFlags, Variant};
 use crate::interrupt::{write_program, write_whole};
 use crate::model::{self, WindowChoice};
 use crate::system::Install;
@@ -146,12 +146,22 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
         Variant::Original => LazyVariant::Original,
         Variant::AllWeights => LazyVariant::AllWeights,
     });
-    let configuration = method.configuration(flags.bits);
-    let configuration = match variant {
-        Some(variant) => configuration.map(|configuration| configuration.with_variant(variant)),
-        None => configuration,
-    };
-    BlockPlan { method, configuration, options: SolverOptions::new(flags.bits, group) }
+    let mut plan = BlockPlan::new(method, SolverOptions::new(flags.bits, group));
+    if let Some(variant) = variant {
+        plan.configuration = plan.configuration.map(|configuration| configuration.with_variant(variant));
+    }
+    if let Some(clip) = flags.clip {
+        plan.options.clip = match clip {
+            Clip::Off => ClipSearch::Off,
+            Clip::Plain => ClipSearch::Plain,
+            Clip::HessianDiagonal => ClipSearch::HessianDiagonal,
+        };
+    }
+    let tuning = &mut plan.tuning;
+    tuning.strength = flags.strength.map_or(tuning.strength, Choice::setting);
+    tuning.ridge = flags.ridge.map_or(tuning.ridge, Choice::setting);
+    tuning.refine = flags.refine.map_or(tuning.refine, Choice::setting);
+    plan
 }
 
 /// Quantizes, showing each matrix as it is done.

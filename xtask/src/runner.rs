@@ -15,11 +15,11 @@ use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::{command, model, output};
 use crate::qemu::Emulator;
 use crate::system::Install;
 use crate::target::{Bounds, Target};
 use crate::toolchain::{self, Profile};
+use crate::{command, model, output};
 
 /// Builds the program for the target and returns its path.
 ///

@@ -211,7 +211,8 @@ impl Toolchain {
     /// better known now than after minutes of building.
     fn links(&self) -> Result<(), Error> {
         let failed = |because: &str| {
-            Error::missing(format!("{} cannot link a program for {}", self.rustc.display(), self.triple)).because(because)
+            Error::missing(format!("{} cannot link a program for {}", self.rustc.display(), self.triple))
+                .because(because)
         };
         let folder = tempfile::tempdir().map_err(|error| failed(&error.to_string()))?;
         let source = folder.path().join("main.rs");

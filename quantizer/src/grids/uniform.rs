@@ -141,6 +141,34 @@ impl ScaleSearch {
         best
     }
 
+    /// The same for `sum h (value - w)^2`, h the `importance` of each weight (as many or more). Without clip search: as
+    /// [`ScaleSearch::scale`].
+    pub fn weighted_scale<T: Real>(&self, weights: &[T], importance: &[T]) -> T {
+        let covering = ScaleSearch { clip_search: false, ..*self }.scale(weights);
+        if !self.clip_search {
+            return covering;
+        }
+        let smallest = T::from_f64(SMALLEST_RANGE);
+        let range = weights
+            .iter()
+            .fold(smallest, |range, w| if w.magnitude() > range { w.magnitude() } else { range });
+        let highest = T::from_f64(self.grid.highest.into());
+        let (mut best, mut lowest_cost) = (covering, T::INFINITY);
+        for step in 0..CLIP_STEPS {
+            let shrink = T::from_f64(1.0 - step as f64 / 100.0);
+            let scale = self.format.round(shrink * range / highest);
+            let mut cost = T::ZERO;
+            for (weight, importance) in weights.iter().zip(importance) {
+                let error = scale * self.grid.rounded(*weight, scale) - *weight;
+                cost += *importance * error * error;
+            }
+            if cost < lowest_cost {
+                (best, lowest_cost) = (scale, cost);
+            }
+        }
+        best
+    }
+
     /// `sum |value - w|^2.4`, or `None` as soon as it is known not to be below `limit`.
     fn cost_below<T: Real>(&self, weights: &[T], scale: T, limit: T) -> Option<T> {
         let mut total = T::ZERO;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::matrix::Matrix;
 use super::{
-    GroupSize, LazyVariant, Method, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
+    ClipSearch, GroupSize, LazyVariant, Method, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
     asymmetric_loss, gptaq, gptq, prepare, solve,
 };
 use crate::grids::ScaleFormat;
@@ -208,7 +208,7 @@ fn natural(bits: u8, group: usize, block: usize) -> SolverOptions {
     SolverOptions {
         activation_order: false,
         static_groups: false,
-        clip_search: false,
+        clip: ClipSearch::Off,
         block: NonZeroUsize::new(block).unwrap(),
         scale_format: ScaleFormat::Full,
         ..SolverOptions::new(bits, GroupSize::elements(group).unwrap())

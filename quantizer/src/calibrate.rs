@@ -13,7 +13,7 @@
 //! for a set's products, and the answer is made from weights that were quantized a moment ago, for all tokens together.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
-use crate::choose::{self, Choice, HeldOut, TOKENS_PER_INPUT, Tuning};
+use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT, Tuning};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
 use crate::methods::{
     self, Method, MethodError, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
@@ -215,11 +215,20 @@ impl BlockWeights for Calibrator<'_> {
             .map_err(failed(set.name()))?;
         drop(full);
         let (hessian, drift) = (calibration.moments.hessian.as_ref(), calibration.moments.drift.as_ref());
-        for (&kind, output) in set.kinds().iter().zip(outputs) {
+        let mut matrices = Vec::new();
+        for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
-            let weights = to_f64(original);
-            let Solved { solution, choice, refine_sweeps } =
-                calibration.solve(weights.as_ref(), self.plan).map_err(failed(kind.name()))?;
+            matrices.push((kind, original, to_f64(original)));
+        }
+        let weights = |at: usize| matrices[at].2.as_ref();
+        let choices = calibration
+            .choose((0..matrices.len()).map(weights), self.plan)
+            .map_err(|(at, cause)| failed(matrices[at].0.name())(cause))?;
+        for (((kind, original, weights), choice), output) in matrices.iter().zip(choices).zip(outputs) {
+            let kind = *kind;
+            let (solution, refine_sweeps) = calibration
+                .solve(weights.as_ref(), &choice, &self.plan.options)
+                .map_err(failed(kind.name()))?;
             let start = choice.map(|choice| choice.configuration.start);
             let prepared = &calibration.prepared;
             let loss = |drift: Option<MatRef<'_, f64>>| solution.loss(weights.as_ref(), hessian, drift);
@@ -265,13 +274,6 @@ struct Calibration {
     /// The factors of the training tokens and the moments of the held-out ones, where there is something to choose.
     split: Option<(Prepared<f64>, Moments)>,
     warnings: Vec<String>,
-}
-
-/// A quantized matrix, and how it was to be quantized.
-struct Solved {
-    solution: Solution<f64>,
-    choice: Option<Choice>,
-    refine_sweeps: usize,
 }
 
 impl Calibration {
@@ -334,24 +336,43 @@ impl Calibration {
         Ok(Calibration { moments, prepared, split: Some((prepare(&training)?, held_out)), warnings })
     }
 
-    fn solve(&self, weights: MatRef<'_, f64>, plan: &BlockPlan) -> Result<Solved, MethodError> {
-        let options = &plan.options;
-        let (Some(prepared), Some(configuration)) = (&self.prepared, plan.configuration) else {
-            let solution = methods::rtn::round_to_nearest(weights, options)?;
-            return Ok(Solved { solution, choice: None, refine_sweeps: 0 });
+    /// How each matrix of the set is to be quantized; `None` for round-to-nearest. An error comes with the matrix's index.
+    fn choose<'w>(
+        &self,
+        weights: impl ExactSizeIterator<Item = MatRef<'w, f64>>,
+        plan: &BlockPlan,
+    ) -> Result<Vec<Option<Choice>>, (usize, MethodError)> {
+        let fixed = plan.configuration.map(|configuration| plan.tuning.without_held_out(configuration));
+        let (Some((training, held_out)), Some(configuration)) = (&self.split, plan.configuration) else {
+            return Ok(vec![fixed; weights.len()]);
         };
-        let choice = match &self.split {
-            Some((training, held_out)) => {
-                choose::choose(weights, training, held_out, configuration, &plan.tuning, options)?
+        let at = |index| move |cause| (index, cause);
+        let mut selections = Vec::new();
+        for (index, weights) in weights.enumerate() {
+            selections.push(Selection::new(weights, training, held_out, &plan.options).map_err(at(index))?);
+        }
+        for candidate in plan.tuning.candidates(configuration) {
+            for (index, selection) in selections.iter_mut().enumerate() {
+                selection.consider(candidate).map_err(at(index))?;
             }
-            None => plan.tuning.without_held_out(configuration),
+        }
+        let finish = |(index, selection): (usize, Selection<'_>)| {
+            selection.finish(plan.tuning.refine).map(|choice| choice.or(fixed)).map_err(at(index))
         };
-        let prepared = match &self.split {
-            Some((training, _)) if std::env::var("KEEP").is_ok() => training,
-            _ => prepared,
-        };
-        let (solution, refine_sweeps) = choose::solve(weights, prepared, &choice, options)?;
-        Ok(Solved { solution, choice: Some(choice), refine_sweeps })
+        selections.into_iter().enumerate().map(finish).collect()
+    }
+
+    /// The solution on all tokens, and the sweeps of refinement that it took.
+    fn solve(
+        &self,
+        weights: MatRef<'_, f64>,
+        choice: &Option<Choice>,
+        options: &SolverOptions,
+    ) -> Result<(Solution<f64>, usize), MethodError> {
+        match (&self.prepared, choice) {
+            (Some(prepared), Some(choice)) => choose::solve(weights, prepared, choice, options),
+            _ => methods::rtn::round_to_nearest(weights, options).map(|solution| (solution, 0)),
+        }
     }
 }
 

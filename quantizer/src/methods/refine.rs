@@ -307,3 +307,268 @@ impl ScaleSystem {
 fn dot<T: Real>(left: &[T], right: &[T]) -> f64 {
     left.iter().zip(right).map(|(left, right)| left.to_f64() * right.to_f64()).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{Problem as Moments, inverse};
+    use super::super::{ClipSearch, GroupSize, Method, SolverOptions, Start, prepare, solve};
+    use super::*;
+    use proptest::prelude::*;
+
+    const START: Start = Start::Exact { strength: 1.0, ridge: 0.5 };
+
+    fn options(bits: u8, group: usize, scale_format: ScaleFormat) -> SolverOptions {
+        let group = GroupSize::elements(group).unwrap();
+        SolverOptions { clip: ClipSearch::Off, scale_format, ..SolverOptions::new(bits, group) }
+    }
+
+    /// Problem, target and the sweep's solution.
+    fn start(moments: &Moments, options: &SolverOptions) -> (Prepared<f64>, Mat<f64>, Solution<f64>) {
+        let prepared = moments.prepare(options);
+        let target = prepared.target(moments.weights.as_ref(), START).unwrap();
+        let configuration = Method::RescompExact.configuration(options.bits).unwrap().with_start(START);
+        let solution = solve(moments.weights.as_ref(), &prepared, Some(&configuration), options).unwrap();
+        (prepared, target, solution)
+    }
+
+    /// One row the obvious way: every loss from scratch.
+    struct Naive<'a> {
+        target: Vec<f64>,
+        hessian: &'a Mat<f64>,
+        group_elems: usize,
+        codes: Vec<i8>,
+        scales: Vec<f64>,
+    }
+
+    impl<'a> Naive<'a> {
+        fn new(row: usize, target: &Mat<f64>, hessian: &'a Mat<f64>, solution: &Solution<f64>) -> Self {
+            let (n, groups) = (solution.columns, solution.groups_per_row());
+            Naive {
+                target: (0..n).map(|j| target[(row, j)]).collect(),
+                hessian,
+                group_elems: solution.group_elems,
+                codes: solution.codes[row * n..(row + 1) * n].to_vec(),
+                scales: solution.scales[row * groups..(row + 1) * groups].to_vec(),
+            }
+        }
+
+        fn loss(&self) -> f64 {
+            let n = self.codes.len();
+            let error =
+                |j: usize| self.target[j] - self.scales[j / self.group_elems] * f64::from(self.codes[j]);
+            (0..n).map(|i| (0..n).map(|j| error(i) * self.hessian[(i, j)] * error(j)).sum::<f64>()).sum()
+        }
+
+        /// The minimum over all scales from the normal equations; left alone unless it is positive and better.
+        fn fit_scales(&mut self) {
+            let (n, groups) = (self.codes.len(), self.scales.len());
+            let used: Vec<usize> = (0..groups)
+                .filter(|g| (0..n).any(|j| j / self.group_elems == *g && self.codes[j] != 0))
+                .collect();
+            let code = |g: usize, j: usize| {
+                if j / self.group_elems == g { f64::from(self.codes[j]) } else { 0.0 }
+            };
+            let sum = |left: &dyn Fn(usize) -> f64, right: &dyn Fn(usize) -> f64| -> f64 {
+                (0..n).map(|i| (0..n).map(|j| left(i) * self.hessian[(i, j)] * right(j)).sum::<f64>()).sum()
+            };
+            let matrix = Mat::from_fn(used.len(), used.len(), |a, b| {
+                sum(&|j| code(used[a], j), &|j| code(used[b], j))
+            });
+            let right = Mat::from_fn(used.len(), 1, |a, _| sum(&|j| code(used[a], j), &|j| self.target[j]));
+            let best = inverse(matrix.as_ref()) * right;
+            let before = (self.loss(), self.scales.clone());
+            for (at, group) in used.iter().enumerate() {
+                if best[(at, 0)] > 0.0 {
+                    self.scales[*group] = best[(at, 0)];
+                }
+            }
+            assert!(self.loss() <= before.0 * (1.0 + 1e-12), "positive least squares only, in this test");
+        }
+
+        /// Every code of the grid is tried for every column.
+        fn search_codes(&mut self, grid: Grid) {
+            for j in 0..self.codes.len() {
+                let losses: Vec<(f64, i8)> = (grid.lowest()..=grid.highest())
+                    .map(|code| {
+                        self.codes[j] = code;
+                        (self.loss(), code)
+                    })
+                    .collect();
+                self.codes[j] = losses.iter().fold(losses[0], |a, b| if b.0 < a.0 { *b } else { a }).1;
+            }
+        }
+    }
+
+    #[test]
+    fn refinement_is_the_naive_one() {
+        let mut changed = 0;
+        for (seed, bits, m, n, group) in
+            [(1, 2, 5, 12, 4), (2, 3, 4, 15, 6), (3, 4, 5, 16, 16), (4, 2, 3, 9, 2), (5, 3, 40, 8, 4)]
+        {
+            let moments = Moments::new(seed, m, n);
+            let options = options(bits, group, ScaleFormat::Full);
+            let (prepared, target, before) = start(&moments, &options);
+            let hessian = prepared.damped_hessian();
+            for sweeps in [1, 3] {
+                let mut refined = before.clone();
+                let limits = RefineLimits { sweeps, least_gain: 0.0 };
+                let report =
+                    refine(&mut refined, target.as_ref(), &prepared, options.scale_format, limits).unwrap();
+                let (mut loss_before, mut loss_after) = (0.0, 0.0);
+                for row in 0..m {
+                    let mut naive = Naive::new(row, &target, &hessian, &before);
+                    loss_before += naive.loss();
+                    for _ in 0..sweeps {
+                        naive.fit_scales();
+                        naive.search_codes(before.grid);
+                    }
+                    loss_after += naive.loss();
+                    let found = Naive::new(row, &target, &hessian, &refined);
+                    assert_eq!(found.codes, naive.codes, "problem {seed}, row {row}, {sweeps} sweeps");
+                    for (found, expected) in found.scales.iter().zip(&naive.scales) {
+                        assert!((found / expected - 1.0).abs() < 1e-6, "{found} instead of {expected}");
+                    }
+                }
+                assert!((report.loss_before / loss_before - 1.0).abs() < 1e-9);
+                assert!((report.loss_after / loss_after - 1.0).abs() < 1e-6);
+                changed += refined.codes.iter().zip(&before.codes).filter(|(a, b)| a != b).count();
+            }
+        }
+        assert!(changed > 10, "{changed} codes changed");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_half_step_raises_the_loss_of_a_row(
+            seed: u64, m in 1..5_usize, n in 2..20_usize, group in 1..9_usize, bits in 2..5_u8, f16: bool, far: bool,
+        ) {
+            let format = if f16 { ScaleFormat::F16 } else { ScaleFormat::Full };
+            let moments = Moments::new(seed, m, n);
+            let options = options(bits, group, format);
+            let (prepared, target, mut solution) = start(&moments, &options);
+            if far {
+                // Far from a minimum: least squares gives scales that are not positive.
+                let (lowest, highest) = (i64::from(solution.grid.lowest()), i64::from(solution.grid.highest()));
+                for (at, code) in solution.codes.iter_mut().enumerate() {
+                    *code = (lowest + ((at as i64 * 37 + (seed % 1000) as i64) % (highest - lowest + 1))) as i8;
+                }
+            }
+            let (naive_hessian, hessian) = (prepared.damped_hessian(), prepared.damped());
+            let limits = RefineLimits::sweeps(1);
+            let problem = Problem {
+                hessian: &hessian, group_elems: solution.group_elems, grid: solution.grid, format, limits,
+            };
+            let groups = solution.groups_per_row();
+            let target_view = Matrix::from_fn(m, n, |i, j| target[(i, j)]);
+            let mut projected = Matrix::zeros(m, n);
+            matmul(projected.view_mut(), Accum::Replace, target.as_ref(), hessian.view(), 1.0, Par::Seq);
+            let mut integers = Matrix::from_fn(m, n, |i, j| f64::from(solution.codes[i * n + j]));
+            let mut scales = Matrix::from_fn(m, groups, |i, g| solution.scales[i * groups + g]);
+            let mut losses: Vec<f64> =
+                (0..m).map(|row| Naive::new(row, &target, &naive_hessian, &solution).loss()).collect();
+            let mut check = |integers: &Matrix<f64>, scales: &Matrix<f64>, step: &str| {
+                for (row, last) in losses.iter_mut().enumerate() {
+                    let state = Naive {
+                        codes: integers.row(row).iter().map(|code| code.to_code()).collect(),
+                        scales: scales.row(row).to_vec(),
+                        ..Naive::new(row, &target, &naive_hessian, &solution)
+                    };
+                    let loss = state.loss();
+                    assert!(loss <= *last * (1.0 + 1e-9) + 1e-12, "{step}: {loss} after {last}");
+                    *last = loss;
+                    assert!(state.scales.iter().all(|s| *s > 0.0 && s.is_finite() && format.round(*s) == *s));
+                }
+            };
+            for _ in 0..3 {
+                for (row, system) in problem.systems(&integers, &projected).iter().enumerate() {
+                    system.fit(scales.row_mut(row), format);
+                }
+                check(&integers, &scales, "scales");
+                let mut gradients = problem.gradients(target_view.view(), &integers, &scales);
+                for row in 0..m {
+                    problem.search_codes(integers.row_mut(row), scales.row(row), gradients.row_mut(row));
+                }
+                check(&integers, &scales, "codes");
+            }
+            let mut refined = solution.clone();
+            let report = refine(&mut refined, target.as_ref(), &prepared, format, RefineLimits::sweeps(8)).unwrap();
+            prop_assert!(report.loss_after <= report.loss_before && report.sweeps <= 8);
+            let range = solution.grid.lowest()..=solution.grid.highest();
+            prop_assert!(refined.codes.iter().all(|code| range.contains(code)));
+        }
+    }
+
+    #[test]
+    fn dead_columns_stay_0_and_f32_agrees() {
+        let mut moments = Moments::new(9, 6, 24);
+        for dead in [0, 7] {
+            for j in 0..24 {
+                moments.hessian[(dead, j)] = 0.0;
+                moments.hessian[(j, dead)] = 0.0;
+                moments.drift[(j, dead)] = 0.0;
+            }
+        }
+        let options = options(3, 8, ScaleFormat::F16);
+        let (prepared, target, mut solution) = start(&moments, &options);
+        assert!((0..6).all(|row| [0, 7].iter().all(|dead| target[(row, *dead)] == 0.0)));
+        let limits = RefineLimits::sweeps(4);
+        // The original weights as a target: their dead columns are not 0.
+        for target in [&target, &moments.weights] {
+            refine(&mut solution, target.as_ref(), &prepared, options.scale_format, limits).unwrap();
+            assert!((0..6).all(|row| [0, 7].iter().all(|dead| solution.codes[row * 24 + dead] == 0)));
+        }
+
+        let (_, target, double) = start(&moments, &options);
+        let single =
+            |matrix: &Mat<f64>| Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| matrix[(i, j)] as f32);
+        let (hessian, drift) = (single(&moments.hessian), single(&moments.drift));
+        let prepared32 = prepare(hessian.as_ref(), Some(drift.as_ref()), &options).unwrap();
+        let mut double_refined = double.clone();
+        let expected =
+            refine(&mut double_refined, target.as_ref(), &prepared, options.scale_format, limits).unwrap();
+        let scales: Vec<f32> = double.scales.iter().map(|s| *s as f32).collect();
+        let mut solution = Solution {
+            rows: 6,
+            columns: 24,
+            group_elems: 8,
+            grid: double.grid,
+            codes: double.codes,
+            scales,
+            ridge: None,
+        };
+        let found =
+            refine(&mut solution, single(&target).as_ref(), &prepared32, options.scale_format, limits)
+                .unwrap();
+        assert!((found.loss_after / expected.loss_after - 1.0).abs() < 0.02, "{found:?} {expected:?}");
+        assert!(found.loss_after < found.loss_before);
+    }
+
+    #[test]
+    fn no_sweeps_change_nothing_and_bad_arguments_are_refused() {
+        let moments = Moments::new(11, 40, 16);
+        let options = options(2, 8, ScaleFormat::F16);
+        let (prepared, target, before) = start(&moments, &options);
+        let run = |limits, target: MatRef<'_, f64>| {
+            let mut solution = before.clone();
+            refine(&mut solution, target, &prepared, options.scale_format, limits)
+                .map(|report| (solution, report))
+        };
+        let (same, report) = run(RefineLimits::sweeps(0), target.as_ref()).unwrap();
+        assert_eq!((same, report.sweeps), (before.clone(), 0));
+        assert_eq!(report.loss_before, report.loss_after);
+        let bad = RefineLimits { sweeps: 1, least_gain: f64::NAN };
+        assert!(matches!(run(bad, target.as_ref()), Err(MethodError::Option { .. })));
+        let short = target.as_ref().subcols(0, 15);
+        assert!(matches!(
+            run(RefineLimits::sweeps(1), short),
+            Err(MethodError::Shape { matrix: "target", .. })
+        ));
+        // Strips, threads and neighbours have no influence on a row.
+        let limits = RefineLimits::sweeps(3);
+        let (whole, _) = run(limits, target.as_ref()).unwrap();
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(one.install(|| run(limits, target.as_ref()).unwrap().0), whole);
+    }
+}

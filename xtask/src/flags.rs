@@ -74,7 +74,7 @@ pub(crate) struct PackFlags {
     /// [default: as their authors' code has it for these bits].
     #[arg(long, value_enum)]
     pub(crate) variant: Option<Variant>,
-    /// How scales that clip the largest weights are compared [default: the method's].
+    /// How scales are found [default: hessian-diagonal for `rescomp-exact`, plain for the others].
     #[arg(long, value_enum)]
     pub(crate) clip: Option<Clip>,
     /// Strength of the correction that `rescomp-exact` starts from: 0 to 1, or `auto`, chosen for each matrix on held-out
@@ -388,7 +388,18 @@ mod tests {
         assert_eq!(pack(&["--group-size", "row"]).expect("valid").group_size, GroupSize::Row);
         assert_eq!(pack(&["--variant", "all-weights"]).expect("valid").variant, Some(Variant::AllWeights));
         assert_eq!(pack(&["--method", "rescomp-exact"]).expect("valid").method, Method::RescompExact);
+        assert_eq!((flags.strength, flags.ridge, flags.refine, flags.clip), (None, None, None, None));
+        let flags = pack(&["--strength", "0.5", "--ridge", "auto", "--refine", "4", "--clip", "plain"])
+            .expect("valid");
+        assert_eq!((flags.strength, flags.ridge), (Some(Choice::Given(0.5)), Some(Choice::Auto)));
+        assert_eq!((flags.refine, flags.clip), (Some(Choice::Given(4)), Some(Clip::Plain)));
         for wrong in [
+            ["--strength", "1.5"],
+            ["--strength", "NaN"],
+            ["--ridge", "inf"],
+            ["--ridge", "-1"],
+            ["--refine", "0.5"],
+            ["--clip", "best"],
             ["--bits", "5"],
             ["--head-bits", "0"],
             ["--group-size", "48"],

@@ -48,6 +48,9 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
 
     // What may be missing is found out before the long work: the model, its text, the toolchain.
     let checkpoint = model::checkpoint(&model_folder)?;
+    if flags.method == Method::Rtn && flags.refine.is_some_and(|refine| refine != Choice::Given(0)) {
+        return Err(Error::input("--refine needs a method that is calibrated, and rtn is not"));
+    }
     let options = pack_options(flags, &target, &checkpoint, &model_folder)?;
     let program = runner::build(&root, &target, install)?;
 
@@ -256,6 +259,9 @@ fn print(report: &Report) {
         "{:.3} bits a weight, {} bytes, calibrated on {} tokens",
         pack.bits_per_weight, pack.file_bytes, pack.calibration_tokens
     ));
+    for warning in &pack.warnings {
+        output::line(&format!("WARNING: {warning}"));
+    }
     match &report.check {
         Some(check) => {
             output::line("");

@@ -384,3 +384,69 @@ impl Calibration {
 fn to_f64(matrix: &Matrix) -> Mat<f64> {
     Mat::from_fn(matrix.rows, matrix.cols, |row, col| f64::from(matrix.data[row * matrix.cols + col]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::choose::Setting;
+    use crate::methods::GroupSize;
+
+    const N: usize = 16;
+
+    fn plan(method: Method) -> BlockPlan {
+        BlockPlan::new(method, SolverOptions::new(3, GroupSize::elements(8).unwrap()))
+    }
+
+    fn calibration(plan: &BlockPlan, tokens: usize, windows: usize) -> Calibration {
+        let noise = |i: usize| ((i * 2_654_435_761) % 100_003) as f32 / 50_001.5 - 1.0;
+        let input: Vec<f32> = (0..tokens * N).map(noise).collect();
+        let full: Vec<f32> = (0..tokens * N).map(|i| 1.2 * noise(i) + 0.1 * noise(i + 7)).collect();
+        Calibration::new(plan, &input, &full, N, windows).unwrap()
+    }
+
+    #[test]
+    fn one_window_is_not_split_and_says_so() {
+        let plan = plan(Method::RescompExact);
+        let single = calibration(&plan, 200, 1);
+        assert!(single.split.is_none());
+        assert!(matches!(&single.warnings[..], [warning] if warning.starts_with("1 calibration window")));
+        let weights = Mat::from_fn(4, N, |i, j| ((i * N + j) as f64).sin());
+        let choices = single.choose([weights.as_ref()].into_iter(), &plan).unwrap();
+        let [Some(choice)] = choices[..] else { panic!("{choices:?}") };
+        assert_eq!(choice.configuration.start, Start::Exact { strength: 1.0, ridge: 1.0 });
+        assert_eq!((choice.sweeps, choice.held_out), (0, None));
+
+        let several = calibration(&plan, 200, 4);
+        assert!(several.warnings.is_empty());
+        let (_, held_out) = several.split.as_ref().unwrap();
+        // The last 50 tokens.
+        let expected = {
+            let noise = |i: usize| ((i * 2_654_435_761) % 100_003) as f32 / 50_001.5 - 1.0;
+            let input: Vec<f32> = (150 * N..200 * N).map(noise).collect();
+            Moments::new(&input, &input, N).hessian
+        };
+        assert_eq!(held_out.hessian, expected);
+        let choices = several.choose([weights.as_ref(), weights.as_ref()].into_iter(), &plan).unwrap();
+        assert_eq!(choices[0], choices[1]);
+        let figures = choices[0].unwrap().held_out.unwrap();
+        assert!(figures.chosen <= figures.first);
+    }
+
+    #[test]
+    fn too_few_tokens_are_reported_with_the_number_needed() {
+        let few = calibration(&plan(Method::Gptq), 127, 1);
+        assert_eq!(few.warnings, ["127 calibration tokens for 16 inputs: at least 128 are needed"]);
+        assert!(calibration(&plan(Method::Gptq), 128, 1).warnings.is_empty());
+        assert!(calibration(&plan(Method::Rtn), 1, 1).warnings.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_held_out_where_nothing_is_chosen() {
+        let fixed = BlockPlan { tuning: Tuning::PLAIN, ..plan(Method::RescompExact) };
+        assert!(calibration(&fixed, 256, 8).split.is_none());
+        assert!(calibration(&plan(Method::Rescomp), 256, 8).split.is_none());
+        let mut refined = plan(Method::Gptq);
+        refined.tuning.refine = Setting::Auto;
+        assert!(calibration(&refined, 256, 8).split.is_some());
+    }
+}

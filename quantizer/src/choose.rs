@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(case.choose(Tuning::AUTO).configuration.start, Start::Unchanged);
         let case = Case::new(3, &moments(1, 2000, 32, 0.3), moments(2, 400, 32, 0.3));
         let choice = case.choose(Tuning::AUTO);
-        assert_eq!(choice.configuration.start, Start::Exact { strength: 1.0, ridge: 0.1 });
+        assert_eq!(choice.configuration.start, Start::Exact { strength: 1.0, ridge: RIDGES[0] });
         assert!(choice.held_out.unwrap().chosen < 0.9 * choice.held_out.unwrap().first);
     }
 

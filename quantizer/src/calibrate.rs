@@ -41,13 +41,15 @@ pub struct BlockPlan {
 }
 
 impl BlockPlan {
-    /// A method with its defaults: for `rescomp-exact`, strength, ridge and refinement are chosen and the clip search weighs by the
-    /// Hessian's diagonal, whatever `options` say; everything as published for the others.
+    /// A method with its defaults: for `rescomp-exact`, strength, ridge and refinement are chosen, and at 2 and 3 bits the clip search
+    /// weighs by the Hessian's diagonal, whatever `options` say; everything as published for the others.
     pub fn new(method: Method, options: SolverOptions) -> BlockPlan {
         let configuration = method.configuration(options.bits);
         match method {
             Method::RescompExact => {
-                let options = SolverOptions { clip: ClipSearch::HessianDiagonal, ..options };
+                // Measured (docs/methods.md): where few bits make the scale clip much, it pays to clip what matters least.
+                let clip = if options.bits <= 3 { ClipSearch::HessianDiagonal } else { options.clip };
+                let options = SolverOptions { clip, ..options };
                 BlockPlan { method, configuration, options, tuning: Tuning::AUTO }
             }
             Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => {

@@ -74,7 +74,7 @@ pub(crate) struct PackFlags {
     /// [default: as their authors' code has it for these bits].
     #[arg(long, value_enum)]
     pub(crate) variant: Option<Variant>,
-    /// How scales are found [default: hessian-diagonal for `rescomp-exact`, plain for the others].
+    /// How scales are found [default: hessian-diagonal for `rescomp-exact` at 2 and 3 bits, else plain].
     #[arg(long, value_enum)]
     pub(crate) clip: Option<Clip>,
     /// Strength of the correction that `rescomp-exact` starts from: 0 to 1, or `auto`, chosen for each matrix on held-out

@@ -6,14 +6,18 @@
 //!     run it on `full` with the original weights, keeping the input of each set of matrices
 //!     run it on `quantized`; when a set's input arrives:
 //!         H, D = moments of that input and the kept one         (the blocks and sets before it are quantized already)
-//!         factor once a set; solve for each of its matrices; go on with the quantized values
+//!         factor once a set; choose what is to be chosen on held-out windows (crate::choose); solve for each of its matrices;
+//!         go on with the quantized values
 //! ```
 //! This is the published order (true sequential): query/key/value, output, gate/up, down. Nothing is run twice: the forward asks
 //! for a set's products, and the answer is made from weights that were quantized a moment ago, for all tokens together.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
+use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT, Tuning};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
-use crate::methods::{self, Method, MethodError, Solution, SolverOptions, SweepConfiguration};
+use crate::methods::{
+    self, ClipSearch, Method, MethodError, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
+};
 use crate::moments::Moments;
 use faer::{Mat, MatRef};
 use rescomp_formats::section::SectionKind;
@@ -32,6 +36,27 @@ pub struct BlockPlan {
     pub configuration: Option<SweepConfiguration>,
     /// Bits, groups, damping and the rest.
     pub options: SolverOptions,
+    /// What is chosen for each matrix.
+    pub tuning: Tuning,
+}
+
+impl BlockPlan {
+    /// A method with its defaults: for `rescomp-exact`, strength, ridge and refinement are chosen, and at 2 and 3 bits the clip search
+    /// weighs by the Hessian's diagonal, whatever `options` say; everything as published for the others.
+    pub fn new(method: Method, options: SolverOptions) -> BlockPlan {
+        let configuration = method.configuration(options.bits);
+        match method {
+            Method::RescompExact => {
+                // Measured (docs/methods.md): where few bits make the scale clip much, it pays to clip what matters least.
+                let clip = if options.bits <= 3 { ClipSearch::HessianDiagonal } else { options.clip };
+                let options = SolverOptions { clip, ..options };
+                BlockPlan { method, configuration, options, tuning: Tuning::AUTO }
+            }
+            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => {
+                BlockPlan { method, configuration, options, tuning: Tuning::PLAIN }
+            }
+        }
+    }
 }
 
 /// A quantized matrix of a block and how well it went.
@@ -61,6 +86,16 @@ pub struct MatrixReport {
     pub damping: f64,
     /// Inputs that were zero for every calibration token.
     pub dead_columns: usize,
+    /// Strength of the exact start; `None` for methods without one.
+    pub strength: Option<f64>,
+    /// Ridge of the exact start, as a share of the Hessian's mean diagonal; `None` where the strength is 0.
+    pub ridge: Option<f64>,
+    /// Sweeps of refinement.
+    pub refine_sweeps: usize,
+    /// Losses on the held-out tokens; `None` where nothing was chosen.
+    pub held_out: Option<HeldOut>,
+    /// What is doubtful about the calibration of this matrix.
+    pub warnings: Vec<String>,
 }
 
 /// Why calibration stopped.
@@ -118,8 +153,15 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
             Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
         full.run_block(&mut recorder).map_err(CalibrationError::from)?;
         let inputs = recorder.inputs;
-        let mut calibrator =
-            Calibrator { weights: &weights, layer, inputs, plan, done: Vec::new(), progress };
+        let mut calibrator = Calibrator {
+            weights: &weights,
+            layer,
+            inputs,
+            windows: windows.len(),
+            plan,
+            done: Vec::new(),
+            progress,
+        };
         quantized.run_block(&mut calibrator)?;
         let done = calibrator.done;
         finished(layer, &weights, done)?;
@@ -157,6 +199,7 @@ struct Calibrator<'a> {
     weights: &'a LayerWeights,
     layer: usize,
     inputs: BTreeMap<LinearSet, Vec<f32>>,
+    windows: usize,
     plan: &'a BlockPlan,
     done: Vec<QuantizedMatrix>,
     progress: &'a mut dyn FnMut(&MatrixReport),
@@ -183,24 +226,26 @@ impl BlockWeights for Calibrator<'_> {
         let failed = |kind| move |cause| CalibrationError::Method { layer, kind, cause };
         // The kept input is used once: taking it frees its memory.
         let full = self.inputs.remove(&set).ok_or(CalibrationError::Unmatched { layer, set: set.name() })?;
-        let moments = Moments::new(input, &full, input.len() / tokens);
+        let calibration = Calibration::new(self.plan, input, &full, input.len() / tokens, self.windows)
+            .map_err(failed(set.name()))?;
         drop(full);
-        let options = &self.plan.options;
-        let (hessian, drift) = (moments.hessian.as_ref(), moments.drift.as_ref());
-        let prepared = match self.plan.configuration {
-            None => None,
-            Some(_) => Some(methods::prepare(hessian, Some(drift), options).map_err(failed(set.name()))?),
-        };
-        for (&kind, output) in set.kinds().iter().zip(outputs) {
+        let (hessian, drift) = (calibration.moments.hessian.as_ref(), calibration.moments.drift.as_ref());
+        let mut matrices = Vec::new();
+        for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
-            let weights = to_f64(original);
-            let solution = match &prepared {
-                Some(prepared) => {
-                    methods::solve(weights.as_ref(), prepared, self.plan.configuration.as_ref(), options)
-                }
-                None => methods::rtn::round_to_nearest(weights.as_ref(), options),
-            }
-            .map_err(failed(kind.name()))?;
+            matrices.push((kind, original, to_f64(original)));
+        }
+        let weights = |at: usize| matrices[at].2.as_ref();
+        let choices = calibration
+            .choose((0..matrices.len()).map(weights), self.plan)
+            .map_err(|(at, cause)| failed(matrices[at].0.name())(cause))?;
+        for (((kind, original, weights), choice), output) in matrices.iter().zip(choices).zip(outputs) {
+            let kind = *kind;
+            let (solution, refine_sweeps) = calibration
+                .solve(weights.as_ref(), &choice, &self.plan.options)
+                .map_err(failed(kind.name()))?;
+            let start = choice.map(|choice| choice.configuration.start);
+            let prepared = &calibration.prepared;
             let loss = |drift: Option<MatRef<'_, f64>>| solution.loss(weights.as_ref(), hessian, drift);
             let zero = vec![0.0; original.rows * original.cols];
             let zero = MatRef::from_row_major_slice(&zero, original.rows, original.cols);
@@ -213,6 +258,18 @@ impl BlockWeights for Calibrator<'_> {
                 relative_asymmetric_error: share(loss(Some(drift)).map_err(failed(kind.name()))?, power),
                 damping: prepared.as_ref().map_or(0.0, methods::Prepared::damping),
                 dead_columns: prepared.as_ref().map_or(0, |prepared| prepared.dead_columns().len()),
+                strength: match (start, self.plan.method) {
+                    (Some(Start::Exact { strength, .. }), _) => Some(strength),
+                    (Some(Start::Unchanged), Method::RescompExact) => Some(0.0),
+                    _ => None,
+                },
+                ridge: match start {
+                    Some(Start::Exact { ridge, .. }) => Some(solution.ridge.unwrap_or(ridge)),
+                    _ => None,
+                },
+                refine_sweeps,
+                held_out: choice.and_then(|choice| choice.held_out),
+                warnings: calibration.warnings.clone(),
             };
             (self.progress)(&report);
             let data = solution.values().into_iter().map(|value| value as f32).collect();
@@ -226,6 +283,117 @@ impl BlockWeights for Calibrator<'_> {
 /// `loss / power`; 0 for a matrix whose products are all 0, on which there is nothing to lose.
 fn share(loss: f64, power: f64) -> f64 {
     if power > 0.0 { loss / power } else { 0.0 }
+}
+
+/// What the tokens say about a set's input.
+struct Calibration {
+    /// Of all tokens.
+    moments: Moments,
+    /// The factors of `moments`; `None` for round-to-nearest.
+    prepared: Option<Prepared<f64>>,
+    /// The factors of the training tokens and the moments of the held-out ones, where there is something to choose.
+    split: Option<(Prepared<f64>, Moments)>,
+    warnings: Vec<String>,
+}
+
+impl Calibration {
+    /// From a set's input in both streams, `k x n` each: `windows` windows of the same length, one after the other.
+    fn new(
+        plan: &BlockPlan,
+        input: &[f32],
+        full: &[f32],
+        n: usize,
+        windows: usize,
+    ) -> Result<Calibration, MethodError> {
+        let tokens = input.len() / n;
+        let mut warnings = Vec::new();
+        let Some(configuration) = plan.configuration else {
+            return Ok(Calibration {
+                moments: Moments::new(input, full, n),
+                prepared: None,
+                split: None,
+                warnings,
+            });
+        };
+        let needed = TOKENS_PER_INPUT * n;
+        if tokens < needed {
+            warnings
+                .push(format!("{tokens} calibration tokens for {n} inputs: at least {needed} are needed"));
+        }
+        let prepare = |moments: &Moments| {
+            methods::prepare(moments.hessian.as_ref(), Some(moments.drift.as_ref()), &plan.options)
+        };
+        let chooses = plan.tuning.chooses(&configuration);
+        if chooses && windows < 2 {
+            warnings.push(format!(
+                "{windows} calibration window: at least 2 are needed to choose on held-out tokens; strength 1, ridge 1 and no \
+                 refinement are used where none are given"
+            ));
+        }
+        if !chooses || windows < 2 {
+            let moments = Moments::new(input, full, n);
+            let prepared = Some(prepare(&moments)?);
+            return Ok(Calibration { moments, prepared, split: None, warnings });
+        }
+        let elems = input.len() / windows;
+        let part = |held_out: bool| {
+            let gather = |stream: &[f32]| -> Vec<f32> {
+                let taken = |(window, _): &(usize, &[f32])| choose::is_held_out(*window, windows) == held_out;
+                stream
+                    .chunks(elems)
+                    .enumerate()
+                    .filter(taken)
+                    .flat_map(|(_, window)| window)
+                    .copied()
+                    .collect()
+            };
+            let (input, full) = (gather(input), gather(full));
+            (Moments::new(&input, &full, n), input.len() / n)
+        };
+        let ((training, training_tokens), (held_out, held_out_tokens)) = (part(false), part(true));
+        let moments = training.merged(training_tokens, &held_out, held_out_tokens);
+        let prepared = Some(prepare(&moments)?);
+        Ok(Calibration { moments, prepared, split: Some((prepare(&training)?, held_out)), warnings })
+    }
+
+    /// How each matrix of the set is to be quantized; `None` for round-to-nearest. An error comes with the matrix's index.
+    fn choose<'w>(
+        &self,
+        weights: impl ExactSizeIterator<Item = MatRef<'w, f64>>,
+        plan: &BlockPlan,
+    ) -> Result<Vec<Option<Choice>>, (usize, MethodError)> {
+        let fixed = plan.configuration.map(|configuration| plan.tuning.without_held_out(configuration));
+        let (Some((training, held_out)), Some(configuration)) = (&self.split, plan.configuration) else {
+            return Ok(vec![fixed; weights.len()]);
+        };
+        let at = |index| move |cause| (index, cause);
+        let mut selections = Vec::new();
+        for (index, weights) in weights.enumerate() {
+            selections.push(Selection::new(weights, training, held_out, &plan.options).map_err(at(index))?);
+        }
+        for candidate in plan.tuning.candidates(configuration) {
+            for (index, selection) in selections.iter_mut().enumerate() {
+                selection.consider(candidate).map_err(at(index))?;
+            }
+        }
+        let finish = |(index, selection): (usize, Selection<'_>)| {
+            selection.finish(plan.tuning.refine).map(|choice| choice.or(fixed)).map_err(at(index))
+        };
+        selections.into_iter().enumerate().map(finish).collect()
+    }
+
+    /// The solution on all tokens, and the sweeps of refinement that it took.
+    fn solve(
+        &self,
+        weights: MatRef<'_, f64>,
+        choice: &Option<Choice>,
+        options: &SolverOptions,
+    ) -> Result<(Solution<f64>, usize), MethodError> {
+        match (&self.prepared, choice) {
+            (Some(prepared), Some(choice)) => choose::solve(weights, prepared, choice, options),
+            _ => methods::rtn::round_to_nearest(weights, options).map(|solution| (solution, 0)),
+        }
+    }
 }
 
 fn to_f64(matrix: &Matrix) -> Mat<f64> {
@@ -246,11 +414,7 @@ mod tests {
         let checkpoint = Checkpoint::open(&folder).unwrap();
         let windows: Vec<Vec<u32>> =
             (0..2).map(|w| (0..100).map(|t| (w * 331 + t * t * 7 + t) % 1024).collect()).collect();
-        let plan = BlockPlan {
-            method,
-            configuration: method.configuration(bits),
-            options: SolverOptions::new(bits, GroupSize::elements(64).unwrap()),
-        };
+        let plan = BlockPlan::new(method, SolverOptions::new(bits, GroupSize::elements(64).unwrap()));
         let executor = ThreadPool::new(threads).unwrap();
         let machine = Machine { kernels: kernels::best(), executor: &executor };
         let (mut all, mut reported) = (Vec::new(), 0);
@@ -313,12 +477,13 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-1m");
         let weights = Checkpoint::open(&folder).unwrap().layer(3).unwrap();
         let options = SolverOptions::new(4, GroupSize::Row);
-        let plan = BlockPlan { method: Method::Rtn, configuration: None, options };
+        let plan = BlockPlan::new(Method::Rtn, options);
         let mut progress = |_: &MatrixReport| ();
         let mut calibrator = Calibrator {
             weights: &weights,
             layer: 3,
             inputs: BTreeMap::new(),
+            windows: 1,
             plan: &plan,
             done: Vec::new(),
             progress: &mut progress,
@@ -326,5 +491,71 @@ mod tests {
         let mut output = [0.0; 128];
         let error = calibrator.apply(LinearSet::Output, 1, &[0.5; 128], &mut [&mut output]).unwrap_err();
         assert!(matches!(error, CalibrationError::Unmatched { layer: 3, .. }), "{error}");
+    }
+}
+
+#[cfg(test)]
+mod choosing_tests {
+    use super::*;
+    use crate::choose::Setting;
+    use crate::methods::GroupSize;
+
+    const N: usize = 16;
+
+    fn plan(method: Method) -> BlockPlan {
+        BlockPlan::new(method, SolverOptions::new(3, GroupSize::elements(8).unwrap()))
+    }
+
+    fn calibration(plan: &BlockPlan, tokens: usize, windows: usize) -> Calibration {
+        let noise = |i: usize| ((i * 2_654_435_761) % 100_003) as f32 / 50_001.5 - 1.0;
+        let input: Vec<f32> = (0..tokens * N).map(noise).collect();
+        let full: Vec<f32> = (0..tokens * N).map(|i| 1.2 * noise(i) + 0.1 * noise(i + 7)).collect();
+        Calibration::new(plan, &input, &full, N, windows).unwrap()
+    }
+
+    #[test]
+    fn one_window_is_not_split_and_says_so() {
+        let plan = plan(Method::RescompExact);
+        let single = calibration(&plan, 200, 1);
+        assert!(single.split.is_none());
+        assert!(matches!(&single.warnings[..], [warning] if warning.starts_with("1 calibration window")));
+        let weights = Mat::from_fn(4, N, |i, j| ((i * N + j) as f64).sin());
+        let choices = single.choose([weights.as_ref()].into_iter(), &plan).unwrap();
+        let [Some(choice)] = choices[..] else { panic!("{choices:?}") };
+        assert_eq!(choice.configuration.start, Start::Exact { strength: 1.0, ridge: 1.0 });
+        assert_eq!((choice.sweeps, choice.held_out), (0, None));
+
+        let several = calibration(&plan, 200, 4);
+        assert!(several.warnings.is_empty());
+        let (_, held_out) = several.split.as_ref().unwrap();
+        // The last 50 tokens.
+        let expected = {
+            let noise = |i: usize| ((i * 2_654_435_761) % 100_003) as f32 / 50_001.5 - 1.0;
+            let input: Vec<f32> = (150 * N..200 * N).map(noise).collect();
+            Moments::new(&input, &input, N).hessian
+        };
+        assert_eq!(held_out.hessian, expected);
+        let choices = several.choose([weights.as_ref(), weights.as_ref()].into_iter(), &plan).unwrap();
+        assert_eq!(choices[0], choices[1]);
+        let figures = choices[0].unwrap().held_out.unwrap();
+        assert!(figures.chosen <= figures.first);
+    }
+
+    #[test]
+    fn too_few_tokens_are_reported_with_the_number_needed() {
+        let few = calibration(&plan(Method::Gptq), 127, 1);
+        assert_eq!(few.warnings, ["127 calibration tokens for 16 inputs: at least 128 are needed"]);
+        assert!(calibration(&plan(Method::Gptq), 128, 1).warnings.is_empty());
+        assert!(calibration(&plan(Method::Rtn), 1, 1).warnings.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_held_out_where_nothing_is_chosen() {
+        let fixed = BlockPlan { tuning: Tuning::PLAIN, ..plan(Method::RescompExact) };
+        assert!(calibration(&fixed, 256, 8).split.is_none());
+        assert!(calibration(&plan(Method::Rescomp), 256, 8).split.is_none());
+        let mut refined = plan(Method::Gptq);
+        refined.tuning.refine = Setting::Auto;
+        assert!(calibration(&refined, 256, 8).split.is_some());
     }
 }

@@ -389,11 +389,7 @@ mod tests {
     fn a_container_gives_the_same_figures_on_any_number_of_threads() {
         let (checkpoint, windows) = (checkpoint(), windows(5, 12));
         let options = PackOptions {
-            plan: BlockPlan {
-                method: Method::Rtn,
-                configuration: None,
-                options: SolverOptions::new(4, GroupSize::elements(64).unwrap()),
-            },
+            plan: BlockPlan::new(Method::Rtn, SolverOptions::new(4, GroupSize::elements(64).unwrap())),
             head_bits: 8,
             layout: Layout::Nr8k4,
             calibration: windows.clone(),

@@ -7,6 +7,7 @@
 
 pub mod calibrate;
 pub mod checkpoint;
+pub mod choose;
 pub mod corpus;
 pub mod dense;
 pub mod encode;

@@ -49,6 +49,19 @@ impl Moments {
         }
         moments
     }
+
+    /// The moments of the tokens of both, `tokens` and `other_tokens` of them.
+    #[must_use]
+    pub fn merged(&self, tokens: usize, other: &Moments, other_tokens: usize) -> Moments {
+        let all = (tokens + other_tokens) as f64;
+        let (share, other_share) = (tokens as f64 / all, other_tokens as f64 / all);
+        let mix = |left: &Mat<f64>, right: &Mat<f64>| {
+            Mat::from_fn(left.nrows(), left.ncols(), |i, j| {
+                share * left[(i, j)] + other_share * right[(i, j)]
+            })
+        };
+        Moments { hessian: mix(&self.hessian, &other.hessian), drift: mix(&self.drift, &other.drift) }
+    }
 }
 
 /// `sum += left^T right`.
@@ -92,6 +105,21 @@ mod tests {
             // A chunk of 1,024 products of magnitude at most 2, each rounding once: 1024 * 2^-24 * 4.
             assert!((moments.hessian[(row, col)] - hessian).abs() < 2.5e-4, "H {row} {col}");
             assert!((moments.drift[(row, col)] - drift).abs() < 2.5e-4, "D {row} {col}");
+        }
+    }
+
+    #[test]
+    fn merged_moments_are_those_of_all_tokens() {
+        let n = 5;
+        let value = |i: usize| ((i * 7919) % 997) as f32 / 500.0 - 1.0;
+        let quantized: Vec<f32> = (0..60 * n).map(value).collect();
+        let full: Vec<f32> = (0..60 * n).map(|i| value(i) + 0.1 * value(i + 31)).collect();
+        let of = |range: std::ops::Range<usize>| {
+            Moments::new(&quantized[range.start * n..range.end * n], &full[range.start * n..range.end * n], n)
+        };
+        let (all, merged) = (of(0..60), of(0..45).merged(45, &of(45..60), 15));
+        for (found, expected) in [(merged.hessian, all.hessian), (merged.drift, all.drift)] {
+            assert!((found - expected).norm_max() < 1e-6);
         }
     }
 

@@ -23,7 +23,7 @@ use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What to pack, and how.
 #[derive(Clone, Debug)]
@@ -78,6 +78,8 @@ pub struct PackReport {
     pub file_bytes: u64,
     /// Tokens used for calibration.
     pub calibration_tokens: u64,
+    /// What is doubtful about the calibration, each said once.
+    pub warnings: Vec<String>,
     /// The quantized matrices.
     pub matrices: Vec<MatrixReport>,
     /// What the host measured on the check windows.
@@ -243,6 +245,7 @@ pub fn pack(
         bits_per_weight: container.bits_per_weight(),
         file_bytes: file.len() as u64,
         calibration_tokens: calibration_tokens(options),
+        warnings: warnings(&matrices),
         matrices,
         check: CheckFigures::from(&check),
     };
@@ -324,6 +327,11 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) 
         },
         check,
     }
+}
+
+fn warnings(matrices: &[MatrixReport]) -> Vec<String> {
+    let all: BTreeSet<&String> = matrices.iter().flat_map(|matrix| &matrix.warnings).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// Calibration tokens that had a part in the codes: none where the method only rounds.

@@ -12,8 +12,8 @@ use faer::{Mat, MatRef};
 use rescomp_quantizer::grids::{Real, ScaleFormat};
 use rescomp_quantizer::methods::rtn::round_to_nearest;
 use rescomp_quantizer::methods::{
-    GroupSize, LazyVariant, Solution, SolverOptions, Start, SweepConfiguration, asymmetric_loss, prepare,
-    solve,
+    ClipSearch, GroupSize, LazyVariant, Method, RefineLimits, Solution, SolverOptions, Start,
+    SweepConfiguration, asymmetric_loss, prepare, refine, solve,
 };
 use serde::Deserialize;
 
@@ -31,6 +31,16 @@ struct Problem {
     hessian: Vec<i64>,
     drift: Vec<i64>,
     cases: Vec<Case>,
+    refinements: Vec<Refinement>,
+}
+
+/// From the exact start with strength 1 and ridge 1, at the default options with full scales.
+#[derive(Deserialize)]
+struct Refinement {
+    bits: u8,
+    group: usize,
+    sweeps: usize,
+    values: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -91,7 +101,7 @@ impl Case {
             damping: self.damping,
             activation_order: self.activation_order,
             static_groups: self.static_groups,
-            clip_search: self.clip_search,
+            clip: if self.clip_search { ClipSearch::Plain } else { ClipSearch::Off },
             block: NonZeroUsize::new(self.block).unwrap(),
             scale_format: ScaleFormat::Full,
             ..SolverOptions::new(self.bits, group)
@@ -161,6 +171,38 @@ fn f64_agrees_with_the_oracle_code_by_code() {
         }
     }
     assert!(cases > 200, "only {cases} cases");
+}
+
+#[test]
+fn refinement_agrees_with_the_oracle() {
+    let vectors = vectors();
+    let mut changed = 0;
+    for problem in &vectors.problems {
+        let Matrices { weights, hessian, drift } = problem.matrices::<f64>(vectors.unit);
+        for case in &problem.refinements {
+            let group = GroupSize::elements(case.group).unwrap();
+            let options =
+                SolverOptions { scale_format: ScaleFormat::Full, ..SolverOptions::new(case.bits, group) };
+            let prepared = prepare(hessian.as_ref(), Some(drift.as_ref()), &options).unwrap();
+            let configuration = Method::RescompExact.configuration(case.bits).unwrap();
+            let swept = solve(weights.as_ref(), &prepared, Some(&configuration), &options).unwrap();
+            let target = prepared.target(weights.as_ref(), configuration.start).unwrap();
+            let limits = RefineLimits { sweeps: case.sweeps, least_gain: 0.0 };
+            let mut refined = swept.clone();
+            refine(&mut refined, target.as_ref(), &prepared, options.scale_format, limits).unwrap();
+            // A code that differed would show as a whole scale; what is left is the two ridges of the systems of scales.
+            for (at, (value, expected)) in refined.values().iter().zip(&case.values).enumerate() {
+                let bound = 1e-6 * expected.abs().max(1e-3);
+                assert!(
+                    (value - expected).abs() <= bound,
+                    "{value} instead of {expected} at {at}, {} bits",
+                    case.bits
+                );
+            }
+            changed += refined.codes.iter().zip(&swept.codes).filter(|(a, b)| a != b).count();
+        }
+    }
+    assert!(changed > 30, "only {changed} codes changed");
 }
 
 #[test]

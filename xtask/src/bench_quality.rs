@@ -237,12 +237,12 @@ impl Setting<'_> {
         let what = format!("{method}, {bits} bits, group {group}, sample {}", sample + 1);
         say(bar, &what);
         let failed = |error: &dyn std::fmt::Display| Error::failed(format!("{what}: {error}"));
-        let configuration = method.configuration(bits);
+        let plan = BlockPlan::new(method, SolverOptions::new(bits, group.into()));
         // Where nothing is calibrated, one window keeps the forward that packing runs anyway short.
-        let windows = if configuration.is_some() { flags.calibration_windows } else { 1 };
+        let windows = if plan.configuration.is_some() { flags.calibration_windows } else { 1 };
         let calibration = calibration[sample * flags.calibration_windows..][..windows].to_vec();
         let options = PackOptions {
-            plan: BlockPlan { method, configuration, options: SolverOptions::new(bits, group.into()) },
+            plan,
             head_bits: flags.head_bits,
             // Results are the same in every layout; this one has the host's fastest kernels.
             layout: Layout::Nr8k4,

@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rescomp_quantizer::methods;
 use rescomp_runtime::linear::ActivationFormat;
 
+use rescomp_quantizer::choose::Setting;
+
 use crate::target::Layout;
 
 /// `cargo xtask`.
@@ -78,6 +80,20 @@ pub(crate) struct PackFlags {
     /// [default: as their authors' code has it for these bits].
     #[arg(long, value_enum)]
     pub(crate) variant: Option<Variant>,
+    /// How scales are found [default: hessian-diagonal for `rescomp-exact` at 2 and 3 bits, else plain].
+    #[arg(long, value_enum)]
+    pub(crate) clip: Option<Clip>,
+    /// Strength of the correction that `rescomp-exact` starts from: 0 to 1, or `auto`, chosen for each matrix on held-out
+    /// calibration windows [default: auto].
+    #[arg(long, value_name = "auto|0..1", value_parser = strength)]
+    pub(crate) strength: Option<Choice<f64>>,
+    /// Ridge of that correction, as a share of the Hessian's mean diagonal, or `auto` [default: auto].
+    #[arg(long, value_name = "auto|RIDGE", value_parser = ridge)]
+    pub(crate) ridge: Option<Choice<f64>>,
+    /// The most sweeps of refinement after the method: a number, or `auto` [default: auto for `rescomp-exact`, 0 for the
+    /// others].
+    #[arg(long, value_name = "auto|N", value_parser = refine)]
+    pub(crate) refine: Option<Choice<usize>>,
     /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
@@ -302,6 +318,36 @@ pub(crate) enum Variant {
     AllWeights,
 }
 
+/// How a group's scale is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Clip {
+    /// It covers the largest weight.
+    Off,
+    /// The least error of the weights themselves.
+    Plain,
+    /// The least error of the weights, each weighted by the power of its input.
+    HessianDiagonal,
+}
+
+/// A number, or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice<T> {
+    /// Chosen for each matrix on held-out calibration windows.
+    Auto,
+    /// Given.
+    Given(T),
+}
+
+impl<T> Choice<T> {
+    /// As the quantizer has it.
+    pub(crate) fn setting(self) -> Setting<T> {
+        match self {
+            Choice::Auto => Setting::Auto,
+            Choice::Given(value) => Setting::Fixed(value),
+        }
+    }
+}
+
 /// How a container's linear layers take their inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Activations {
@@ -378,6 +424,28 @@ fn bits(text: &str) -> Result<u8, String> {
     }
 }
 
+fn choice<T: FromStr>(text: &str, expected: &str, valid: impl Fn(&T) -> bool) -> Result<Choice<T>, String> {
+    if text == "auto" {
+        return Ok(Choice::Auto);
+    }
+    match text.parse() {
+        Ok(value) if valid(&value) => Ok(Choice::Given(value)),
+        _ => Err(format!("expected auto or {expected}")),
+    }
+}
+
+fn strength(text: &str) -> Result<Choice<f64>, String> {
+    choice(text, "a number from 0 to 1", |strength| (0.0..=1.0).contains(strength))
+}
+
+fn ridge(text: &str) -> Result<Choice<f64>, String> {
+    choice(text, "a finite number of at least 0", |ridge: &f64| ridge.is_finite() && *ridge >= 0.0)
+}
+
+fn refine(text: &str) -> Result<Choice<usize>, String> {
+    choice(text, "a whole number of at most 1000", |sweeps| *sweeps <= 1000)
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number of at least 1".to_owned()),
@@ -425,7 +493,18 @@ mod tests {
         assert_eq!(pack(&["--group-size", "row"]).expect("valid").group_size, GroupSize::Row);
         assert_eq!(pack(&["--variant", "all-weights"]).expect("valid").variant, Some(Variant::AllWeights));
         assert_eq!(pack(&["--method", "rescomp-exact"]).expect("valid").method, Method::RescompExact);
+        assert_eq!((flags.strength, flags.ridge, flags.refine, flags.clip), (None, None, None, None));
+        let flags = pack(&["--strength", "0.5", "--ridge", "auto", "--refine", "4", "--clip", "plain"])
+            .expect("valid");
+        assert_eq!((flags.strength, flags.ridge), (Some(Choice::Given(0.5)), Some(Choice::Auto)));
+        assert_eq!((flags.refine, flags.clip), (Some(Choice::Given(4)), Some(Clip::Plain)));
         for wrong in [
+            ["--strength", "1.5"],
+            ["--strength", "NaN"],
+            ["--ridge", "inf"],
+            ["--ridge", "-1"],
+            ["--refine", "0.5"],
+            ["--clip", "best"],
             ["--bits", "5"],
             ["--head-bits", "0"],
             ["--group-size", "48"],

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use rescomp_quantizer::calibrate::{BlockPlan, MatrixReport};
 use rescomp_quantizer::checkpoint::Checkpoint;
-use rescomp_quantizer::methods::{self, LazyVariant, SolverOptions};
+use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, PackOptions, PackReport, Packed};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::check::{CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
-use crate::flags::{Joiner, PackFlags, Variant};
+use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
 use crate::interrupt::{write_program, write_whole};
 use crate::model::{self, WindowChoice};
 use crate::system::Install;
@@ -47,6 +47,9 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
 
     // What may be wrong or missing is found out before the long work: the model, its text, the folder, the toolchain.
     let checkpoint = model::checkpoint(&model_folder)?;
+    if flags.method == Method::Rtn && flags.refine.is_some_and(|refine| refine != Choice::Given(0)) {
+        return Err(Error::input("--refine needs a method that is calibrated, and rtn is not"));
+    }
     let options = pack_options(flags, &target, &checkpoint, &model_folder)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
@@ -143,12 +146,22 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
         Variant::Original => LazyVariant::Original,
         Variant::AllWeights => LazyVariant::AllWeights,
     });
-    let configuration = method.configuration(flags.bits);
-    let configuration = match variant {
-        Some(variant) => configuration.map(|configuration| configuration.with_variant(variant)),
-        None => configuration,
-    };
-    BlockPlan { method, configuration, options: SolverOptions::new(flags.bits, group) }
+    let mut plan = BlockPlan::new(method, SolverOptions::new(flags.bits, group));
+    if let Some(variant) = variant {
+        plan.configuration = plan.configuration.map(|configuration| configuration.with_variant(variant));
+    }
+    if let Some(clip) = flags.clip {
+        plan.options.clip = match clip {
+            Clip::Off => ClipSearch::Off,
+            Clip::Plain => ClipSearch::Plain,
+            Clip::HessianDiagonal => ClipSearch::HessianDiagonal,
+        };
+    }
+    let tuning = &mut plan.tuning;
+    tuning.strength = flags.strength.map_or(tuning.strength, Choice::setting);
+    tuning.ridge = flags.ridge.map_or(tuning.ridge, Choice::setting);
+    tuning.refine = flags.refine.map_or(tuning.refine, Choice::setting);
+    plan
 }
 
 /// Quantizes, showing each matrix as it is done.
@@ -243,6 +256,9 @@ fn print(report: &Report) {
         "{:.3} bits a weight, {} bytes, calibrated on {} tokens",
         pack.bits_per_weight, pack.file_bytes, pack.calibration_tokens
     ));
+    for warning in &pack.warnings {
+        output::line(&format!("WARNING: {warning}"));
+    }
     match &report.check {
         Some(check) => {
             output::line("");

@@ -141,6 +141,34 @@ impl ScaleSearch {
         best
     }
 
+    /// The same for `sum h (value - w)^2`, h the `importance` of each weight (as many or more). Without clip search: as
+    /// [`ScaleSearch::scale`].
+    pub fn weighted_scale<T: Real>(&self, weights: &[T], importance: &[T]) -> T {
+        let covering = ScaleSearch { clip_search: false, ..*self }.scale(weights);
+        if !self.clip_search {
+            return covering;
+        }
+        let smallest = T::from_f64(SMALLEST_RANGE);
+        let range = weights
+            .iter()
+            .fold(smallest, |range, w| if w.magnitude() > range { w.magnitude() } else { range });
+        let highest = T::from_f64(self.grid.highest.into());
+        let (mut best, mut lowest_cost) = (covering, T::INFINITY);
+        for step in 0..CLIP_STEPS {
+            let shrink = T::from_f64(1.0 - step as f64 / 100.0);
+            let scale = self.format.round(shrink * range / highest);
+            let mut cost = T::ZERO;
+            for (weight, importance) in weights.iter().zip(importance) {
+                let error = scale * self.grid.rounded(*weight, scale) - *weight;
+                cost += *importance * error * error;
+            }
+            if cost < lowest_cost {
+                (best, lowest_cost) = (scale, cost);
+            }
+        }
+        best
+    }
+
     /// `sum |value - w|^2.4`, or `None` as soon as it is known not to be below `limit`.
     fn cost_below<T: Real>(&self, weights: &[T], scale: T, limit: T) -> Option<T> {
         let mut total = T::ZERO;
@@ -221,6 +249,37 @@ mod tests {
             let least = candidates.map(cost).fold(f64::INFINITY, f64::min);
             assert!(cost(chosen) <= least * (1.0 + 1e-12), "{bits} bits");
         }
+    }
+
+    #[test]
+    fn weighted_search_finds_the_least_weighted_cost() {
+        let weights: Vec<f64> = (0..48).map(|i| ((i * 37 % 64) as f64 / 31.5 - 1.0).powi(3)).collect();
+        let importance: Vec<f64> = (0..48).map(|i| 1.0 + (i * 11 % 7) as f64).collect();
+        for bits in [2, 3, 4] {
+            let searched = search(bits, true, ScaleFormat::F16);
+            let cost = |scale: f64, importance: &[f64]| -> f64 {
+                let error = |w: f64| scale * f64::from(searched.grid.code(w, scale)) - w;
+                weights.iter().zip(importance).map(|(w, h)| h * error(*w).powi(2)).sum()
+            };
+            let range = weights.iter().fold(0.0_f64, |r, w| r.max(w.abs()));
+            let candidate =
+                |i: i32| (1.0 - f64::from(i) / 100.0) * range / f64::from(searched.grid.highest());
+            let least = |importance: &[f64]| {
+                let costs = (0..80).map(|i| cost(ScaleFormat::F16.round(candidate(i)), importance));
+                costs.fold(f64::INFINITY, f64::min)
+            };
+            let chosen = searched.weighted_scale(&weights, &importance);
+            assert!((cost(chosen, &importance) / least(&importance) - 1.0).abs() < 1e-12, "{bits} bits");
+            // All that counts is one weight: its error is as small as any candidate makes it.
+            let mut one = vec![0.0; 48];
+            one[20] = 1.0;
+            let chosen = searched.weighted_scale(&weights, &one);
+            assert!(cost(chosen, &one) <= least(&one), "{bits} bits");
+            let covering = search(bits, false, ScaleFormat::F16);
+            assert_eq!(covering.weighted_scale(&weights, &one), covering.scale(&weights));
+        }
+        let searched = search(3, true, ScaleFormat::F16);
+        assert!(searched.weighted_scale(&[0.0_f32; 8], &[0.0; 8]) > 0.0);
     }
 
     #[test]

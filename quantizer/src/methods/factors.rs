@@ -24,7 +24,7 @@ use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
 use rayon::prelude::*;
 
 use super::matrix::Matrix;
-use super::{MethodError, SolverOptions, exact};
+use super::{MethodError, SolverOptions, Start, exact};
 use crate::grids::Real;
 
 /// Rows of a strip.
@@ -271,6 +271,71 @@ impl<T: Real> Prepared<T> {
     /// The columns in the order of the sweep.
     pub fn order(&self) -> &[usize] {
         &self.order
+    }
+
+    /// The damped Hessian Hd (n x n) in the original order, with the dead columns taken out and their diagonal set to the mean.
+    pub fn damped_hessian(&self) -> Mat<T> {
+        self.damped().view().to_owned()
+    }
+
+    /// The diagonal of the Hessian before damping, 0 for dead columns.
+    pub(super) fn diagonal(&self) -> Vec<T> {
+        let mut diagonal: Vec<T> = (0..self.columns()).map(|j| self.hessian.row(j)[j]).collect();
+        self.dead_columns.iter().for_each(|dead| diagonal[*dead] = T::ZERO);
+        diagonal
+    }
+
+    /// [`Prepared::damped_hessian`], row-major.
+    pub(super) fn damped(&self) -> Matrix<T> {
+        let mut damped = self.hessian.clone();
+        let ridge = T::from_f64(self.damping * self.mean_diagonal);
+        for index in 0..damped.columns() {
+            damped.row_mut(index)[index] += ridge;
+        }
+        damped
+    }
+
+    /// W1 (m x n): the weights that a sweep with `start` begins from, in the original order, 0 in dead columns. What
+    /// [`super::refine`] aims at.
+    ///
+    /// # Errors
+    /// [`MethodError::Shape`], [`MethodError::NotFinite`], [`MethodError::Option`], [`MethodError::NotPositiveDefinite`].
+    pub fn target(&self, weights: MatRef<'_, T>, start: Start) -> Result<Mat<T>, MethodError> {
+        start.check()?;
+        let mut original = Matrix::checked("weights", weights, (weights.nrows(), self.columns()))?;
+        for row in 0..original.rows() {
+            self.dead_columns.iter().for_each(|dead| original.row_mut(row)[*dead] = T::ZERO);
+        }
+        let mut target = original.clone();
+        let mut add = |matrix: &Matrix<T>, strength: f64| {
+            let n = matrix.columns();
+            target.strips_mut(STRIP_ROWS).for_each(|(first, strip)| {
+                let rows = strip.len() / n;
+                let original = MatRef::from_row_major_slice(original.row_range(first, rows), rows, n);
+                let strip = MatMut::from_row_major_slice_mut(strip, rows, n);
+                matmul(strip, Accum::Add, original, matrix.view(), T::from_f64(strength), Par::Seq);
+            });
+        };
+        match start {
+            Start::Unchanged => {}
+            Start::Exact { strength, ridge } => {
+                if let Some(correction) = self.correction(ridge)? {
+                    add(&correction.matrix, strength);
+                }
+            }
+            Start::Anchored { strength } => {
+                if let Some(projection) = self.projection()? {
+                    let mut natural = Matrix::zeros(self.columns(), self.columns());
+                    for (row, to) in self.order.iter().enumerate() {
+                        for (column, to_column) in self.order.iter().enumerate() {
+                            natural.row_mut(*to)[*to_column] = projection.row(row)[column];
+                        }
+                    }
+                    add(&natural, strength);
+                }
+            }
+        }
+        Ok(target.view().to_owned())
     }
 
     /// U, in the order of the sweep.

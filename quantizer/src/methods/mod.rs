@@ -32,6 +32,7 @@ mod matrix;
 mod options;
 #[cfg(test)]
 mod reference;
+pub mod refine;
 pub mod rescomp;
 pub mod rtn;
 mod solution;
@@ -42,9 +43,10 @@ use std::str::FromStr;
 
 pub use error::MethodError;
 pub use factors::{Prepared, prepare};
-pub use options::{GroupSize, LazyVariant, SolverOptions, Start, SweepConfiguration};
+pub use options::{ClipSearch, GroupSize, LazyVariant, SolverOptions, Start, SweepConfiguration};
+pub use refine::{RefineLimits, Refined, refine};
 pub use solution::{Solution, asymmetric_loss};
-pub use sweep::solve;
+pub use sweep::{solve, solve_with_scales, static_scales};
 
 /// The methods by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

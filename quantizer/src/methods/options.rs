@@ -75,8 +75,8 @@ pub struct SolverOptions {
     /// found from the compensated weights when the sweep enters it; that needs the natural order, or one
     /// group a row.
     pub static_groups: bool,
-    /// Whether scales that clip the largest weights are tried, see [`crate::grids::uniform`].
-    pub clip_search: bool,
+    /// Whether scales that clip the largest weights are tried, and how they are compared.
+    pub clip: ClipSearch,
     /// Columns of a lazy block. Speed only, except for [`LazyVariant::Original`] and
     /// [`LazyVariant::AllWeights`].
     pub block: NonZeroUsize,
@@ -93,7 +93,7 @@ impl SolverOptions {
             damping: 0.01,
             activation_order: true,
             static_groups: true,
-            clip_search: true,
+            clip: ClipSearch::Plain,
             block: NonZeroUsize::MIN.saturating_add(127),
             scale_format: ScaleFormat::F16,
         }
@@ -110,7 +110,33 @@ impl SolverOptions {
         if !self.static_groups && self.activation_order && self.group.group_elems(columns) < columns {
             return Err(MethodError::DynamicGroupsWithActivationOrder);
         }
-        Ok(ScaleSearch { grid, clip_search: self.clip_search, format: self.scale_format })
+        Ok(ScaleSearch { grid, clip_search: self.clip != ClipSearch::Off, format: self.scale_format })
+    }
+}
+
+/// How a group's scale is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClipSearch {
+    /// The scale that covers the largest weight.
+    Off,
+    /// The shrunken scale with the least `sum |value - w|^2.4`, as published, see [`crate::grids::uniform`].
+    Plain,
+    /// The shrunken scale with the least `sum h (value - w)^2`, h the diagonal of the Hessian: what an error in this weight costs
+    /// if nothing compensates it. Scales that are found during the sweep, and round to nearest, use [`ClipSearch::Plain`].
+    HessianDiagonal,
+}
+
+impl ClipSearch {
+    /// All ways.
+    pub const ALL: [Self; 3] = [Self::Off, Self::Plain, Self::HessianDiagonal];
+
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Plain => "plain",
+            Self::HessianDiagonal => "hessian-diagonal",
+        }
     }
 }
 
@@ -185,6 +211,21 @@ pub enum Start {
     },
 }
 
+impl Start {
+    /// # Errors
+    /// [`MethodError::Option`] for a strength or ridge that is negative, infinite or NaN.
+    pub(super) fn check(&self) -> Result<(), MethodError> {
+        match *self {
+            Self::Unchanged => Ok(()),
+            Self::Exact { strength, ridge } => {
+                not_negative("the start's strength", strength)?;
+                not_negative("the start's ridge", ridge)
+            }
+            Self::Anchored { strength } => not_negative("the start's strength", strength),
+        }
+    }
+}
+
 /// What makes a compensating method: two strengths, the lazy variant and the start. See [`super::sweep`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SweepConfiguration {
@@ -216,14 +257,7 @@ impl SweepConfiguration {
     pub(super) fn check(&self) -> Result<(), MethodError> {
         not_negative("alpha1", self.alpha1)?;
         not_negative("alpha2", self.alpha2)?;
-        match self.start {
-            Start::Unchanged => Ok(()),
-            Start::Exact { strength, ridge } => {
-                not_negative("the start's strength", strength)?;
-                not_negative("the start's ridge", ridge)
-            }
-            Start::Anchored { strength } => not_negative("the start's strength", strength),
-        }
+        self.start.check()
     }
 }
 

@@ -10,21 +10,21 @@ use proptest::prelude::*;
 
 use super::matrix::Matrix;
 use super::{
-    GroupSize, LazyVariant, Method, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
+    ClipSearch, GroupSize, LazyVariant, Method, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
     asymmetric_loss, gptaq, gptq, prepare, solve,
 };
 use crate::grids::ScaleFormat;
 
 /// Random moments and weights: k tokens of n correlated inputs, the full-precision stream a disturbed copy.
 #[derive(Debug)]
-struct Problem {
-    weights: Mat<f64>,
-    hessian: Mat<f64>,
-    drift: Mat<f64>,
+pub(super) struct Problem {
+    pub(super) weights: Mat<f64>,
+    pub(super) hessian: Mat<f64>,
+    pub(super) drift: Mat<f64>,
 }
 
 impl Problem {
-    fn new(seed: u64, m: usize, n: usize) -> Self {
+    pub(super) fn new(seed: u64, m: usize, n: usize) -> Self {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let mut uniform = || {
             // xorshift64*: any generator will do, and this one needs no crate.
@@ -50,7 +50,7 @@ impl Problem {
         }
     }
 
-    fn prepare(&self, options: &SolverOptions) -> Prepared<f64> {
+    pub(super) fn prepare(&self, options: &SolverOptions) -> Prepared<f64> {
         prepare(self.hessian.as_ref(), Some(self.drift.as_ref()), options).unwrap()
     }
 
@@ -74,7 +74,7 @@ impl Problem {
 }
 
 /// Inverse by Gauss and Jordan with row exchanges.
-fn inverse(matrix: MatRef<'_, f64>) -> Mat<f64> {
+pub(super) fn inverse(matrix: MatRef<'_, f64>) -> Mat<f64> {
     let n = matrix.nrows();
     let mut rows: Vec<Vec<f64>> = (0..n)
         .map(|i| {
@@ -208,7 +208,7 @@ fn natural(bits: u8, group: usize, block: usize) -> SolverOptions {
     SolverOptions {
         activation_order: false,
         static_groups: false,
-        clip_search: false,
+        clip: ClipSearch::Off,
         block: NonZeroUsize::new(block).unwrap(),
         scale_format: ScaleFormat::Full,
         ..SolverOptions::new(bits, GroupSize::elements(group).unwrap())

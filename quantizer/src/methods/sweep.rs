@@ -35,7 +35,7 @@ use rayon::prelude::*;
 
 use super::factors::{Correction, Prepared, STRIP_ROWS};
 use super::matrix::Matrix;
-use super::{LazyVariant, MethodError, Solution, SolverOptions, Start, SweepConfiguration, rtn};
+use super::{ClipSearch, LazyVariant, MethodError, Solution, SolverOptions, Start, SweepConfiguration, rtn};
 use crate::grids::{Real, ScaleSearch};
 
 /// Quantizes `weights` W0 (m x n) with the factors of its input. `configuration` is what
@@ -52,16 +52,76 @@ pub fn solve<T: Real>(
     options: &SolverOptions,
 ) -> Result<Solution<T>, MethodError> {
     let n = prepared.columns();
-    let search = options.check(n)?;
+    options.check(n)?;
     prepared.check_same(options)?;
     let Some(configuration) = configuration else {
         Matrix::checked("weights", weights, (weights.nrows(), n))?;
         return rtn::round_to_nearest(weights, options);
     };
+    let scales = if options.static_groups { Some(static_scales(weights, prepared, options)?) } else { None };
+    solve_with_scales(weights, prepared, configuration, options, scales.as_deref())
+}
+
+/// The scales of static groups, m x groups, row-major: those that [`solve`] finds before its sweep. They do not depend on its
+/// configuration, so several solutions of the same weights can share them.
+///
+/// # Errors
+/// [`MethodError::Shape`], [`MethodError::NotFinite`], [`MethodError::PreparedOtherwise`], and those of [`SolverOptions::check`].
+pub fn static_scales<T: Real>(
+    weights: MatRef<'_, T>,
+    prepared: &Prepared<T>,
+    options: &SolverOptions,
+) -> Result<Vec<T>, MethodError> {
+    let n = prepared.columns();
+    let search = options.check(n)?;
+    prepared.check_same(options)?;
+    let weights = Matrix::checked("weights", weights, (weights.nrows(), n))?;
+    let group_elems = options.group.group_elems(n);
+    let groups = n.div_ceil(group_elems);
+    let importance = match options.clip {
+        ClipSearch::HessianDiagonal => Some(prepared.diagonal()),
+        ClipSearch::Off | ClipSearch::Plain => None,
+    };
+    let mut scales = vec![T::ONE; weights.rows() * groups];
+    scales.par_chunks_mut(groups).enumerate().for_each(|(row, scales)| {
+        let mut weights = weights.row(row).to_vec();
+        prepared.dead_columns().iter().for_each(|dead| weights[*dead] = T::ZERO);
+        for (group, (weights, scale)) in weights.chunks(group_elems).zip(scales).enumerate() {
+            *scale = match &importance {
+                None => search.scale(weights),
+                Some(importance) => search.weighted_scale(weights, &importance[group * group_elems..]),
+            };
+        }
+    });
+    Ok(scales)
+}
+
+/// [`solve`] with given scales of all groups (m x groups, row-major, positive); without, they are found during the sweep.
+///
+/// # Errors
+/// Those of [`solve`], and [`MethodError::Shape`] for the wrong number of scales.
+pub fn solve_with_scales<T: Real>(
+    weights: MatRef<'_, T>,
+    prepared: &Prepared<T>,
+    configuration: &SweepConfiguration,
+    options: &SolverOptions,
+    scales: Option<&[T]>,
+) -> Result<Solution<T>, MethodError> {
+    let n = prepared.columns();
+    let search = options.check(n)?;
+    prepared.check_same(options)?;
     configuration.check()?;
     let weights = Matrix::checked("weights", weights, (weights.nrows(), n))?;
     let mut solution = Solution::zeros(weights.rows(), n, options.group, search.grid);
-    let sweep = Sweep::new(prepared, configuration, options, search, solution.group_elems)?;
+    if let Some(scales) = scales {
+        let expected = (weights.rows(), solution.groups_per_row());
+        if scales.len() != solution.scales.len() {
+            return Err(MethodError::Shape { matrix: "scales", expected, found: (scales.len(), 1) });
+        }
+        solution.scales.copy_from_slice(scales);
+    }
+    let static_groups = scales.is_some();
+    let sweep = Sweep::new(prepared, configuration, options, search, solution.group_elems, static_groups)?;
     solution.ridge = sweep.correction.as_ref().map(|(correction, _)| correction.ridge);
 
     let groups = solution.groups_per_row();
@@ -113,6 +173,7 @@ impl<'a, T: Real> Sweep<'a, T> {
         options: &SolverOptions,
         search: ScaleSearch,
         group_elems: usize,
+        static_groups: bool,
     ) -> Result<Self, MethodError> {
         let SweepConfiguration { alpha1, alpha2, variant, start } = *configuration;
         let projection = if alpha1 != 0.0 || alpha2 != 0.0 { prepared.projection()? } else { None };
@@ -131,7 +192,7 @@ impl<'a, T: Real> Sweep<'a, T> {
         Ok(Self {
             prepared,
             search,
-            static_groups: options.static_groups,
+            static_groups,
             group_elems,
             block: options.block.get(),
             alpha1: T::from_f64(alpha1),
@@ -163,10 +224,6 @@ impl<'a, T: Real> Sweep<'a, T> {
             natural.copy_from_slice(weights.row(first + row));
             for &dead in self.prepared.dead_columns() {
                 natural[dead] = T::ZERO;
-            }
-            if self.static_groups {
-                let groups = natural.chunks(self.group_elems).zip(&mut scales[row * groups..]);
-                groups.for_each(|(weights, scale)| *scale = self.search.scale(weights));
             }
         }
         let original = natural.with_columns(order);

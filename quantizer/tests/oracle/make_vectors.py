@@ -3,12 +3,12 @@
 
     python make_vectors.py [FOLDER_OF_rescomp_ref.py]
 
-Without an argument the oracle is looked for in ../shared/reference beside the repository. numpy only. The same inputs come out
-on every run; the file changes only where the oracle or this script does.
+Without an argument the oracle is looked for in ../shared/reference beside the repository. numpy, and what model_ref.py there imports
+(it has the refinement). The same inputs come out on every run; the file changes only where the oracle or this script does.
 
 Inputs are integers, to be divided by 10000 in f64, so that any reader gets the very same numbers: weights m*n row-major, hessian
 the lower triangle row by row (it is symmetric), drift n*n row-major. Of every solution there are the codes, a hexadecimal digit
-(code + 8) each, row-major, and the scales, m*groups row-major.
+(code + 8) each, row-major, and the scales, m*groups row-major. Of every refinement there are the values, m*n row-major.
 """
 import itertools
 import json
@@ -22,6 +22,7 @@ ORACLE = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parents[2].par
 if not (ORACLE / "rescomp_ref.py").is_file():
     sys.exit("no rescomp_ref.py in %s: pass its folder as the argument" % ORACLE)
 sys.path.insert(0, str(ORACLE))
+import model_ref  # noqa: E402
 import rescomp_ref as oracle  # noqa: E402
 
 UNIT = 10000
@@ -48,6 +49,9 @@ PROBLEMS = [
     (8, 160, "ar", "noise", [(3, 32, 128, True, True, 0.01), (2, 64, 32, False, False, 0.01), (4, 0, 128, False, False, 0.01)]),
     (10, 72, "powerlaw", "noise", [(4, 16, 16, True, True, 0.01), (2, 0, 32, True, False, 0.05), (3, 64, 32, False, True, 0.01), (2, 32, 128, True, True, 0.01)]),
 ]
+
+# problem, bits, group, sweeps; from the exact start with strength 1 and ridge 1, damping 0.01, activation order, static groups
+REFINEMENTS = [(0, 2, 16, 1), (0, 3, 16, 3), (3, 4, 24, 6)]
 
 
 class Recorder:
@@ -91,6 +95,13 @@ def encode(values, scales, group, bits):
     return {"codes": "".join("%x" % (c + 8) for c in codes.flat), "scales": [float(s) for s in scales.flat]}
 
 
+def refinement(w, h, d, bits, group, sweeps):
+    q = oracle.solve(w, h, d, bits=bits, group=group, sym=True, mse=True, damp=0.01, actorder=True, static_groups=True, qep=1.0, qep_damp=1.0)
+    target = w + w @ d @ oracle.factors(h, 1.0)[1]
+    values = model_ref.refine(target, q, oracle.factors(h, 0.01)[0], bits, group, sweeps)
+    return {"bits": bits, "group": group, "sweeps": sweeps, "values": [float("%.10g" % v) for v in values.flat]}
+
+
 def main():
     recorder, problems = Recorder(), []
     for seed, (m, n, kind, drift, settings) in enumerate(PROBLEMS):
@@ -115,7 +126,8 @@ def main():
                                       strength=strength, ridge=ridge, **encode(values, scales, group_elems, bits)))
         lower = [int(hessian[i, j]) for i in range(n) for j in range(i + 1)]
         problems.append({"m": m, "n": n, "inputs": kind, "drift_kind": drift, "weights": weights.ravel().tolist(),
-                         "hessian": lower, "drift": moments.ravel().tolist(), "cases": cases})
+                         "hessian": lower, "drift": moments.ravel().tolist(), "cases": cases,
+                         "refinements": [refinement(w, h, d, *rest) for at, *rest in REFINEMENTS if at == seed]})
     # One case a line, so that a change of the oracle shows as a readable difference.
     with open(HERE / "vectors.json", "w") as out:
         out.write('{"unit": %d, "problems": [' % UNIT)

@@ -1,6 +1,6 @@
 //! The solvers from outside: what they promise beside their mathematics.
 // Helpers of tests are no tests to clippy: here, too, an unexpected error has to stop the test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use faer::{Mat, MatRef};
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 //!
 //! 2, 3 and 4 bits; the grid of 8 bits is narrower here than the oracle's, on purpose.
 // Helpers of tests are no tests to clippy: here, too, an unexpected error has to stop the test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use std::fs;
 use std::num::NonZeroUsize;

@@ -398,29 +398,6 @@ fn undecodable_bytes_become_replacement_characters_as_in_the_reference() {
     assert_eq!(decode(&tokenizer, &[5000, u32::MAX], false), "");
 }
 
-/// Prints the speed; run with `--ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let both = Both::of_file(&embedded());
-    let tokenizer = both.tokenizer();
-    let stories = fs::read_to_string(path("../models/stories-1m/held_out.txt")).unwrap();
-    let letters: String = stories.chars().filter(|c| c.is_alphabetic()).take(100_000).collect();
-    println!("section: {} bytes", both.section.len());
-    if let Some(path) = shared("models/stories-7m/tokenizer.json") {
-        println!("section of 4,096 tokens: {} bytes", Both::of_file(&path).section.len());
-    }
-    for (name, text) in [("stories", &stories), ("100,000 letters", &letters)] {
-        let mut out = vec![0; text.len()];
-        let start = std::time::Instant::now();
-        let tokens = tokenizer.encode(text, false, &mut out).unwrap();
-        println!("{name}: {} bytes, {tokens} tokens, {:?}", text.len(), start.elapsed());
-        let start = std::time::Instant::now();
-        both.reference.encode_fast(text.as_str(), false).unwrap();
-        println!("{name}: reference {:?}", start.elapsed());
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 

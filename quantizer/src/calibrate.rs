@@ -13,12 +13,11 @@
 //! for a set's products, and the answer is made from weights that were quantized a moment ago, for all tokens together.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
-use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT, Tuning};
+use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
-use crate::methods::{
-    self, ClipSearch, Method, MethodError, Prepared, Solution, SolverOptions, Start, SweepConfiguration,
-};
+use crate::methods::{self, Method, MethodError, Prepared, Solution, Start};
 use crate::moments::Moments;
+use crate::plan::{BlockPlan, MatrixFormat, Solver};
 use faer::{Mat, MatRef};
 use rescomp_formats::section::SectionKind;
 use rescomp_runtime::Machine;
@@ -27,44 +26,14 @@ use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How the matrices of the blocks are quantized.
-#[derive(Clone, Copy, Debug)]
-pub struct BlockPlan {
-    /// The method.
-    pub method: Method,
-    /// Its configuration; `None` where the method is round-to-nearest.
-    pub configuration: Option<SweepConfiguration>,
-    /// Bits, groups, damping and the rest.
-    pub options: SolverOptions,
-    /// What is chosen for each matrix.
-    pub tuning: Tuning,
-}
-
-impl BlockPlan {
-    /// A method with its defaults: for `rescomp-exact`, strength, ridge and refinement are chosen, and at 2 and 3 bits the clip search
-    /// weighs by the Hessian's diagonal, whatever `options` say; everything as published for the others.
-    pub fn new(method: Method, options: SolverOptions) -> BlockPlan {
-        let configuration = method.configuration(options.bits);
-        match method {
-            Method::RescompExact => {
-                // Measured (docs/methods.md): where few bits make the scale clip much, it pays to clip what matters least.
-                let clip = if options.bits <= 3 { ClipSearch::HessianDiagonal } else { options.clip };
-                let options = SolverOptions { clip, ..options };
-                BlockPlan { method, configuration, options, tuning: Tuning::AUTO }
-            }
-            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => {
-                BlockPlan { method, configuration, options, tuning: Tuning::PLAIN }
-            }
-        }
-    }
-}
-
 /// A quantized matrix of a block and how well it went.
 #[derive(Clone, Debug)]
 pub struct QuantizedMatrix {
     /// Its kind.
     pub kind: SectionKind,
-    /// Codes and scales.
+    /// Its bits and groups.
+    pub format: MatrixFormat,
+    /// Levels and scales.
     pub solution: Solution<f64>,
     /// The report's line.
     pub report: MatrixReport,
@@ -77,6 +46,8 @@ pub struct MatrixReport {
     pub layer: usize,
     /// Name of the matrix's kind.
     pub kind: &'static str,
+    /// Its bits and groups.
+    pub format: MatrixFormat,
     /// `|| X W0^T - X Q^T ||^2 / || X W0^T ||^2` on the calibration tokens of the quantized stream.
     pub relative_error: f64,
     /// `|| Xf W0^T - X Q^T ||^2 - || (Xf - X) W0^T ||^2` over `|| X W0^T ||^2`: what rescomp-exact minimizes, up to the part that no
@@ -233,17 +204,18 @@ impl BlockWeights for Calibrator<'_> {
         let mut matrices = Vec::new();
         for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
-            matrices.push((kind, original, to_f64(original)));
+            matrices.push((kind, original, to_f64(original), self.plan.solver(layer, kind)));
         }
-        let weights = |at: usize| matrices[at].2.as_ref();
+        let problem = |at: usize| (matrices[at].2.as_ref(), &matrices[at].3);
         let choices = calibration
-            .choose((0..matrices.len()).map(weights), self.plan)
+            .choose((0..matrices.len()).map(problem), self.plan)
             .map_err(|(at, cause)| failed(matrices[at].0.name())(cause))?;
-        for (((kind, original, weights), choice), output) in matrices.iter().zip(choices).zip(outputs) {
+        for (((kind, original, weights, solver), choice), output) in matrices.iter().zip(choices).zip(outputs) {
             let kind = *kind;
             let (solution, refine_sweeps) = calibration
-                .solve(weights.as_ref(), &choice, &self.plan.options)
+                .solve(weights.as_ref(), &choice, solver)
                 .map_err(failed(kind.name()))?;
+            let format = self.plan.format(layer, kind);
             let start = choice.map(|choice| choice.configuration.start);
             let prepared = &calibration.prepared;
             let loss = |drift: Option<MatRef<'_, f64>>| solution.loss(weights.as_ref(), hessian, drift);
@@ -254,6 +226,7 @@ impl BlockWeights for Calibrator<'_> {
             let report = MatrixReport {
                 layer,
                 kind: kind.name(),
+                format,
                 relative_error: share(loss(None).map_err(failed(kind.name()))?, power),
                 relative_asymmetric_error: share(loss(Some(drift)).map_err(failed(kind.name()))?, power),
                 damping: prepared.as_ref().map_or(0.0, methods::Prepared::damping),
@@ -274,7 +247,7 @@ impl BlockWeights for Calibrator<'_> {
             (self.progress)(&report);
             let data = solution.values().into_iter().map(|value| value as f32).collect();
             multiply(&Matrix { rows: original.rows, cols: original.cols, data }, input, output);
-            self.done.push(QuantizedMatrix { kind, solution, report });
+            self.done.push(QuantizedMatrix { kind, format, solution, report });
         }
         Ok(())
     }
@@ -307,7 +280,7 @@ impl Calibration {
     ) -> Result<Calibration, MethodError> {
         let tokens = input.len() / n;
         let mut warnings = Vec::new();
-        let Some(configuration) = plan.configuration else {
+        let Some(configuration) = plan.configuration(plan.options.bits) else {
             return Ok(Calibration {
                 moments: Moments::new(input, full, n),
                 prepared: None,
@@ -359,25 +332,35 @@ impl Calibration {
     /// How each matrix of the set is to be quantized; `None` for round-to-nearest. An error comes with the matrix's index.
     fn choose<'w>(
         &self,
-        weights: impl ExactSizeIterator<Item = MatRef<'w, f64>>,
+        problems: impl Iterator<Item = (MatRef<'w, f64>, &'w Solver)>,
         plan: &BlockPlan,
     ) -> Result<Vec<Option<Choice>>, (usize, MethodError)> {
-        let fixed = plan.configuration.map(|configuration| plan.tuning.without_held_out(configuration));
-        let (Some((training, held_out)), Some(configuration)) = (&self.split, plan.configuration) else {
-            return Ok(vec![fixed; weights.len()]);
+        let problems: Vec<_> = problems.collect();
+        let fixed = |solver: &Solver| {
+            solver.configuration.map(|configuration| plan.tuning.without_held_out(configuration))
+        };
+        let Some((training, held_out)) = &self.split else {
+            return Ok(problems.iter().map(|(_, solver)| fixed(solver)).collect());
         };
         let at = |index| move |cause| (index, cause);
         let mut selections = Vec::new();
-        for (index, weights) in weights.enumerate() {
-            selections.push(Selection::new(weights, training, held_out, &plan.options).map_err(at(index))?);
+        for (index, (weights, solver)) in problems.iter().enumerate() {
+            let selection = Selection::new(*weights, training, held_out, &solver.options).map_err(at(index))?;
+            let candidates = solver.configuration.map(|configuration| plan.tuning.candidates(configuration));
+            selections.push((selection, candidates.unwrap_or_default()));
         }
-        for candidate in plan.tuning.candidates(configuration) {
-            for (index, selection) in selections.iter_mut().enumerate() {
-                selection.consider(candidate).map_err(at(index))?;
+        // By candidate, not by matrix: the factors of a ridge are shared.
+        let most = selections.iter().map(|(_, candidates)| candidates.len()).max().unwrap_or(0);
+        for candidate in 0..most {
+            for (index, (selection, candidates)) in selections.iter_mut().enumerate() {
+                if let Some(candidate) = candidates.get(candidate) {
+                    selection.consider(*candidate).map_err(at(index))?;
+                }
             }
         }
-        let finish = |(index, selection): (usize, Selection<'_>)| {
-            selection.finish(plan.tuning.refine).map(|choice| choice.or(fixed)).map_err(at(index))
+        let finish = |(index, (selection, _)): (usize, (Selection<'_>, _))| {
+            let choice = selection.finish(plan.tuning.refine).map_err(at(index))?;
+            Ok(choice.or(fixed(problems[index].1)))
         };
         selections.into_iter().enumerate().map(finish).collect()
     }
@@ -387,11 +370,11 @@ impl Calibration {
         &self,
         weights: MatRef<'_, f64>,
         choice: &Option<Choice>,
-        options: &SolverOptions,
+        solver: &Solver,
     ) -> Result<(Solution<f64>, usize), MethodError> {
         match (&self.prepared, choice) {
-            (Some(prepared), Some(choice)) => choose::solve(weights, prepared, choice, options),
-            _ => methods::rtn::round_to_nearest(weights, options).map(|solution| (solution, 0)),
+            (Some(prepared), Some(choice)) => choose::solve(weights, prepared, choice, &solver.options),
+            _ => methods::rtn::round_to_nearest(weights, &solver.options).map(|solution| (solution, 0)),
         }
     }
 }
@@ -403,7 +386,7 @@ fn to_f64(matrix: &Matrix) -> Mat<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::methods::GroupSize;
+    use crate::methods::{GroupSize, SolverOptions};
     use rescomp_runtime::kernels;
     use rescomp_runtime::threads::ThreadPool;
     use std::path::Path;
@@ -497,8 +480,8 @@ mod tests {
 #[cfg(test)]
 mod choosing_tests {
     use super::*;
-    use crate::choose::Setting;
-    use crate::methods::GroupSize;
+    use crate::choose::{Setting, Tuning};
+    use crate::methods::{GroupSize, SolverOptions};
 
     const N: usize = 16;
 
@@ -520,7 +503,8 @@ mod choosing_tests {
         assert!(single.split.is_none());
         assert!(matches!(&single.warnings[..], [warning] if warning.starts_with("1 calibration window")));
         let weights = Mat::from_fn(4, N, |i, j| ((i * N + j) as f64).sin());
-        let choices = single.choose([weights.as_ref()].into_iter(), &plan).unwrap();
+        let solver = plan.solver(0, SectionKind::Query);
+        let choices = single.choose([(weights.as_ref(), &solver)].into_iter(), &plan).unwrap();
         let [Some(choice)] = choices[..] else { panic!("{choices:?}") };
         assert_eq!(choice.configuration.start, Start::Exact { strength: 1.0, ridge: 1.0 });
         assert_eq!((choice.sweeps, choice.held_out), (0, None));
@@ -535,7 +519,7 @@ mod choosing_tests {
             Moments::new(&input, &input, N).hessian
         };
         assert_eq!(held_out.hessian, expected);
-        let choices = several.choose([weights.as_ref(), weights.as_ref()].into_iter(), &plan).unwrap();
+        let choices = several.choose([(weights.as_ref(), &solver); 2].into_iter(), &plan).unwrap();
         assert_eq!(choices[0], choices[1]);
         let figures = choices[0].unwrap().held_out.unwrap();
         assert!(figures.chosen <= figures.first);

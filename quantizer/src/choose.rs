@@ -17,7 +17,7 @@ use faer::{Mat, MatRef};
 use serde::Serialize;
 
 use crate::methods::{
-    self, MethodError, Prepared, RefineLimits, Solution, SolverOptions, Start, SweepConfiguration,
+    self, MethodError, Prepared, RefineLimits, Solution, SolverOptions, Start, StaticScales, SweepConfiguration,
 };
 use crate::moments::Moments;
 
@@ -143,7 +143,7 @@ pub struct Selection<'a> {
     held_out: &'a Moments,
     options: &'a SolverOptions,
     /// Of static groups: the same for all candidates.
-    scales: Option<Vec<f64>>,
+    scales: Option<StaticScales<f64>>,
     first: Option<f64>,
     best: Option<Candidate>,
 }
@@ -189,7 +189,7 @@ impl<'a> Selection<'a> {
             self.training,
             &configuration,
             self.options,
-            self.scales.as_deref(),
+            self.scales.as_ref(),
         )?;
         let loss = self.loss(&solution)?;
         self.first = self.first.or(Some(loss));
@@ -217,7 +217,7 @@ impl<'a> Selection<'a> {
         };
         for (pair, target) in tried.windows(2).zip(target.iter().cycle()) {
             let limits = RefineLimits::sweeps(pair[1] - pair[0]);
-            let format = self.options.scale_format;
+            let format = self.options.row_format(self.training.columns());
             methods::refine(&mut solution, target.as_ref(), self.training, format, limits)?;
             let loss = self.loss(&solution)?;
             if loss < chosen || refine != Setting::Auto {
@@ -249,7 +249,8 @@ pub fn solve(
     }
     let target = prepared.target(weights, choice.configuration.start)?;
     let limits = RefineLimits::sweeps(choice.sweeps);
-    let refined = methods::refine(&mut solution, target.as_ref(), prepared, options.scale_format, limits)?;
+    let format = options.row_format(prepared.columns());
+    let refined = methods::refine(&mut solution, target.as_ref(), prepared, format, limits)?;
     Ok((solution, refined.sweeps))
 }
 

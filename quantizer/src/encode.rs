@@ -1,6 +1,7 @@
 //! From solved codes and scales to the packed section of a container.
 
 use crate::methods::{GroupSize, Solution};
+use crate::plan::MatrixFormat;
 use half::f16;
 use rescomp_formats::container::write::Contents;
 use rescomp_formats::encodings::CodeWidth;
@@ -37,8 +38,7 @@ pub enum EncodeError {
 /// [`EncodeError`].
 pub fn encode(
     solution: &Solution<f64>,
-    bits: u8,
-    group: GroupSize,
+    MatrixFormat { bits, group }: MatrixFormat,
     layout: Layout,
 ) -> Result<Contents, EncodeError> {
     let width = CodeWidth::from_bits(bits).ok_or(EncodeError::Bits(bits))?;

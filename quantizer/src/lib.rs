@@ -16,6 +16,7 @@ pub mod grids;
 pub mod methods;
 pub mod moments;
 pub mod pack;
+pub mod plan;
 pub mod record;
 pub mod texts;
 pub mod tokenizer_json;

@@ -1,10 +1,11 @@
 //! Making a container: quantize, encode, record the full-precision model, run the result, write down what it gave.
 
-use crate::calibrate::{BlockPlan, CalibrationError, MatrixReport, quantize_blocks};
+use crate::calibrate::{CalibrationError, MatrixReport, quantize_blocks};
 use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
 use crate::dense::{DenseError, DenseLogits};
 use crate::encode::{EncodeError, encode};
-use crate::methods::{GroupSize, MethodError, SolverOptions, rtn};
+use crate::methods::{GroupSize, MethodError, rtn};
+use crate::plan::{BlockPlan, MatrixFormat};
 use crate::record::{self, Record};
 use bytemuck::Zeroable;
 use faer::Mat;
@@ -195,7 +196,7 @@ pub fn pack(
             }
             for matrix in quantized {
                 let section = SectionName { kind: matrix.kind, layer: Some(layer as u16) };
-                let contents = encode(&matrix.solution, solver.bits, solver.group, options.layout)
+                let contents = encode(&matrix.solution, matrix.format, options.layout)
                     .map_err(|cause| PackFailure::Encode { section, cause })?;
                 put(matrix.kind, Some(layer), contents);
                 matrices.push(matrix.report);
@@ -255,11 +256,12 @@ pub fn pack(
 
 /// Rounds the embedding or the head to nearest.
 fn round(kind: SectionKind, matrix: &Matrix, options: &PackOptions) -> Result<Contents, PackFailure> {
-    let solver = SolverOptions { bits: options.head_bits, ..options.plan.options };
+    let format = MatrixFormat { bits: options.head_bits, group: options.plan.options.group };
+    let solver = options.plan.solver_for(format).options;
     let weights = Mat::from_fn(matrix.rows, matrix.cols, |row, col| f64::from(matrix.row(row)[col]));
     let solution = rtn::round_to_nearest(weights.as_ref(), &solver)
         .map_err(|cause| PackFailure::Method { kind: kind.name(), cause })?;
-    encode(&solution, solver.bits, solver.group, options.layout)
+    encode(&solution, format, options.layout)
         .map_err(|cause| PackFailure::Encode { section: SectionName { kind, layer: None }, cause })
 }
 
@@ -336,15 +338,15 @@ fn warnings(matrices: &[MatrixReport]) -> Vec<String> {
 
 /// Calibration tokens that had a part in the codes: none where the method only rounds.
 fn calibration_tokens(options: &PackOptions) -> u64 {
-    match options.plan.configuration {
-        Some(_) => (options.calibration.len() * options.calibration_positions) as u64,
-        None => 0,
+    match options.plan.calibrates() {
+        true => (options.calibration.len() * options.calibration_positions) as u64,
+        false => 0,
     }
 }
 
 /// SHA-256 of the calibration tokens; zeros where they had no part in the codes.
 fn calibration_digest(options: &PackOptions) -> [u8; 32] {
-    if options.plan.configuration.is_none() {
+    if !options.plan.calibrates() {
         return [0; 32];
     }
     let mut digest = Sha256::new();

@@ -1,7 +1,11 @@
-//! Quantization grids: which values a weight may take, and how the scale of a group is chosen.
+//! Quantization grids: which values a weight may take, and how the scale of a group is chosen and stored.
 
+pub mod coding;
+pub mod levels;
 mod real;
-pub mod uniform;
+pub mod scales;
 
+pub use coding::ScaleCoding;
+pub use levels::{Grid, Spacing, UnsupportedBits};
 pub use real::Real;
-pub use uniform::{Grid, ScaleFormat, ScaleSearch, UnsupportedBits};
+pub use scales::{ScaleFormat, ScaleSearch};

@@ -41,6 +41,12 @@ pub enum MethodError {
          static groups, the natural order, or one group a row"
     )]
     DynamicGroupsWithActivationOrder,
+    /// Dynamic groups whose scales are coded.
+    #[error(
+        "dynamic groups with coded scales: a row's scales are coded together, so they must be known before the sweep: use static \
+         groups, f16 scales, or one group a row"
+    )]
+    DynamicGroupsWithCodedScales,
     /// A strength, ridge or damping that is negative, infinite or NaN.
     #[error("{option} is {found}: expected a finite number, 0 or more")]
     Option {

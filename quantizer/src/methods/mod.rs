@@ -46,7 +46,7 @@ pub use factors::{Prepared, prepare};
 pub use options::{ClipSearch, GroupSize, LazyVariant, SolverOptions, Start, SweepConfiguration};
 pub use refine::{RefineLimits, Refined, refine};
 pub use solution::{Solution, asymmetric_loss};
-pub use sweep::{solve, solve_with_scales, static_scales};
+pub use sweep::{StaticScales, solve, solve_with_scales, static_scales};
 
 /// The methods by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use super::error::MethodError;
-use crate::grids::{Grid, ScaleFormat, ScaleSearch};
+use crate::grids::{Grid, ScaleFormat, ScaleSearch, Spacing};
 
 /// How many consecutive inputs of an output row share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,8 @@ impl FromStr for GroupSize {
 pub struct SolverOptions {
     /// Bits a code: 2, 3, 4 or 8.
     pub bits: u8,
+    /// How the levels of the grid are spaced.
+    pub spacing: Spacing,
     /// How many inputs share a scale.
     pub group: GroupSize,
     /// Ridge added to the Hessian before it is factored, as a share of its mean diagonal.
@@ -85,10 +87,11 @@ pub struct SolverOptions {
 }
 
 impl SolverOptions {
-    /// The defaults: damping 0.01, activation order, static groups, clip search, blocks of 128, f16 scales.
+    /// As published: uniform grid, damping 0.01, activation order, static groups, clip search, blocks of 128; f16 scales.
     pub const fn new(bits: u8, group: GroupSize) -> Self {
         Self {
             bits,
+            spacing: Spacing::Uniform,
             group,
             damping: 0.01,
             activation_order: true,
@@ -99,18 +102,36 @@ impl SolverOptions {
         }
     }
 
+    /// The same with levels and scales as containers have them: for normally distributed weights, and coded.
+    pub const fn for_container(bits: u8, group: GroupSize) -> Self {
+        let scale_format = if bits == 8 { ScaleFormat::F16 } else { ScaleFormat::Coded };
+        Self { spacing: Spacing::Normal, scale_format, ..Self::new(bits, group) }
+    }
+
+    /// The format of scales in rows of `columns` inputs: a single scale a row has nothing to be coded under.
+    pub(crate) fn row_format(&self, columns: usize) -> ScaleFormat {
+        match self.scale_format {
+            ScaleFormat::Coded if self.group.group_elems(columns) >= columns.max(1) => ScaleFormat::Row,
+            format => format,
+        }
+    }
+
     /// The grid and the scale search that these options mean, for rows of `columns` inputs.
     ///
     /// # Errors
-    /// [`MethodError::Bits`], [`MethodError::DynamicGroupsWithActivationOrder`], and [`MethodError::Option`]
-    /// for a bad damping.
+    /// [`MethodError::Bits`], [`MethodError::DynamicGroupsWithActivationOrder`], [`MethodError::DynamicGroupsWithCodedScales`], and
+    /// [`MethodError::Option`] for a bad damping.
     pub fn check(&self, columns: usize) -> Result<ScaleSearch, MethodError> {
-        let grid = Grid::symmetric(self.bits)?;
+        let grid = Grid::new(self.bits, self.spacing)?;
         not_negative("damping", self.damping)?;
         if !self.static_groups && self.activation_order && self.group.group_elems(columns) < columns {
             return Err(MethodError::DynamicGroupsWithActivationOrder);
         }
-        Ok(ScaleSearch { grid, clip_search: self.clip != ClipSearch::Off, format: self.scale_format })
+        let coded = self.scale_format == ScaleFormat::Coded;
+        if coded && !self.static_groups && self.group.group_elems(columns) < columns {
+            return Err(MethodError::DynamicGroupsWithCodedScales);
+        }
+        Ok(ScaleSearch { grid, clip_search: self.clip != ClipSearch::Off, format: self.row_format(columns) })
     }
 }
 
@@ -119,7 +140,7 @@ impl SolverOptions {
 pub enum ClipSearch {
     /// The scale that covers the largest weight.
     Off,
-    /// The shrunken scale with the least `sum |value - w|^2.4`, as published, see [`crate::grids::uniform`].
+    /// The shrunken scale with the least `sum |value - w|^2.4`, as published, see [`crate::grids::scales`].
     Plain,
     /// The shrunken scale with the least `sum h (value - w)^2`, h the diagonal of the Hessian: what an error in this weight costs
     /// if nothing compensates it. Scales that are found during the sweep, and round to nearest, use [`ClipSearch::Plain`].

@@ -151,7 +151,7 @@ fn reference_sweep(problem: &Problem, alpha1: f64, alpha2: f64, options: &Solver
                 scale = search.scale(&source[j..(j + group_elems).min(n)]);
             }
             let w = current[j];
-            let value = scale * f64::from(search.grid.code(w, scale));
+            let value = scale * f64::from(search.grid.level(w, scale));
             values[(i, j)] = value;
             if j + 1 == n {
                 continue;
@@ -195,7 +195,7 @@ fn sequential_minimum(problem: &Problem, options: &SolverOptions) -> Mat<f64> {
             if j % group_elems == 0 {
                 scale = search.scale(&current[..group_elems.min(n - j)]);
             }
-            values[(i, j)] = scale * f64::from(search.grid.code(current[0], scale));
+            values[(i, j)] = scale * f64::from(search.grid.level(current[0], scale));
             fixed.push(values[(i, j)]);
         }
     }

@@ -8,14 +8,15 @@
 //! repeat:
 //!     scales:  with z_g the codes of group g, A[g, h] = z_g Hd z_h^T, c[g] = z_g Hd w1^T:  solve A s = c, round s to
 //!              the scale format; taken if L falls. Else one group after the other: s_g = (c_g - sum A[g, h] s_h) / A[g, g]
-//!     codes:   e = (w1 - q) Hd;  for each column j:  code = nearest of the grid to code + e[j] / (Hd[j, j] scale),
+//!              Coded scales: the same, each rounded to its row's scale times a multiplier, after other row scales were tried.
+//!     codes:   e = (w1 - q) Hd;  for each column j:  level = nearest of the grid to level + e[j] / (Hd[j, j] scale),
 //!              the exact minimum over this column;  e -= change * scale * Hd[j]
 //! until a sweep gains less than a share of the row's loss, or the sweeps are used up
 //! ```
 //!
 //! Both half-steps are exact minimizations over their variables, so the loss never rises; a row whose loss did not fall in
 //! floating point is left as it was. (Coordinate descent over codes: cf. CDQuant, arXiv 2406.17542, and QuantEase, arXiv
-//! 2309.01885.) Columns keep their original order. Dead columns have target 0, error 0 and no neighbours in Hd: they stay 0.
+//! 2309.01885.) Columns keep their original order. Dead columns have their own value as target and no neighbours in Hd: they stay.
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
@@ -26,6 +27,7 @@ use super::factors::{Prepared, STRIP_ROWS, cholesky_escalating};
 use super::matrix::Matrix;
 use super::options::not_negative;
 use super::{MethodError, Solution};
+use crate::grids::coding::{Multipliers, fit_row, nearest, storable};
 use crate::grids::{Grid, Real, ScaleFormat};
 
 /// The system of a row's scales is singular where groups are redundant: its ridge, as a share of its mean diagonal.
@@ -77,22 +79,29 @@ pub fn refine<T: Real>(
         return Err(MethodError::Shape { matrix: "solution", expected: (found.0, n), found });
     }
     let mut target = Matrix::checked("target", target, (solution.rows, n))?;
+    // Dead columns are to stay as they are: 0, or the nearest to the original weight in a grid without 0.
+    let values = solution.values();
     for row in 0..target.rows() {
-        prepared.dead_columns().iter().for_each(|dead| target.row_mut(row)[*dead] = T::ZERO);
+        prepared.dead_columns().iter().for_each(|dead| target.row_mut(row)[*dead] = values[row * n + *dead]);
     }
     let hessian = prepared.damped();
     let group_elems = solution.group_elems;
-    let problem = Problem { hessian: &hessian, group_elems, grid: solution.grid, format, limits };
+    let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
+    let problem = Problem { hessian: &hessian, group_elems, grid: solution.grid, format, multipliers, limits };
     let groups = solution.groups_per_row();
+    // Without coding, there is nothing for a strip to change here.
+    let mut none = vec![T::ONE; if multipliers.is_some() { 0 } else { solution.rows }];
+    let row_scales = solution.coding.as_mut().map_or(&mut none, |coding| &mut coding.row_scales);
     let strips: Vec<Refined> = solution
         .codes
         .par_chunks_mut(STRIP_ROWS * n)
         .zip(solution.scales.par_chunks_mut(STRIP_ROWS * groups))
+        .zip(row_scales.par_chunks_mut(STRIP_ROWS))
         .enumerate()
-        .map(|(strip, (codes, scales))| {
+        .map(|(strip, ((codes, scales), row_scales))| {
             let first = strip * STRIP_ROWS;
             let target = target.row_range(first, codes.len() / n);
-            problem.strip(MatRef::from_row_major_slice(target, codes.len() / n, n), codes, scales)
+            problem.strip(MatRef::from_row_major_slice(target, codes.len() / n, n), codes, scales, row_scales)
         })
         .collect();
     let nothing = Refined { sweeps: 0, loss_before: 0.0, loss_after: 0.0 };
@@ -110,15 +119,24 @@ struct Problem<'a, T> {
     group_elems: usize,
     grid: Grid,
     format: ScaleFormat,
+    /// Of coded scales.
+    multipliers: Option<Multipliers>,
     limits: RefineLimits,
 }
 
 impl<T: Real> Problem<'_, T> {
-    fn strip(&self, target: MatRef<'_, T>, codes: &mut [i8], scales: &mut [T]) -> Refined {
+    fn strip(
+        &self,
+        target: MatRef<'_, T>,
+        codes: &mut [i8],
+        scales: &mut [T],
+        row_scales: &mut [T],
+    ) -> Refined {
         let (rows, n) = (target.nrows(), target.ncols());
         let groups = scales.len() / rows;
         let mut integers = Matrix::from_fn(rows, n, |i, j| T::from_f64(codes[i * n + j].into()));
         let mut fitted = Matrix::from_fn(rows, groups, |i, g| scales[i * groups + g]);
+        let mut fitted_rows = row_scales.to_vec();
         let mut projected = Matrix::zeros(rows, n);
         matmul(projected.view_mut(), Accum::Replace, target, self.hessian.view(), T::ONE, Par::Seq);
 
@@ -132,7 +150,11 @@ impl<T: Real> Problem<'_, T> {
             taken += 1;
             let systems = self.systems(&integers, &projected);
             for (row, system) in systems.iter().enumerate().filter(|(row, _)| active[*row]) {
-                system.fit(fitted.row_mut(row), self.format);
+                let storage = match &self.multipliers {
+                    None => Storage::Plain(self.format),
+                    Some(multipliers) => Storage::Coded { multipliers, row_scale: &mut fitted_rows[row] },
+                };
+                system.fit(fitted.row_mut(row), storage);
             }
             gradients = self.gradients(target, &integers, &fitted);
             for row in (0..rows).filter(|row| active[*row]) {
@@ -151,6 +173,7 @@ impl<T: Real> Problem<'_, T> {
                 let to = codes[row * n..(row + 1) * n].iter_mut();
                 to.zip(integers.row(row)).for_each(|(code, integer)| *code = integer.to_code());
                 scales[row * groups..(row + 1) * groups].copy_from_slice(fitted.row(row));
+                row_scales[row] = fitted_rows[row];
             } else {
                 losses[row] = before[row];
             }
@@ -236,6 +259,23 @@ impl<T: Real> Problem<'_, T> {
     }
 }
 
+/// What a row's scales are rounded to.
+enum Storage<'a, T> {
+    /// Each by itself.
+    Plain(ScaleFormat),
+    /// To multiples of the row's scale, which may change.
+    Coded { multipliers: &'a Multipliers, row_scale: &'a mut T },
+}
+
+impl<T: Real> Storage<'_, T> {
+    fn round(&self, scale: T) -> T {
+        match self {
+            Self::Plain(format) => format.round(scale),
+            Self::Coded { multipliers, row_scale } => nearest(scale, **row_scale, multipliers),
+        }
+    }
+}
+
 /// The least-squares problem of a row's scales: minimize `s A s^T - 2 c s^T`.
 #[derive(Debug, Clone)]
 struct ScaleSystem {
@@ -246,16 +286,22 @@ struct ScaleSystem {
 }
 
 impl ScaleSystem {
-    /// Replaces `scales` by better ones that are positive and of the format. What is minimized never rises.
-    fn fit<T: Real>(&self, scales: &mut [T], format: ScaleFormat) {
-        let now = self.value(scales);
-        if let Some(joint) = self.joint(scales, format)
-            && self.value(&joint) < now
-        {
-            scales.copy_from_slice(&joint);
-            return;
+    /// Replaces `scales` by better ones that are positive and can be stored. What is minimized never rises.
+    fn fit<T: Real>(&self, scales: &mut [T], mut storage: Storage<'_, T>) {
+        let joint = self.joint(scales);
+        if let (Some(joint), Storage::Coded { multipliers, row_scale }) = (&joint, &mut storage) {
+            self.fit_row_scale(joint, scales, multipliers, row_scale);
         }
-        // Rounding, or a scale that would not be positive, spoiled it: one after the other.
+        let rounded = joint.map(|joint| joint.into_iter().map(|scale| storage.round(scale)).collect::<Vec<T>>());
+        if let Some(rounded) = rounded
+            && self.value(&rounded) < self.value(scales)
+        {
+            scales.copy_from_slice(&rounded);
+            if matches!(storage, Storage::Plain(_)) {
+                return;
+            }
+        }
+        // Rounding spoils it, little by little or altogether: one after the other.
         for group in 0..scales.len() {
             let (curvature, row) = (self.matrix[(group, group)], self.matrix.row(group));
             let others: f64 = scales
@@ -266,17 +312,52 @@ impl ScaleSystem {
                 .sum();
             let best = (self.right[group] - others) / curvature;
             if curvature > 0.0 && best.is_finite() && best > 0.0 {
-                let (best, old) = (format.round(T::from_f64(best)).to_f64(), scales[group].to_f64());
+                let rounded = storage.round(T::from_f64(best));
+                let (best, old) = (rounded.to_f64(), scales[group].to_f64());
                 let cost = |s: f64| s * (s * curvature + 2.0 * (others - self.right[group]));
                 if best > 0.0 && cost(best) < cost(old) {
-                    scales[group] = T::from_f64(best);
+                    scales[group] = rounded;
                 }
             }
         }
     }
 
-    /// All scales together; a group without codes, or whose scale would not be positive, keeps its own.
-    fn joint<T: Real>(&self, scales: &[T], format: ScaleFormat) -> Option<Vec<T>> {
+    /// Tries other row scales, with the multipliers that come nearest to the unrounded scales: the one that stores these best, and
+    /// the one that is best for the multipliers as they are now.
+    fn fit_row_scale<T: Real>(
+        &self,
+        joint: &[T],
+        scales: &mut [T],
+        multipliers: &Multipliers,
+        row_scale: &mut T,
+    ) {
+        let curvatures: Vec<f64> =
+            joint.iter().enumerate().map(|(g, s)| self.matrix[(g, g)] * s.to_f64() * s.to_f64()).collect();
+        let (stores_best, _) = fit_row(joint, Some(&curvatures), multipliers);
+        // s = r m with m as it is: s A s^T - 2 c s^T is least for r = c m^T / (m A m^T).
+        let unit: Vec<f64> = scales.iter().map(|s| s.to_f64() / row_scale.to_f64()).collect();
+        let along: f64 = unit.iter().zip(&self.right).map(|(m, c)| m * c).sum();
+        let curvature: f64 = (0..unit.len())
+            .map(|g| unit[g] * (0..unit.len()).map(|h| self.matrix[(g, h)] * unit[h]).sum::<f64>())
+            .sum();
+        let mut least = self.value(scales);
+        let mut consider = |row_scale_tried: T, tried: Vec<T>| {
+            let value = self.value(&tried);
+            if value < least {
+                least = value;
+                scales.copy_from_slice(&tried);
+                *row_scale = row_scale_tried;
+            }
+        };
+        consider(stores_best, joint.iter().map(|scale| nearest(*scale, stores_best, multipliers)).collect());
+        if curvature > 0.0 && along > 0.0 {
+            let refitted: T = storable(along / curvature);
+            consider(refitted, unit.iter().map(|m| T::from_f64(*m) * refitted).collect());
+        }
+    }
+
+    /// All scales together, unrounded; a group without codes, or whose scale would not be positive, keeps its own.
+    fn joint<T: Real>(&self, scales: &[T]) -> Option<Vec<T>> {
         let groups = scales.len();
         let empty = |g: usize| self.matrix[(g, g)] <= 0.0;
         let mean = (0..groups).map(|g| self.matrix[(g, g)]).sum::<f64>() / groups as f64;
@@ -291,7 +372,7 @@ impl ScaleSystem {
         let scale = |g: usize| {
             // An f32 may underflow to 0.
             let found = T::from_f64(solution[(g, 0)]);
-            if found > T::ZERO && found.finite() { format.round(found) } else { scales[g] }
+            if found > T::ZERO && found.finite() { found } else { scales[g] }
         };
         Some((0..groups).map(scale).collect())
     }
@@ -313,6 +394,7 @@ mod tests {
     use super::super::reference::{Problem as Moments, inverse};
     use super::super::{ClipSearch, GroupSize, Method, SolverOptions, Start, prepare, solve};
     use super::*;
+    use crate::grids::Spacing;
     use proptest::prelude::*;
 
     const START: Start = Start::Exact { strength: 1.0, ridge: 0.5 };
@@ -388,7 +470,9 @@ mod tests {
         /// Every code of the grid is tried for every column.
         fn search_codes(&mut self, grid: Grid) {
             for j in 0..self.codes.len() {
-                let losses: Vec<(f64, i8)> = (grid.lowest()..=grid.highest())
+                let losses: Vec<(f64, i8)> = grid
+                    .levels()
+                    .into_iter()
                     .map(|code| {
                         self.codes[j] = code;
                         (self.loss(), code)
@@ -442,23 +526,28 @@ mod tests {
 
         #[test]
         fn no_half_step_raises_the_loss_of_a_row(
-            seed: u64, m in 1..5_usize, n in 2..20_usize, group in 1..9_usize, bits in 2..5_u8, f16: bool, far: bool,
+            seed: u64, m in 1..5_usize, n in 2..20_usize, group in 1..9_usize, bits in 2..5_u8, format in 0..3_usize,
+            normal: bool, far: bool,
         ) {
-            let format = if f16 { ScaleFormat::F16 } else { ScaleFormat::Full };
+            let format = [ScaleFormat::Full, ScaleFormat::F16, ScaleFormat::Coded][format];
+            let spacing = if normal { Spacing::Normal } else { Spacing::Uniform };
             let moments = Moments::new(seed, m, n);
-            let options = options(bits, group, format);
+            let options = SolverOptions { spacing, ..options(bits, group, format) };
+            let format = options.row_format(n);
             let (prepared, target, mut solution) = start(&moments, &options);
             if far {
                 // Far from a minimum: least squares gives scales that are not positive.
-                let (lowest, highest) = (i64::from(solution.grid.lowest()), i64::from(solution.grid.highest()));
+                let levels = solution.grid.levels();
                 for (at, code) in solution.codes.iter_mut().enumerate() {
-                    *code = (lowest + ((at as i64 * 37 + (seed % 1000) as i64) % (highest - lowest + 1))) as i8;
+                    *code = levels[(at * 37 + (seed % 1000) as usize) % levels.len()];
                 }
             }
             let (naive_hessian, hessian) = (prepared.damped_hessian(), prepared.damped());
             let limits = RefineLimits::sweeps(1);
+            let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
+            let mut row_scales = solution.coding.as_ref().map(|coding| coding.row_scales.clone());
             let problem = Problem {
-                hessian: &hessian, group_elems: solution.group_elems, grid: solution.grid, format, limits,
+                hessian: &hessian, group_elems: solution.group_elems, grid: solution.grid, format, multipliers, limits,
             };
             let groups = solution.groups_per_row();
             let target_view = Matrix::from_fn(m, n, |i, j| target[(i, j)]);
@@ -468,7 +557,7 @@ mod tests {
             let mut scales = Matrix::from_fn(m, groups, |i, g| solution.scales[i * groups + g]);
             let mut losses: Vec<f64> =
                 (0..m).map(|row| Naive::new(row, &target, &naive_hessian, &solution).loss()).collect();
-            let mut check = |integers: &Matrix<f64>, scales: &Matrix<f64>, step: &str| {
+            let mut check = |integers: &Matrix<f64>, scales: &Matrix<f64>, row_scales: &Option<Vec<f64>>, step: &str| {
                 for (row, last) in losses.iter_mut().enumerate() {
                     let state = Naive {
                         codes: integers.row(row).iter().map(|code| code.to_code()).collect(),
@@ -479,18 +568,25 @@ mod tests {
                     assert!(loss <= *last * (1.0 + 1e-9) + 1e-12, "{step}: {loss} after {last}");
                     *last = loss;
                     assert!(state.scales.iter().all(|s| *s > 0.0 && s.is_finite() && format.round(*s) == *s));
+                    if let (Some(multipliers), Some(row_scales)) = (&multipliers, row_scales) {
+                        assert!(state.scales.iter().all(|s| nearest(*s, row_scales[row], multipliers) == *s));
+                    }
                 }
             };
             for _ in 0..3 {
                 for (row, system) in problem.systems(&integers, &projected).iter().enumerate() {
-                    system.fit(scales.row_mut(row), format);
+                    let storage = match (&multipliers, &mut row_scales) {
+                        (Some(multipliers), Some(rows)) => Storage::Coded { multipliers, row_scale: &mut rows[row] },
+                        _ => Storage::Plain(format),
+                    };
+                    system.fit(scales.row_mut(row), storage);
                 }
-                check(&integers, &scales, "scales");
+                check(&integers, &scales, &row_scales, "scales");
                 let mut gradients = problem.gradients(target_view.view(), &integers, &scales);
                 for row in 0..m {
                     problem.search_codes(integers.row_mut(row), scales.row(row), gradients.row_mut(row));
                 }
-                check(&integers, &scales, "codes");
+                check(&integers, &scales, &row_scales, "codes");
             }
             let mut refined = solution.clone();
             let report = refine(&mut refined, target.as_ref(), &prepared, format, RefineLimits::sweeps(8)).unwrap();
@@ -536,6 +632,7 @@ mod tests {
             grid: double.grid,
             codes: double.codes,
             scales,
+            coding: None,
             ridge: None,
         };
         let found =

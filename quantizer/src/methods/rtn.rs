@@ -23,17 +23,22 @@ pub fn round_to_nearest<T: Real>(
     let weights = Matrix::checked("weights", weights, shape)?;
     let mut solution = Solution::zeros(weights.rows(), weights.columns(), options.group, search.grid);
     let (group_elems, columns) = (solution.group_elems, solution.columns);
+    solution.scales.par_chunks_mut(columns.div_ceil(group_elems)).enumerate().for_each(|(row, scales)| {
+        let groups = weights.row(row).chunks(group_elems).zip(scales);
+        groups.for_each(|(weights, scale)| *scale = search.scale(weights));
+    });
+    let groups = solution.groups_per_row();
+    solution.coding = search.format.code(&mut solution.scales, groups, None);
     solution
         .codes
         .par_chunks_mut(columns)
-        .zip(solution.scales.par_chunks_mut(columns.div_ceil(group_elems)))
+        .zip(solution.scales.par_chunks(groups))
         .enumerate()
         .for_each(|(row, (codes, scales))| {
             let groups = weights.row(row).chunks(group_elems).zip(codes.chunks_mut(group_elems));
             for ((weights, codes), scale) in groups.zip(scales) {
-                *scale = search.scale(weights);
                 for (code, weight) in codes.iter_mut().zip(weights) {
-                    *code = search.grid.code(*weight, *scale);
+                    *code = search.grid.level(*weight, *scale);
                 }
             }
         });

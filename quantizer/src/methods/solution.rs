@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use super::factors::STRIP_ROWS;
 use super::matrix::Matrix;
 use super::{GroupSize, MethodError};
-use crate::grids::{Grid, Real};
+use crate::grids::{Grid, Real, ScaleCoding};
 
-/// Codes and scales of a quantized matrix of m rows and n columns: `Q[i, j] = scales[i, j / group_elems] *
-/// codes[i, j]`.
+/// Levels and scales of a quantized matrix of m rows and n columns: `Q[i, j] = scales[i, j / group_elems] *
+/// levels[i, j]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Solution<T> {
     /// Rows m: output channels.
@@ -19,12 +19,14 @@ pub struct Solution<T> {
     pub columns: usize,
     /// Consecutive columns that share a scale; the last group of a row may be shorter.
     pub group_elems: usize,
-    /// The codes that may occur.
+    /// The levels that may occur.
     pub grid: Grid,
-    /// m x n, row-major, in the original order of columns.
+    /// m x n, row-major, in the original order of columns: levels of the grid.
     pub codes: Vec<i8>,
     /// m x `groups_per_row`, row-major, positive and finite.
     pub scales: Vec<T>,
+    /// How the scales are stored, where they are coded.
+    pub coding: Option<ScaleCoding<T>>,
     /// The ridge that the start's correction was computed with, as a share of the Hessian's mean diagonal:
     /// larger than asked for if Cholesky's factorization failed. `None` without such a start.
     pub ridge: Option<f64>,
@@ -40,6 +42,7 @@ impl<T: Real> Solution<T> {
             grid,
             codes: vec![0; rows * columns],
             scales: vec![T::ONE; rows * columns.div_ceil(group_elems)],
+            coding: None,
             ridge: None,
         }
     }

@@ -36,7 +36,7 @@ use rayon::prelude::*;
 use super::factors::{Correction, Prepared, STRIP_ROWS};
 use super::matrix::Matrix;
 use super::{ClipSearch, LazyVariant, MethodError, Solution, SolverOptions, Start, SweepConfiguration, rtn};
-use crate::grids::{Real, ScaleSearch};
+use crate::grids::{Real, ScaleCoding, ScaleSearch};
 
 /// Quantizes `weights` W0 (m x n) with the factors of its input. `configuration` is what
 /// [`super::Method::configuration`] returns, or a variation of it; `None` rounds to nearest.
@@ -59,11 +59,20 @@ pub fn solve<T: Real>(
         return rtn::round_to_nearest(weights, options);
     };
     let scales = if options.static_groups { Some(static_scales(weights, prepared, options)?) } else { None };
-    solve_with_scales(weights, prepared, configuration, options, scales.as_deref())
+    solve_with_scales(weights, prepared, configuration, options, scales.as_ref())
 }
 
-/// The scales of static groups, m x groups, row-major: those that [`solve`] finds before its sweep. They do not depend on its
-/// configuration, so several solutions of the same weights can share them.
+/// The scales of static groups of a matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StaticScales<T> {
+    /// m x groups, row-major, positive.
+    pub values: Vec<T>,
+    /// How they are stored, where they are coded.
+    pub coding: Option<ScaleCoding<T>>,
+}
+
+/// The scales that [`solve`] finds before its sweep. They do not depend on its configuration, so several solutions of the same
+/// weights can share them.
 ///
 /// # Errors
 /// [`MethodError::Shape`], [`MethodError::NotFinite`], [`MethodError::PreparedOtherwise`], and those of [`SolverOptions::check`].
@@ -71,7 +80,7 @@ pub fn static_scales<T: Real>(
     weights: MatRef<'_, T>,
     prepared: &Prepared<T>,
     options: &SolverOptions,
-) -> Result<Vec<T>, MethodError> {
+) -> Result<StaticScales<T>, MethodError> {
     let n = prepared.columns();
     let search = options.check(n)?;
     prepared.check_same(options)?;
@@ -93,10 +102,14 @@ pub fn static_scales<T: Real>(
             };
         }
     });
-    Ok(scales)
+    let diagonal = prepared.diagonal();
+    let importance: Vec<f64> =
+        diagonal.chunks(group_elems).map(|group| group.iter().map(|h| h.to_f64()).sum()).collect();
+    let coding = search.format.code(&mut scales, groups, Some(&importance));
+    Ok(StaticScales { values: scales, coding })
 }
 
-/// [`solve`] with given scales of all groups (m x groups, row-major, positive); without, they are found during the sweep.
+/// [`solve`] with given scales of all groups; without, they are found during the sweep.
 ///
 /// # Errors
 /// Those of [`solve`], and [`MethodError::Shape`] for the wrong number of scales.
@@ -105,7 +118,7 @@ pub fn solve_with_scales<T: Real>(
     prepared: &Prepared<T>,
     configuration: &SweepConfiguration,
     options: &SolverOptions,
-    scales: Option<&[T]>,
+    scales: Option<&StaticScales<T>>,
 ) -> Result<Solution<T>, MethodError> {
     let n = prepared.columns();
     let search = options.check(n)?;
@@ -115,10 +128,11 @@ pub fn solve_with_scales<T: Real>(
     let mut solution = Solution::zeros(weights.rows(), n, options.group, search.grid);
     if let Some(scales) = scales {
         let expected = (weights.rows(), solution.groups_per_row());
-        if scales.len() != solution.scales.len() {
-            return Err(MethodError::Shape { matrix: "scales", expected, found: (scales.len(), 1) });
+        if scales.values.len() != solution.scales.len() {
+            return Err(MethodError::Shape { matrix: "scales", expected, found: (scales.values.len(), 1) });
         }
-        solution.scales.copy_from_slice(scales);
+        solution.scales.copy_from_slice(&scales.values);
+        solution.coding.clone_from(&scales.coding);
     }
     let static_groups = scales.is_some();
     let sweep = Sweep::new(prepared, configuration, options, search, solution.group_elems, static_groups)?;
@@ -264,8 +278,15 @@ impl<'a, T: Real> Sweep<'a, T> {
             self.update_beyond(&mut current, &errors, &gains, start, end);
             start = end;
         }
-        for (codes, ordered) in codes.chunks_mut(n).zip(ordered_codes.chunks(n)) {
+        for (row, (codes, ordered)) in codes.chunks_mut(n).zip(ordered_codes.chunks(n)).enumerate() {
             order.iter().zip(ordered).for_each(|(column, code)| codes[*column] = *code);
+            if !self.search.grid.has_zero() {
+                // A dead input's weight can't be 0: then nothing is nearer to the original model than the weight itself.
+                for &dead in self.prepared.dead_columns() {
+                    let scale = scales[row * groups + dead / self.group_elems];
+                    codes[dead] = self.search.grid.level(weights.row(first + row)[dead], scale);
+                }
+            }
         }
         Ok(())
     }
@@ -283,7 +304,7 @@ impl<'a, T: Real> Sweep<'a, T> {
     /// Rounds the columns `start..end` of a row, and compensates among them.
     fn row_block(&self, row: Row<'_, T>, start: usize, end: usize) -> Result<(), MethodError> {
         let order = self.prepared.order();
-        let (alpha1, alpha2, grid) = (self.alpha1, self.alpha2, self.search.grid);
+        let (alpha1, alpha2, grid) = (self.alpha1, self.alpha2, &self.search.grid);
         for j in start..end {
             let group = order[j] / self.group_elems;
             if !self.static_groups && j % self.group_elems == 0 {

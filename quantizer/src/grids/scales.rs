@@ -1,16 +1,11 @@
-//! The uniform symmetric grid: `value = scale * code`, one scale a group of consecutive inputs of one output
-//! row.
+//! How the scale of a group is found and how the device stores it.
 //!
-//! A grid of b bits has the codes `-2^(b-1) ..= 2^(b-1)-1` for 2, 3 and 4 bits. At 8 bits the lowest code is
-//! -127, not -128: kernels that multiply int8 by int8 rely on `|code| <= 127` (a product of two -128
-//! overflows the pairwise 16-bit sums). The scale that covers a group is `max|w| / highest`, so the lowest
-//! code lies beyond the largest weight.
-//!
-//! With the clip search, the covering scale is multiplied by p = 1 - i/100, i = 0..80, and the p with the
-//! smallest `sum |value - w|^2.4` wins, the first one on a tie (the "mse" search of QuaRot, GPTAQ and
-//! ResComp; 2.4 comes from GPTQ's published code).
+//! A scale is `p * max|w| / highest level`, p = 1 for the one that covers the group. The clip search tries p = 1 - i/100, i = 0..80,
+//! and keeps the one with the smallest `sum |value - w|^2.4`, the first one on a tie (the "mse" search of QuaRot, GPTAQ and ResComp; 2.4
+//! comes from GPTQ's published code), or the smallest `sum h (value - w)^2` for weights of known importance.
 
-use super::Real;
+use super::coding::{ROW_UNIT, storable};
+use super::{Grid, Real, ScaleCoding};
 
 /// Weights whose largest magnitude is below this get the scale of this magnitude, so that no scale is zero.
 const SMALLEST_RANGE: f64 = 1e-5;
@@ -21,68 +16,7 @@ const CHUNK: usize = 64;
 /// Partial sums, so that the compiler can vectorize without reordering.
 const LANES: usize = 8;
 
-/// A number of bits that no grid exists for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{found} bits a weight are not supported: expected 2, 3, 4 or 8")]
-pub struct UnsupportedBits {
-    /// What was asked for.
-    pub found: u8,
-}
-
-/// The integer codes `lowest..=highest` of a uniform symmetric grid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grid {
-    lowest: i8,
-    highest: i8,
-}
-
-impl Grid {
-    /// The symmetric grid of `bits` bits: -2..=1, -4..=3, -8..=7, and -127..=127 for 8 bits.
-    ///
-    /// # Errors
-    /// [`UnsupportedBits`] unless `bits` is 2, 3, 4 or 8.
-    pub fn symmetric(bits: u8) -> Result<Self, UnsupportedBits> {
-        match bits {
-            2 => Ok(Self { lowest: -2, highest: 1 }),
-            3 => Ok(Self { lowest: -4, highest: 3 }),
-            4 => Ok(Self { lowest: -8, highest: 7 }),
-            8 => Ok(Self { lowest: -127, highest: 127 }),
-            found => Err(UnsupportedBits { found }),
-        }
-    }
-
-    /// The smallest code.
-    pub fn lowest(self) -> i8 {
-        self.lowest
-    }
-
-    /// The largest code.
-    pub fn highest(self) -> i8 {
-        self.highest
-    }
-
-    /// The code whose value is nearest to `weight`, halves to even. `scale` must be positive.
-    #[inline]
-    pub fn code<T: Real>(self, weight: T, scale: T) -> i8 {
-        self.rounded(weight, scale).to_code()
-    }
-
-    /// [`Grid::code`] before its conversion to an integer.
-    #[inline(always)]
-    pub(crate) fn rounded<T: Real>(self, weight: T, scale: T) -> T {
-        (weight / scale)
-            .round_half_even()
-            .limit(T::from_f64(self.lowest.into()), T::from_f64(self.highest.into()))
-    }
-
-    /// `weight` limited to the values between the lowest and the highest code, without rounding.
-    #[inline]
-    pub(crate) fn limit<T: Real>(self, weight: T, scale: T) -> T {
-        weight.limit(T::from_f64(self.lowest.into()) * scale, T::from_f64(self.highest.into()) * scale)
-    }
-}
-
-/// How the device stores a scale.
+/// How the device stores scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaleFormat {
     /// As computed.
@@ -90,15 +24,40 @@ pub enum ScaleFormat {
     /// Rounded to the nearest IEEE 754 binary16 *before* codes are chosen, so the solver sees the scale that
     /// the device multiplies by. Limited to the normal positive range, 2^-14 ..= 65504.
     F16,
+    /// One binary16 a row times one of the matrix's sixteen multipliers a group, see [`super::coding`]; [`ScaleFormat::Row`] where a
+    /// group is a row. Scales that are found during the sweep can't be coded.
+    Coded,
+    /// The binary16 of a whole row, in units of [`super::coding::ROW_UNIT`].
+    Row,
 }
 
 impl ScaleFormat {
-    /// `scale` as the device will read it.
+    /// `scale` as the device will read it, as far as that is known without the other scales: coded scales are rounded later.
     #[inline]
     pub fn round<T: Real>(self, scale: T) -> T {
         match self {
-            Self::Full => scale,
+            Self::Full | Self::Coded => scale,
             Self::F16 => T::from_f64(scale.to_normal_f16().to_f64()),
+            Self::Row => storable::<T>(scale.to_f64() / ROW_UNIT) * T::from_f64(ROW_UNIT),
+        }
+    }
+
+    /// Codes the scales of a matrix, `groups` a row, where this is the format: they become what can be stored. `importance` of a
+    /// group says what an error in its weights costs; without, all relative errors cost the same.
+    pub(crate) fn code<T: Real>(
+        self,
+        scales: &mut [T],
+        groups: usize,
+        importance: Option<&[f64]>,
+    ) -> Option<ScaleCoding<T>> {
+        // The rounding error of a group is proportional to its scale.
+        let weight = |(at, scale): (usize, &T)| {
+            importance.map(|importance| importance[at % groups] * scale.to_f64() * scale.to_f64())
+        };
+        let weights: Option<Vec<f64>> = scales.iter().enumerate().map(weight).collect();
+        match self {
+            Self::Coded => Some(ScaleCoding::fit(scales, groups, weights.as_deref())),
+            Self::Full | Self::F16 | Self::Row => None,
         }
     }
 }
@@ -106,7 +65,7 @@ impl ScaleFormat {
 /// Chooses the scale of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScaleSearch {
-    /// The codes that the scale has to serve.
+    /// The levels that the scale has to serve.
     pub grid: Grid,
     /// Whether shrunken scales are tried.
     pub clip_search: bool,
@@ -124,7 +83,7 @@ impl ScaleSearch {
                 range = magnitude;
             }
         }
-        let highest = T::from_f64(self.grid.highest.into());
+        let highest = T::from_f64(self.grid.highest().into());
         let mut best = self.format.round(range / highest);
         if !self.clip_search {
             return best;
@@ -152,15 +111,18 @@ impl ScaleSearch {
         let range = weights
             .iter()
             .fold(smallest, |range, w| if w.magnitude() > range { w.magnitude() } else { range });
-        let highest = T::from_f64(self.grid.highest.into());
+        let highest = T::from_f64(self.grid.highest().into());
         let (mut best, mut lowest_cost) = (covering, T::INFINITY);
         for step in 0..CLIP_STEPS {
             let shrink = T::from_f64(1.0 - step as f64 / 100.0);
             let scale = self.format.round(shrink * range / highest);
             let mut cost = T::ZERO;
-            for (weight, importance) in weights.iter().zip(importance) {
-                let error = scale * self.grid.rounded(*weight, scale) - *weight;
-                cost += *importance * error * error;
+            for (weights, importance) in weights.chunks(CHUNK).zip(importance.chunks(CHUNK)) {
+                let rounded = self.rounded(weights, scale);
+                for ((weight, rounded), importance) in weights.iter().zip(rounded).zip(importance) {
+                    let error = scale * rounded - *weight;
+                    cost += *importance * error * error;
+                }
             }
             if cost < lowest_cost {
                 (best, lowest_cost) = (scale, cost);
@@ -173,14 +135,17 @@ impl ScaleSearch {
     fn cost_below<T: Real>(&self, weights: &[T], scale: T, limit: T) -> Option<T> {
         let mut total = T::ZERO;
         for chunk in weights.chunks(CHUNK) {
+            let rounded = self.rounded(chunk, scale);
             let mut sums = [T::ZERO; LANES];
-            let whole = chunk.chunks_exact(LANES);
-            for (sum, weight) in sums.iter_mut().zip(whole.remainder()) {
-                *sum = self.cost(*weight, scale);
+            let cost = |rounded: T, weight: T| (scale * rounded - weight).power_2_4();
+            let (whole, rest) = chunk.as_chunks::<LANES>();
+            let (rounded, _) = rounded.as_chunks::<LANES>();
+            for (sum, (weight, rounded)) in sums.iter_mut().zip(rest.iter().zip(rounded[whole.len()..].as_flattened())) {
+                *sum = cost(*rounded, *weight);
             }
-            for weights in whole {
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum += self.cost(*weight, scale);
+            for (weights, rounded) in whole.iter().zip(rounded) {
+                for (sum, (weight, rounded)) in sums.iter_mut().zip(weights.iter().zip(rounded)) {
+                    *sum += cost(*rounded, *weight);
                 }
             }
             total += sums.iter().fold(T::ZERO, |total, sum| total + *sum);
@@ -191,9 +156,13 @@ impl ScaleSearch {
         (total < limit).then_some(total)
     }
 
+    /// The levels of up to [`CHUNK`] weights; the rest is of no meaning.
     #[inline(always)]
-    fn cost<T: Real>(&self, weight: T, scale: T) -> T {
-        (scale * self.grid.rounded(weight, scale) - weight).power_2_4()
+    fn rounded<T: Real>(&self, weights: &[T], scale: T) -> [T; CHUNK] {
+        let mut rounded = [T::ZERO; CHUNK];
+        rounded.iter_mut().zip(weights).for_each(|(rounded, weight)| *rounded = *weight / scale);
+        self.grid.round_all(&mut rounded);
+        rounded
     }
 }
 
@@ -203,27 +172,6 @@ mod tests {
 
     fn search(bits: u8, clip_search: bool, format: ScaleFormat) -> ScaleSearch {
         ScaleSearch { grid: Grid::symmetric(bits).unwrap(), clip_search, format }
-    }
-
-    #[test]
-    fn grids_hold_their_codes_and_refuse_other_bits() {
-        for (bits, lowest, highest) in [(2, -2, 1), (3, -4, 3), (4, -8, 7), (8, -127, 127)] {
-            let grid = Grid::symmetric(bits).unwrap();
-            assert_eq!((grid.lowest(), grid.highest()), (lowest, highest));
-            assert_eq!(grid.code(-1e9_f32, 0.5), lowest);
-            assert_eq!(grid.code(1e9_f32, 0.5), highest);
-        }
-        for bits in [0, 1, 5, 6, 7, 9, 255] {
-            assert_eq!(Grid::symmetric(bits), Err(UnsupportedBits { found: bits }));
-        }
-    }
-
-    #[test]
-    fn halves_round_to_even() {
-        let grid = Grid::symmetric(4).unwrap();
-        let codes: Vec<i8> =
-            [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5].iter().map(|w| grid.code(*w, 1.0_f64)).collect();
-        assert_eq!(codes, [-2, -2, 0, 0, 2, 2]);
     }
 
     #[test]
@@ -241,7 +189,7 @@ mod tests {
             let chosen = searched.scale(&weights);
             let cost = |scale: f64| -> f64 {
                 let grid = searched.grid;
-                weights.iter().map(|w| (scale * f64::from(grid.code(*w, scale)) - w).abs().powf(2.4)).sum()
+                weights.iter().map(|w| (scale * f64::from(grid.level(*w, scale)) - w).abs().powf(2.4)).sum()
             };
             let range = weights.iter().fold(0.0_f64, |r, w| r.max(w.abs()));
             let candidates =
@@ -258,7 +206,7 @@ mod tests {
         for bits in [2, 3, 4] {
             let searched = search(bits, true, ScaleFormat::F16);
             let cost = |scale: f64, importance: &[f64]| -> f64 {
-                let error = |w: f64| scale * f64::from(searched.grid.code(w, scale)) - w;
+                let error = |w: f64| scale * f64::from(searched.grid.level(w, scale)) - w;
                 weights.iter().zip(importance).map(|(w, h)| h * error(*w).powi(2)).sum()
             };
             let range = weights.iter().fold(0.0_f64, |r, w| r.max(w.abs()));

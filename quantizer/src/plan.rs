@@ -1,0 +1,107 @@
+//! What is to be done with the matrices of the blocks: the method, and for every matrix its bits and groups.
+
+use crate::choose::Tuning;
+use crate::grids::{ScaleFormat, Spacing};
+use crate::methods::{ClipSearch, GroupSize, LazyVariant, Method, SolverOptions, SweepConfiguration};
+use rescomp_formats::section::SectionKind;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Bits and groups of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixFormat {
+    /// Bits a code: 2, 3, 4 or 8.
+    pub bits: u8,
+    /// How many columns share a scale.
+    pub group: GroupSize,
+}
+
+impl Serialize for MatrixFormat {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("MatrixFormat", 2)?;
+        fields.serialize_field("bits", &self.bits)?;
+        fields.serialize_field("group", &self.group.to_string())?;
+        fields.end()
+    }
+}
+
+/// How a matrix is solved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Solver {
+    /// The sweep; `None` where the method is round-to-nearest.
+    pub configuration: Option<SweepConfiguration>,
+    /// Bits, groups, damping and the rest.
+    pub options: SolverOptions,
+}
+
+/// How the matrices of the blocks are quantized.
+#[derive(Clone, Debug)]
+pub struct BlockPlan {
+    /// The method.
+    pub method: Method,
+    /// The lazy variant; `None` for the method's own.
+    pub variant: Option<LazyVariant>,
+    /// The clip search; `None` for the one that measured best at each number of bits.
+    pub clip: Option<ClipSearch>,
+    /// Damping and the rest, and the format of every matrix that is not in `formats`.
+    pub options: SolverOptions,
+    /// What is chosen for each matrix.
+    pub tuning: Tuning,
+    /// Matrices with a format of their own, by layer and kind's name.
+    pub formats: BTreeMap<(usize, &'static str), MatrixFormat>,
+}
+
+impl BlockPlan {
+    /// A method with its defaults: for `rescomp-exact`, strength, ridge and refinement are chosen, and at 2 and 3 bits the clip search
+    /// weighs by the Hessian's diagonal; everything as published for the others. Levels and scales are those of `options`.
+    pub fn new(method: Method, options: SolverOptions) -> BlockPlan {
+        let (tuning, clip) = match method {
+            Method::RescompExact => (Tuning::AUTO, None),
+            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => (Tuning::PLAIN, Some(options.clip)),
+        };
+        BlockPlan { method, variant: None, clip, options, tuning, formats: BTreeMap::new() }
+    }
+
+    /// Whether the method needs calibration.
+    pub fn calibrates(&self) -> bool {
+        self.configuration(self.options.bits).is_some()
+    }
+
+    /// The sweep at `bits` bits; `None` for round-to-nearest.
+    pub fn configuration(&self, bits: u8) -> Option<SweepConfiguration> {
+        let configuration = self.method.configuration(bits)?;
+        Some(self.variant.map_or(configuration, |variant| configuration.with_variant(variant)))
+    }
+
+    /// The format of a matrix.
+    pub fn format(&self, layer: usize, kind: SectionKind) -> MatrixFormat {
+        let default = MatrixFormat { bits: self.options.bits, group: self.options.group };
+        self.formats.get(&(layer, kind.name())).copied().unwrap_or(default)
+    }
+
+    /// How a matrix is solved.
+    pub fn solver(&self, layer: usize, kind: SectionKind) -> Solver {
+        self.solver_for(self.format(layer, kind))
+    }
+
+    /// How a matrix of this format is solved.
+    pub fn solver_for(&self, MatrixFormat { bits, group }: MatrixFormat) -> Solver {
+        // Measured (docs/methods.md): where few bits make the scale clip much, it pays to clip what matters least.
+        let clip = self.clip.unwrap_or(if bits <= 3 { ClipSearch::HessianDiagonal } else { ClipSearch::Plain });
+        let scale_format = match (bits, self.options.scale_format) {
+            // At 8 bits nothing is to be saved, and a coarser scale would be the larger error.
+            (8, ScaleFormat::Coded) => ScaleFormat::F16,
+            (_, format) => format,
+        };
+        let options = SolverOptions { bits, group, clip, scale_format, ..self.options };
+        Solver { configuration: self.configuration(bits), options }
+    }
+
+    /// Whether the solutions can be stored in a container: coded scales and at most 8 bits.
+    pub fn for_container(&self) -> bool {
+        self.options.scale_format == ScaleFormat::Coded
+            || (self.options.bits == 8 && self.options.scale_format == ScaleFormat::F16)
+            || (self.options.spacing == Spacing::Uniform && self.options.group == GroupSize::Row)
+    }
+}

@@ -6,7 +6,9 @@ use half::f16;
 use rescomp_formats::container::write::Contents;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::matrix::{MatrixShape, PackError, ShapeError, pack};
+use rescomp_formats::matrix::{
+    CodebookMatrix, MatrixShape, PackError, ShapeError, TABLE_ENTRIES, pack_codebook, pack_scaled,
+};
 
 /// Why a solution can't be packed.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +32,15 @@ pub enum EncodeError {
         /// The scale.
         scale: f64,
     },
+    /// Rows of several groups need scale codes and row scales, and the solver gives f16 scales.
+    #[error("{groups} groups a row with an f16 scale each: expected scale codes and row scales")]
+    ScaleCodes {
+        /// Groups a row.
+        groups: usize,
+    },
 }
 
-/// Packs a solution for a layout.
+/// Packs a solution for a layout: 8 bits with f16 scales a group, fewer bits as a codebook.
 ///
 /// # Errors
 /// [`EncodeError`].
@@ -58,6 +66,26 @@ pub fn encode(
         scales.push(stored);
     }
     let mut section = vec![0; shape.section_bytes()];
-    pack(&shape, &solution.codes, &scales, &mut section)?;
+    match width.levels() {
+        None => pack_scaled(&shape, &solution.codes, &scales, &mut section)?,
+        Some(_) if shape.has_scale_codes() => return Err(EncodeError::ScaleCodes { groups: shape.groups() }),
+        Some(levels) => {
+            // The solver's uniform grid as a table; its one scale a row is the row's.
+            let lowest = -(levels as i64 / 2) as i8;
+            let levels: Vec<i8> = (lowest..).take(levels).collect();
+            let matrix = CodebookMatrix {
+                levels: &levels,
+                multipliers: [0; TABLE_ENTRIES],
+                codes: &solution
+                    .codes
+                    .iter()
+                    .map(|code| code.wrapping_sub(lowest) as u8)
+                    .collect::<Vec<u8>>(),
+                scale_codes: &[],
+                row_scales: &scales,
+            };
+            pack_codebook(&shape, &matrix, &mut section)?;
+        }
+    }
     Ok(Contents::Matrix(shape, section))
 }

@@ -8,10 +8,10 @@
 use crate::Machine;
 use crate::error::RuntimeError;
 use crate::executor::{ROW_GRANULARITY, for_each_row_range};
-use crate::kernels::{Activations, matrix_product_f32};
+use crate::kernels::{Activations, TILE_ROWS, matrix_product_f32};
 use crate::memory::{Arena, slice_bytes};
 use rescomp_formats::container::CheckedContainer;
-use rescomp_formats::matrix::MatrixView;
+use rescomp_formats::matrix::{MatrixShape, MatrixView};
 use rescomp_formats::section::{SectionKind, SectionName};
 
 /// Matrices of a block that share one input, in the order in which a block uses them.
@@ -102,7 +102,12 @@ impl<'a> QuantizedWeights<'a> {
     /// Elements of the codes and of the scales for tiles of `tile` tokens: the most that any matrix needs.
     fn elems(container: &CheckedContainer<'_>, tile: u64) -> (u64, u64) {
         let mut most = (0, 0);
+        let tied = container.manifest().spec.tied_head;
         for (name, _) in container.container().entries() {
+            // An embedding that isn't the head as well is only looked up.
+            if name.kind == SectionKind::Embedding && !tied {
+                continue;
+            }
             if let Some(matrix) = container.matrix(name) {
                 let shape = matrix.shape();
                 most = (most.0.max(shape.padded_cols() as u64), most.1.max(shape.steps() as u64));
@@ -150,7 +155,8 @@ impl<'a> QuantizedWeights<'a> {
         self.matrix(if tied { SectionKind::Embedding } else { SectionKind::Head }, None)
     }
 
-    /// Products of one input with several matrices. The input is quantized once for all that share a step.
+    /// Products of one input with several matrices of as many columns. The input is quantized once for each length of step that
+    /// occurs among them.
     fn products(
         &mut self,
         matrices: &[MatrixView<'a>],
@@ -159,14 +165,30 @@ impl<'a> QuantizedWeights<'a> {
         outputs: &mut [&mut [f32]],
     ) -> Result<(), NotFinite> {
         let Machine { kernels, executor } = self.machine;
-        let mut quantized_step = None;
-        for (matrix, output) in matrices.iter().zip(outputs) {
-            let shape = matrix.shape();
-            let tiles = |rows: core::ops::Range<usize>| rows.start / 8..rows.end.div_ceil(8);
-            if self.activations == ActivationFormat::F32 {
-                if !input.iter().all(|value| value.is_finite()) {
-                    return Err(NotFinite);
-                }
+        let tiles = |rows: core::ops::Range<usize>| rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS);
+        if self.activations == ActivationFormat::F32 {
+            if !input.iter().all(|value| value.is_finite()) {
+                return Err(NotFinite);
+            }
+            for (matrix, output) in matrices.iter().zip(outputs) {
+                let rows = matrix.shape().rows();
+                for_each_row_range(executor, output, tokens, rows, ROW_GRANULARITY, |rows, mut out| {
+                    matrix_product_f32(kernels, matrix, input, tokens, tiles(rows), &mut out);
+                });
+            }
+            return Ok(());
+        }
+        for (index, first) in matrices.iter().enumerate() {
+            let step = |matrix: &MatrixView<'_>| matrix.shape().step_elems();
+            if matrices[..index].iter().any(|earlier| step(earlier) == step(first)) {
+                continue;
+            }
+            let activations = self.quantize(first.shape(), tokens, input)?;
+            let same_step =
+                matrices.iter().zip(&mut *outputs).filter(|(matrix, _)| step(matrix) == step(first));
+            for (matrix, output) in same_step {
+                let shape = matrix.shape();
+                let (product, _) = kernels.matrix_product(shape, tokens);
                 for_each_row_range(
                     executor,
                     output,
@@ -174,32 +196,33 @@ impl<'a> QuantizedWeights<'a> {
                     shape.rows(),
                     ROW_GRANULARITY,
                     |rows, mut out| {
-                        matrix_product_f32(kernels, matrix, input, tokens, tiles(rows), &mut out);
+                        product(matrix, &activations, tiles(rows), &mut out);
                     },
                 );
-                continue;
             }
-            let codes = &mut self.codes[..tokens * shape.padded_cols()];
-            let scales = &mut self.scales[..tokens * shape.steps()];
-            if quantized_step != Some(shape.step_elems()) {
-                for ((values, codes), scales) in input
-                    .chunks_exact(shape.cols())
-                    .zip(codes.chunks_exact_mut(shape.padded_cols()))
-                    .zip(scales.chunks_exact_mut(shape.steps()))
-                {
-                    if !(kernels.quantize_activations)(values, shape.step_elems(), codes, scales) {
-                        return Err(NotFinite);
-                    }
-                }
-                quantized_step = Some(shape.step_elems());
-            }
-            let activations = Activations { codes, scales, tokens };
-            let (product, _) = kernels.matrix_product(shape, tokens);
-            for_each_row_range(executor, output, tokens, shape.rows(), ROW_GRANULARITY, |rows, mut out| {
-                product(matrix, &activations, tiles(rows), &mut out);
-            });
         }
         Ok(())
+    }
+
+    /// Quantizes the input of matrices with the columns and the step of `shape`.
+    fn quantize(
+        &mut self,
+        shape: &MatrixShape,
+        tokens: usize,
+        input: &[f32],
+    ) -> Result<Activations<'_>, NotFinite> {
+        let codes = &mut self.codes[..tokens * shape.padded_cols()];
+        let scales = &mut self.scales[..tokens * shape.steps()];
+        for ((values, codes), scales) in input
+            .chunks_exact(shape.cols())
+            .zip(codes.chunks_exact_mut(shape.padded_cols()))
+            .zip(scales.chunks_exact_mut(shape.steps()))
+        {
+            if !(self.machine.kernels.quantize_activations)(values, shape.step_elems(), codes, scales) {
+                return Err(NotFinite);
+            }
+        }
+        Ok(Activations { codes, scales, tokens })
     }
 }
 

@@ -11,7 +11,7 @@ use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
-use rescomp_formats::matrix::{self, MatrixShape};
+use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::{Architecture, ModelSpec};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
@@ -20,7 +20,7 @@ use rescomp_runtime::memory::AlignedBytes;
 /// How the matrices of a tiny container are encoded.
 #[derive(Clone, Copy, Debug)]
 pub enum Widths {
-    /// 4 and 8 bits by turns, in other places in each layer.
+    /// 2, 3, 4 and 8 bits, in other places in each layer: sets of matrices with one input differ in width, group and step.
     Mixed,
     /// All of these bits.
     All(CodeWidth),
@@ -131,27 +131,59 @@ fn matrix_section(spec: &ModelSpec, name: SectionName, widths: Widths, layout: L
     let (rows, cols) = name.kind.shape(spec).expect("a matrix has a shape");
     let place = name.kind as usize + name.layer.map_or(0, usize::from);
     let width = match widths {
-        Widths::Mixed => [CodeWidth::Int4, CodeWidth::Int8][place % 2],
+        Widths::Mixed => {
+            [CodeWidth::Int8, CodeWidth::Int4, CodeWidth::Int8, CodeWidth::Int3, CodeWidth::Int2][place % 5]
+        }
         Widths::All(width) => width,
     };
-    let group_elems = [32, 64, MatrixShape::whole_row(cols)][place % 3];
+    let group_elems = [128, 64, 32, MatrixShape::whole_row(cols)][place % 4];
     let shape = MatrixShape::new(rows, cols, group_elems, width, layout).expect("a possible shape");
-    let mut random = Random::new(seed(name));
-    let (lowest, highest) = width.range();
-    let span = (i64::from(highest) - i64::from(lowest) + 1) as u64;
-    let codes: Vec<i8> =
-        (0..rows * cols).map(|_| (i64::from(lowest) + random.below(span) as i64) as i8).collect();
-    // Weights of about 1/sqrt(k), so that the stream keeps its size; every eleventh group is all zero.
-    let size = 2.0 / (f32::from(highest) * (cols as f32).sqrt());
-    let scales: Vec<f16> = (0..shape.rows() * shape.groups())
-        .map(|index| match index % 11 {
-            10 => f16::ZERO,
-            _ => f16::from_f32(size * (1.0 + 0.5 * random.unit())),
-        })
-        .collect();
     let mut section = vec![0; shape.section_bytes()];
-    matrix::pack(&shape, &codes, &scales, &mut section).expect("codes and scales of that shape");
+    match width.levels() {
+        Some(levels) => pack_random_codebook(&mut Random::new(seed(name)), &shape, levels, &mut section),
+        None => pack_random_numbers(&mut Random::new(seed(name)), &shape, &mut section),
+    }
     Contents::Matrix(shape, section)
+}
+
+/// Weights of about 1/sqrt(k), so that the stream keeps its size; every eleventh scale is zero.
+fn random_scale(random: &mut Random, index: usize, highest: f32, cols: usize) -> f16 {
+    match index % 11 {
+        10 => f16::ZERO,
+        _ => f16::from_f32(2.0 / (highest * (cols as f32).sqrt()) * (1.0 + 0.5 * random.unit())),
+    }
+}
+
+fn pack_random_numbers(random: &mut Random, shape: &MatrixShape, section: &mut [u8]) {
+    let codes: Vec<i8> =
+        (0..shape.rows() * shape.cols()).map(|_| (random.below(255) as i64 - 127) as i8).collect();
+    let scales: Vec<f16> = (0..shape.rows() * shape.groups())
+        .map(|index| random_scale(random, index, 127.0, shape.cols()))
+        .collect();
+    matrix::pack_scaled(shape, &codes, &scales, section).expect("codes and scales of that shape");
+}
+
+fn pack_random_codebook(random: &mut Random, shape: &MatrixShape, levels: usize, section: &mut [u8]) {
+    let codes: Vec<u8> =
+        (0..shape.rows() * shape.cols()).map(|_| random.below(levels as u64) as u8).collect();
+    let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
+    // About an octave of multipliers, and about evenly spaced levels.
+    let multipliers = std::array::from_fn(|index| u8::from(groups > 0) * (20 + index as u8));
+    let width = i64::from(shape.width().level_bound()) * 2 / levels as i64;
+    let level = |index: usize| (2 * index as i64 + 1 - levels as i64) * width / 2;
+    let table: Vec<i8> =
+        (0..levels).map(|index| (level(index) + random.below(width as u64 / 2) as i64) as i8).collect();
+    let highest = f32::from(table[levels - 1]) * if groups > 0 { 27.0 } else { 1.0 };
+    let codebook = CodebookMatrix {
+        levels: &table,
+        multipliers,
+        codes: &codes,
+        scale_codes: &(0..shape.rows() * groups).map(|_| random.below(16) as u8).collect::<Vec<u8>>(),
+        row_scales: &(0..shape.rows())
+            .map(|row| random_scale(random, row, highest, shape.cols()))
+            .collect::<Vec<f16>>(),
+    };
+    matrix::pack_codebook(shape, &codebook, section).expect("tables and codes of that shape");
 }
 
 /// Two windows of three positions; the probabilities are made up.

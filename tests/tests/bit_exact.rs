@@ -22,12 +22,12 @@ use sha2::{Digest, Sha256};
 const POSITIONS: usize = 23;
 const TILES: [usize; 6] = [1, 2, 3, 7, 16, POSITIONS];
 
-const ODD_INT8: &str = "448803c0bd04b83c5bd0c12455d3690a21c6310e8a66bd27062f567c161fd387";
-const ODD_F32: &str = "ff51b3ddf1f36d8f4342d9ee9b6824ca83f1fb5660f80bb3b050ab5688e9166e";
-const WIDE_INT8: &str = "67d3057756cd1a0f5daff2b9961fcafffc482f073ce049625a1581abdde43b0f";
-const WIDE_F32: &str = "134a45d657178fefee97dc37d523b8a0c1e5a9c203bea74e8f70b26b63e57844";
-const INT2_INT8: &str = "31ba144416cabac15844a61eb87800b1e15ea6a52da23aef975dae814779bbbb";
-const INT3_INT8: &str = "22fcc69ea6506b7f4d8eccaa57dd2866eff0b6c6845537faf8a1bc779ef2267f";
+const ODD_INT8: &str = "84966fd7c7cc9a7fd4399080977d212edbe5f7dce91f223f496ae2f4846e6dbe";
+const ODD_F32: &str = "5e7f2bf4bb6173c9b0eefb4720e313c1f8741e21e181d8515b068c82fabda263";
+const WIDE_INT8: &str = "45fcc47e70d4a65dab96a2fd30278987beb598284382cd1727d4cd1d05687d44";
+const WIDE_F32: &str = "f3e560ab8beb6edfdbe5209e5eb3563cc5cb4db90a8d9d63846ece31c85f531f";
+const INT2_INT8: &str = "1262e2867a4ec25984648c2121308e6c19d6b11b091e467fbdbeba1837e0a7a0";
+const INT3_INT8: &str = "592a060b854ea500e899ba8762be2b6f08e7d9e76d0db7f9d795361d285bc073";
 
 fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

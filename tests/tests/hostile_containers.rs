@@ -25,6 +25,7 @@ const CHECK_WINDOWS: usize = 2;
 const EMBEDDING: usize = 3;
 const FINAL_NORM: usize = 5;
 const QUERY_0: usize = 7;
+const KEY_0: usize = 8;
 
 static VALID: LazyLock<Vec<u8>> =
     LazyLock::new(|| tiny::container(&tiny::odd_spec(), Widths::Mixed, Layout::Nr8k4).to_vec());
@@ -162,7 +163,7 @@ fn each_kind_of_error_occurs_and_says_where() {
         refuse(|file| file.truncate(60), &["head: expected 64 bytes, found 60"]),
         refuse(|file| file.push(0), &["file: expected ", " bytes, found "]),
         refuse(|file| file[..4].copy_from_slice(b"GGUF"), &["not a rescomp container", "byte 0"]),
-        refuse(in_head(|head| head.minor = 9), &["byte 8", "version 1.9", "1.0"]),
+        refuse(in_head(|head| head.minor = 9), &["byte 8", "version 2.9", "2.0"]),
         refuse(in_head(|head| head.endianness = 1), &["byte 12: endianness mark"]),
         refuse(in_head(|head| head.reserved[1] = 5), &["byte 48: reserved: expected 0, found 5"]),
         refuse(in_head(|head| head.section_count = 9000), &["byte 28: number of sections: expected at most"]),
@@ -275,35 +276,70 @@ fn matrix_errors() -> Vec<ContainerError> {
         .entries()
         .map(|(name, _)| container.matrix(name).map(|matrix| *matrix.shape()))
         .collect();
-    let scale = |index: usize, row| {
-        let shape = shapes[index].unwrap();
-        shape.scales_offset_bytes() + 2 * shape.scale_index(row, 0)
-    };
-    // Whichever of embedding and query has 8 bits has a code that isn't one.
-    let wide = [EMBEDDING, QUERY_0].into_iter().find(|&index| shapes[index].unwrap().width().bits() == 8);
-    let wide = wide.unwrap();
-    let padded_code = 4 * shapes[wide].unwrap().word_index(0, 1, 7);
-    let name = if wide == EMBEDDING { "embedding" } else { "layer 0 query" };
+    let shape = |index: usize| shapes[index].unwrap();
+    let bits = |index: usize| shape(index).width().bits();
+    assert_eq!((bits(EMBEDDING), bits(QUERY_0), bits(KEY_0)), (2, 8, 3), "each form of matrix is needed");
+    assert!(!shape(EMBEDDING).has_scale_codes() && shape(KEY_0).has_scale_codes());
+    let row_scale = |index: usize, row: usize| shape(index).scales_offset_bytes() + 2 * row;
+    let group_scale = shape(QUERY_0).scales_offset_bytes() + 2 * shape(QUERY_0).scale_index(5, 0);
+    let padded_code = 4 * shape(QUERY_0).word_index(0, 1, 7);
+    let scale_codes = shape(KEY_0).scale_codes_offset_bytes();
+    let padding = |at: usize| format!("padding at byte {at} of the section");
     vec![
         refuse(
-            in_section(EMBEDDING, |bytes| bytes[scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x7c])),
-            &["embedding at ", &byte(EMBEDDING, 0), "scale of row 5, group 0", "inf"],
+            in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x7c])),
+            &["embedding at ", &byte(EMBEDDING, 0), "scale of row 5: ", "inf"],
         ),
         refuse(
-            in_section(EMBEDDING, |bytes| bytes[scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x80])),
-            &["embedding at ", "scale of row 5", "0x8000"],
+            in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x80])),
+            &["embedding at ", "scale of row 5: ", "0x8000"],
         ),
         // 263 rows are stored as 264.
         refuse(
-            in_section(EMBEDDING, |bytes| bytes[scale(EMBEDDING, 263)] = 1),
-            &["embedding at ", &format!("padding at byte {} of the section", scale(EMBEDDING, 263))],
+            in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 263)] = 1),
+            &["embedding at ", &padding(row_scale(EMBEDDING, 263))],
         ),
         refuse(
-            in_section(wide, |bytes| bytes[0] = 0x80),
-            &[name, &byte(wide, 0), "code of row 0, column 0", "-128"],
+            in_section(EMBEDDING, |bytes| bytes[0] = -32i8 as u8),
+            &["embedding at ", "level 0: expected -31 to 28, rising strictly, found -32"],
+        ),
+        refuse(in_section(EMBEDDING, |bytes| bytes[4] = 1), &["embedding at ", &padding(4)]),
+        // One group a row: no multipliers.
+        refuse(
+            in_section(EMBEDDING, |bytes| bytes[16] = 1),
+            &["embedding at ", "multiplier 0: expected 0 to 0", "found 1"],
+        ),
+        refuse(
+            in_section(KEY_0, |bytes| bytes[2] = bytes[1]),
+            &["layer 0 key at ", &byte(KEY_0, 0), "level 2: expected ", "rising strictly"],
+        ),
+        refuse(
+            in_section(KEY_0, |bytes| bytes[16] = 0),
+            &["layer 0 key at ", "multiplier 0: expected 1 to 240", "found 0"],
+        ),
+        refuse(
+            in_section(KEY_0, |bytes| bytes.swap(17, 18)),
+            &["layer 0 key at ", "multiplier 2: expected ", "rising strictly"],
+        ),
+        refuse(in_section(KEY_0, |bytes| bytes[63] = 1), &["layer 0 key at ", &padding(63)]),
+        // 12 rows are stored as 16.
+        refuse(
+            in_section(KEY_0, |bytes| bytes[scale_codes + 12] = 0x10),
+            &["layer 0 key at ", &padding(scale_codes + 12)],
+        ),
+        refuse(
+            in_section(QUERY_0, |bytes| bytes[group_scale..][..2].copy_from_slice(&[1, 0x7e])),
+            &["layer 0 query at ", "scale of row 5, group 0: ", "NaN"],
+        ),
+        refuse(
+            in_section(QUERY_0, |bytes| bytes[0] = 0x80),
+            &["layer 0 query at ", &byte(QUERY_0, 0), "code of row 0, column 0", "-128"],
         ),
         // 48 columns are stored as 64.
-        refuse(in_section(wide, |bytes| bytes[padded_code] = 1), &[name, "padding at byte"]),
+        refuse(
+            in_section(QUERY_0, |bytes| bytes[padded_code] = 1),
+            &["layer 0 query at ", "padding at byte"],
+        ),
     ]
 }
 
@@ -323,7 +359,8 @@ fn extreme_weights_that_are_allowed_end_in_an_error_and_not_in_a_panic() {
                 MatrixShape::new(entry.rows, entry.cols, entry.group_elems, width, Layout::Nr8k4).unwrap();
             for row in 0..shape.rows() {
                 for group in 0..shape.groups() {
-                    let at = shape.scales_offset_bytes() + 2 * shape.scale_index(row, group);
+                    let index = if shape.has_codebook() { row } else { shape.scale_index(row, group) };
+                    let at = shape.scales_offset_bytes() + 2 * index;
                     bytes[at..at + 2].copy_from_slice(&most);
                 }
             }

@@ -5,7 +5,7 @@ use super::*;
 use crate::check_windows::{self, CheckSizes};
 use crate::layouts::Layout;
 use crate::manifest::{CheckRecord, Provenance, Text};
-use crate::matrix;
+use crate::matrix::{self, CodebookMatrix};
 use crate::spec::ModelSpec;
 use half::f16;
 use std::vec::Vec;
@@ -97,12 +97,27 @@ fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
                 let bits = if name.layer.is_none() { 8 } else { 4 };
                 let width = CodeWidth::from_bits(bits).unwrap();
                 let shape = MatrixShape::new(rows, cols, 32, width, layout).unwrap();
-                let codes: Vec<i8> = (0..rows * cols).map(|_| (next() % 15) as i8 - 7).collect();
-                let scales: Vec<f16> = (0..shape.rows() * shape.groups())
-                    .map(|_| f16::from_f32(next() as f32 / 65536.0))
-                    .collect();
                 let mut section = vec![0; shape.section_bytes()];
-                matrix::pack(&shape, &codes, &scales, &mut section).unwrap();
+                let scale = |number: u32| f16::from_f32(number as f32 / 65536.0);
+                if shape.has_codebook() {
+                    let codes: Vec<u8> = (0..rows * cols).map(|_| (next() % 16) as u8).collect();
+                    let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
+                    let codebook = CodebookMatrix {
+                        levels: &core::array::from_fn::<i8, 16, _>(|index| 2 * index as i8 - 15),
+                        multipliers: core::array::from_fn(|index| u8::from(groups > 0) * (16 + index as u8)),
+                        codes: &codes,
+                        scale_codes: &(0..rows * groups as u32)
+                            .map(|_| (next() % 16) as u8)
+                            .collect::<Vec<u8>>(),
+                        row_scales: &(0..rows).map(|_| scale(next())).collect::<Vec<f16>>(),
+                    };
+                    matrix::pack_codebook(&shape, &codebook, &mut section).unwrap();
+                } else {
+                    let codes: Vec<i8> = (0..rows * cols).map(|_| (next() % 15) as i8 - 7).collect();
+                    let scales: Vec<f16> =
+                        (0..shape.rows() * shape.groups()).map(|_| scale(next())).collect();
+                    matrix::pack_scaled(&shape, &codes, &scales, &mut section).unwrap();
+                }
                 Contents::Matrix(shape, section)
             }
             _ => Contents::F32(vec![1.0; spec.hidden as usize]),
@@ -192,11 +207,14 @@ fn versions_and_strangers_are_named() {
     let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
+    for major in [1, 3] {
+        file[8] = major;
+        let expected = format!("container version {major}.0; this reader knows 2.0 to 2.0");
+        assert!(error(&file).contains(&expected));
+    }
     file[8] = 2;
-    assert!(error(&file).contains("container version 2.0; this reader knows 1.0 to 1.0"));
-    file[8] = 1;
     file[10] = 1;
-    assert!(error(&file).contains("container version 1.1"));
+    assert!(error(&file).contains("container version 2.1"));
 }
 
 #[test]

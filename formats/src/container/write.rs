@@ -21,7 +21,7 @@ pub enum Contents {
     U64(Vec<u64>),
     /// f32 numbers.
     F32(Vec<f32>),
-    /// A packed matrix (`matrix::pack`).
+    /// A packed matrix (`matrix::pack_codebook`, `matrix::pack_scaled`).
     Matrix(MatrixShape, Vec<u8>),
 }
 

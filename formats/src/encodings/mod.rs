@@ -6,7 +6,8 @@
 //! four consecutive activations, which is what a four-way dot product instruction wants. Layouts (`crate::layouts`) only
 //! permute words.
 //!
-//! Codes are signed and symmetric: the value of a weight is `code * scale`, one f16 scale a group of columns.
+//! Here a code is a field of bits. What it stands for, [`crate::matrix`] says: at 2, 3 and 4 bits an index into a table of
+//! levels, at 8 bits a signed number.
 
 pub mod int2;
 pub mod int3;
@@ -26,13 +27,13 @@ pub const MAX_UNIT_WORDS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum CodeWidth {
-    /// 2 bits, codes -2..=1.
+    /// 2 bits: indices of 4 levels.
     Int2,
-    /// 3 bits, codes -4..=3.
+    /// 3 bits: indices of 8 levels.
     Int3,
-    /// 4 bits, codes -8..=7.
+    /// 4 bits: indices of 16 levels.
     Int4,
-    /// 8 bits, codes -127..=127: -128 is refused so that two products fit an int16.
+    /// 8 bits: two's complement numbers -127..=127. -128 is refused so that two products fit an int16.
     Int8,
 }
 
@@ -61,13 +62,22 @@ impl CodeWidth {
         }
     }
 
-    /// The lowest and the highest code.
-    pub const fn range(self) -> (i8, i8) {
+    /// Entries of the table of levels that codes of this width index; `None` where codes are numbers themselves.
+    pub const fn levels(self) -> Option<usize> {
         match self {
-            CodeWidth::Int2 => (-2, 1),
-            CodeWidth::Int3 => (-4, 3),
-            CodeWidth::Int4 => (-8, 7),
-            CodeWidth::Int8 => (-127, 127),
+            CodeWidth::Int8 => None,
+            _ => Some(1 << self.bits()),
+        }
+    }
+
+    /// The largest magnitude of a level, or of a code that is a number. Sums of products with activations of up to 127 must fit
+    /// the int16 accumulators of processors without dot product instructions: eight products at 2 and 3 bits, four at 4 bits,
+    /// two at 8.
+    pub const fn level_bound(self) -> i8 {
+        match self {
+            CodeWidth::Int2 | CodeWidth::Int3 => 31,
+            CodeWidth::Int4 => 63,
+            CodeWidth::Int8 => 127,
         }
     }
 
@@ -77,7 +87,7 @@ impl CodeWidth {
     }
 
     /// Unpacks a unit: `words` are the first [`CodeWidth::bits`] words.
-    pub fn decode_unit(self, words: &[[u8; WORD_BYTES]; MAX_UNIT_WORDS]) -> [i8; UNIT_ELEMS] {
+    pub fn decode_unit(self, words: &[[u8; WORD_BYTES]; MAX_UNIT_WORDS]) -> [u8; UNIT_ELEMS] {
         match self {
             CodeWidth::Int2 => int2::decode([words[0], words[1]]),
             CodeWidth::Int3 => int3::decode([words[0], words[1], words[2]]),
@@ -87,8 +97,8 @@ impl CodeWidth {
     }
 
     /// Packs a unit into the first [`CodeWidth::bits`] words; the rest are zero. Bits of a code outside the width are dropped,
-    /// so the caller checks [`CodeWidth::range`] first.
-    pub fn encode_unit(self, codes: &[i8; UNIT_ELEMS]) -> [[u8; WORD_BYTES]; MAX_UNIT_WORDS] {
+    /// so the caller checks first that there are none.
+    pub fn encode_unit(self, codes: &[u8; UNIT_ELEMS]) -> [[u8; WORD_BYTES]; MAX_UNIT_WORDS] {
         let mut words = [[0; WORD_BYTES]; MAX_UNIT_WORDS];
         match self {
             CodeWidth::Int2 => words[..2].copy_from_slice(&int2::encode(codes)),
@@ -100,25 +110,23 @@ impl CodeWidth {
     }
 }
 
-/// Sign-extends the low `bits` bits of `field`.
-pub(crate) const fn sign_extend(field: u8, bits: u32) -> i8 {
-    let shift = 8 - bits;
-    ((field << shift) as i8) >> shift
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn mask(width: CodeWidth) -> u8 {
+        0xff >> (8 - width.bits())
+    }
+
     proptest! {
         #[test]
         fn decode_inverts_encode(raw in prop::array::uniform32(any::<u8>())) {
             for width in CodeWidth::ALL {
-                let (lowest, highest) = width.range();
-                let span = (i16::from(highest) - i16::from(lowest) + 1) as u16;
-                let codes = raw.map(|r| (i16::from(lowest) + (u16::from(r) % span) as i16) as i8);
+                let codes = raw.map(|code| code & mask(width));
                 prop_assert_eq!(width.decode_unit(&width.encode_unit(&codes)), codes);
+                // Bits outside the width are dropped, not spread over the neighbours.
+                prop_assert_eq!(width.encode_unit(&raw), width.encode_unit(&codes));
             }
         }
     }
@@ -126,16 +134,14 @@ mod tests {
     #[test]
     fn every_code_in_every_place_survives() {
         for width in CodeWidth::ALL {
-            let (lowest, highest) = width.range();
             for place in 0..UNIT_ELEMS {
-                for code in lowest..=highest {
-                    let mut codes = [lowest; UNIT_ELEMS];
-                    codes[place] = code;
-                    assert_eq!(
-                        width.decode_unit(&width.encode_unit(&codes)),
-                        codes,
-                        "{width:?} {place} {code}"
-                    );
+                for code in 0..=mask(width) {
+                    for around in [0, mask(width)] {
+                        let mut codes = [around; UNIT_ELEMS];
+                        codes[place] = code;
+                        let found = width.decode_unit(&width.encode_unit(&codes));
+                        assert_eq!(found, codes, "{width:?} {place} {code}");
+                    }
                 }
             }
         }
@@ -146,12 +152,25 @@ mod tests {
         for width in CodeWidth::ALL {
             for place in 0..UNIT_ELEMS {
                 let mut codes = [0; UNIT_ELEMS];
-                codes[place] = -1;
+                codes[place] = 0xff;
                 for word in width.encode_unit(&codes) {
                     for (lane, byte) in word.into_iter().enumerate() {
                         assert!(byte == 0 || lane == place % WORD_BYTES, "{width:?} {place}");
                     }
                 }
+            }
+        }
+    }
+
+    /// What a kernel does at 3 bits: whole nibbles index tables, the spare bits are joined by selection.
+    #[test]
+    fn tables_of_nibbles_ignore_spare_bits() {
+        for nibble in 0..16 {
+            for (word, spare) in [8, 4, 2, 1].into_iter().enumerate() {
+                let (with, without) =
+                    (int3::code_of_nibble(word, nibble | spare), int3::code_of_nibble(word, nibble & !spare));
+                assert_eq!(with, without);
+                assert!(with < 8);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! In which order the words of a matrix lie in its section.
 //!
-//! A layout only permutes words of four bytes (see [`crate::encodings`]) and f16 scales; the words themselves are the same in
+//! A layout only permutes words of four bytes (see [`crate::encodings`]) and scales; the words themselves are the same in
 //! every layout. A file a layout: offsets with units, and nothing else.
 
 pub mod nr8k4;
@@ -51,7 +51,7 @@ impl Layout {
         }
     }
 
-    /// Index of a scale (in f16 values) within the scales. `groups` is groups a row.
+    /// Index of a scale (an f16 value, or a byte of scale codes) within the scales. `groups` is those of a row.
     pub const fn scale_index(self, row: usize, group: usize, groups: usize) -> usize {
         match self {
             Layout::Rows => rows::scale_index(row, group, groups),

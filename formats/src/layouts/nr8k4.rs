@@ -13,7 +13,7 @@ pub const fn word_index(row: usize, unit: usize, word: usize, units: usize, word
     ((row / TILE_ROWS * units + unit) * words + word) * TILE_ROWS + row % TILE_ROWS
 }
 
-/// Index of a scale, in f16 values.
+/// Index of a scale (an f16 value, or a byte of scale codes).
 pub const fn scale_index(row: usize, group: usize, groups: usize) -> usize {
     (row / TILE_ROWS * groups + group) * TILE_ROWS + row % TILE_ROWS
 }

@@ -5,7 +5,7 @@ pub const fn word_index(row: usize, unit: usize, word: usize, units: usize, word
     (row * units + unit) * words + word
 }
 
-/// Index of a scale, in f16 values.
+/// Index of a scale (an f16 value, or a byte of scale codes).
 pub const fn scale_index(row: usize, group: usize, groups: usize) -> usize {
     row * groups + group
 }

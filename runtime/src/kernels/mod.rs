@@ -1,6 +1,6 @@
 //! The kernel table: every operation of the forward pass as a safe `fn` pointer, and the list of tables this machine can run.
 //!
-//! A backend is a folder that fills in the table: `Kernels { name, gemv_int4, .., ..parent }`, struct update being the
+//! A backend is a folder that fills in the table: `Kernels { name, gemv_int8, .., ..parent }`, struct update being the
 //! inheritance neon -> neon_dotprod. Its functions need instructions that not every processor
 //! has, so the table leaves the folder only through `detect()`, and nobody else can build one. All backends agree bit for
 //! bit: `docs/numerics.md` defines the result, [`canonical`] holds the float operations (written once, over sixteen lanes),
@@ -47,15 +47,11 @@ pub const TILE_ROWS: usize = 8;
 pub struct Kernels {
     /// The name of the table: "scalar", "avx2", "neon" or "neon_dotprod".
     pub name: &'static str,
-    /// Product with 4-bit codes in layout nr8k4 for one token.
-    pub gemv_int4: MatrixProduct,
-    /// Product with 4-bit codes in layout nr8k4 for any number of tokens; made for several.
-    pub gemm_int4: MatrixProduct,
     /// Product with 8-bit codes in layout nr8k4 for one token.
     pub gemv_int8: MatrixProduct,
     /// Product with 8-bit codes in layout nr8k4 for any number of tokens; made for several.
     pub gemm_int8: MatrixProduct,
-    /// Full names of the four products above, inherited along with them.
+    /// Full names of the products above, inherited along with them.
     product_names: ProductNames,
     /// Quantizes one token's `input` (k values) in steps of `step_elems` columns to `codes` (k padded to a multiple of 32) and
     /// `scales` (one a step). False where a value is NaN or infinite; `codes` and `scales` are then meaningless.
@@ -84,8 +80,6 @@ pub struct Kernels {
 /// Full names of the integer products of a table.
 #[derive(Clone, Copy, Debug)]
 struct ProductNames {
-    gemv_int4: &'static str,
-    gemm_int4: &'static str,
     gemv_int8: &'static str,
     gemm_int8: &'static str,
 }
@@ -96,8 +90,6 @@ impl Kernels {
     /// says so.
     pub fn matrix_product(&self, shape: &MatrixShape, tokens: usize) -> (MatrixProduct, &'static str) {
         match (shape.layout(), shape.width(), tokens) {
-            (Layout::Nr8k4, CodeWidth::Int4, 1) => (self.gemv_int4, self.product_names.gemv_int4),
-            (Layout::Nr8k4, CodeWidth::Int4, _) => (self.gemm_int4, self.product_names.gemm_int4),
             (Layout::Nr8k4, CodeWidth::Int8, 1) => (self.gemv_int8, self.product_names.gemv_int8),
             (Layout::Nr8k4, CodeWidth::Int8, _) => (self.gemm_int8, self.product_names.gemm_int8),
             (layout, width, _) => (scalar::portable::product, scalar::portable::name(layout, width, tokens)),

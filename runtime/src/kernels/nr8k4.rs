@@ -13,7 +13,7 @@ use super::{OutputRows, TILE_ROWS};
 use core::array::from_fn;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES};
-use rescomp_formats::matrix::MatrixView;
+use rescomp_formats::matrix::{MatrixView, Scaling};
 
 /// Rows of a tile side by side: one word of eight rows, as layout nr8k4 stores it.
 pub(super) type Word = [u8; TILE_ROWS * WORD_BYTES];
@@ -31,7 +31,7 @@ pub(super) trait Step<const UNIT_WORDS: usize> {
     fn zero() -> Self::Sums;
     /// The sums, by row.
     fn rows(sums: Self::Sums) -> [f32; TILE_ROWS];
-    /// Adds one step to `sums`. `weights` and `activations` hold the same number of units: `UNITS`, or 1 to 3 where that is 0.
+    /// Adds one step to `sums`. `weights` and `activations` hold the same number of units: `UNITS`, or 1 where that is 0.
     ///
     /// With `UNITS` there is one call of each instance in a product of several tiles or tokens, and the compiler inlines what
     /// is called once, whatever its size: so the sums stay in registers.
@@ -119,16 +119,22 @@ fn pass<S: Step<UNIT_WORDS>, const UNIT_WORDS: usize, const TILES: usize, const 
     // With the length of a step known, its loop unrolls.
     let sums = match matrix.shape().step_elems() / UNIT_ELEMS {
         1 => walk::<S, UNIT_WORDS, TILES, TOKENS, 1>(matrix, activations, at),
-        2 => walk::<S, UNIT_WORDS, TILES, TOKENS, 2>(matrix, activations, at),
-        4 => walk::<S, UNIT_WORDS, TILES, TOKENS, 4>(matrix, activations, at),
-        // A whole row of 96 columns.
-        _ => walk::<S, UNIT_WORDS, TILES, TOKENS, 3>(matrix, activations, at),
+        _ => walk::<S, UNIT_WORDS, TILES, TOKENS, 2>(matrix, activations, at),
     };
     for (index, sums) in sums.into_iter().enumerate() {
         for (token, sums) in sums.into_iter().enumerate() {
             let row = (at.tile - at.first_tile + index) * TILE_ROWS;
             output.store(at.token + token, row, &S::rows(sums));
         }
+    }
+}
+
+/// The f16 scales; none where the matrix has a codebook, which `check` has refused.
+#[inline(always)]
+fn group_scales<'a>(matrix: &MatrixView<'a>) -> &'a [u16] {
+    match matrix.scaling() {
+        Scaling::Groups(scales) => scales,
+        Scaling::Codebook(_) => &[],
     }
 }
 
@@ -147,13 +153,13 @@ fn walk<
     let shape = matrix.shape();
     let (units, groups) = (shape.units(), shape.groups());
     let whole_steps = units / STEP_UNITS;
-    // Groups are steps, or one group is the row.
-    let group_of_step = |step: usize| if groups == 1 { 0 } else { step };
+    let steps_per_group = shape.group_elems().div_ceil(shape.step_elems());
+    let group_of_step = |step: usize| step / steps_per_group;
     let (words, _) = matrix.codes().as_chunks::<{ TILE_ROWS * WORD_BYTES }>();
     let (words, _) = words.as_chunks::<UNIT_WORDS>();
     let weights = from_fn(|tile| words[(at.tile + tile) * units..][..units].as_chunks::<STEP_UNITS>());
     let weights: [(&[[[Word; UNIT_WORDS]; STEP_UNITS]], _); TILES] = weights;
-    let (scales, _) = matrix.scales().as_chunks::<TILE_ROWS>();
+    let (scales, _) = group_scales(matrix).as_chunks::<TILE_ROWS>();
     let scales: [&[[u16; TILE_ROWS]]; TILES] = from_fn(|tile| &scales[(at.tile + tile) * groups..][..groups]);
     let (codes, _) = activations.codes.as_chunks::<UNIT_ELEMS>();
     let codes: [_; TOKENS] =

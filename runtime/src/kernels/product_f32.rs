@@ -4,14 +4,16 @@ use super::lanes::LANES;
 use super::{Kernels, OutputRows, TILE_ROWS, fold_sum};
 use core::ops::Range;
 use rescomp_formats::encodings::UNIT_ELEMS;
-use rescomp_formats::matrix::{MAX_STEP_ELEMS, MatrixView};
+use rescomp_formats::matrix::MatrixView;
 
 /// Tokens that share one decoding of a row.
 const TOKENS: usize = 16;
+/// Columns that are decoded at once: a multiple of the lanes and of a unit.
+const RUN_ELEMS: usize = 128;
 
 /// The product of a quantized matrix with `input` (tokens x columns, not padded): rows `8 * tiles.start ..` of the output for
-/// all tokens, the first row of `output` being row `8 * tiles.start`. Group by group in rising order,
-/// `acc = fma(dot(codes, input), weight_scale, acc)` (docs/numerics.md).
+/// all tokens, the first row of `output` being row `8 * tiles.start`. Each element is `dot(values of the row, input)`
+/// (docs/numerics.md).
 ///
 /// # Panics
 /// Where `input` has another length, `output` fewer tokens, or `tiles` ends beyond the matrix.
@@ -50,28 +52,18 @@ fn add_row(
     lane: usize,
     sums: &mut [[f32; TILE_ROWS]; TOKENS],
 ) {
-    let shape = matrix.shape();
-    let cols = shape.cols();
-    for group in 0..shape.groups() {
-        let start = group * shape.group_elems();
-        let end = cols.min(start + shape.group_elems());
-        let scale = matrix.scale(row, group);
-        let mut lanes = [[0.0; LANES]; TOKENS];
-        // A group may be a whole row, so it is decoded in runs; each but the last is a multiple of sixteen long.
-        for from in (start..end).step_by(MAX_STEP_ELEMS) {
-            let to = end.min(from + MAX_STEP_ELEMS);
-            let mut codes = [0.0; MAX_STEP_ELEMS];
-            for (unit, codes) in codes[..to - from].chunks_mut(UNIT_ELEMS).enumerate() {
-                for (value, code) in codes.iter_mut().zip(matrix.unit_codes(row, from / UNIT_ELEMS + unit)) {
-                    *value = f32::from(code);
-                }
-            }
-            for (input, lanes) in input.chunks(cols).zip(&mut lanes) {
-                (kernels.dot_lanes)(lanes, &codes[..to - from], &input[from..to]);
-            }
+    let cols = matrix.shape().cols();
+    let mut lanes = [[0.0; LANES]; TOKENS];
+    for from in (0..cols).step_by(RUN_ELEMS) {
+        let to = cols.min(from + RUN_ELEMS);
+        let mut values = [0.0; RUN_ELEMS];
+        let values = &mut values[..to - from];
+        matrix.decode_columns(row, from / UNIT_ELEMS, values);
+        for (input, lanes) in input.chunks(cols).zip(&mut lanes) {
+            (kernels.dot_lanes)(lanes, values, &input[from..to]);
         }
-        for ((_, lanes), sums) in input.chunks(cols).zip(&lanes).zip(sums.iter_mut()) {
-            sums[lane] = super::lanes::Elementwise::fma(fold_sum(lanes), scale, sums[lane]);
-        }
+    }
+    for ((_, lanes), sums) in input.chunks(cols).zip(&lanes).zip(sums.iter_mut()) {
+        sums[lane] = fold_sum(lanes);
     }
 }

@@ -1,7 +1,6 @@
 //! AVX2 with FMA and F16C: hosts, so that calibration and evaluation run the device's arithmetic at speed.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
-mod int4;
 mod int8;
 mod lanes;
 
@@ -15,16 +14,9 @@ instantiate!(Avx2Lanes, "avx2,fma,f16c");
 /// The processor has AVX2, FMA and F16C wherever this table is used: it leaves the module through `detect` alone.
 static KERNELS: Kernels = Kernels {
     name: "avx2",
-    gemv_int4: int4::gemv,
-    gemm_int4: int4::gemm,
     gemv_int8: int8::gemv,
     gemm_int8: int8::gemm,
-    product_names: ProductNames {
-        gemv_int4: "gemv_int4_nr8k4_avx2",
-        gemm_int4: "gemm_int4_nr8k4_avx2",
-        gemv_int8: "gemv_int8_nr8k4_avx2",
-        gemm_int8: "gemm_int8_nr8k4_avx2",
-    },
+    product_names: ProductNames { gemv_int8: "gemv_int8_nr8k4_avx2", gemm_int8: "gemm_int8_nr8k4_avx2" },
     quantize_activations,
     dot,
     dot_lanes,

@@ -1,7 +1,6 @@
 //! NEON as every ARMv8-A core has it (Cortex-A53, A72), without dotprod: products in int16, widened pairwise.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
-mod int4;
 mod int8;
 mod lanes;
 pub(super) mod sums;
@@ -19,16 +18,9 @@ instantiate!(NeonLanes, "neon");
 pub(super) const unsafe fn table() -> Kernels {
     Kernels {
         name: "neon",
-        gemv_int4: int4::gemv,
-        gemm_int4: int4::gemm,
         gemv_int8: int8::gemv,
         gemm_int8: int8::gemm,
-        product_names: ProductNames {
-            gemv_int4: "gemv_int4_nr8k4_neon",
-            gemm_int4: "gemm_int4_nr8k4_neon",
-            gemv_int8: "gemv_int8_nr8k4_neon",
-            gemm_int8: "gemm_int8_nr8k4_neon",
-        },
+        product_names: ProductNames { gemv_int8: "gemv_int8_nr8k4_neon", gemm_int8: "gemm_int8_nr8k4_neon" },
         quantize_activations,
         dot,
         dot_lanes,

@@ -2,20 +2,15 @@
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
 mod insn;
-mod int4;
 mod int8;
 
 use super::{Kernels, ProductNames, neon};
 
 static KERNELS: Kernels = Kernels {
     name: "neon_dotprod",
-    gemv_int4: int4::gemv,
-    gemm_int4: int4::gemm,
     gemv_int8: int8::gemv,
     gemm_int8: int8::gemm,
     product_names: ProductNames {
-        gemv_int4: "gemv_int4_nr8k4_neon_dotprod",
-        gemm_int4: "gemm_int4_nr8k4_neon_dotprod",
         gemv_int8: "gemv_int8_nr8k4_neon_dotprod",
         gemm_int8: "gemm_int8_nr8k4_neon_dotprod",
     },

@@ -10,13 +10,9 @@ type Scalar = [f32; LANES];
 
 static KERNELS: Kernels = Kernels {
     name: "scalar",
-    gemv_int4: portable::product,
-    gemm_int4: portable::product,
     gemv_int8: portable::product,
     gemm_int8: portable::product,
     product_names: ProductNames {
-        gemv_int4: "gemv_int4_nr8k4_portable",
-        gemm_int4: "gemm_int4_nr8k4_portable",
         gemv_int8: "gemv_int8_nr8k4_portable",
         gemm_int8: "gemm_int8_nr8k4_portable",
     },

@@ -6,7 +6,7 @@ use crate::kernels::{Activations, OutputRows, TILE_ROWS};
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::matrix::MatrixView;
+use rescomp_formats::matrix::{MatrixView, Scaling};
 
 /// Tokens that share one decoding of a row.
 const TOKENS: usize = 8;
@@ -48,23 +48,31 @@ fn row_sums(
     for (step, columns) in step_columns(shape).enumerate() {
         let mut integers = [0i32; TOKENS];
         for start in columns.clone().step_by(UNIT_ELEMS) {
-            let codes = matrix.unit_codes(row, start / UNIT_ELEMS);
+            let levels = matrix.unit_levels(row, start / UNIT_ELEMS);
+            let multiplier = i32::from(matrix.multiplier(row, start / shape.group_elems()));
             for (token, integer) in tokens.clone().zip(&mut integers) {
                 let at = token * shape.padded_cols() + start;
-                *integer += codes
+                let products = levels
                     .iter()
                     .zip(&activations.codes[at..at + UNIT_ELEMS])
-                    .map(|(&weight, &activation)| i32::from(weight) * i32::from(activation))
-                    .sum::<i32>();
+                    .map(|(&level, &activation)| i32::from(level) * i32::from(activation));
+                *integer += multiplier * products.sum::<i32>();
             }
         }
-        let weight_scale = matrix.scale(row, columns.start / shape.group_elems());
+        // A codebook's scale belongs to the row, and comes last.
+        let group_scale = match matrix.scaling() {
+            Scaling::Groups(_) => matrix.scale(row, columns.start / shape.group_elems()),
+            Scaling::Codebook(_) => 1.0,
+        };
         for ((token, integer), sum) in tokens.clone().zip(integers).zip(&mut sums) {
-            let scale = weight_scale * activations.scales[token * shape.steps() + step];
+            let scale = group_scale * activations.scales[token * shape.steps() + step];
             *sum = (integer as f32).fma(scale, *sum);
         }
     }
-    sums
+    match matrix.scaling() {
+        Scaling::Groups(_) => sums,
+        Scaling::Codebook(_) => sums.map(|sum| sum * matrix.scale(row, 0)),
+    }
 }
 
 /// The full name of this product for matrices of one kind.

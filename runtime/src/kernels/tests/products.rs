@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::executor::{Executor, ROW_GRANULARITY, Serial, for_each_row_range};
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 use half::f16;
-use rescomp_formats::matrix::{MatrixView, pack};
+use rescomp_formats::matrix::{CodebookMatrix, MatrixView, pack_codebook, pack_scaled};
 use std::{format, vec};
 
 /// How the codes are chosen.
@@ -36,29 +36,24 @@ impl Case {
     ) -> Case {
         let group = group.unwrap_or(MatrixShape::whole_row(cols));
         let shape = MatrixShape::new(rows, cols, group, width, layout).expect("shape");
-        let (lowest, highest) = width.range();
-        let mut code = |lowest, highest| match kind {
-            Codes::Random => random.code(lowest, highest),
-            Codes::Extreme => [lowest, highest][random.code(0, 3) as usize / 3],
-        };
-        let weights: Vec<i8> = (0..rows * cols).map(|_| code(lowest, highest)).collect();
-        let activation: Vec<i8> = (0..tokens * shape.padded_cols())
-            .map(|i| if i % shape.padded_cols() < shape.cols() { code(-127, 127) } else { 0 })
-            .collect();
-        let scale = |random: &mut Random| match random.code(0, 15) {
-            0 => f16::ZERO,
-            1 => f16::from_bits(3),
-            2 => f16::MAX,
-            _ => f16::from_f32(random.unit().abs()),
-        };
-        let weight_scales: Vec<f16> = (0..shape.rows() * shape.groups()).map(|_| scale(random)).collect();
-        let scales = (0..tokens * shape.steps())
-            .map(|_| random.unit().abs() * [1.0, 1e-38, 1e26][random.code(0, 2) as usize])
-            .collect();
         let mut memory = vec![0; shape.section_bytes().div_ceil(8) + 1];
         let section = &mut bytemuck::cast_slice_mut(&mut memory)[2..][..shape.section_bytes()];
-        pack(&shape, &weights, &weight_scales, section).expect("pack");
-        Case { shape, memory, codes: activation, scales, tokens }
+        pack(random, &shape, kind, section);
+        let code = |random: &mut Random| match kind {
+            Codes::Random => random.code(-127, 127),
+            Codes::Extreme => [-127, 127][random.code(0, 3) as usize / 3],
+        };
+        let codes = (0..tokens * shape.padded_cols())
+            .map(|i| if i % shape.padded_cols() < shape.cols() { code(random) } else { 0 })
+            .collect();
+        let scales = (0..tokens * shape.steps())
+            .map(|_| random.unit().abs() * [1.0, 1e-38, 1e24][random.code(0, 2) as usize])
+            .collect();
+        Case { shape, memory, codes, scales, tokens }
+    }
+
+    fn section_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.memory)[2..][..self.shape.section_bytes()]
     }
 
     fn matrix(&self) -> MatrixView<'_> {
@@ -82,13 +77,75 @@ impl Case {
     }
 }
 
+/// Packs random weights.
+fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8]) {
+    let scale = |random: &mut Random| match random.code(0, 15) {
+        0 => f16::ZERO,
+        1 => f16::from_bits(3),
+        2 => f16::MAX,
+        _ => f16::from_f32(random.unit().abs()),
+    };
+    let places = shape.rows() * shape.cols();
+    let Some(levels) = shape.width().levels() else {
+        let codes: Vec<i8> = (0..places)
+            .map(|_| match kind {
+                Codes::Random => random.code(-127, 127),
+                Codes::Extreme => [-127, 127][random.code(0, 3) as usize / 3],
+            })
+            .collect();
+        let scales: Vec<f16> = (0..shape.rows() * shape.groups()).map(|_| scale(random)).collect();
+        return pack_scaled(shape, &codes, &scales, section).expect("pack");
+    };
+    let highest = (levels - 1) as i8;
+    let codes: Vec<u8> = (0..places)
+        .map(|_| match kind {
+            Codes::Random => random.code(0, highest) as u8,
+            Codes::Extreme => [0, highest][random.code(0, 3) as usize / 3] as u8,
+        })
+        .collect();
+    let row_scales: Vec<f16> = (0..shape.rows()).map(|_| scale(random)).collect();
+    let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
+    let scale_codes: Vec<u8> = (0..shape.rows() * groups).map(|_| random.code(0, 15) as u8).collect();
+    let multipliers = match groups {
+        0 => [0; 16],
+        _ => rising(random, 1..=255, 16).try_into().expect("sixteen"),
+    };
+    let bound = i32::from(shape.width().level_bound());
+    let mut table = rising(random, -bound..=bound, levels);
+    if kind == Codes::Extreme {
+        (table[0], table[levels - 1]) = (-bound, bound);
+    }
+    let table: Vec<i8> = table.into_iter().map(|level| level as i8).collect();
+    let multipliers = multipliers.map(|multiplier| multiplier as u8);
+    let matrix = CodebookMatrix {
+        levels: &table,
+        multipliers,
+        codes: &codes,
+        scale_codes: &scale_codes,
+        row_scales: &row_scales,
+    };
+    pack_codebook(shape, &matrix, section).expect("pack");
+}
+
+/// Different numbers of a range, in rising order.
+fn rising(random: &mut Random, range: RangeInclusive<i32>, count: usize) -> Vec<i32> {
+    let span = (range.end() - range.start() + 1) as u64;
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        numbers.push(range.start() + ((random.bits() >> 33) % span) as i32);
+        numbers.sort_unstable();
+        numbers.dedup();
+    }
+    numbers
+}
+
 const GROUPS: [Option<u32>; 4] = [Some(32), Some(64), Some(128), None];
-const KERNEL_WIDTHS: [CodeWidth; 2] = [CodeWidth::Int4, CodeWidth::Int8];
+const KERNEL_WIDTHS: [CodeWidth; 1] = [CodeWidth::Int8];
 
 fn products(kernels: &Kernels, width: CodeWidth) -> [MatrixProduct; 2] {
     match width {
-        CodeWidth::Int4 => [kernels.gemv_int4, kernels.gemm_int4],
-        _ => [kernels.gemv_int8, kernels.gemm_int8],
+        CodeWidth::Int8 => [kernels.gemv_int8, kernels.gemm_int8],
+        other => panic!("no kernels for {other:?}"),
     }
 }
 
@@ -120,23 +177,46 @@ fn every_product_equals_the_portable_one() {
 /// All products of one sign: what overflows narrow accumulators, if anything does.
 #[test]
 fn the_largest_sums_fit() {
-    for width in KERNEL_WIDTHS {
-        let (lowest, highest) = width.range();
-        for (weight, activation) in [(lowest, 127), (lowest, -127), (highest, 127), (highest, -127)] {
+    let cols = 1024;
+    for width in CodeWidth::ALL {
+        let bound = width.level_bound();
+        for (weight, activation) in [(-bound, 127), (-bound, -127), (bound, 127), (bound, -127)] {
             for group in GROUPS {
                 let mut case =
                     Case::new(&mut Random(2), (19, 1024), group, width, Layout::Nr8k4, 5, Codes::Random);
-                let weights = vec![weight; 19 * 1024];
-                let scales = vec![f16::ONE; 19 * case.shape.groups()];
-                let section =
-                    &mut bytemuck::cast_slice_mut(&mut case.memory)[2..][..case.shape.section_bytes()];
-                pack(&case.shape, &weights, &scales, section).expect("pack");
+                let shape = case.shape;
+                let multiplier = match width.levels() {
+                    Some(levels) => {
+                        let mut table: Vec<i8> = (0..levels as i8).collect();
+                        (table[0], table[levels - 1]) = (-bound, bound);
+                        let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
+                        let matrix = CodebookMatrix {
+                            levels: &table,
+                            multipliers: core::array::from_fn(|i| u8::from(groups > 0) * (240 + i as u8)),
+                            codes: &vec![if weight < 0 { 0 } else { levels as u8 - 1 }; 19 * cols],
+                            scale_codes: &vec![15; 19 * groups],
+                            row_scales: &[f16::ONE; 19],
+                        };
+                        pack_codebook(&shape, &matrix, case.section_mut()).expect("pack");
+                        if groups > 0 { 255 } else { 1 }
+                    }
+                    None => {
+                        let scales = vec![f16::ONE; 19 * shape.groups()];
+                        pack_scaled(&shape, &vec![weight; 19 * cols], &scales, case.section_mut())
+                            .expect("pack");
+                        1
+                    }
+                };
                 case.codes.fill(activation);
                 case.scales.fill(1.0);
-                let exact = 1024.0 * f32::from(weight) * f32::from(activation);
+                // A step's sum isn't exact in f32 any more, but of equal steps, so neither is one of their number.
+                let step = multiplier * i64::from(weight) * i64::from(activation) * shape.step_elems() as i64;
+                let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32);
                 for kernels in available() {
-                    for product in products(kernels, width) {
-                        assert_same_bits(&case.run(product), &vec![exact; 5 * 19], kernels.name);
+                    let (one, _) = kernels.matrix_product(&shape, 1);
+                    let (several, _) = kernels.matrix_product(&shape, 5);
+                    for product in [one, several] {
+                        assert_same_bits(&case.run(product), &vec![expected; 5 * 19], kernels.name);
                     }
                 }
             }
@@ -160,8 +240,10 @@ fn the_portable_product_is_the_definition() {
                         let (token, row) = (i / 11, i % 11);
                         let (mut sum, mut magnitude) = (0.0, 0.0);
                         for col in 0..case.shape.cols() {
-                            let weight = f64::from(matrix.unit_codes(row, col / 32)[col % 32])
-                                * f64::from(matrix.scale(row, col / case.shape.group_elems()));
+                            let group = col / case.shape.group_elems();
+                            let weight = f64::from(matrix.unit_levels(row, col / 32)[col % 32])
+                                * f64::from(matrix.multiplier(row, group))
+                                * f64::from(matrix.scale(row, group));
                             let activation = f64::from(case.codes[token * case.shape.padded_cols() + col])
                                 * f64::from(
                                     case.scales[token * case.shape.steps() + col / case.shape.step_elems()],
@@ -169,11 +251,11 @@ fn the_portable_product_is_the_definition() {
                             sum += weight * activation;
                             magnitude += (weight * activation).abs();
                         }
-                        // One rounding of the scale product and one of the sum a step, each at most eps/2 of the
-                        // magnitudes so far; and what lies below the normal numbers.
+                        // A step rounds its integer or the product of its scales, and its sum, each by at most eps/2 of the
+                        // magnitudes so far; the row's scale rounds once more; and what lies below the normal numbers.
                         let steps = case.shape.steps() as f64;
-                        let bound = (steps + 1.0) * f64::from(f32::EPSILON) * magnitude
-                            + steps * 16_384.0 * 2e-45 * 128.0;
+                        let bound = (steps + 2.0) * f64::from(f32::EPSILON) * magnitude
+                            + (steps * 16_384.0 * 128.0 + 65_504.0 * steps) * 2e-45;
                         assert!(
                             (f64::from(found) - sum).abs() <= bound,
                             "{layout:?} {width:?} {cols} {group:?}: {found} {sum}"
@@ -313,8 +395,8 @@ fn products_with_f32_activations_agree_and_are_right() {
                         let terms = || row.iter().zip(input).map(|(&w, &x)| f64::from(w) * f64::from(x));
                         let sum: f64 = terms().sum();
                         let magnitude: f64 = terms().map(f64::abs).sum();
-                        // A lane's roundings, four folds and one a group, and the rounding in `decode_row`.
-                        let roundings = f64::from(cols) / 16.0 + 6.0 + case.shape.groups() as f64;
+                        // A lane's roundings and four folds; the values are the decoder's own.
+                        let roundings = f64::from(cols) / 16.0 + 6.0;
                         let bound = roundings * f64::from(f32::EPSILON) * magnitude + 1e-37;
                         assert!((f64::from(found) - sum).abs() <= bound, "{found} {sum} {bound}");
                     }
@@ -353,7 +435,7 @@ fn names_say_what_runs() {
 fn another_encoding_is_refused() {
     let case = Case::new(&mut Random(8), (8, 32), None, CodeWidth::Int3, Layout::Nr8k4, 1, Codes::Random);
     for kernels in others() {
-        for product in [kernels.gemv_int4, kernels.gemm_int4, kernels.gemv_int8, kernels.gemm_int8] {
+        for product in [kernels.gemv_int8, kernels.gemm_int8] {
             let result = std::panic::catch_unwind(|| case.run(product));
             assert!(result.is_err(), "{}", kernels.name);
         }

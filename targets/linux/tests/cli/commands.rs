@@ -141,8 +141,10 @@ fn bench_counts_the_weights_of_each_kernel() {
         assert_eq!(total(&report["prefill"]), 3 * block + head);
         assert_eq!(total(&report["decode"]), 5 * (block + head));
         assert!(report["decode"]["tokens_per_second"].as_f64() > Some(0.0));
-        // int4 with an f16 scale each 32 weights; int8 likewise, rows padded to 264.
-        let bytes = block / 2 + block / 32 * 2 + 264 * 64 + 264 * 2 * 2;
+        // int4 in seven matrices of 448 rows together a layer: tables, two scale codes a byte and row (two bytes where a row has
+        // three groups of 32), row scales. int8 with an f16 scale each 32 weights, rows padded to 264.
+        let layer = 7 * 64 + (448 + 64) + 448 * 2;
+        let bytes = block / 2 + 2 * layer + 264 * 64 + 264 * 2 * 2;
         assert_eq!(report["weight_bytes_per_token"], bytes);
         assert_eq!(report["repeats"], 2);
     }

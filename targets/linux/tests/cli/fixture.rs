@@ -11,7 +11,7 @@ use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
-use rescomp_formats::matrix::{self, MatrixShape};
+use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::{Architecture, ModelSpec};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
@@ -123,12 +123,26 @@ pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRe
                 let (rows, cols) = kind.shape(spec).expect("a matrix");
                 let width = if name.layer.is_none() { CodeWidth::Int8 } else { CodeWidth::Int4 };
                 let shape = MatrixShape::new(rows, cols, 32, width, layout).expect("a shape");
-                let codes: Vec<i8> = (0..rows * cols).map(|_| (next() % 15) as i8 - 7).collect();
-                let scales: Vec<f16> = (0..shape.rows() * shape.groups())
-                    .map(|_| f16::from_f32(0.02 + next() as f32 / 65536.0 * 0.05))
-                    .collect();
                 let mut section = vec![0; shape.section_bytes()];
-                matrix::pack(&shape, &codes, &scales, &mut section).expect("packs");
+                let (rows, places) = (shape.rows(), shape.rows() * shape.cols());
+                let mut scale = |size: f32| f16::from_f32(size * (0.02 + next() as f32 / 65536.0 * 0.05));
+                if shape.has_codebook() {
+                    let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
+                    let row_scales: Vec<f16> =
+                        (0..rows).map(|_| scale(if groups > 0 { 1.0 / 64.0 } else { 0.5 })).collect();
+                    let codebook = CodebookMatrix {
+                        levels: &std::array::from_fn::<i8, 16, _>(|index| 2 * index as i8 - 15),
+                        multipliers: std::array::from_fn(|index| u8::from(groups > 0) * (24 + index as u8)),
+                        codes: &(0..places).map(|_| (next() % 16) as u8).collect::<Vec<u8>>(),
+                        scale_codes: &(0..rows * groups).map(|_| (next() % 16) as u8).collect::<Vec<u8>>(),
+                        row_scales: &row_scales,
+                    };
+                    matrix::pack_codebook(&shape, &codebook, &mut section).expect("packs");
+                } else {
+                    let scales: Vec<f16> = (0..rows * shape.groups()).map(|_| scale(1.0)).collect();
+                    let codes: Vec<i8> = (0..places).map(|_| (next() % 15) as i8 - 7).collect();
+                    matrix::pack_scaled(&shape, &codes, &scales, &mut section).expect("packs");
+                }
                 Contents::Matrix(shape, section)
             }
             _ => Contents::F32((0..spec.hidden).map(|_| gain * (0.5 + next() as f32 / 65536.0)).collect()),

@@ -1,0 +1,108 @@
+//! Why bytes aren't a matrix.
+
+use crate::section::SECTION_ALIGNMENT_BYTES;
+use half::f16;
+
+/// Why bytes aren't a matrix of the shape that they should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum MatrixError {
+    /// The section has another size.
+    Length {
+        /// Bytes that the shape needs.
+        expected: usize,
+        /// Bytes there.
+        found: usize,
+    },
+    /// The section does not start at a multiple of two bytes in memory.
+    Unaligned,
+    /// A level is beyond the width's bound, or not above the one before.
+    Level {
+        /// Index in the table.
+        index: usize,
+        /// The level found.
+        found: i8,
+        /// The lowest that it may be.
+        lowest: i8,
+        /// The highest that it may be.
+        highest: i8,
+    },
+    /// A multiplier is not above the one before (or not above zero), or not zero in a matrix without scale codes.
+    Multiplier {
+        /// Index in the table.
+        index: usize,
+        /// The multiplier found.
+        found: u8,
+        /// The lowest that it may be.
+        lowest: u8,
+        /// The highest that it may be.
+        highest: u8,
+    },
+    /// A group's scale is NaN, infinite or negative.
+    Scale {
+        /// Row of the scale.
+        row: usize,
+        /// Group within the row.
+        group: usize,
+        /// Its f16 bits.
+        bits: u16,
+    },
+    /// A row's scale is NaN, infinite or negative.
+    RowScale {
+        /// The row.
+        row: usize,
+        /// Its f16 bits.
+        bits: u16,
+    },
+    /// A code is outside its width's range (only -128 at 8 bits can be).
+    Code {
+        /// Row of the code.
+        row: usize,
+        /// Column of the code.
+        col: usize,
+        /// The code found.
+        found: i16,
+    },
+    /// A padding byte, code or scale isn't zero.
+    Padding {
+        /// Byte offset in the section.
+        offset_bytes: usize,
+    },
+}
+
+impl core::fmt::Display for MatrixError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let expected = "expected a finite number, 0 or more, found";
+        match *self {
+            MatrixError::Length { expected, found } => write!(f, "expected {expected} bytes, found {found}"),
+            MatrixError::Unaligned => {
+                write!(f, "its address is odd; expected a multiple of {SECTION_ALIGNMENT_BYTES}")
+            }
+            MatrixError::Level { index, found, lowest, highest } => {
+                write!(f, "level {index}: expected {lowest} to {highest}, rising strictly, found {found}")
+            }
+            MatrixError::Multiplier { index, found, lowest, highest } => {
+                write!(
+                    f,
+                    "multiplier {index}: expected {lowest} to {highest}, rising strictly, found {found}"
+                )
+            }
+            MatrixError::Scale { row, group, bits } => {
+                let value = f16::from_bits(bits).to_f32();
+                write!(f, "scale of row {row}, group {group}: {expected} {value} (bits {bits:#06x})")
+            }
+            MatrixError::RowScale { row, bits } => {
+                let value = f16::from_bits(bits).to_f32();
+                write!(f, "scale of row {row}: {expected} {value} (bits {bits:#06x})")
+            }
+            MatrixError::Code { row, col, found } => {
+                write!(f, "code of row {row}, column {col}: found {found}, which is out of range")
+            }
+            MatrixError::Padding { offset_bytes } => {
+                write!(f, "padding at byte {offset_bytes} of the section: expected zero")
+            }
+        }
+    }
+}
+
+impl core::error::Error for MatrixError {}

@@ -210,11 +210,11 @@ impl BlockWeights for Calibrator<'_> {
         let choices = calibration
             .choose((0..matrices.len()).map(problem), self.plan)
             .map_err(|(at, cause)| failed(matrices[at].0.name())(cause))?;
-        for (((kind, original, weights, solver), choice), output) in matrices.iter().zip(choices).zip(outputs) {
+        for (((kind, original, weights, solver), choice), output) in matrices.iter().zip(choices).zip(outputs)
+        {
             let kind = *kind;
-            let (solution, refine_sweeps) = calibration
-                .solve(weights.as_ref(), &choice, solver)
-                .map_err(failed(kind.name()))?;
+            let (solution, refine_sweeps) =
+                calibration.solve(weights.as_ref(), &choice, solver).map_err(failed(kind.name()))?;
             let format = self.plan.format(layer, kind);
             let start = choice.map(|choice| choice.configuration.start);
             let prepared = &calibration.prepared;
@@ -345,7 +345,8 @@ impl Calibration {
         let at = |index| move |cause| (index, cause);
         let mut selections = Vec::new();
         for (index, (weights, solver)) in problems.iter().enumerate() {
-            let selection = Selection::new(*weights, training, held_out, &solver.options).map_err(at(index))?;
+            let selection =
+                Selection::new(*weights, training, held_out, &solver.options).map_err(at(index))?;
             let candidates = solver.configuration.map(|configuration| plan.tuning.candidates(configuration));
             selections.push((selection, candidates.unwrap_or_default()));
         }

@@ -17,7 +17,8 @@ use faer::{Mat, MatRef};
 use serde::Serialize;
 
 use crate::methods::{
-    self, MethodError, Prepared, RefineLimits, Solution, SolverOptions, Start, StaticScales, SweepConfiguration,
+    self, MethodError, Prepared, RefineLimits, Solution, SolverOptions, Start, StaticScales,
+    SweepConfiguration,
 };
 use crate::moments::Moments;
 

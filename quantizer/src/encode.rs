@@ -1,5 +1,6 @@
-//! From solved codes and scales to the packed section of a container.
+//! From solved levels and scales to the packed section of a container.
 
+use crate::grids::coding::{CODED_UNIT, ROW_UNIT};
 use crate::methods::{GroupSize, Solution};
 use crate::plan::MatrixFormat;
 use half::f16;
@@ -22,8 +23,8 @@ pub enum EncodeError {
     /// A code or scale is out of its range.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// A scale is not an f16 number: the solver was told to store scales otherwise.
-    #[error("row {row}, group {group}: scale {scale} is not an f16 number")]
+    /// A scale is not what the container can store: the solver was told to store scales otherwise.
+    #[error("row {row}, group {group}: scale {scale} is not {expected}")]
     Scale {
         /// Row of the scale.
         row: usize,
@@ -31,10 +32,22 @@ pub enum EncodeError {
         group: usize,
         /// The scale.
         scale: f64,
+        /// What it should be.
+        expected: &'static str,
     },
-    /// Rows of several groups need scale codes and row scales, and the solver gives f16 scales.
-    #[error("{groups} groups a row with an f16 scale each: expected scale codes and row scales")]
-    ScaleCodes {
+    /// A level is not one of the solution's own grid.
+    #[error("row {row}, column {column}: {level} is no level of the grid")]
+    Level {
+        /// Row of the level.
+        row: usize,
+        /// Its column.
+        column: usize,
+        /// The level.
+        level: i8,
+    },
+    /// Rows of several groups need coded scales.
+    #[error("{groups} groups a row without scale codes: the solver was told to store scales otherwise")]
+    NotCoded {
         /// Groups a row.
         groups: usize,
     },
@@ -56,36 +69,133 @@ pub fn encode(
         GroupSize::Row => MatrixShape::whole_row(size(solution.columns)),
     };
     let shape = MatrixShape::new(size(solution.rows), size(solution.columns), group_elems, width, layout)?;
-    let mut scales = Vec::with_capacity(solution.scales.len());
-    for (index, &scale) in solution.scales.iter().enumerate() {
-        let stored = f16::from_f64(scale);
-        if stored.to_f64() != scale {
-            let groups = solution.groups_per_row();
-            return Err(EncodeError::Scale { row: index / groups, group: index % groups, scale });
-        }
-        scales.push(stored);
-    }
     let mut section = vec![0; shape.section_bytes()];
-    match width.levels() {
-        None => pack_scaled(&shape, &solution.codes, &scales, &mut section)?,
-        Some(_) if shape.has_scale_codes() => return Err(EncodeError::ScaleCodes { groups: shape.groups() }),
-        Some(levels) => {
-            // The solver's uniform grid as a table; its one scale a row is the row's.
-            let lowest = -(levels as i64 / 2) as i8;
-            let levels: Vec<i8> = (lowest..).take(levels).collect();
-            let matrix = CodebookMatrix {
-                levels: &levels,
-                multipliers: [0; TABLE_ENTRIES],
-                codes: &solution
-                    .codes
-                    .iter()
-                    .map(|code| code.wrapping_sub(lowest) as u8)
-                    .collect::<Vec<u8>>(),
-                scale_codes: &[],
-                row_scales: &scales,
-            };
-            pack_codebook(&shape, &matrix, &mut section)?;
+    if !shape.has_codebook() {
+        let scales = stored(&solution.scales, 1.0, solution.groups_per_row())?;
+        pack_scaled(&shape, &solution.codes, &scales, &mut section)?;
+        return Ok(Contents::Matrix(shape, section));
+    }
+    let (multipliers, scale_codes, row_scales) = match &solution.coding {
+        None if shape.has_scale_codes() => return Err(EncodeError::NotCoded { groups: shape.groups() }),
+        None => ([0; TABLE_ENTRIES], Vec::new(), stored(&solution.scales, ROW_UNIT, 1)?),
+        Some(coding) => {
+            let row_scales = stored(&coding.row_scales, 1.0, 1)?;
+            (coding.multipliers, scale_codes(solution, &coding.multipliers, &coding.row_scales)?, row_scales)
+        }
+    };
+    let levels = solution.grid.levels();
+    let codes = codes(solution, &levels)?;
+    let matrix = CodebookMatrix {
+        levels: &levels,
+        multipliers,
+        codes: &codes,
+        scale_codes: &scale_codes,
+        row_scales: &row_scales,
+    };
+    pack_codebook(&shape, &matrix, &mut section)?;
+    Ok(Contents::Matrix(shape, section))
+}
+
+/// The f16 numbers that `scales` are in this unit, exactly.
+fn stored(scales: &[f64], unit: f64, groups: usize) -> Result<Vec<f16>, EncodeError> {
+    let store = |(index, &scale): (usize, &f64)| {
+        let stored = f16::from_f64(scale / unit);
+        let (row, group) = (index / groups, index % groups);
+        match stored.to_f64() * unit == scale {
+            true => Ok(stored),
+            false => Err(EncodeError::Scale { row, group, scale, expected: "an f16 number of its unit" }),
+        }
+    };
+    scales.iter().enumerate().map(store).collect()
+}
+
+/// The multiplier of every group, by its index.
+fn scale_codes(
+    solution: &Solution<f64>,
+    multipliers: &[u8; TABLE_ENTRIES],
+    row_scales: &[f64],
+) -> Result<Vec<u8>, EncodeError> {
+    let groups = solution.groups_per_row();
+    let code = |(index, &scale): (usize, &f64)| {
+        let (row, group) = (index / groups, index % groups);
+        // All factors have few bits: the products are exact.
+        let is = |multiplier: &u8| f64::from(*multiplier) * CODED_UNIT * row_scales[row] == scale;
+        let code = multipliers.iter().position(is).map(|code| code as u8);
+        code.ok_or(EncodeError::Scale { row, group, scale, expected: "its row's times a multiplier" })
+    };
+    solution.scales.iter().enumerate().map(code).collect()
+}
+
+/// The index of every level.
+fn codes(solution: &Solution<f64>, levels: &[i8]) -> Result<Vec<u8>, EncodeError> {
+    let mut index = [u8::MAX; 256];
+    for (code, level) in levels.iter().enumerate() {
+        index[usize::from(*level as u8)] = code as u8;
+    }
+    let code = |(at, &level): (usize, &i8)| match index[usize::from(level as u8)] {
+        u8::MAX => {
+            let (row, column) = (at / solution.columns, at % solution.columns);
+            Err(EncodeError::Level { row, column, level })
+        }
+        code => Ok(code),
+    };
+    solution.codes.iter().enumerate().map(code).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grids::ScaleFormat;
+    use crate::methods::{SolverOptions, rtn};
+    use faer::Mat;
+    use rescomp_formats::matrix::MatrixView;
+
+    fn weights() -> Mat<f64> {
+        Mat::from_fn(11, 150, |i, j| ((i * 150 + j) as f64 * 0.37).sin() * 0.05 * (1.0 + (j / 32) as f64))
+    }
+
+    #[test]
+    fn the_container_has_the_solvers_values() {
+        for (bits, group) in
+            [2, 3, 4, 8].into_iter().flat_map(|bits| ["32", "64", "128", "row"].map(|g| (bits, g)))
+        {
+            let format = MatrixFormat { bits, group: group.parse().unwrap() };
+            let options = SolverOptions::for_container(bits, format.group);
+            let solution = rtn::round_to_nearest(weights().as_ref(), &options).unwrap();
+            for layout in [Layout::Rows, Layout::Nr8k4] {
+                let Contents::Matrix(shape, section) = encode(&solution, format, layout).unwrap() else {
+                    panic!("a matrix");
+                };
+                let view = MatrixView::new(shape, &section).unwrap();
+                view.check(&section).unwrap();
+                let mut row = [0.0; 150];
+                for (index, expected) in solution.values().chunks(150).enumerate() {
+                    view.decode_row(index, &mut row);
+                    for (found, expected) in row.iter().zip(expected) {
+                        assert_eq!(*found, *expected as f32, "{bits} bits, group {group}, row {index}");
+                    }
+                }
+            }
         }
     }
-    Ok(Contents::Matrix(shape, section))
+
+    #[test]
+    fn what_a_container_cannot_store_is_refused() {
+        let group = GroupSize::elements(32).unwrap();
+        let format = MatrixFormat { bits: 3, group };
+        let options = SolverOptions::for_container(3, group);
+        let solution = rtn::round_to_nearest(weights().as_ref(), &options).unwrap();
+        let refused = |solution: &Solution<f64>, format| encode(solution, format, Layout::Rows).unwrap_err();
+
+        let mut other = solution.clone();
+        other.scales[7] *= 1.01;
+        assert!(matches!(refused(&other, format), EncodeError::Scale { row: 1, group: 2, .. }));
+        let mut other = solution.clone();
+        other.codes[151] = 1;
+        assert!(matches!(refused(&other, format), EncodeError::Level { row: 1, column: 1, level: 1 }));
+        let full = SolverOptions { scale_format: ScaleFormat::Full, ..options };
+        let other = rtn::round_to_nearest(weights().as_ref(), &full).unwrap();
+        assert!(matches!(refused(&other, format), EncodeError::NotCoded { groups: 5 }));
+        assert!(matches!(refused(&solution, MatrixFormat { bits: 5, group }), EncodeError::Bits(5)));
+    }
 }

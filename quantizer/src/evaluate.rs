@@ -318,9 +318,9 @@ fn kl_divergence(p: &[f32], p_normalizer: f64, q: &[f32], q_normalizer: f64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate::BlockPlan;
     use crate::methods::{GroupSize, Method, SolverOptions};
     use crate::pack::{PackOptions, pack};
+    use crate::plan::BlockPlan;
     use crate::texts;
     use rescomp_formats::container::{Container, Integrity};
     use rescomp_formats::layouts::Layout;
@@ -389,7 +389,10 @@ mod tests {
     fn a_container_gives_the_same_figures_on_any_number_of_threads() {
         let (checkpoint, windows) = (checkpoint(), windows(5, 12));
         let options = PackOptions {
-            plan: BlockPlan::new(Method::Rtn, SolverOptions::new(4, GroupSize::elements(64).unwrap())),
+            plan: BlockPlan::new(
+                Method::Rtn,
+                SolverOptions::for_container(4, GroupSize::elements(64).unwrap()),
+            ),
             head_bits: 8,
             layout: Layout::Nr8k4,
             calibration: windows.clone(),

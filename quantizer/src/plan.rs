@@ -1,7 +1,7 @@
 //! What is to be done with the matrices of the blocks: the method, and for every matrix its bits and groups.
 
 use crate::choose::Tuning;
-use crate::grids::{ScaleFormat, Spacing};
+use crate::grids::ScaleFormat;
 use crate::methods::{ClipSearch, GroupSize, LazyVariant, Method, SolverOptions, SweepConfiguration};
 use rescomp_formats::section::SectionKind;
 use serde::Serialize;
@@ -58,7 +58,9 @@ impl BlockPlan {
     pub fn new(method: Method, options: SolverOptions) -> BlockPlan {
         let (tuning, clip) = match method {
             Method::RescompExact => (Tuning::AUTO, None),
-            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => (Tuning::PLAIN, Some(options.clip)),
+            Method::Rtn | Method::Gptq | Method::Gptaq | Method::Rescomp => {
+                (Tuning::PLAIN, Some(options.clip))
+            }
         };
         BlockPlan { method, variant: None, clip, options, tuning, formats: BTreeMap::new() }
     }
@@ -88,7 +90,8 @@ impl BlockPlan {
     /// How a matrix of this format is solved.
     pub fn solver_for(&self, MatrixFormat { bits, group }: MatrixFormat) -> Solver {
         // Measured (docs/methods.md): where few bits make the scale clip much, it pays to clip what matters least.
-        let clip = self.clip.unwrap_or(if bits <= 3 { ClipSearch::HessianDiagonal } else { ClipSearch::Plain });
+        let clip =
+            self.clip.unwrap_or(if bits <= 3 { ClipSearch::HessianDiagonal } else { ClipSearch::Plain });
         let scale_format = match (bits, self.options.scale_format) {
             // At 8 bits nothing is to be saved, and a coarser scale would be the larger error.
             (8, ScaleFormat::Coded) => ScaleFormat::F16,
@@ -96,12 +99,5 @@ impl BlockPlan {
         };
         let options = SolverOptions { bits, group, clip, scale_format, ..self.options };
         Solver { configuration: self.configuration(bits), options }
-    }
-
-    /// Whether the solutions can be stored in a container: coded scales and at most 8 bits.
-    pub fn for_container(&self) -> bool {
-        self.options.scale_format == ScaleFormat::Coded
-            || (self.options.bits == 8 && self.options.scale_format == ScaleFormat::F16)
-            || (self.options.spacing == Spacing::Uniform && self.options.group == GroupSize::Row)
     }
 }

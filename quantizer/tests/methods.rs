@@ -220,7 +220,7 @@ fn the_sweep_sees_the_scales_of_the_device() {
         for (at, code) in solution.codes.iter().enumerate() {
             let (row, column) = (at / 48, at % 48);
             let scale = solution.scales[row * 3 + column / 16];
-            assert_eq!(*code, solution.grid.code(problem.weights[(row, column)], scale));
+            assert_eq!(*code, solution.grid.level(problem.weights[(row, column)], scale));
         }
     }
     // Weights too small and too large for binary16 scales.

@@ -1,10 +1,10 @@
 //! The embedded model, and containers made of it.
 
 use rescomp_formats::layouts::Layout;
-use rescomp_quantizer::calibrate::BlockPlan;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::methods::{GroupSize, Method, SolverOptions};
 use rescomp_quantizer::pack::{PackOptions, Packed, pack};
+use rescomp_quantizer::plan::BlockPlan;
 use rescomp_quantizer::texts;
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ pub fn pack_options(checkpoint: &Checkpoint, method: &str, bits: u8) -> PackOpti
         texts::windows(&tokenizer, &text, joiner, context, skip, count).expect("a long text")
     };
     let method: Method = method.parse().expect("a method");
-    let options = SolverOptions::new(bits, GroupSize::elements(64).expect("not 0"));
+    let options = SolverOptions::for_container(bits, GroupSize::elements(64).expect("not 0"));
     PackOptions {
         plan: BlockPlan::new(method, options),
         head_bits: 8,

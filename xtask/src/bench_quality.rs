@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::layouts::Layout;
-use rescomp_quantizer::calibrate::BlockPlan;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::evaluate::{Evaluation, Reference, Subject, evaluate};
 use rescomp_quantizer::methods::{self, SolverOptions};
 use rescomp_quantizer::pack::{PackOptions, pack};
+use rescomp_quantizer::plan::BlockPlan;
 use rescomp_runtime::Machine;
 use serde::Serialize;
 
@@ -237,9 +237,9 @@ impl Setting<'_> {
         let what = format!("{method}, {bits} bits, group {group}, sample {}", sample + 1);
         say(bar, &what);
         let failed = |error: &dyn std::fmt::Display| Error::failed(format!("{what}: {error}"));
-        let plan = BlockPlan::new(method, SolverOptions::new(bits, group.into()));
+        let plan = BlockPlan::new(method, SolverOptions::for_container(bits, group.into()));
         // Where nothing is calibrated, one window keeps the forward that packing runs anyway short.
-        let windows = if plan.configuration.is_some() { flags.calibration_windows } else { 1 };
+        let windows = if plan.calibrates() { flags.calibration_windows } else { 1 };
         let calibration = calibration[sample * flags.calibration_windows..][..windows].to_vec();
         let options = PackOptions {
             plan,

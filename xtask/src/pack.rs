@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rescomp_quantizer::calibrate::{BlockPlan, MatrixReport};
+use rescomp_quantizer::calibrate::MatrixReport;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, PackOptions, PackReport, Packed};
+use rescomp_quantizer::plan::BlockPlan;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -146,16 +147,14 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
         Variant::Original => LazyVariant::Original,
         Variant::AllWeights => LazyVariant::AllWeights,
     });
-    let mut plan = BlockPlan::new(method, SolverOptions::new(flags.bits, group));
-    if let Some(variant) = variant {
-        plan.configuration = plan.configuration.map(|configuration| configuration.with_variant(variant));
-    }
+    let mut plan = BlockPlan::new(method, SolverOptions::for_container(flags.bits, group));
+    plan.variant = variant;
     if let Some(clip) = flags.clip {
-        plan.options.clip = match clip {
+        plan.clip = Some(match clip {
             Clip::Off => ClipSearch::Off,
             Clip::Plain => ClipSearch::Plain,
             Clip::HessianDiagonal => ClipSearch::HessianDiagonal,
-        };
+        });
     }
     let tuning = &mut plan.tuning;
     tuning.strength = flags.strength.map_or(tuning.strength, Choice::setting);

@@ -5,7 +5,7 @@
 //! (docs/container.md has the bytes):
 //!
 //! ```text
-//! 2, 3, 4 bits (codebook)   value = row_scale[row] * multipliers[scale_code[row, group]] * levels[code[row, col]]
+//! 2, 3, 4 bits (codebook)   value = row_scale[row] * multipliers[scale_code[row, group]] / 256 * levels[code[row, col]] / 64
 //! 8 bits                    value = scale[row, group] * code[row, col]
 //! ```
 //! What is multiplied with activations as integers, `levels[code]` or the code itself, is called a level throughout.

@@ -54,7 +54,7 @@ impl core::fmt::Display for PackError {
 
 impl core::error::Error for PackError {}
 
-/// A matrix of 2, 3 or 4 bits: `row_scales[row] * multipliers[scale_code] * levels[code]`.
+/// A matrix of 2, 3 or 4 bits: `row_scales[row] * multipliers[scale_code] / 256 * levels[code] / 64`.
 #[derive(Clone, Copy, Debug)]
 pub struct CodebookMatrix<'a> {
     /// The levels, 2^bits, rising strictly within [`CodeWidth::level_bound`](crate::encodings::CodeWidth::level_bound).

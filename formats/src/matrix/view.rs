@@ -115,16 +115,16 @@ impl<'a> MatrixView<'a> {
         }
     }
 
-    /// The f16 scale of a group: that of its row in a codebook matrix.
+    /// The scale of a group: in a codebook matrix that of its row times [`MatrixShape::row_scale_unit`], exactly.
     ///
     /// # Panics
     /// Where `row` or `group` is out of range.
     pub fn scale(&self, row: usize, group: usize) -> f32 {
-        let bits = match self.scaling {
-            Scaling::Groups(scales) => scales[self.shape.scale_index(row, group)],
-            Scaling::Codebook(codebook) => codebook.row_scales[row],
-        };
-        f16::from_bits(bits).to_f32()
+        let f32_of = |bits| f16::from_bits(bits).to_f32();
+        match self.scaling {
+            Scaling::Groups(scales) => f32_of(scales[self.shape.scale_index(row, group)]),
+            Scaling::Codebook(codebook) => f32_of(codebook.row_scales[row]) * self.shape.row_scale_unit(),
+        }
     }
 
     /// Writes the values of columns `32 * unit ..` of a row to `output`, as many as it has:

@@ -153,7 +153,8 @@ impl Grid {
         let mut level = T::from_f64(self.table[0].into());
         for pair in 0..COUNT - 1 {
             let (low, high) = (f64::from(self.table[pair]), f64::from(self.table[pair + 1]));
-            let above = if scaled > T::from_f64(0.5 * (low + high)) { T::from_f64(high - low) } else { T::ZERO };
+            let above =
+                if scaled > T::from_f64(0.5 * (low + high)) { T::from_f64(high - low) } else { T::ZERO };
             level += above;
         }
         // A NaN stays one, as in a uniform grid.
@@ -228,8 +229,9 @@ mod tests {
             .map(|i| f64::from(i) / 2000.0)
             .map(|p| {
                 let t = (-2.0 * p.min(1.0 - p).ln()).sqrt();
-                let z = t - (2.515517 + 0.802853 * t + 0.010328 * t * t)
-                    / (1.0 + 1.432788 * t + 0.189269 * t * t + 0.001308 * t * t * t);
+                let z = t
+                    - (2.515517 + 0.802853 * t + 0.010328 * t * t)
+                        / (1.0 + 1.432788 * t + 0.189269 * t * t + 0.001308 * t * t * t);
                 if p < 0.5 { -z } else { z }
             })
             .collect();
@@ -241,7 +243,8 @@ mod tests {
             scales.map(error).fold(f64::INFINITY, f64::min)
         };
         for (bits, most) in [(2, 0.85), (3, 0.92), (4, 0.84)] {
-            let ratio = least(&Grid::new(bits, Spacing::Normal).unwrap()) / least(&Grid::symmetric(bits).unwrap());
+            let ratio =
+                least(&Grid::new(bits, Spacing::Normal).unwrap()) / least(&Grid::symmetric(bits).unwrap());
             assert!(ratio < most, "{bits} bits: {ratio}");
         }
     }

@@ -140,7 +140,9 @@ impl ScaleSearch {
             let cost = |rounded: T, weight: T| (scale * rounded - weight).power_2_4();
             let (whole, rest) = chunk.as_chunks::<LANES>();
             let (rounded, _) = rounded.as_chunks::<LANES>();
-            for (sum, (weight, rounded)) in sums.iter_mut().zip(rest.iter().zip(rounded[whole.len()..].as_flattened())) {
+            for (sum, (weight, rounded)) in
+                sums.iter_mut().zip(rest.iter().zip(rounded[whole.len()..].as_flattened()))
+            {
                 *sum = cost(*rounded, *weight);
             }
             for (weights, rounded) in whole.iter().zip(rounded) {

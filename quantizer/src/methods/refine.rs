@@ -87,7 +87,8 @@ pub fn refine<T: Real>(
     let hessian = prepared.damped();
     let group_elems = solution.group_elems;
     let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
-    let problem = Problem { hessian: &hessian, group_elems, grid: solution.grid, format, multipliers, limits };
+    let problem =
+        Problem { hessian: &hessian, group_elems, grid: solution.grid, format, multipliers, limits };
     let groups = solution.groups_per_row();
     // Without coding, there is nothing for a strip to change here.
     let mut none = vec![T::ONE; if multipliers.is_some() { 0 } else { solution.rows }];
@@ -292,7 +293,8 @@ impl ScaleSystem {
         if let (Some(joint), Storage::Coded { multipliers, row_scale }) = (&joint, &mut storage) {
             self.fit_row_scale(joint, scales, multipliers, row_scale);
         }
-        let rounded = joint.map(|joint| joint.into_iter().map(|scale| storage.round(scale)).collect::<Vec<T>>());
+        let rounded =
+            joint.map(|joint| joint.into_iter().map(|scale| storage.round(scale)).collect::<Vec<T>>());
         if let Some(rounded) = rounded
             && self.value(&rounded) < self.value(scales)
         {

@@ -29,18 +29,15 @@ pub fn round_to_nearest<T: Real>(
     });
     let groups = solution.groups_per_row();
     solution.coding = search.format.code(&mut solution.scales, groups, None);
-    solution
-        .codes
-        .par_chunks_mut(columns)
-        .zip(solution.scales.par_chunks(groups))
-        .enumerate()
-        .for_each(|(row, (codes, scales))| {
+    solution.codes.par_chunks_mut(columns).zip(solution.scales.par_chunks(groups)).enumerate().for_each(
+        |(row, (codes, scales))| {
             let groups = weights.row(row).chunks(group_elems).zip(codes.chunks_mut(group_elems));
             for ((weights, codes), scale) in groups.zip(scales) {
                 for (code, weight) in codes.iter_mut().zip(weights) {
                     *code = search.grid.level(*weight, *scale);
                 }
             }
-        });
+        },
+    );
     Ok(solution)
 }

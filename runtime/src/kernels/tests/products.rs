@@ -211,7 +211,8 @@ fn the_largest_sums_fit() {
                 case.scales.fill(1.0);
                 // A step's sum isn't exact in f32 any more, but of equal steps, so neither is one of their number.
                 let step = multiplier * i64::from(weight) * i64::from(activation) * shape.step_elems() as i64;
-                let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32);
+                let unit = if shape.has_codebook() { shape.row_scale_unit() } else { 1.0 };
+                let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32) * unit;
                 for kernels in available() {
                     let (one, _) = kernels.matrix_product(&shape, 1);
                     let (several, _) = kernels.matrix_product(&shape, 5);

@@ -100,10 +100,7 @@ fn pack_options(
         return Err(Error::input(message)
             .remedy("give a UTF-8 text of what the model will write with --calibration FILE"));
     }
-    if flags.context > spec.context as usize {
-        let (found, most) = (flags.context, spec.context);
-        return Err(Error::input(format!("--context {found}: the model has a context of {most} tokens")));
-    }
+    model::check_context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(checkpoint)?;
     let choice = WindowChoice {
         context: flags.context,

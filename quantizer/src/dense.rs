@@ -58,6 +58,20 @@ impl LayerWeights {
         }
     }
 
+    /// The matrix of a kind, to be replaced; `None` for what isn't a matrix of a block.
+    pub fn matrix_mut(&mut self, kind: SectionKind) -> Option<&mut Matrix> {
+        match kind {
+            SectionKind::Query => Some(&mut self.query),
+            SectionKind::Key => Some(&mut self.key),
+            SectionKind::Value => Some(&mut self.value),
+            SectionKind::Output => Some(&mut self.output),
+            SectionKind::Gate => Some(&mut self.gate),
+            SectionKind::Up => Some(&mut self.up),
+            SectionKind::Down => Some(&mut self.down),
+            _ => None,
+        }
+    }
+
     /// The gain of a norm; `None` for what isn't a norm of a block.
     pub fn gain(&self, kind: SectionKind) -> Option<&[f32]> {
         match kind {
@@ -243,7 +257,20 @@ impl<'m> DenseLogits<'m> {
             streams.run_block(&mut DenseLayer { weights: &weights, layer }).map_err(failed)?;
             progress(layer + 1);
         }
+        Ok(DenseLogits::after_blocks(streams, checkpoint, embedding)?)
+    }
+
+    /// Of streams that have run through all blocks; `embedding` is the head where the checkpoint has no other.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub(crate) fn after_blocks(
+        streams: Streams<'m>,
+        checkpoint: &Checkpoint,
+        embedding: Matrix,
+    ) -> Result<Self, CheckpointError> {
         let head = checkpoint.head()?.unwrap_or(embedding);
+        let positions = streams.batch.tokens;
         Ok(DenseLogits { streams, final_gain: checkpoint.final_norm()?, head, positions })
     }
 

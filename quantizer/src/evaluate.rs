@@ -4,6 +4,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::dense::{DenseError, DenseLogits};
+use crate::linears::Linears;
 use bytemuck::Zeroable;
 use rayon::prelude::*;
 use rescomp_formats::container::CheckedContainer;
@@ -34,11 +35,12 @@ pub struct Evaluation {
     pub p99_kl: Option<f64>,
     /// Share of positions whose most likely token is the full-precision model's.
     pub same_top1: Option<f64>,
-    /// Bits that the weights take on average, everything counted.
+    /// Bits that the weights take on average, everything counted; where only the blocks' linear layers are quantized, of these
+    /// layers alone, codes and scales.
     pub bits_per_weight: f64,
-    /// Bytes of the container, or of the checkpoint's weight files.
+    /// Bytes of the container, of the checkpoint's weight files, or of the quantized layers' codes and scales.
     pub file_bytes: u64,
-    /// Tokens that were predicted.
+    /// Tokens that were predicted and counted.
     pub tokens: u64,
     /// Windows.
     pub windows: u64,
@@ -55,6 +57,34 @@ pub enum Subject<'a> {
     Container(&'a CheckedContainer<'a>, ActivationFormat),
     /// A full-precision checkpoint.
     Checkpoint(&'a Checkpoint),
+    /// Quantized linear layers in an otherwise full-precision model, with f32 activations; it has run over the windows.
+    Linears(&'a Linears<'a>),
+}
+
+impl Subject<'_> {
+    fn vocabulary(&self) -> u32 {
+        match self {
+            Subject::Container(container, _) => container.manifest().spec.vocabulary,
+            Subject::Checkpoint(checkpoint) => checkpoint.spec.vocabulary,
+            Subject::Linears(linears) => linears.vocabulary,
+        }
+    }
+}
+
+/// The positions of each window that are run, and those that count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// Positions that are run; a window has one token more.
+    pub run: usize,
+    /// The first one that counts: those before it are context only.
+    pub score_from: usize,
+}
+
+impl Positions {
+    /// All of them count.
+    pub const fn all(run: usize) -> Positions {
+        Positions { run, score_from: 0 }
+    }
 }
 
 /// Why a measurement stopped.
@@ -76,11 +106,11 @@ pub enum EvaluationError {
         /// The model's.
         found: u32,
     },
-    /// The reference ran over other windows.
-    #[error("the reference {reference} has run over other windows")]
+    /// The reference, or a subject that has run already, ran over other windows.
+    #[error("{model} has run over other windows")]
     OtherWindows {
-        /// Name of the reference.
-        reference: String,
+        /// Which model.
+        model: String,
     },
     /// A window has another length.
     #[error("window {index}: expected {expected} tokens, found {found}")]
@@ -95,6 +125,14 @@ pub enum EvaluationError {
     /// There are no windows, or they have no positions.
     #[error("no windows to measure on")]
     NoWindows,
+    /// No position of a window would count.
+    #[error("positions count from {from} on, and a window has {positions}")]
+    NothingCounts {
+        /// The first position that counts.
+        from: usize,
+        /// Positions of a window.
+        positions: usize,
+    },
 }
 
 /// A full-precision model that has run over the windows, to compare any number of subjects with.
@@ -136,7 +174,7 @@ impl<'m> Reference<'m> {
     }
 }
 
-/// Measures a model on windows of `positions + 1` tokens. `progress` hears of each step; there are [`steps`] of them.
+/// Measures a model on windows of `positions.run + 1` tokens. `progress` hears of each step; there are [`steps`] of them.
 ///
 /// Windows run in parallel, on the threads of rayon's current pool, and are added up in their order: the figures do not depend
 /// on the threads.
@@ -148,62 +186,56 @@ pub fn evaluate(
     subject: Subject<'_>,
     reference: Option<&Reference<'_>>,
     windows: &[Vec<u32>],
-    positions: usize,
+    positions: Positions,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Evaluation, EvaluationError> {
-    check_windows(windows, positions)?;
-    let found = match subject {
-        Subject::Container(container, _) => container.manifest().spec.vocabulary,
-        Subject::Checkpoint(checkpoint) => checkpoint.spec.vocabulary,
-    };
+    let Positions { run, score_from } = positions;
+    check_windows(windows, run)?;
+    if score_from >= run {
+        return Err(EvaluationError::NothingCounts { from: score_from, positions: run });
+    }
+    let found = subject.vocabulary();
     if let Some(reference) = reference {
         if reference.vocabulary != found {
             let (name, expected) = (reference.name.clone(), reference.vocabulary);
             return Err(EvaluationError::Vocabulary { reference: name, expected, found });
         }
         if reference.windows != windows {
-            return Err(EvaluationError::OtherWindows { reference: reference.name.clone() });
+            return Err(EvaluationError::OtherWindows { model: format!("the reference {}", reference.name) });
         }
     }
-    let reference_of = |index| reference.map(|reference| reference.logits.window(index));
-    let vocabulary = found as usize;
+    let scored = Scored { reference: reference.map(|reference| &reference.logits), windows, positions };
     let (parts, bits_per_weight, file_bytes, activations) = match subject {
         Subject::Checkpoint(checkpoint) => {
-            let model = DenseLogits::new(machine, checkpoint, windows, positions, |_| progress())?;
-            let measure = |(index, window): (usize, &Vec<u32>)| {
-                let (logits, reference) = (model.window(index), reference_of(index));
-                let mut totals = Totals::default();
-                for (position, logits) in logits.chunks_exact(vocabulary).enumerate() {
-                    totals.add(logits, row(reference.as_deref(), position, vocabulary), window[position + 1]);
-                }
-                progress();
-                totals
-            };
-            let parts: Vec<Totals> = windows.par_iter().enumerate().map(measure).collect();
+            let model = DenseLogits::new(machine, checkpoint, windows, run, |_| progress())?;
             let bytes = checkpoint.weight_bytes();
-            (parts, 8.0 * bytes as f64 / checkpoint.parameters() as f64, bytes, "f32")
+            (scored.dense(&model, progress), 8.0 * bytes as f64 / checkpoint.parameters() as f64, bytes, F32)
+        }
+        Subject::Linears(linears) => {
+            if linears.windows != windows {
+                return Err(EvaluationError::OtherWindows { model: linears.name.clone() });
+            }
+            let parts = scored.dense(&linears.logits, progress);
+            (parts, linears.bits_per_weight(), linears.bits.div_ceil(8), F32)
         }
         Subject::Container(container, activations) => {
-            let limits = Limits { context: positions, tile: TILE.min(positions) };
+            let limits = Limits { context: run, tile: TILE.min(run) };
             let plan = SessionPlan::new(container, limits)?;
             // Every thread has a session of its own: cheaper than to split each of its small products over threads.
             let machine = Machine { executor: &Serial, ..machine };
             let memory = || vec![MemoryBlock::zeroed(); plan.blocks() as usize];
-            let measure = |memory: &mut Vec<MemoryBlock>, (index, window): (usize, &Vec<u32>)| {
+            let measure = |memory: &mut Vec<MemoryBlock>, index: usize| {
                 let mut session = Session::new(container, machine, limits, activations, memory)?;
-                let reference = reference_of(index);
-                let mut totals = Totals::default();
-                session.run_each(&window[..positions], |position, logits| {
-                    totals.add(logits, row(reference.as_deref(), position, vocabulary), window[position + 1]);
-                })?;
+                let mut window = scored.window(index);
+                session.run_each(&windows[index][..run], |position, logits| window.add(position, logits))?;
                 progress();
-                Ok(totals)
+                Ok(window.totals)
             };
             let parts: Result<Vec<Totals>, RuntimeError> =
-                windows.par_iter().enumerate().map_init(memory, measure).collect();
+                (0..windows.len()).into_par_iter().map_init(memory, measure).collect();
             let name = match activations {
                 ActivationFormat::Int8 => "int8",
-                ActivationFormat::F32 => "f32",
+                ActivationFormat::F32 => F32,
             };
             let container = container.container();
             (parts?, container.bits_per_weight(), container.file_bytes() as u64, name)
@@ -213,10 +245,13 @@ pub fn evaluate(
     Ok(totals.finish(bits_per_weight, file_bytes, windows.len(), activations, machine.kernels.name))
 }
 
+/// The name of activations in full precision.
+const F32: &str = "f32";
+
 /// How often [`evaluate`] calls `progress`.
 pub fn steps(subject: Subject<'_>, windows: usize) -> usize {
     match subject {
-        Subject::Container(..) => windows,
+        Subject::Container(..) | Subject::Linears(_) => windows,
         Subject::Checkpoint(checkpoint) => checkpoint.spec.layers as usize + windows,
     }
 }
@@ -233,12 +268,61 @@ fn check_windows(windows: &[Vec<u32>], positions: usize) -> Result<(), Evaluatio
     }
 }
 
-/// The logits of one position.
-fn row(logits: Option<&[f32]>, position: usize, vocabulary: usize) -> Option<&[f32]> {
-    logits.map(|logits| &logits[position * vocabulary..][..vocabulary])
+/// What is compared, and where.
+struct Scored<'a> {
+    reference: Option<&'a DenseLogits<'a>>,
+    windows: &'a [Vec<u32>],
+    positions: Positions,
 }
 
-/// Sums over all positions.
+impl Scored<'_> {
+    /// The sums of each window, of a model that has run over all.
+    fn dense(&self, model: &DenseLogits<'_>, progress: &(dyn Fn() + Sync)) -> Vec<Totals> {
+        let measure = |index: usize| {
+            let (logits, mut window) = (model.window(index), self.window(index));
+            for (position, logits) in logits.chunks_exact(logits.len() / self.positions.run).enumerate() {
+                window.add(position, logits);
+            }
+            progress();
+            window.totals
+        };
+        (0..self.windows.len()).into_par_iter().map(measure).collect()
+    }
+
+    /// A window of which nothing is counted yet.
+    fn window(&self, index: usize) -> Window<'_> {
+        Window {
+            tokens: &self.windows[index],
+            score_from: self.positions.score_from,
+            reference: self.reference.map(|reference| reference.window(index)),
+            totals: Totals::default(),
+        }
+    }
+}
+
+/// One window as it is measured.
+struct Window<'a> {
+    tokens: &'a [u32],
+    score_from: usize,
+    /// The reference's logits, `positions x vocabulary`.
+    reference: Option<Vec<f32>>,
+    totals: Totals,
+}
+
+impl Window<'_> {
+    /// Counts a position, unless it is context only.
+    fn add(&mut self, position: usize, logits: &[f32]) {
+        if position < self.score_from {
+            return;
+        }
+        let vocabulary = logits.len();
+        let row =
+            self.reference.as_deref().map(|reference| &reference[position * vocabulary..][..vocabulary]);
+        self.totals.add(logits, row, self.tokens[position + 1]);
+    }
+}
+
+/// Sums over the positions that count.
 #[derive(Debug, Default)]
 struct Totals {
     nll: f64,
@@ -318,6 +402,7 @@ fn kl_divergence(p: &[f32], p_normalizer: f64, q: &[f32], q_normalizer: f64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linears::Tokens;
     use crate::methods::{GroupSize, Method, SolverOptions};
     use crate::pack::{PackOptions, pack};
     use crate::plan::BlockPlan;
@@ -378,7 +463,8 @@ mod tests {
         };
         let reference = Reference::new(MACHINE(), &checkpoint, &windows, 20, &progress).unwrap();
         let subject = Subject::Checkpoint(&checkpoint);
-        let found = evaluate(MACHINE(), subject, Some(&reference), &windows, 20, &progress).unwrap();
+        let found =
+            evaluate(MACHINE(), subject, Some(&reference), &windows, Positions::all(20), &progress).unwrap();
         assert_eq!((found.mean_kl, found.p99_kl, found.same_top1), (Some(0.0), Some(0.0), Some(1.0)));
         assert_eq!(found.reference_perplexity, Some(found.perplexity));
         assert_eq!((found.tokens, found.windows), (60, 3));
@@ -406,11 +492,9 @@ mod tests {
         let reference = Reference::new(MACHINE(), &checkpoint, &windows, 12, &|| ()).unwrap();
         let measure = |windows: &[Vec<u32>], threads, activations| {
             let subject = Subject::Container(&container, activations);
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap()
-                .install(|| evaluate(MACHINE(), subject, Some(&reference), windows, 12, &|| ()))
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+                evaluate(MACHINE(), subject, Some(&reference), windows, Positions::all(12), &|| ())
+            })
         };
         for activations in [ActivationFormat::Int8, ActivationFormat::F32] {
             let found = measure(&windows, 1, activations).unwrap();
@@ -423,11 +507,63 @@ mod tests {
     }
 
     #[test]
+    fn linears_that_hardly_differ_are_close_and_windows_are_compared() {
+        let (checkpoint, windows) = (checkpoint(), windows(3, 16));
+        let reference = Reference::new(MACHINE(), &checkpoint, &windows, 16, &|| ()).unwrap();
+        let made = |bits, windows: &[Vec<u32>]| {
+            let plan =
+                BlockPlan::new(Method::Rtn, SolverOptions::new(bits, GroupSize::elements(32).unwrap()));
+            let tokens = Tokens { windows, positions: 16 };
+            Linears::new(MACHINE(), &checkpoint, &plan, tokens, tokens, &mut |_| ()).unwrap()
+        };
+        let measure = |linears: &Linears<'_>| {
+            let (subject, all) = (Subject::Linears(linears), Positions::all(16));
+            evaluate(MACHINE(), subject, Some(&reference), &windows, all, &|| ())
+        };
+        let [eight, four, two] = [8, 4, 2].map(|bits| measure(&made(bits, &windows)).unwrap());
+        let kl = |found: &Evaluation| found.mean_kl.unwrap();
+        assert!(kl(&eight) > 0.0 && kl(&eight) < 0.1 * kl(&four) && kl(&four) < 0.5 * kl(&two));
+        assert_eq!((eight.activations, eight.bits_per_weight, eight.tokens), ("f32", 8.5, 48));
+        assert_eq!(eight.file_bytes, 6 * 12 * 128 * 128 * 17 / 16);
+        let error = measure(&made(4, &windows[1..])).unwrap_err();
+        assert_eq!(error.to_string(), "stories-1m has run over other windows");
+    }
+
+    #[test]
+    fn positions_before_the_first_that_counts_are_context_only() {
+        let (checkpoint, windows) = (checkpoint(), windows(2, 12));
+        let measure = |score_from| {
+            let (subject, positions) = (Subject::Checkpoint(&checkpoint), Positions { run: 12, score_from });
+            evaluate(MACHINE(), subject, None, &windows, positions, &|| ())
+        };
+        let nll = |found: &Evaluation| found.perplexity.ln() * found.tokens as f64;
+        let (all, last) = (measure(0).unwrap(), measure(11).unwrap());
+        assert_eq!((all.tokens, last.tokens), (24, 2));
+        let model = DenseLogits::new(MACHINE(), &checkpoint, &windows, 12, |_| ()).unwrap();
+        let expected: f64 = windows
+            .iter()
+            .enumerate()
+            .map(|(index, window)| {
+                let logits = model.window(index);
+                let logits = &logits[11 * 1024..];
+                log_sum_exp(logits) - f64::from(logits[window[12] as usize])
+            })
+            .sum();
+        close(nll(&last), expected);
+        let (from_5, from_6) = (measure(5).unwrap(), measure(6).unwrap());
+        assert_eq!((from_5.tokens, from_6.tokens), (14, 12));
+        assert!(nll(&from_6) < nll(&from_5) && nll(&from_5) < nll(&all));
+        assert_eq!(measure(12).unwrap_err().to_string(), "positions count from 12 on, and a window has 12");
+    }
+
+    #[test]
     fn windows_that_do_not_fit_are_refused() {
         let (checkpoint, mut windows) = (checkpoint(), windows(2, 8));
         let refused = |windows: &[Vec<u32>], positions| {
             let subject = Subject::Checkpoint(&checkpoint);
-            evaluate(MACHINE(), subject, None, windows, positions, &|| ()).unwrap_err().to_string()
+            evaluate(MACHINE(), subject, None, windows, Positions::all(positions), &|| ())
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(refused(&[], 8), "no windows to measure on");
         assert_eq!(refused(&windows, 0), "no windows to measure on");

@@ -13,6 +13,7 @@ pub mod dense;
 pub mod encode;
 pub mod evaluate;
 pub mod grids;
+pub mod linears;
 pub mod methods;
 pub mod moments;
 pub mod pack;

@@ -173,8 +173,7 @@ fn pack_random_codebook(random: &mut Random, shape: &MatrixShape, levels: usize,
     let level = |index: usize| (2 * index as i64 + 1 - levels as i64) * width / 2;
     let table: Vec<i8> =
         (0..levels).map(|index| (level(index) + random.below(width as u64 / 2) as i64) as i8).collect();
-    let highest =
-        f32::from(table[levels - 1]) * if groups > 0 { 27.0 } else { 1.0 } * shape.row_scale_unit();
+    let highest = f32::from(table[levels - 1]) * if groups > 0 { 27.0 } else { 1.0 } * shape.row_scale_unit();
     let codebook = CodebookMatrix {
         levels: &table,
         multipliers,

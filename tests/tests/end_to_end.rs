@@ -11,7 +11,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::dense::DenseLogits;
-use rescomp_quantizer::evaluate::{Evaluation, Reference, Subject, evaluate};
+use rescomp_quantizer::evaluate::{Evaluation, Positions, Reference, Subject, evaluate};
 use rescomp_quantizer::methods::Method;
 use rescomp_quantizer::pack::{Packed, pack};
 use rescomp_quantizer::texts;
@@ -62,8 +62,9 @@ fn every_method_and_width_packs_checks_and_measures_sanely() {
     let windows = held_out(&checkpoint, 64, 4);
     let machine = conformance::serial_machine();
     let reference = Reference::new(machine, &checkpoint, &windows, 64, &|| ()).unwrap();
-    let measured =
-        |subject: Subject<'_>| evaluate(machine, subject, Some(&reference), &windows, 64, &|| ()).unwrap();
+    let measured = |subject: Subject<'_>| {
+        evaluate(machine, subject, Some(&reference), &windows, Positions::all(64), &|| ()).unwrap()
+    };
     for (index, method) in Method::ALL.into_iter().enumerate() {
         let mut at_8_bits: Option<Evaluation> = None;
         for (bits, most_kl, least_same_top1) in [(8, 0.005, 0.93), (4, 0.25, 0.7)] {
@@ -124,7 +125,9 @@ fn check_perplexity(folder: &Path, expected: f64) {
     let windows = held_out(&checkpoint, 512, 24);
     let pool = ThreadPool::new(std::thread::available_parallelism().map_or(1, usize::from)).unwrap();
     let machine = Machine { kernels: kernels::best(), executor: &pool };
-    let found = evaluate(machine, Subject::Checkpoint(&checkpoint), None, &windows, 512, &|| ()).unwrap();
+    let found =
+        evaluate(machine, Subject::Checkpoint(&checkpoint), None, &windows, Positions::all(512), &|| ())
+            .unwrap();
     assert!((found.perplexity - expected).abs() <= 0.01, "expected {expected}, found {}", found.perplexity);
 }
 

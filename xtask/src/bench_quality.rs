@@ -1,28 +1,36 @@
-//! `cargo xtask bench quality`: how far the methods' containers are from the full-precision model, on held-out text.
+//! `cargo xtask bench quality`: how far the methods' models are from the full-precision model, on held-out text.
 //!
 //! ```text
 //! run the full-precision model over the held-out windows once
-//! for bits x group x method x calibration sample: pack in memory, run the container over the same windows
+//! for bits x group x head bits x method x calibration sample:
+//!     quantize in memory, run the result over the same windows
 //! a row: the mean over the calibration samples, and two standard errors of it
 //! ```
-//! Every container is a whole one, as `pack` writes it, so the table counts what the device will compute.
+//! The result is a whole container, as `pack` writes it, so the table counts what the device will compute; with
+//! `--linears-only` it is the blocks' linear layers in an otherwise full-precision model, so the table counts what the methods
+//! answer for.
 
-use std::fmt::Write as _;
+mod plot;
+mod table;
+
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::layouts::Layout;
+use rescomp_quantizer::calibrate::MatrixReport;
 use rescomp_quantizer::checkpoint::Checkpoint;
-use rescomp_quantizer::evaluate::{Evaluation, Reference, Subject, evaluate};
+use rescomp_quantizer::evaluate::{Evaluation, Positions, Reference, Subject, evaluate};
+use rescomp_quantizer::grids::Spacing;
+use rescomp_quantizer::linears::{Linears, Tokens};
 use rescomp_quantizer::methods::{self, SolverOptions};
 use rescomp_quantizer::pack::{PackOptions, pack};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_runtime::Machine;
-use serde::Serialize;
+use table::{Report, Run, distinct, markdown, rows};
 
 use crate::error::Error;
-use crate::flags::{GroupSize, QualityFlags};
+use crate::flags::{GroupSize, Levels, QualityFlags};
 use crate::interrupt::write_whole;
 use crate::model::{self, WindowChoice};
 use crate::{host, output, root};
@@ -30,51 +38,7 @@ use crate::{host, output, root};
 /// Held-out tokens for the containers' own check, which is no part of the measurement.
 const CHECK_TOKENS: usize = 512;
 
-/// One container, measured.
-#[derive(Debug, Serialize)]
-struct Run {
-    method: &'static str,
-    bits: u8,
-    group: String,
-    /// Number of the calibration sample.
-    sample: usize,
-    #[serde(flatten)]
-    evaluation: Evaluation,
-}
-
-/// A line of a table: the runs that differ in their calibration sample only.
-#[derive(Debug, Serialize)]
-struct Row {
-    method: &'static str,
-    bits: u8,
-    group: String,
-    activations: &'static str,
-    /// Calibration samples; 1 where the method uses none.
-    samples: usize,
-    bits_per_weight: f64,
-    /// Mean KL divergence, nats a token, over the samples.
-    mean_kl: f64,
-    /// Its standard error; absent where there is one sample of a method that uses it.
-    mean_kl_standard_error: Option<f64>,
-    perplexity: f64,
-    same_top1: f64,
-}
-
-/// The report of the command.
-#[derive(Debug, Serialize)]
-struct Report {
-    model: String,
-    head_bits: u8,
-    context: usize,
-    windows: usize,
-    calibration_windows: usize,
-    samples: usize,
-    reference_perplexity: f64,
-    rows: Vec<Row>,
-    runs: Vec<Run>,
-}
-
-/// What all containers have in common.
+/// What all models have in common.
 struct Setting<'a> {
     flags: &'a QualityFlags,
     machine: Machine<'a>,
@@ -82,14 +46,18 @@ struct Setting<'a> {
     tokenizer: Vec<u8>,
     check_tokens: Vec<u32>,
     held_out: Vec<Vec<u32>>,
+    positions: Positions,
     reference: Reference<'a>,
+    bar: ProgressBar,
 }
 
-/// One container to make.
+/// One model to make.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Case {
     bits: u8,
     group: GroupSize,
+    /// Of the embedding and the head; `None` where they stay as they are.
+    head_bits: Option<u8>,
     method: methods::Method,
     sample: usize,
 }
@@ -100,37 +68,39 @@ struct Case {
 /// `Exit::Input` for a model, text or option that cannot be, `Exit::Disk` for a file that cannot be read or written,
 /// `Exit::Failed` for what cannot be run.
 pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
-    let json_path = flags.output.as_deref().map(json_path).transpose()?;
+    let paths = flags.output.as_deref().map(OutputPaths::beside).transpose()?;
     let folder = match &flags.model {
         Some(folder) => folder.clone(),
         None => root::root()?.join("models/stories-1m"),
     };
-    let text = text_file(flags.text.as_deref(), &folder, "held_out.txt", "--text")?;
+    let text = model::text_file(flags.text.as_deref(), &folder, "held_out.txt", "--text")?;
     let calibration_text =
-        text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;
+        model::text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;
     let checkpoint = model::checkpoint(&folder)?;
     let spec = &checkpoint.spec;
-    if flags.context > spec.context as usize {
-        let (found, most) = (flags.context, spec.context);
-        return Err(Error::input(format!("--context {found}: the model has a context of {most} tokens")));
-    }
+    model::check_context(flags.context, spec)?;
+    let positions = model::positions(flags.context, flags.score_from)?;
     let tokenizer = model::tokenizer_section(&checkpoint)?;
     let read = |text: &Path, context, count| {
-        let choice = WindowChoice { context, skip: 0, count: Some(count) };
+        let choice = WindowChoice { context, skip: 0, count };
         model::windows(&tokenizer, spec, text, flags.joiner, choice)
     };
-    let held_out = read(&text, flags.context, flags.windows)?;
-    let check_tokens = read(&text, CHECK_TOKENS - 1, 1)?.concat();
+    let held_out = read(&text, flags.context, Some(flags.windows))?;
+    let check_tokens = read(&text, CHECK_TOKENS - 1, Some(1))?.concat();
     let needed = flags.samples.saturating_mul(flags.calibration_windows);
-    let calibration = read(&calibration_text, flags.context, needed)?;
+    let calibration = read(&calibration_text, flags.context, Some(needed))?;
+    model::check_weights(&checkpoint)?;
 
     let cases = cases(flags);
     let pool = host::thread_pool(flags.threads)?;
     let machine = host::machine(&pool);
-    let bar = host::progress("measuring", cases.len() * unique(&flags.activations).len() + 1);
+    let measured = if flags.linears_only { 1 } else { unique(&flags.activations).len() };
+    let steps_a_case = 7 * spec.layers as usize + measured * held_out.len();
+    let bar = host::progress("measuring", Reference::steps(&checkpoint) + cases.len() * steps_a_case);
     say(&bar, &format!("{}: full precision", checkpoint.name()));
-    let reference = Reference::new(machine, &checkpoint, &held_out, flags.context, &|| ())
+    let reference = Reference::new(machine, &checkpoint, &held_out, flags.context, &|| bar.inc(1))
         .map_err(|error| Error::failed(error.to_string()))?;
+    let windows = held_out.len();
     let setting = Setting {
         flags,
         machine,
@@ -138,21 +108,24 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
         tokenizer: tokenizer.clone(),
         check_tokens,
         held_out,
+        positions,
         reference,
+        bar,
     };
-    bar.inc(1);
     let mut runs = Vec::new();
     for case in cases {
-        runs.extend(setting.measure(case, &calibration, &bar)?);
+        runs.extend(setting.measure(case, &calibration)?);
     }
-    bar.finish_and_clear();
+    setting.bar.finish_and_clear();
     let reference_perplexity =
         runs.first().and_then(|run| run.evaluation.reference_perplexity).unwrap_or(f64::NAN);
     let report = Report {
         model: checkpoint.name(),
-        head_bits: flags.head_bits,
+        levels: Spacing::from(flags.levels).name(),
+        linears_only: flags.linears_only,
         context: flags.context,
-        windows: flags.windows,
+        score_from: flags.score_from,
+        windows,
         calibration_windows: flags.calibration_windows,
         samples: flags.samples,
         reference_perplexity,
@@ -162,58 +135,56 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
     let json = serde_json::to_string(&report)
         .map_err(|error| Error::failed("the report is not JSON").caused_by(&error))?;
     let markdown = markdown(&report);
-    if let (Some(path), Some(json_path)) = (&flags.output, json_path) {
-        write_whole(path, markdown.as_bytes())?;
-        write_whole(&json_path, json.as_bytes())?;
+    if let Some(paths) = paths {
+        write_whole(&paths.markdown, markdown.as_bytes())?;
+        write_whole(&paths.json, json.as_bytes())?;
+        write_whole(&paths.plot, plot::svg(&report)?.as_bytes())?;
     }
     output::line(if flags.json { &json } else { markdown.trim_end() });
     Ok(())
 }
 
-/// Where the JSON goes that belongs to a Markdown file.
-fn json_path(markdown: &Path) -> Result<PathBuf, Error> {
-    let json = markdown.with_extension("json");
-    if json == markdown || markdown.file_name().is_none() {
-        let message = format!("--output {}: expected the name of a Markdown file", markdown.display());
-        return Err(Error::input(message).remedy("give FILE.md; the JSON goes to FILE.json"));
-    }
-    Ok(json)
+/// Where the report goes.
+#[derive(Debug, PartialEq)]
+struct OutputPaths {
+    markdown: PathBuf,
+    json: PathBuf,
+    plot: PathBuf,
 }
 
-/// The file that an option names, else one of the model's folder.
-fn text_file(
-    named: Option<&Path>,
-    folder: &Path,
-    name: &str,
-    option: &'static str,
-) -> Result<PathBuf, Error> {
-    let path = named.map_or_else(|| folder.join(name), Path::to_path_buf);
-    if named.is_none() && !path.is_file() {
-        return Err(Error::input(format!("the model's folder has no {}", path.display()))
-            .remedy(format!("give a UTF-8 text with {option} FILE")));
+impl OutputPaths {
+    /// The files that belong to a Markdown file.
+    fn beside(markdown: &Path) -> Result<OutputPaths, Error> {
+        let [json, plot] = ["json", "svg"].map(|ending| markdown.with_extension(ending));
+        if json == markdown || plot == markdown || markdown.file_name().is_none() {
+            let message = format!("--output {}: expected the name of a Markdown file", markdown.display());
+            return Err(Error::input(message)
+                .remedy("give FILE.md; the report goes to FILE.json, the plot to FILE.svg"));
+        }
+        Ok(OutputPaths { markdown: markdown.to_path_buf(), json, plot })
     }
-    Ok(path)
 }
 
 /// The items of a list, each once, in the order of their first mention.
 fn unique<T: Copy + PartialEq>(list: &[T]) -> Vec<T> {
-    let mut kept = Vec::new();
-    for item in list {
-        if !kept.contains(item) {
-            kept.push(*item);
-        }
-    }
-    kept
+    distinct(list, |item| *item)
 }
 
-/// Every container to make. A method without calibration gives the same container for each sample, and is made once.
+/// Every model to make. A method without calibration gives the same model for each sample, and is made once.
 fn cases(flags: &QualityFlags) -> Vec<Case> {
+    let head_bits = match flags.linears_only {
+        true => vec![None],
+        false => unique(&flags.head_bits).into_iter().map(Some).collect(),
+    };
     let mut cases = Vec::new();
     for bits in unique(&flags.bits) {
         for group in unique(&flags.group_size) {
-            for method in unique(&flags.methods).into_iter().map(methods::Method::from) {
-                let samples = if method.configuration(bits).is_some() { flags.samples } else { 1 };
-                cases.extend((0..samples).map(|sample| Case { bits, group, method, sample }));
+            for &head_bits in &head_bits {
+                for method in unique(&flags.methods).into_iter().map(methods::Method::from) {
+                    let samples = if method.configuration(bits).is_some() { flags.samples } else { 1 };
+                    let case = |sample| Case { bits, group, head_bits, method, sample };
+                    cases.extend((0..samples).map(case));
+                }
             }
         }
     }
@@ -230,188 +201,136 @@ fn say(bar: &ProgressBar, what: &str) {
 }
 
 impl Setting<'_> {
-    /// Packs one container and runs it over the held-out windows, once for each format of activations.
-    fn measure(&self, case: Case, calibration: &[Vec<u32>], bar: &ProgressBar) -> Result<Vec<Run>, Error> {
-        let Case { bits, group, method, sample } = case;
+    /// Quantizes one model and runs it over the held-out windows, once for each format of activations.
+    fn measure(&self, case: Case, calibration: &[Vec<u32>]) -> Result<Vec<Run>, Error> {
+        let Case { bits, group, head_bits, method, sample } = case;
         let flags = self.flags;
-        let what = format!("{method}, {bits} bits, group {group}, sample {}", sample + 1);
-        say(bar, &what);
-        let failed = |error: &dyn std::fmt::Display| Error::failed(format!("{what}: {error}"));
-        let plan = BlockPlan::new(method, SolverOptions::for_container(bits, group.into()));
-        // Where nothing is calibrated, one window keeps the forward that packing runs anyway short.
+        let head = head_bits.map_or_else(String::new, |bits| format!(", head {bits} bits"));
+        let what = format!("{method}, {bits} bits, group {group}, sample {}{head}", sample + 1);
+        say(&self.bar, &what);
+        let options = match (flags.linears_only, flags.levels) {
+            (true, Levels::Uniform) => SolverOptions::new(bits, group.into()),
+            (_, levels) => {
+                let options = SolverOptions::for_container(bits, group.into());
+                SolverOptions { spacing: levels.into(), ..options }
+            }
+        };
+        let plan = BlockPlan::new(method, options);
+        // Where nothing is calibrated, one window keeps the forward that quantizing runs anyway short.
         let windows = if plan.calibrates() { flags.calibration_windows } else { 1 };
-        let calibration = calibration[sample * flags.calibration_windows..][..windows].to_vec();
+        let calibration = &calibration[sample * flags.calibration_windows..][..windows];
+        let evaluations = match head_bits {
+            Some(head_bits) => self.containers(&what, plan, head_bits, calibration),
+            None => self.linears(&plan, calibration).map(|evaluation| vec![evaluation]),
+        };
+        let run = |evaluation: Evaluation| {
+            let (format, kl) = (evaluation.activations, evaluation.mean_kl.unwrap_or(f64::NAN));
+            say(&self.bar, &format!("{what}, activations {format}: mean KL {kl:.6}"));
+            Run { method: method.name(), bits, group: group.to_string(), head_bits, sample, evaluation }
+        };
+        let failed = |error: String| Error::failed(format!("{what}: {error}"));
+        Ok(evaluations.map_err(failed)?.into_iter().map(run).collect())
+    }
+
+    /// Packs a container and measures it with each format of activations.
+    fn containers(
+        &self,
+        what: &str,
+        plan: BlockPlan,
+        head_bits: u8,
+        calibration: &[Vec<u32>],
+    ) -> Result<Vec<Evaluation>, String> {
         let options = PackOptions {
             plan,
-            head_bits: flags.head_bits,
+            head_bits,
             // Results are the same in every layout; this one has the host's fastest kernels.
             layout: Layout::Nr8k4,
-            calibration,
-            calibration_positions: flags.context,
+            calibration: calibration.to_vec(),
+            calibration_positions: self.flags.context,
             check_tokens: self.check_tokens.clone(),
             tokenizer: self.tokenizer.clone(),
             target: "host".to_owned(),
         };
+        let mut each = |matrix: &MatrixReport| self.matrix_done(what, matrix);
         let packed =
-            pack(self.machine, self.checkpoint, &options, &mut |_| ()).map_err(|error| failed(&error))?;
+            pack(self.machine, self.checkpoint, &options, &mut each).map_err(|error| error.to_string())?;
         let container = Container::open(&packed.file)
             .and_then(|container| container.check(Integrity::Crc))
-            .map_err(|error| failed(&error))?;
-        let mut runs = Vec::new();
-        for activations in unique(&flags.activations) {
-            let subject = Subject::Container(&container, activations.into());
-            let reference = Some(&self.reference);
-            let evaluation =
-                evaluate(self.machine, subject, reference, &self.held_out, flags.context, &|| ())
-                    .map_err(|error| failed(&error))?;
-            let (format, kl) = (evaluation.activations, evaluation.mean_kl.unwrap_or(f64::NAN));
-            say(bar, &format!("{what}, activations {format}: mean KL {kl:.6}"));
-            runs.push(Run { method: method.name(), bits, group: group.to_string(), sample, evaluation });
-            bar.inc(1);
-        }
-        Ok(runs)
+            .map_err(|error| error.to_string())?;
+        unique(&self.flags.activations)
+            .into_iter()
+            .map(|activations| self.evaluate(Subject::Container(&container, activations.into())))
+            .collect()
     }
-}
 
-/// One row for the runs that differ in their sample only, in the order of the runs.
-fn rows(runs: &[Run]) -> Vec<Row> {
-    let key = |run: &Run| (run.method, run.bits, run.group.clone(), run.evaluation.activations);
-    let mut keys = Vec::new();
-    for run in runs {
-        if !keys.contains(&key(run)) {
-            keys.push(key(run));
-        }
+    /// Quantizes the blocks' linear layers and measures them in the model.
+    fn linears(&self, plan: &BlockPlan, calibration: &[Vec<u32>]) -> Result<Evaluation, String> {
+        let tokens = |windows| Tokens { windows, positions: self.flags.context };
+        let mut each = |matrix: &MatrixReport| self.matrix_done(plan.method.name(), matrix);
+        let (calibration, held_out) = (tokens(calibration), tokens(&self.held_out));
+        let linears = Linears::new(self.machine, self.checkpoint, plan, calibration, held_out, &mut each)
+            .map_err(|error| error.to_string())?;
+        self.evaluate(Subject::Linears(&linears))
     }
-    let row = |wanted: (&'static str, u8, String, &'static str)| {
-        let same: Vec<&Run> = runs.iter().filter(|run| key(run) == wanted).collect();
-        let mean = |value: fn(&Evaluation) -> f64| {
-            same.iter().map(|run| value(&run.evaluation)).sum::<f64>() / same.len() as f64
-        };
-        let kl = |evaluation: &Evaluation| evaluation.mean_kl.unwrap_or(f64::NAN);
-        let divergences: Vec<f64> = same.iter().map(|run| kl(&run.evaluation)).collect();
-        let (method, bits, group, activations) = wanted;
-        let calibrated = method != methods::Method::Rtn.name();
-        Row {
-            method,
-            bits,
-            group,
-            activations,
-            samples: same.len(),
-            bits_per_weight: mean(|evaluation| evaluation.bits_per_weight),
-            mean_kl: mean(kl),
-            mean_kl_standard_error: if calibrated { standard_error(&divergences) } else { Some(0.0) },
-            perplexity: mean(|evaluation| evaluation.perplexity),
-            same_top1: mean(|evaluation| evaluation.same_top1.unwrap_or(f64::NAN)),
-        }
-    };
-    keys.into_iter().map(row).collect()
-}
 
-/// Standard error of the mean, from the sample's variance; `None` for fewer than two values.
-fn standard_error(values: &[f64]) -> Option<f64> {
-    if values.len() < 2 {
-        return None;
+    fn matrix_done(&self, what: &str, matrix: &MatrixReport) {
+        self.bar.set_message(format!("{what}: layer {} {}", matrix.layer, matrix.kind));
+        self.bar.inc(1);
     }
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    Some((variance / count).sqrt())
-}
 
-/// The tables, one for each format of activations.
-fn markdown(report: &Report) -> String {
-    let mut text = format!(
-        "{}: {} held-out windows of {} tokens, {} calibration windows a sample, {} samples, embedding and head at {} \
-         bits.\nPerplexity in full precision: {:.4}. KL: mean over the samples, +- two standard errors of that mean (the \
-         spread\nover calibration samples, not over held-out text); `rtn` uses no calibration, so its standard error is 0.\n",
-        report.model,
-        report.windows,
-        report.context,
-        report.calibration_windows,
-        report.samples,
-        report.head_bits,
-        report.reference_perplexity,
-    );
-    let mut formats: Vec<&str> = Vec::new();
-    for row in &report.rows {
-        if !formats.contains(&row.activations) {
-            formats.push(row.activations);
-        }
+    fn evaluate(&self, subject: Subject<'_>) -> Result<Evaluation, String> {
+        let (reference, progress) = (Some(&self.reference), || self.bar.inc(1));
+        evaluate(self.machine, subject, reference, &self.held_out, self.positions, &progress)
+            .map_err(|error| error.to_string())
     }
-    for format in formats {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\nActivations {format}:\n\n\
-             | method | bits | group | bits a weight | mean KL, nats a token | perplexity | same top-1 |\n\
-             |---|---:|---:|---:|---:|---:|---:|\n"
-        );
-        for row in report.rows.iter().filter(|row| row.activations == format) {
-            let error = row
-                .mean_kl_standard_error
-                .map_or_else(|| "unknown".to_owned(), |error| format!("{:.6}", 2.0 * error));
-            let _ = writeln!(
-                text,
-                "| `{}` | {} | {} | {:.3} | {:.6} +- {error} | {:.4} | {:.2} % |",
-                row.method,
-                row.bits,
-                row.group,
-                row.bits_per_weight,
-                row.mean_kl,
-                row.perplexity,
-                100.0 * row.same_top1,
-            );
-        }
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::Activations;
+    use crate::flags::{BenchCommand, Command, Flags};
+    use clap::Parser;
 
-    fn run(method: &'static str, sample: usize, mean_kl: f64) -> Run {
-        let evaluation = Evaluation {
-            perplexity: 4.0 + mean_kl,
-            reference_perplexity: Some(4.0),
-            mean_kl: Some(mean_kl),
-            median_kl: Some(mean_kl),
-            p99_kl: Some(mean_kl),
-            same_top1: Some(0.5),
-            bits_per_weight: 4.5,
-            file_bytes: 1,
-            tokens: 1,
-            windows: 1,
-            activations: "int8",
-            kernels: "scalar",
-        };
-        Run { method, bits: 4, group: "64".to_owned(), sample, evaluation }
+    fn flags(arguments: &[&str]) -> QualityFlags {
+        let head = ["cargo xtask", "bench", "quality"];
+        match Flags::try_parse_from(head.iter().chain(arguments)).expect("valid").command {
+            Command::Bench(BenchCommand::Quality(flags)) => flags,
+            other => panic!("parsed as {other:?}"),
+        }
     }
 
     #[test]
-    fn samples_become_a_mean_and_its_standard_error() {
-        let rows = rows(&[run("rtn", 0, 0.4), run("gptq", 0, 0.1), run("gptq", 1, 0.2), run("gptq", 2, 0.3)]);
-        assert_eq!(rows.len(), 2);
-        assert_eq!((rows[0].samples, rows[0].mean_kl_standard_error), (1, Some(0.0)));
-        assert_eq!((rows[1].samples, rows[1].method), (3, "gptq"));
-        assert!((rows[1].mean_kl - 0.2).abs() < 1e-12);
-        // Deviations -0.1, 0, 0.1: variance 0.02 / 2, over three samples.
-        assert!(
-            (rows[1].mean_kl_standard_error.expect("three samples") - (0.01_f64 / 3.0).sqrt()).abs() < 1e-12
-        );
-        assert_eq!(standard_error(&[0.1]), None);
+    fn the_report_and_the_plot_go_beside_the_markdown() {
+        let paths = OutputPaths::beside(Path::new("a/b.md")).expect("a name");
+        assert_eq!((paths.json, paths.plot), (PathBuf::from("a/b.json"), PathBuf::from("a/b.svg")));
+        for wrong in ["a/b.json", "a/b.svg", "/"] {
+            assert!(OutputPaths::beside(Path::new(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]
-    fn the_json_goes_beside_the_markdown() {
-        assert_eq!(json_path(Path::new("a/b.md")).expect("a name"), Path::new("a/b.json"));
-        assert!(json_path(Path::new("a/b.json")).is_err() && json_path(Path::new("/")).is_err());
+    fn every_combination_is_made_once_and_rtn_with_one_sample() {
+        let flags = flags(&[
+            "--methods",
+            "rtn,gptq,rtn",
+            "--bits",
+            "2,3",
+            "--group-size",
+            "32,64,128,row",
+            "--head-bits",
+            "4,8,4",
+            "--samples",
+            "2",
+        ]);
+        let cases = cases(&flags);
+        assert_eq!(cases.len(), 2 * 4 * 2 * (1 + 2));
+        assert!((1..cases.len()).all(|at| !cases[..at].contains(&cases[at])));
     }
 
     #[test]
-    fn lists_keep_the_first_of_equals() {
-        assert_eq!(unique(&[4, 8, 4]), [4, 8]);
-        assert_eq!(unique(&[Activations::F32, Activations::Int8, Activations::F32]).len(), 2);
+    fn linears_alone_have_no_head_bits() {
+        let cases = cases(&flags(&["--methods", "gptq", "--linears-only", "--samples", "3"]));
+        assert_eq!(cases.len(), 2 * 3);
+        assert!(cases.iter().all(|case| case.head_bits.is_none()));
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     let model = flags.model.as_deref().map(model::checkpoint).transpose()?;
     let bytes = flags.container.as_deref().map(model::container_bytes).transpose()?.unwrap_or_default();
     let container = flags.container.as_deref().map(|path| model::container(path, &bytes)).transpose()?;
-    let (subject, section) = match (&container, &model) {
+    let (subject, section, spec) = match (&container, &model) {
         (Some(container), _) => {
             let (_, section) = container
                 .container()
@@ -25,19 +25,16 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
                 .next()
                 .and_then(|(name, _)| container.container().section(name))
                 .ok_or_else(|| Error::input("the container has no tokenizer"))?;
-            (Subject::Container(container, flags.activations.into()), section.to_vec())
+            let subject = Subject::Container(container, flags.activations.into());
+            (subject, section.to_vec(), &container.manifest().spec)
         }
-        (None, Some(checkpoint)) => (Subject::Checkpoint(checkpoint), model::tokenizer_section(checkpoint)?),
+        (None, Some(checkpoint)) => {
+            (Subject::Checkpoint(checkpoint), model::tokenizer_section(checkpoint)?, &checkpoint.spec)
+        }
         (None, None) => return Err(Error::input("either --container or --model is needed")),
     };
-    let spec = match subject {
-        Subject::Container(container, _) => &container.manifest().spec,
-        Subject::Checkpoint(checkpoint) => &checkpoint.spec,
-    };
-    if flags.context > spec.context as usize {
-        let (found, most) = (flags.context, spec.context);
-        return Err(Error::input(format!("--context {found}: the model has a context of {most} tokens")));
-    }
+    model::check_context(flags.context, spec)?;
+    let positions = model::positions(flags.context, flags.score_from)?;
     let choice = WindowChoice { context: flags.context, skip: 0, count: flags.windows };
     let windows = model::windows(&section, spec, &flags.text, flags.joiner, choice)?;
     let reference_steps = reference.as_ref().map_or(0, Reference::steps);
@@ -48,9 +45,7 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
         .as_ref()
         .map(|reference| Reference::new(machine, reference, &windows, flags.context, &progress))
         .transpose()
-        .and_then(|reference| {
-            evaluate(machine, subject, reference.as_ref(), &windows, flags.context, &progress)
-        });
+        .and_then(|reference| evaluate(machine, subject, reference.as_ref(), &windows, positions, &progress));
     bar.finish_and_clear();
     let evaluation = evaluation.map_err(|error| Error::failed(error.to_string()))?;
     if flags.json {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rescomp_quantizer::grids::Spacing;
 use rescomp_quantizer::methods;
 use rescomp_runtime::linear::ActivationFormat;
 
@@ -83,6 +84,9 @@ pub(crate) struct PackFlags {
     /// How scales are found [default: hessian-diagonal for `rescomp-exact` at 2 and 3 bits, else plain].
     #[arg(long, value_enum)]
     pub(crate) clip: Option<Clip>,
+    /// How the levels of 2, 3 and 4 bits are spaced.
+    #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
+    pub(crate) levels: Levels,
     /// Strength of the correction that `rescomp-exact` starts from: 0 to 1, or `auto`, chosen for each matrix on held-out
     /// calibration windows [default: auto].
     #[arg(long, value_name = "auto|0..1", value_parser = strength)]
@@ -169,6 +173,10 @@ pub(crate) struct EvalFlags {
     /// Tokens predicted in a window; windows follow one another without overlap.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub(crate) context: usize,
+    /// The first position of a window that counts; those before it are context only. Position 0 predicts a window's second
+    /// token.
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub(crate) score_from: usize,
     /// Threads; the result does not depend on them [default: the host's processors].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
@@ -214,9 +222,16 @@ pub(crate) struct QualityFlags {
     /// Weights of a row that share one scale, 32, 64, 128 or `row`, separated by commas.
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',', default_values_t = [GroupSize::Elements(64)])]
     pub(crate) group_size: Vec<GroupSize>,
-    /// Bits a weight in the embedding and the output head: 2, 3, 4 or 8.
-    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits)]
-    pub(crate) head_bits: u8,
+    /// Bits a weight in the embedding and the output head, 2, 3, 4 or 8, separated by commas.
+    #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [8], value_parser = bits)]
+    pub(crate) head_bits: Vec<u8>,
+    /// How the levels of 2, 3 and 4 bits are spaced; with `--linears-only`, `uniform` means as published: f16 scales, too.
+    #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
+    pub(crate) levels: Levels,
+    /// Quantize the blocks' linear layers only, and run them in full precision otherwise: embedding, norms and head as in the
+    /// checkpoint, f32 activations. Bits a weight are then those of the codes and scales of these layers.
+    #[arg(long, conflicts_with_all = ["head_bits", "activations"])]
+    pub(crate) linears_only: bool,
     /// Disjoint calibration samples, which tell how much a figure depends on the calibration text.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one)]
     pub(crate) samples: usize,
@@ -229,6 +244,9 @@ pub(crate) struct QualityFlags {
     /// Tokens in a window, of calibration and of held-out text.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub(crate) context: usize,
+    /// The first position of a held-out window that counts, as in `eval`.
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub(crate) score_from: usize,
     /// Activations of the linear layers, separated by commas; a table each. int8 is what the device computes, f32 shows the
     /// weights' error alone and takes several times as long.
     #[arg(
@@ -242,7 +260,8 @@ pub(crate) struct QualityFlags {
     /// Threads; the result does not depend on them [default: the host's processors].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
-    /// Markdown file to write the tables to; the report goes beside it, with the ending .json.
+    /// Markdown file to write the tables to; the report and a plot of KL against bits a weight go beside it, with the endings
+    /// .json and .svg.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Print the report, every single run included, as one JSON object on standard output.
@@ -327,6 +346,24 @@ pub(crate) enum Clip {
     Plain,
     /// The least error of the weights, each weighted by the power of its input.
     HessianDiagonal,
+}
+
+/// How the levels of a grid are spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Levels {
+    /// Least error for normally distributed weights: dense around zero.
+    Normal,
+    /// Evenly, as published: -2..=1, -4..=3, -8..=7.
+    Uniform,
+}
+
+impl From<Levels> for Spacing {
+    fn from(levels: Levels) -> Spacing {
+        match levels {
+            Levels::Normal => Spacing::Normal,
+            Levels::Uniform => Spacing::Uniform,
+        }
+    }
 }
 
 /// A number, or `auto`.
@@ -539,6 +576,12 @@ mod tests {
         };
         let flags = quality(&[]).expect("defaults");
         assert_eq!((flags.methods.len(), flags.bits, flags.samples), (5, vec![4, 8], 3));
+        assert_eq!((flags.head_bits, flags.score_from, flags.linears_only), (vec![8], 0, false));
+        assert_eq!(quality(&["--head-bits", "4,8"]).expect("valid").head_bits, [4, 8]);
+        assert!(quality(&["--linears-only", "--bits", "2"]).expect("valid").linears_only);
+        for wrong in [["--linears-only", "--head-bits=8"], ["--linears-only", "--activations=int8"]] {
+            assert_eq!(quality(&wrong).expect_err("refused").exit_code(), 2, "{wrong:?}");
+        }
         let flags =
             quality(&["--bits", "2,3", "--methods", "gptq", "--group-size", "32,row"]).expect("valid");
         assert_eq!((flags.bits, flags.methods), (vec![2, 3], vec![Method::Gptq]));

@@ -1,10 +1,12 @@
 //! What `pack` and `eval` read: checkpoints, containers, and the windows of a text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_formats::spec::ModelSpec;
 use rescomp_quantizer::checkpoint::{Checkpoint, CheckpointError};
 use rescomp_quantizer::corpus::{self, CorpusError};
+use rescomp_quantizer::evaluate::Positions;
 use rescomp_quantizer::texts;
 use rescomp_quantizer::tokenizer_json::TokenizerJsonError;
 use rescomp_runtime::memory::AlignedBytes;
@@ -70,6 +72,48 @@ pub(crate) fn container<'a>(path: &Path, bytes: &'a [u8]) -> Result<CheckedConta
         .map_err(|error| Error::input(format!("{}: {error}", path.display())))
 }
 
+/// Refuses windows that are longer than the model's context.
+///
+/// # Errors
+/// `Exit::Input`.
+pub(crate) fn check_context(context: usize, spec: &ModelSpec) -> Result<(), Error> {
+    if context > spec.context as usize {
+        let most = spec.context;
+        return Err(Error::input(format!("--context {context}: the model has a context of {most} tokens")));
+    }
+    Ok(())
+}
+
+/// The file that an option names, else one of the model's folder.
+///
+/// # Errors
+/// `Exit::Input` where none is named and the folder has none.
+pub(crate) fn text_file(
+    named: Option<&Path>,
+    folder: &Path,
+    name: &str,
+    option: &'static str,
+) -> Result<PathBuf, Error> {
+    let path = named.map_or_else(|| folder.join(name), Path::to_path_buf);
+    if named.is_none() && !path.is_file() {
+        return Err(Error::input(format!("the model's folder has no {}", path.display()))
+            .remedy(format!("give a UTF-8 text with {option} FILE")));
+    }
+    Ok(path)
+}
+
+/// The positions of a window, of which those from `score_from` on count.
+///
+/// # Errors
+/// `Exit::Input` where none would.
+pub(crate) fn positions(context: usize, score_from: usize) -> Result<Positions, Error> {
+    if score_from >= context {
+        let message = format!("--score-from {score_from}: expected less than the {context} of --context");
+        return Err(Error::input(message));
+    }
+    Ok(Positions { run: context, score_from })
+}
+
 /// Which windows of a text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WindowChoice {
@@ -87,7 +131,7 @@ pub(crate) struct WindowChoice {
 /// `Exit::Disk` when the file cannot be read, otherwise `Exit::Input`.
 pub(crate) fn windows(
     section: &[u8],
-    spec: &rescomp_formats::spec::ModelSpec,
+    spec: &ModelSpec,
     text: &Path,
     joiner: Joiner,
     choice: WindowChoice,

@@ -101,10 +101,7 @@ fn pack_options(
         return Err(Error::input(message)
             .remedy("give a UTF-8 text of what the model will write with --calibration FILE"));
     }
-    if flags.context > spec.context as usize {
-        let (found, most) = (flags.context, spec.context);
-        return Err(Error::input(format!("--context {found}: the model has a context of {most} tokens")));
-    }
+    model::check_context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(checkpoint)?;
     let choice = WindowChoice {
         context: flags.context,
@@ -147,7 +144,8 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
         Variant::Original => LazyVariant::Original,
         Variant::AllWeights => LazyVariant::AllWeights,
     });
-    let mut plan = BlockPlan::new(method, SolverOptions::for_container(flags.bits, group));
+    let options = SolverOptions::for_container(flags.bits, group);
+    let mut plan = BlockPlan::new(method, SolverOptions { spacing: flags.levels.into(), ..options });
     plan.variant = variant;
     if let Some(clip) = flags.clip {
         plan.clip = Some(match clip {

@@ -278,7 +278,31 @@ fn the_quality_table_and_its_report() {
 
     let table = fs::read_to_string(&markdown).expect("the table");
     assert!(table.contains("| `rtn` | 8 | 64 | ") && table.contains("| `gptq` | 2 | 64 | "), "{table}");
-    assert_eq!(fs::read_dir(folder.path().join("deep")).expect("a folder").count(), 2);
+    let plot = fs::read_to_string(markdown.with_extension("svg")).expect("the plot");
+    assert!(
+        plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>") && plot.contains("gptq"),
+        "{plot}"
+    );
+    assert_eq!(fs::read_dir(folder.path().join("deep")).expect("a folder").count(), 3);
+}
+
+#[test]
+fn linear_layers_alone_are_measured_in_full_precision() {
+    let arguments = "bench quality --linears-only --methods rtn --bits 4 --group-size 32,row --windows 2 --context 24 \
+                     --calibration-windows 1 --samples 1 --score-from 20 --json";
+    let output = run(&arguments.split_whitespace().collect::<Vec<_>>());
+    ended(&output, 0);
+    let report: serde_json::Value = serde_json::from_str(&text(&output.stdout)).expect("JSON");
+    assert_eq!((&report["linears_only"], &report["score_from"]), (&true.into(), &20.into()));
+    let rows = report["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!((&row["activations"], &row["head_bits"]), (&"f32".into(), &serde_json::Value::Null));
+        assert!(row["mean_kl"].as_f64().expect("a number") > 0.0, "{row}");
+    }
+    assert_eq!((&rows[0]["bits_per_weight"], &rows[0]["bytes"]), (&4.5.into(), &663_552.0.into()));
+    // Two windows, the positions 20 to 23.
+    assert_eq!(report["runs"][0]["tokens"], 8);
 }
 
 #[test]
@@ -290,6 +314,8 @@ fn a_quality_table_of_what_cannot_be_is_refused() {
     assert!(refused(&["--methods", "gptq,awq"], 2).contains("rescomp-exact"));
     assert!(refused(&["--group-size", "64,48"], 2).contains("expected 32, 64, 128 or row"));
     assert!(refused(&["--activations", "int4"], 2).contains("int8"));
+    assert!(refused(&["--score-from", "24"], 2).contains("expected less than the 24 of --context"));
+    assert!(refused(&["--linears-only", "--head-bits", "4"], 2).contains("cannot be used with"));
     assert!(refused(&["--output", "quality.json"], 2).contains("the name of a Markdown file"));
     assert!(
         refused(&["--samples", "18446744073709551615"], 2).contains("calibration.txt: expected at least")

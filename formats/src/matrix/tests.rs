@@ -106,7 +106,8 @@ fn what_is_packed_is_read_back() {
                             assert_eq!(view.unit_levels(row, col / UNIT_ELEMS)[col % UNIT_ELEMS], level);
                             assert_eq!(view.multiplier(row, group), multiplier);
                             // Exact in f64, so rounded once.
-                            let multiplier = if shape.has_scale_codes() { f64::from(multiplier) / 256.0 } else { 1.0 };
+                            let multiplier =
+                                if shape.has_scale_codes() { f64::from(multiplier) / 256.0 } else { 1.0 };
                             let exact = f64::from(level) / 64.0 * multiplier;
                             assert_eq!(value, (exact * parts.row_scales[row].to_f64()) as f32);
                         }

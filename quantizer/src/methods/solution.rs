@@ -52,6 +52,16 @@ impl<T: Real> Solution<T> {
         self.columns.div_ceil(self.group_elems)
     }
 
+    /// Bits of codes and scales in a container, `bits` a code, without tables and a layout's padding; of scales that are not
+    /// rounded as if they were binary16.
+    pub fn stored_bits(&self, bits: u8) -> u64 {
+        let scales = match &self.coding {
+            Some(coding) => 4 * self.scales.len() + 16 * coding.row_scales.len(),
+            None => 16 * self.scales.len(),
+        };
+        u64::from(bits) * self.codes.len() as u64 + scales as u64
+    }
+
     /// The dequantized weights Q, m x n, row-major.
     pub fn values(&self) -> Vec<T> {
         let rows = self.codes.chunks(self.columns).zip(self.scales.chunks(self.groups_per_row()));

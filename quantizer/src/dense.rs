@@ -196,6 +196,14 @@ impl<'m> Streams<'m> {
         )
     }
 
+    /// Goes back to residual streams that [`Streams::stream`] gave, at the same block.
+    ///
+    /// # Panics
+    /// Where they are of another size.
+    pub fn restart(&mut self, stream: &[f32]) {
+        self.stream.copy_from_slice(stream);
+    }
+
     /// The residual streams, `windows x positions x hidden`.
     pub fn stream(&self) -> &[f32] {
         &self.stream

@@ -5,6 +5,7 @@
 //!   -> encode (codes and scales to packed sections) -> pack (the container, with what the full-precision model says)
 //! ```
 
+pub mod allocate;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod choose;
@@ -18,6 +19,9 @@ pub mod methods;
 pub mod moments;
 pub mod pack;
 pub mod plan;
+pub mod recipe;
 pub mod record;
+pub mod sensitivity;
 pub mod texts;
 pub mod tokenizer_json;
+pub mod vocabulary;

@@ -1,0 +1,172 @@
+//! A recipe: which matrix has which bits and groups, as a TOML file that can be read, edited and used again.
+//!
+//! ```toml
+//! [default]
+//! bits = 3
+//! group = "64"
+//!
+//! [matrices]
+//! "embedding" = { bits = 4, group = "64" }
+//! "layer 0 query" = { bits = 2, group = "32" }
+//! ```
+
+use crate::plan::MatrixFormat;
+use rescomp_formats::section::{SectionKind, SectionName, sections};
+use rescomp_formats::spec::ModelSpec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Formats of a model's matrices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Of every matrix that is not named.
+    pub default: MatrixFormat,
+    /// Of matrices by name: `embedding`, `head`, `layer 0 query`, ...
+    #[serde(default)]
+    pub matrices: BTreeMap<String, MatrixFormat>,
+}
+
+/// Why a text is no recipe for a model.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// It is not TOML, or has other fields.
+    #[error("{0}")]
+    Toml(#[from] toml::de::Error),
+    /// It cannot be written as TOML.
+    #[error("{0}")]
+    Write(#[from] toml::ser::Error),
+    /// A number of bits that no encoding has.
+    #[error("{name}: {bits} bits: expected 2, 3, 4 or 8")]
+    Bits {
+        /// The matrix, or `default`.
+        name: String,
+        /// The bits found.
+        bits: u8,
+    },
+    /// A group size that no encoding has.
+    #[error("{name}: groups of {group}: expected 32, 64, 128 or row")]
+    Group {
+        /// The matrix, or `default`.
+        name: String,
+        /// The size found.
+        group: String,
+    },
+    /// A matrix that the model does not have.
+    #[error("the model has no matrix `{name}`; names are like `{like}`")]
+    Unknown {
+        /// The name found.
+        name: String,
+        /// Some that there are.
+        like: String,
+    },
+}
+
+impl Recipe {
+    /// Reads a recipe for a model.
+    ///
+    /// # Errors
+    /// [`RecipeError`].
+    pub fn parse(text: &str, spec: &ModelSpec) -> Result<Recipe, RecipeError> {
+        let recipe: Recipe = toml::from_str(text)?;
+        let known = Self::names(spec);
+        check("default", recipe.default)?;
+        for (name, format) in &recipe.matrices {
+            if !known.contains_key(name) {
+                let like = known.keys().take(3).cloned().collect::<Vec<_>>().join("`, `");
+                return Err(RecipeError::Unknown { name: name.clone(), like });
+            }
+            check(name, *format)?;
+        }
+        Ok(recipe)
+    }
+
+    /// As TOML.
+    ///
+    /// # Errors
+    /// [`RecipeError::Write`].
+    pub fn to_toml(&self) -> Result<String, RecipeError> {
+        Ok(toml::to_string(self)?)
+    }
+
+    /// The format of a matrix.
+    pub fn format(&self, name: SectionName) -> MatrixFormat {
+        self.matrices.get(&name.to_string()).copied().unwrap_or(self.default)
+    }
+
+    /// Formats of the blocks' matrices, as [`crate::plan::BlockPlan::formats`] has them.
+    pub fn block_formats(&self, spec: &ModelSpec) -> BTreeMap<(usize, &'static str), MatrixFormat> {
+        let block = |name: SectionName| {
+            let layer = usize::from(name.layer?);
+            Some(((layer, name.kind.name()), self.format(name)))
+        };
+        sections(spec).filter(|name| name.kind.is_matrix()).filter_map(block).collect()
+    }
+
+    /// A model's matrices by name.
+    fn names(spec: &ModelSpec) -> BTreeMap<String, SectionKind> {
+        sections(spec)
+            .filter(|name| name.kind.is_matrix())
+            .map(|name| (name.to_string(), name.kind))
+            .collect()
+    }
+}
+
+fn check(name: &str, format: MatrixFormat) -> Result<(), RecipeError> {
+    let name = name.to_owned();
+    if ![2, 3, 4, 8].contains(&format.bits) {
+        return Err(RecipeError::Bits { name, bits: format.bits });
+    }
+    let group = format.group.to_string();
+    if !["32", "64", "128", "row"].contains(&group.as_str()) {
+        return Err(RecipeError::Group { name, group });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use std::path::Path;
+
+    fn spec() -> ModelSpec {
+        Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-1m")).unwrap().spec
+    }
+
+    #[test]
+    fn a_recipe_is_read_back_as_written() {
+        let format = |bits, group: &str| MatrixFormat { bits, group: group.parse().unwrap() };
+        let matrices = [("embedding", format(4, "row")), ("layer 1 down", format(2, "32"))];
+        let recipe = Recipe {
+            default: format(3, "64"),
+            matrices: matrices.into_iter().map(|(name, format)| (name.to_owned(), format)).collect(),
+        };
+        let read = Recipe::parse(&recipe.to_toml().unwrap(), &spec()).unwrap();
+        assert_eq!(read, recipe);
+        let formats = read.block_formats(&spec());
+        assert_eq!(formats.len(), 42);
+        assert_eq!(formats[&(1, "down")], format(2, "32"));
+        assert_eq!(formats[&(0, "down")], format(3, "64"));
+        let embedding = SectionName { kind: SectionKind::Embedding, layer: None };
+        assert_eq!(read.format(embedding), format(4, "row"));
+    }
+
+    #[test]
+    fn what_is_no_recipe_is_refused_by_name() {
+        let default = "[default]\nbits = 3\ngroup = \"64\"\n";
+        let refused = |text: &str| Recipe::parse(text, &spec()).unwrap_err().to_string();
+        for (text, expected) in [
+            ("".to_owned(), "default"),
+            (default.replace('3', "5"), "default: 5 bits: expected 2, 3, 4 or 8"),
+            (default.replace("64", "48"), "default: groups of 48: expected 32, 64, 128 or row"),
+            (default.replace("64", "zero"), "zero"),
+            (format!("{default}size = 3\n"), "size"),
+            (format!("{default}[matrices]\n\"layer 9 up\" = {{ bits = 2, group = \"32\" }}\n"), "no matrix `layer 9 up`"),
+            (format!("{default}[matrices]\n\"embedding\" = {{ bits = 6, group = \"32\" }}\n"), "embedding: 6 bits"),
+        ] {
+            let found = refused(&text);
+            assert!(found.contains(expected), "{text:?}: {found}");
+        }
+    }
+}

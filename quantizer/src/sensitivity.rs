@@ -1,0 +1,351 @@
+//! How much the model loses by each matrix in each format, for distributing bits ([`crate::allocate`]).
+//!
+//! ```text
+//! run the full-precision model over a few calibration windows, keeping the stream before every block and each set's H
+//! for each matrix t:
+//!     in every format f: solve it by itself, e(t, f) = its relative error on its own inputs
+//!     quantize it alone, in one format r, and run the rest of the model: d(t) = mean KL from the full-precision model
+//!     loss(t, f) = d(t) e(t, f) / e(t, r)
+//! ```
+//! Small errors change the logits in proportion, so the divergence grows with their square, as e does: one run of the model a
+//! matrix says what its errors cost, and solving says how large they are. What is left out is that later matrices correct for
+//! the errors of earlier ones, and that errors meet: both change all formats of a matrix alike, nearly.
+
+use crate::allocate::Candidate;
+use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
+use crate::dense::{DenseError, DenseLayer, Streams, multiply};
+use crate::methods::{self, GroupSize, Method, MethodError, Prepared, Solution};
+use crate::moments::Moments;
+use crate::plan::{BlockPlan, MatrixFormat};
+use crate::vocabulary;
+use faer::Mat;
+use rayon::prelude::*;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::matrix::{MatrixShape, ShapeError};
+use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName};
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_runtime::Machine;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::eval::log_sum_exp;
+use rescomp_runtime::linear::{BlockWeights, LinearSet};
+use std::collections::BTreeMap;
+
+/// The format in which a matrix is tried in the model.
+const TRIED_BITS: u8 = 3;
+
+/// What a matrix costs in each format.
+#[derive(Clone, Debug)]
+pub struct Sensitivity {
+    /// The matrix.
+    pub name: SectionName,
+    /// Its weights.
+    pub weights: u64,
+    /// Mean KL divergence, nats a token, with this matrix alone at [`TRIED_BITS`] bits.
+    pub mean_kl: f64,
+    /// The formats, with the bytes of a section (padding included) and the estimated divergence.
+    pub formats: Vec<(MatrixFormat, Candidate)>,
+}
+
+/// Why it could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum SensitivityError {
+    /// The model could not be read or run.
+    #[error(transparent)]
+    Dense(#[from] DenseError),
+    /// A matrix could not be solved.
+    #[error("{name}: {cause}")]
+    Method {
+        /// The matrix.
+        name: SectionName,
+        /// Why.
+        cause: MethodError,
+    },
+    /// A matrix has no such format.
+    #[error("{name}: {cause}")]
+    Shape {
+        /// The matrix.
+        name: SectionName,
+        /// Why.
+        cause: ShapeError,
+    },
+}
+
+impl From<CheckpointError> for SensitivityError {
+    fn from(cause: CheckpointError) -> Self {
+        SensitivityError::Dense(cause.into())
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measurement<'a> {
+    /// The model.
+    pub checkpoint: &'a Checkpoint,
+    /// Calibration windows.
+    pub windows: &'a [Vec<u32>],
+    /// Tokens of each that are used.
+    pub positions: usize,
+    /// Damping, spacing and the like; its formats and method are of no influence.
+    pub plan: &'a BlockPlan,
+    /// Layout of the container.
+    pub layout: Layout,
+    /// Formats of the blocks' matrices.
+    pub formats: &'a [MatrixFormat],
+    /// Formats of the embedding and the head.
+    pub vocabulary_formats: &'a [MatrixFormat],
+}
+
+/// Measures every matrix, in the order of the container. `progress` hears of each; there are [`steps`] of them.
+///
+/// # Errors
+/// [`SensitivityError`].
+pub fn measure(
+    machine: Machine<'_>,
+    measurement: &Measurement<'_>,
+    progress: &mut dyn FnMut(SectionName),
+) -> Result<Vec<Sensitivity>, SensitivityError> {
+    let Measurement { checkpoint, windows, positions, .. } = *measurement;
+    let forward = |cause| SensitivityError::from(DenseError::Forward { model: checkpoint.name(), cause });
+    let embedding = checkpoint.embedding()?;
+    let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions).map_err(forward)?;
+    let layers = checkpoint.spec.layers as usize;
+    let (mut before, mut moments) = (Vec::new(), Vec::new());
+    for layer in 0..layers {
+        let weights = checkpoint.layer(layer)?;
+        before.push(streams.stream().to_vec());
+        let dense = DenseLayer { weights: &weights, layer };
+        let mut taker = MomentsTaker { dense, moments: BTreeMap::new() };
+        streams.run_block(&mut taker).map_err(forward)?;
+        moments.push(taker.moments);
+    }
+    let head = checkpoint.head()?;
+    let gain = checkpoint.final_norm()?;
+    let last = |streams: &Streams<'_>| -> Vec<Vec<f32>> {
+        (0..windows.len()).map(|window| streams.hidden_states(window, &gain)).collect()
+    };
+    let reference = Hidden { states: last(&streams), head: head.as_ref().unwrap_or(&embedding) };
+    let hidden_moments = {
+        let all = reference.states.concat();
+        Moments::new(&all, &all, embedding.cols)
+    };
+
+    let mut found = Vec::new();
+    // The embedding, and the head with it where it is tied.
+    let name = SectionName { kind: SectionKind::Embedding, layer: None };
+    progress(name);
+    let importance = head.is_none().then_some(&hidden_moments);
+    let tried = Tried::vocabulary(measurement, name, &embedding, importance)?;
+    let mut other = Streams::new(machine, checkpoint, &tried.values, windows, positions).map_err(forward)?;
+    run(&mut other, checkpoint, 0, None)?;
+    let subject = Hidden { states: last(&other), head: head.as_ref().unwrap_or(&tried.values) };
+    let kl = mean_kl(&reference, &subject);
+    found.push(tried.sensitivity(kl));
+    if let Some(head) = &head {
+        let name = SectionName { kind: SectionKind::Head, layer: None };
+        progress(name);
+        let tried = Tried::vocabulary(measurement, name, head, Some(&hidden_moments))?;
+        let kl = mean_kl(&reference, &Hidden { states: reference.states.clone(), head: &tried.values });
+        found.push(tried.sensitivity(kl));
+    }
+    for (layer, (before, moments)) in before.iter().zip(&moments).enumerate() {
+        let original = checkpoint.layer(layer)?;
+        for (set, moments) in moments {
+            let method = |cause| SensitivityError::Method {
+                name: SectionName { kind: set.kinds()[0], layer: Some(layer as u16) },
+                cause,
+            };
+            let options = &measurement.plan.options;
+            let prepared = methods::prepare(moments.hessian.as_ref(), None, options).map_err(method)?;
+            for &kind in set.kinds() {
+                let name = SectionName { kind, layer: Some(layer as u16) };
+                progress(name);
+                let Some(matrix) = original.matrix(kind) else { continue };
+                let tried = Tried::block(measurement, name, matrix, moments, &prepared)?;
+                let mut weights = original.clone();
+                if let Some(matrix) = weights.matrix_mut(kind) {
+                    matrix.data.clone_from(&tried.values.data);
+                }
+                streams.restart(before);
+                run(&mut streams, checkpoint, layer, Some(&weights))?;
+                let subject = Hidden { states: last(&streams), head: reference.head };
+                found.push(tried.sensitivity(mean_kl(&reference, &subject)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// How often [`measure`] calls `progress`.
+pub fn steps(checkpoint: &Checkpoint) -> usize {
+    let kinds: usize = LinearSet::ALL.into_iter().map(|set| set.kinds().len()).sum();
+    1 + usize::from(!checkpoint.spec.tied_head) + kinds * checkpoint.spec.layers as usize
+}
+
+/// Runs the blocks from `first` on, that one with other weights where there are any.
+fn run(
+    streams: &mut Streams<'_>,
+    checkpoint: &Checkpoint,
+    first: usize,
+    other: Option<&LayerWeights>,
+) -> Result<(), SensitivityError> {
+    let forward = |cause| DenseError::Forward { model: checkpoint.name(), cause };
+    for layer in first..checkpoint.spec.layers as usize {
+        let read;
+        let weights = match other {
+            Some(weights) if layer == first => weights,
+            _ => {
+                read = checkpoint.layer(layer)?;
+                &read
+            }
+        };
+        streams.run_block(&mut DenseLayer { weights, layer }).map_err(forward)?;
+    }
+    Ok(())
+}
+
+/// The head's input on every window, and the head.
+struct Hidden<'a> {
+    states: Vec<Vec<f32>>,
+    head: &'a Matrix,
+}
+
+impl Hidden<'_> {
+    fn logits(&self, window: usize) -> Vec<f32> {
+        let states = &self.states[window];
+        let mut logits = vec![0.0; states.len() / self.head.cols * self.head.rows];
+        multiply(self.head, states, &mut logits);
+        logits
+    }
+}
+
+/// Mean KL divergence of the second from the first, nats a token.
+fn mean_kl(reference: &Hidden<'_>, subject: &Hidden<'_>) -> f64 {
+    let vocabulary = reference.head.rows;
+    let window_sum = |window: usize| -> (f64, usize) {
+        let (full, other) = (reference.logits(window), subject.logits(window));
+        let tokens = full.chunks_exact(vocabulary).zip(other.chunks_exact(vocabulary));
+        let divergence = |(full, other): (&[f32], &[f32])| -> f64 {
+            let (normalizer, other_normalizer) = (log_sum_exp(full), log_sum_exp(other));
+            let term = |(p, q): (&f32, &f32)| {
+                let log_p = f64::from(*p) - normalizer;
+                log_p.exp() * (log_p - (f64::from(*q) - other_normalizer))
+            };
+            full.iter().zip(other).map(term).sum()
+        };
+        (tokens.map(divergence).sum(), full.len() / vocabulary)
+    };
+    let sums: Vec<(f64, usize)> = (0..reference.states.len()).into_par_iter().map(window_sum).collect();
+    let (total, tokens) = sums.iter().fold((0.0, 0), |all, part| (all.0 + part.0, all.1 + part.1));
+    total / tokens as f64
+}
+
+/// A matrix solved in all formats.
+struct Tried {
+    name: SectionName,
+    weights: u64,
+    /// Relative errors and bytes by format.
+    formats: Vec<(MatrixFormat, u64, f64)>,
+    /// The relative error at the tried bits, and the values.
+    error: f64,
+    values: Matrix,
+}
+
+impl Tried {
+    fn block(
+        measurement: &Measurement<'_>,
+        name: SectionName,
+        matrix: &Matrix,
+        moments: &Moments,
+        prepared: &Prepared<f64>,
+    ) -> Result<Self, SensitivityError> {
+        let weights = Mat::from_fn(matrix.rows, matrix.cols, |i, j| f64::from(matrix.row(i)[j]));
+        let solve = |format| {
+            let solver = measurement.plan.solver_for(format);
+            // By itself, without drift: gptq.
+            let configuration = Method::Gptq.configuration(format.bits);
+            let solution = methods::solve(weights.as_ref(), prepared, configuration.as_ref(), &solver.options)?;
+            let loss = solution.loss(weights.as_ref(), moments.hessian.as_ref(), None)?;
+            Ok((solution, loss))
+        };
+        Self::new(measurement, name, matrix, measurement.formats, solve)
+    }
+
+    fn vocabulary(
+        measurement: &Measurement<'_>,
+        name: SectionName,
+        matrix: &Matrix,
+        importance: Option<&Moments>,
+    ) -> Result<Self, SensitivityError> {
+        let weights = Mat::from_fn(matrix.rows, matrix.cols, |i, j| f64::from(matrix.row(i)[j]));
+        let solve = |format| vocabulary::solve(weights.as_ref(), importance, measurement.plan, format);
+        Self::new(measurement, name, matrix, measurement.vocabulary_formats, solve)
+    }
+
+    /// `solve` gives the solution and its loss, on any scale.
+    fn new(
+        measurement: &Measurement<'_>,
+        name: SectionName,
+        matrix: &Matrix,
+        formats: &[MatrixFormat],
+        solve: impl Fn(MatrixFormat) -> Result<(Solution<f64>, f64), MethodError>,
+    ) -> Result<Self, SensitivityError> {
+        let failed = |cause| SensitivityError::Method { name, cause };
+        let tried = MatrixFormat { bits: TRIED_BITS, group: measurement.plan.options.group };
+        let (solution, error) = solve(tried).map_err(failed)?;
+        let data = solution.values().into_iter().map(|value| value as f32).collect();
+        let values = Matrix { rows: matrix.rows, cols: matrix.cols, data };
+        let mut all = Vec::new();
+        for &format in formats {
+            let bytes = section_bytes(matrix, format, measurement.layout)
+                .map_err(|cause| SensitivityError::Shape { name, cause })?;
+            all.push((format, bytes, solve(format).map_err(failed)?.1));
+        }
+        let weights = (matrix.rows * matrix.cols) as u64;
+        Ok(Tried { name, weights, formats: all, error, values })
+    }
+
+    fn sensitivity(self, mean_kl: f64) -> Sensitivity {
+        let loss = |error: f64| if self.error > 0.0 { mean_kl.max(0.0) * error / self.error } else { 0.0 };
+        let candidate = |(format, bytes, error)| (format, Candidate { bytes, loss: loss(error) });
+        let formats = self.formats.into_iter().map(candidate).collect();
+        Sensitivity { name: self.name, weights: self.weights, mean_kl, formats }
+    }
+}
+
+/// Bytes of a matrix's section and the padding after it.
+fn section_bytes(matrix: &Matrix, format: MatrixFormat, layout: Layout) -> Result<u64, ShapeError> {
+    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let group = match format.group {
+        GroupSize::Elements(elems) => size(elems.get()),
+        GroupSize::Row => MatrixShape::whole_row(size(matrix.cols)),
+    };
+    // Formats are those of the command line: 2, 3, 4 or 8 bits.
+    let width = CodeWidth::from_bits(format.bits).unwrap_or(CodeWidth::Int8);
+    let shape = MatrixShape::new(size(matrix.rows), size(matrix.cols), group, width, layout)?;
+    Ok(shape.section_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES) as u64)
+}
+
+/// A full-precision block that takes the moments of each set's input.
+struct MomentsTaker<'a> {
+    dense: DenseLayer<'a>,
+    moments: BTreeMap<LinearSet, Moments>,
+}
+
+impl BlockWeights for MomentsTaker<'_> {
+    type Error = RuntimeError;
+
+    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.dense.norm(kind)
+    }
+
+    fn apply(
+        &mut self,
+        set: LinearSet,
+        tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<(), RuntimeError> {
+        self.moments.insert(set, Moments::new(input, input, input.len() / tokens));
+        self.dense.apply(set, tokens, input, outputs)
+    }
+}

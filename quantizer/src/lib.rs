@@ -14,6 +14,7 @@ pub mod dense;
 pub mod encode;
 pub mod evaluate;
 pub mod grids;
+pub mod journal;
 pub mod linears;
 pub mod methods;
 pub mod moments;
@@ -24,4 +25,8 @@ pub mod record;
 pub mod sensitivity;
 pub mod texts;
 pub mod tokenizer_json;
+<<<<<<< ours
 pub mod vocabulary;
+=======
+pub mod work;
+>>>>>>> theirs

@@ -22,6 +22,7 @@ use crate::journal::JournalError;
 use crate::methods::{self, Method, MethodError, Prepared, Solution, Start};
 use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat, Solver};
+use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
 use faer::{Mat, MatRef};
 use rescomp_formats::section::SectionKind;
 use rescomp_runtime::Machine;
@@ -112,6 +113,14 @@ pub enum CalibrationError {
         /// The set.
         set: &'static str,
     },
+    /// A solver refused the embedding or the head.
+    #[error("{kind}: {cause}")]
+    Vocabulary {
+        /// Which one.
+        kind: &'static str,
+        /// Why.
+        cause: MethodError,
+    },
     /// A solver refused a matrix.
     #[error("layer {layer} {kind}: {cause}")]
     Method {
@@ -137,13 +146,24 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
     plan: &BlockPlan,
     run: &mut Run<'_>,
     mut finished: impl FnMut(usize, &LayerWeights, Vec<QuantizedMatrix>) -> Result<(), E>,
-) -> Result<(), E> {
-    let embedding = checkpoint.embedding().map_err(CalibrationError::from)?;
-    let streams = || {
-        Streams::new(machine, checkpoint, &embedding, windows, positions)
+) -> Result<Vec<VocabularyMatrix>, E> {
+    let original = checkpoint.embedding().map_err(CalibrationError::from)?;
+    let streams = |embedding: &Matrix| {
+        Streams::new(machine, checkpoint, embedding, windows, positions)
             .map_err(|cause| E::from(CalibrationError::Forward(cause)))
     };
-    let (mut full, mut quantized) = (streams()?, streams()?);
+    let mut full = streams(&original)?;
+    let mut vocabulary = Vec::new();
+    let mut quantized = match plan.vocabulary {
+        None => streams(&original)?,
+        Some(formats) => {
+            (run.progress)(Progress::Phase("embedding"));
+            let embedding = embedding(checkpoint, &original, plan, formats.embedding, streams(&original)?)?;
+            let quantized = streams(&embedding.values())?;
+            vocabulary.push(embedding);
+            quantized
+        }
+    };
     let layers = checkpoint.spec.layers as usize;
     if let Some(journal) = &mut run.journal {
         journal.begin().map_err(CalibrationError::from)?;
@@ -188,7 +208,67 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
         finished(layer, &weights, done)?;
         (run.progress)(Progress::Block { layer, restored });
     }
-    Ok(())
+    let head = checkpoint.head().map_err(CalibrationError::from)?;
+    if let (Some(head), Some(formats)) = (head, plan.vocabulary) {
+        (run.progress)(Progress::Phase("head"));
+        let gain = checkpoint.final_norm().map_err(CalibrationError::from)?;
+        let inputs = [&quantized, &full].map(|streams| streams.all_hidden_states(&gain));
+        vocabulary.push(own_head(&head, plan, formats.head, &inputs, windows.len())?);
+    }
+    Ok(vocabulary)
+}
+
+/// Quantizes the embedding: where it is the head as well, by the final hidden states of `full`, which starts at the first block.
+fn embedding(
+    checkpoint: &Checkpoint,
+    original: &Matrix,
+    plan: &BlockPlan,
+    format: MatrixFormat,
+    mut full: Streams<'_>,
+) -> Result<VocabularyMatrix, CalibrationError> {
+    let mut moments = None;
+    if checkpoint.spec.tied_head && plan.calibrates() {
+        for layer in 0..checkpoint.spec.layers as usize {
+            let weights = checkpoint.layer(layer)?;
+            // Recorded only to refuse what is not finite by the name of its layer.
+            let mut checked =
+                Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
+            full.run_block(&mut checked)?;
+        }
+        let hidden = full.all_hidden_states(&checkpoint.final_norm()?);
+        if !hidden.iter().all(|value| value.is_finite()) {
+            return Err(RuntimeError::NotFinite { layer: None, set: None }.into());
+        }
+        moments = Some(Moments::new(&hidden, &hidden, original.cols));
+    }
+    let kind = SectionKind::Embedding;
+    VocabularyMatrix::new(kind, original, moments.as_ref(), plan, format)
+        .map_err(|cause| CalibrationError::Vocabulary { kind: kind.name(), cause })
+}
+
+/// Quantizes a head of its own, as a linear layer whose `inputs` are the final hidden states of the quantized and of the
+/// full-precision stream.
+fn own_head(
+    head: &Matrix,
+    plan: &BlockPlan,
+    format: MatrixFormat,
+    [input, full]: &[Vec<f32>; 2],
+    windows: usize,
+) -> Result<VocabularyMatrix, CalibrationError> {
+    let kind = SectionKind::Head;
+    let failed = |cause| CalibrationError::Vocabulary { kind: kind.name(), cause };
+    if !input.iter().chain(full).all(|value| value.is_finite()) {
+        return Err(RuntimeError::NotFinite { layer: None, set: None }.into());
+    }
+    let calibration = Calibration::new(plan, input, full, head.cols, windows).map_err(failed)?;
+    let (weights, solver) = (to_f64(head), plan.solver_for(format));
+    let problem = (weights.as_ref(), &solver);
+    let choices = calibration.choose([problem].into_iter(), plan).map_err(|(_, cause)| failed(cause))?;
+    let solved =
+        calibration.solve(weights.as_ref(), &choices.first().copied().flatten(), &solver).map_err(failed)?;
+    let report = calibration.report(0, kind, weights.as_ref(), &solved, plan).map_err(failed)?;
+    let report = VocabularyReport { kind: kind.name(), format, relative_error: report.relative_error };
+    Ok(VocabularyMatrix { kind, format, solution: solved.solution, report })
 }
 
 /// A full-precision block that keeps the input of each set.

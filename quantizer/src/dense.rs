@@ -209,6 +209,16 @@ impl<'m> Streams<'m> {
         &self.stream
     }
 
+    /// Windows that run together.
+    pub fn windows(&self) -> usize {
+        self.batch.sequences
+    }
+
+    /// [`Streams::hidden_states`] of all windows, one after the other.
+    pub fn all_hidden_states(&self, final_gain: &[f32]) -> Vec<f32> {
+        (0..self.windows()).flat_map(|window| self.hidden_states(window, final_gain)).collect()
+    }
+
     /// The normalized last hidden states of one window, `positions x hidden`: the head's input.
     pub fn hidden_states(&self, window: usize, final_gain: &[f32]) -> Vec<f32> {
         let elems = self.batch.tokens * self.spec.hidden as usize;

@@ -478,8 +478,8 @@ mod tests {
             plan: BlockPlan::new(
                 Method::Rtn,
                 SolverOptions::for_container(4, GroupSize::elements(64).unwrap()),
-            ),
-            head_bits: 8,
+            )
+            .with_head_bits(8),
             layout: Layout::Nr8k4,
             calibration: windows.clone(),
             calibration_positions: 12,

@@ -25,8 +25,5 @@ pub mod record;
 pub mod sensitivity;
 pub mod texts;
 pub mod tokenizer_json;
-<<<<<<< ours
 pub mod vocabulary;
-=======
 pub mod work;
->>>>>>> theirs

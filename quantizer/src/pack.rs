@@ -1,14 +1,14 @@
 //! Making a container: quantize, encode, record the full-precision model, run the result, write down what it gave.
 
 use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks};
-use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dense::{DenseError, DenseLogits};
 use crate::encode::{EncodeError, encode};
-use crate::methods::{GroupSize, MethodError, rtn};
-use crate::plan::{BlockPlan, MatrixFormat};
+use crate::methods::GroupSize;
+use crate::plan::BlockPlan;
 use crate::record::{self, Record};
+use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
 use bytemuck::Zeroable;
-use faer::Mat;
 use rescomp_formats::check_windows::CheckWindowsError;
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{Container, Integrity};
@@ -31,8 +31,6 @@ use std::collections::BTreeMap;
 pub struct PackOptions {
     /// How the blocks' matrices are quantized.
     pub plan: BlockPlan,
-    /// Bits of the embedding and the head.
-    pub head_bits: u8,
     /// Layout of every matrix.
     pub layout: Layout,
     /// Calibration windows of `calibration_positions + 1` tokens or more.
@@ -67,7 +65,7 @@ pub struct PackReport {
     pub bits: u8,
     /// Columns a group; 0 for whole rows.
     pub group_elems: u32,
-    /// Bits of the embedding and the head.
+    /// Bits of the head, which may be the embedding.
     pub head_bits: u8,
     /// Layout of every matrix.
     pub layout: &'static str,
@@ -81,7 +79,9 @@ pub struct PackReport {
     pub calibration_tokens: u64,
     /// What is doubtful about the calibration, each said once.
     pub warnings: Vec<String>,
-    /// The quantized matrices.
+    /// The embedding, and the head where it is not the same.
+    pub vocabulary: Vec<VocabularyReport>,
+    /// The blocks' matrices.
     pub matrices: Vec<MatrixReport>,
     /// What the host measured on the check windows.
     pub check: CheckFigures,
@@ -126,14 +126,6 @@ pub enum PackFailure {
     /// Calibration stopped.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
-    /// A matrix outside the blocks could not be quantized.
-    #[error("{kind}: {cause}")]
-    Method {
-        /// The matrix.
-        kind: &'static str,
-        /// Why.
-        cause: MethodError,
-    },
     /// A quantized matrix has no encoding.
     #[error("{section}: {cause}")]
     Encode {
@@ -196,7 +188,7 @@ pub fn pack_run(
     };
     let solver = &options.plan.options;
     let mut matrices = Vec::new();
-    quantize_blocks(
+    let vocabulary = quantize_blocks(
         machine,
         checkpoint,
         &options.calibration,
@@ -217,10 +209,11 @@ pub fn pack_run(
             Ok(())
         },
     )?;
-    (run.progress)(Progress::Phase("embedding and head"));
-    put(SectionKind::Embedding, None, round(SectionKind::Embedding, &checkpoint.embedding()?, options)?);
-    if let Some(head) = checkpoint.head()? {
-        put(SectionKind::Head, None, round(SectionKind::Head, &head, options)?);
+    for matrix in &vocabulary {
+        let section = SectionName { kind: matrix.kind, layer: None };
+        let contents = encode(&matrix.solution, matrix.format, options.layout)
+            .map_err(|cause| PackFailure::Encode { section, cause })?;
+        put(matrix.kind, None, contents);
     }
     put(SectionKind::FinalNorm, None, Contents::F32(checkpoint.final_norm()?));
     put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
@@ -240,7 +233,7 @@ pub fn pack_run(
         logits_sha256: [0; 32],
     };
     let file = |check| {
-        let manifest = manifest(checkpoint, options, check);
+        let manifest = manifest(checkpoint, options, head_bits(&vocabulary), check);
         let contents = |name: SectionName| {
             sections.get(&(name.kind as u16, name.layer)).cloned().ok_or(PackFailure::Section(name))
         };
@@ -256,13 +249,14 @@ pub fn pack_run(
         method: options.plan.method.name(),
         bits: solver.bits,
         group_elems: group_elems(solver.group),
-        head_bits: options.head_bits,
+        head_bits: head_bits(&vocabulary),
         layout: options.layout.name(),
         parameters: container.parameters(),
         bits_per_weight: container.bits_per_weight(),
         file_bytes: file.len() as u64,
         calibration_tokens: calibration_tokens(options),
         warnings: warnings(&matrices),
+        vocabulary: vocabulary.into_iter().map(|matrix| matrix.report).collect(),
         matrices,
         check: CheckFigures::from(&check),
     };
@@ -270,15 +264,51 @@ pub fn pack_run(
     Ok(Packed { file, report })
 }
 
-/// Rounds the embedding or the head to nearest.
-fn round(kind: SectionKind, matrix: &Matrix, options: &PackOptions) -> Result<Contents, PackFailure> {
-    let format = MatrixFormat { bits: options.head_bits, group: options.plan.options.group };
-    let solver = options.plan.solver_for(format).options;
-    let weights = Mat::from_fn(matrix.rows, matrix.cols, |row, col| f64::from(matrix.row(row)[col]));
-    let solution = rtn::round_to_nearest(weights.as_ref(), &solver)
-        .map_err(|cause| PackFailure::Method { kind: kind.name(), cause })?;
-    encode(&solution, format, options.layout)
-        .map_err(|cause| PackFailure::Encode { section: SectionName { kind, layer: None }, cause })
+/// Bytes of a container besides its matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherBytes {
+    /// Gains of the norms.
+    pub norms: u64,
+    /// Everything: norms, head, manifest, table of sections, rotary frequencies, tokenizer, check windows, alignment.
+    pub all: u64,
+}
+
+/// What a container of at most `container_bytes` needs besides its matrices, at most.
+///
+/// # Errors
+/// [`PackFailure`].
+pub fn bytes_without_matrices(
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    container_bytes: usize,
+) -> Result<OtherBytes, PackFailure> {
+    let spec = &checkpoint.spec;
+    let check = record::sizes(container_bytes, spec.vocabulary, spec.context as usize);
+    // As many digits as any record has.
+    let longest = CheckRecord {
+        reference_nll: 0.0,
+        nll: 0.0,
+        mean_kl: 0.0,
+        same_top1: u32::MAX,
+        positions: u32::MAX,
+        logits_sha256: [0; 32],
+    };
+    let manifest = manifest(checkpoint, options, u8::MAX, longest);
+    let gain = vec![0.0_f32; spec.hidden as usize];
+    let mut norms = 0;
+    let file = write(&manifest, |name| -> Result<Contents, PackFailure> {
+        Ok(match name.kind {
+            SectionKind::AttentionNorm | SectionKind::MlpNorm | SectionKind::FinalNorm => {
+                norms += 4 * gain.len() as u64;
+                Contents::F32(gain.clone())
+            }
+            SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
+            SectionKind::Tokenizer => Contents::Bytes(options.tokenizer.clone()),
+            SectionKind::CheckWindows => Contents::Bytes(vec![0; check.section_bytes().unwrap_or(0)]),
+            _ => Contents::Bytes(Vec::new()),
+        })
+    })?;
+    Ok(OtherBytes { norms, all: file.len() as u64 })
 }
 
 fn contents_bytes(contents: &Contents) -> usize {
@@ -327,7 +357,12 @@ fn measure(machine: Machine<'_>, file: &[u8], reference_nll: f64) -> Result<Chec
     })
 }
 
-fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) -> Manifest {
+/// Bits of the head: of the embedding where they are the same.
+fn head_bits(vocabulary: &[VocabularyMatrix]) -> u8 {
+    vocabulary.last().map_or(0, |matrix| matrix.format.bits)
+}
+
+fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check: CheckRecord) -> Manifest {
     let solver = &options.plan.options;
     Manifest {
         spec: checkpoint.spec.clone(),
@@ -337,7 +372,7 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) 
             method: text(options.plan.method.name()),
             bits: solver.bits,
             group_elems: group_elems(solver.group),
-            head_bits: options.head_bits,
+            head_bits,
             calibration_sha256: calibration_digest(options),
             calibration_tokens: calibration_tokens(options),
             target: text(&options.target),

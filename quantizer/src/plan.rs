@@ -1,4 +1,4 @@
-//! What is to be done with the matrices of the blocks: the method, and for every matrix its bits and groups.
+//! What is to be done with a model's matrices: the method, and for every matrix its bits and groups.
 
 use crate::choose::Tuning;
 use crate::grids::ScaleFormat;
@@ -35,7 +35,23 @@ pub struct Solver {
     pub options: SolverOptions,
 }
 
-/// How the matrices of the blocks are quantized.
+/// Formats of the matrices with a row a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// Of the embedding, and of the head where it is tied.
+    pub embedding: MatrixFormat,
+    /// Of a head of its own.
+    pub head: MatrixFormat,
+}
+
+impl Vocabulary {
+    /// The same format for both.
+    pub const fn same(format: MatrixFormat) -> Self {
+        Vocabulary { embedding: format, head: format }
+    }
+}
+
+/// How the matrices of a model are quantized.
 #[derive(Clone, Debug)]
 pub struct BlockPlan {
     /// The method.
@@ -48,6 +64,8 @@ pub struct BlockPlan {
     pub options: SolverOptions,
     /// What is chosen for each matrix.
     pub tuning: Tuning,
+    /// Format of the embedding and the head; `None` to leave them as in the checkpoint.
+    pub vocabulary: Option<Vocabulary>,
     /// Matrices with a format of their own, by layer and kind's name.
     pub formats: BTreeMap<(usize, &'static str), MatrixFormat>,
 }
@@ -62,7 +80,14 @@ impl BlockPlan {
                 (Tuning::PLAIN, Some(options.clip))
             }
         };
-        BlockPlan { method, variant: None, clip, options, tuning, formats: BTreeMap::new() }
+        BlockPlan { method, variant: None, clip, options, tuning, vocabulary: None, formats: BTreeMap::new() }
+    }
+
+    /// The same with embedding and head quantized to `bits`, in the groups of the blocks.
+    #[must_use]
+    pub fn with_head_bits(mut self, bits: u8) -> BlockPlan {
+        self.vocabulary = Some(Vocabulary::same(MatrixFormat { bits, group: self.options.group }));
+        self
     }
 
     /// Whether the method needs calibration.

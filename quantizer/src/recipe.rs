@@ -162,8 +162,14 @@ mod tests {
             (default.replace("64", "48"), "default: groups of 48: expected 32, 64, 128 or row"),
             (default.replace("64", "zero"), "zero"),
             (format!("{default}size = 3\n"), "size"),
-            (format!("{default}[matrices]\n\"layer 9 up\" = {{ bits = 2, group = \"32\" }}\n"), "no matrix `layer 9 up`"),
-            (format!("{default}[matrices]\n\"embedding\" = {{ bits = 6, group = \"32\" }}\n"), "embedding: 6 bits"),
+            (
+                format!("{default}[matrices]\n\"layer 9 up\" = {{ bits = 2, group = \"32\" }}\n"),
+                "no matrix `layer 9 up`",
+            ),
+            (
+                format!("{default}[matrices]\n\"embedding\" = {{ bits = 6, group = \"32\" }}\n"),
+                "embedding: 6 bits",
+            ),
         ] {
             let found = refused(&text);
             assert!(found.contains(expected), "{text:?}: {found}");

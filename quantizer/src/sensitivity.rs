@@ -20,10 +20,10 @@ use crate::plan::{BlockPlan, MatrixFormat};
 use crate::vocabulary;
 use faer::Mat;
 use rayon::prelude::*;
+use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::{MatrixShape, ShapeError};
 use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName};
-use rescomp_formats::encodings::CodeWidth;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval::log_sum_exp;
@@ -263,7 +263,8 @@ impl Tried {
             let solver = measurement.plan.solver_for(format);
             // By itself, without drift: gptq.
             let configuration = Method::Gptq.configuration(format.bits);
-            let solution = methods::solve(weights.as_ref(), prepared, configuration.as_ref(), &solver.options)?;
+            let solution =
+                methods::solve(weights.as_ref(), prepared, configuration.as_ref(), &solver.options)?;
             let loss = solution.loss(weights.as_ref(), moments.hessian.as_ref(), None)?;
             Ok((solution, loss))
         };

@@ -37,8 +37,7 @@ pub fn pack_options(checkpoint: &Checkpoint, method: &str, bits: u8) -> PackOpti
     let method: Method = method.parse().expect("a method");
     let options = SolverOptions::for_container(bits, GroupSize::elements(64).expect("not 0"));
     PackOptions {
-        plan: BlockPlan::new(method, options),
-        head_bits: 8,
+        plan: BlockPlan::new(method, options).with_head_bits(8),
         layout: Layout::Nr8k4,
         calibration: windows(0, 8),
         calibration_positions: context,

@@ -241,8 +241,7 @@ impl Setting<'_> {
         calibration: &[Vec<u32>],
     ) -> Result<Vec<Evaluation>, String> {
         let options = PackOptions {
-            plan,
-            head_bits,
+            plan: plan.with_head_bits(head_bits),
             // Results are the same in every layout; this one has the host's fastest kernels.
             layout: Layout::Nr8k4,
             calibration: calibration.to_vec(),

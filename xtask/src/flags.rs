@@ -77,6 +77,20 @@ pub(crate) struct PackFlags {
     /// Bits a weight in the embedding and the output head: 2, 3, 4 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits)]
     pub(crate) head_bits: u8,
+    /// Distribute 2, 3, 4 and 8 bits and the group sizes over the matrices, so that weights take this many bits on average
+    /// (everything of them counted: scales, tables, embedding, head, norms) and the divergence is least, by the measured sensitivity of
+    /// each matrix.
+    #[arg(long, value_name = "BITS", value_parser = bits_per_weight, conflicts_with_all = ["max_bytes", "recipe"])]
+    pub(crate) target_bpw: Option<f64>,
+    /// The same, so that the container has at most this many bytes.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "recipe")]
+    pub(crate) max_bytes: Option<u64>,
+    /// Calibration windows that sensitivities are measured on.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    pub(crate) sensitivity_windows: usize,
+    /// Bits and group of each matrix as a file says: the recipe.toml of an earlier run, or one like it.
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = ["bits", "group_size", "head_bits"])]
+    pub(crate) recipe: Option<PathBuf>,
     /// What the update beyond a block of columns is computed from, for `gptaq` and `rescomp`
     /// [default: as their authors' code has it for these bits].
     #[arg(long, value_enum)]
@@ -484,6 +498,14 @@ fn ridge(text: &str) -> Result<Choice<f64>, String> {
 
 fn refine(text: &str) -> Result<Choice<usize>, String> {
     choice(text, "a whole number of at most 1000", |sweeps| *sweeps <= 1000)
+}
+
+/// Bits a weight on average.
+fn bits_per_weight(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(bits) if bits > 0.0 && bits <= 16.0 => Ok(bits),
+        _ => Err("expected a number above 0 and at most 16".to_owned()),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -1,5 +1,6 @@
 //! The project's commands: `cargo xtask COMMAND`. This file dispatches; each command has its own.
 
+mod allocation;
 mod bench_quality;
 mod build_no_std;
 mod check;

@@ -1,5 +1,6 @@
 //! `cargo xtask pack`: quantize a model for a target, write what the device needs, and check it there.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use rescomp_runtime::linear::LinearSet;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::allocation::{self, Allocation};
 use crate::check::{CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
 use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
@@ -35,6 +37,8 @@ const CHECK_TOKENS: usize = 512;
 struct Report {
     target: String,
     output: PathBuf,
+    /// How bits were distributed over the matrices, where they were.
+    allocation: Option<Allocation>,
     pack: PackReport,
     /// Layers that came from an earlier run.
     restored_layers: usize,
@@ -60,16 +64,19 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     if flags.method == Method::Rtn && flags.refine.is_some_and(|refine| refine != Choice::Given(0)) {
         return Err(Error::input("--refine needs a method that is calibrated, and rtn is not"));
     }
-    let options = pack_options(flags, &target, &checkpoint, &model_folder)?;
+    let mut options = pack_options(flags, &target, &checkpoint, &model_folder)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
+    let allocation = allocation::plan(flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let program = runner::build(&root, &target, install)?;
 
     let (Packed { file, report }, restored_layers) = quantize(flags, &checkpoint, &options, &mut journal)?;
     let container = output_folder.join(CONTAINER_FILE);
+    let recipe = allocation::recipe_of(&checkpoint, &options)?;
     check_memory(&target, &report)
-        .and_then(|()| write_output(&output_folder, &file, &program, &target, &report))
+        .and_then(|()| check_bytes(flags, &report))
+        .and_then(|()| write_output(&output_folder, &file, &program, &recipe, &target, &report))
         .map_err(|error| with_kept_layers(error, &journal))?;
     journal.remove().map_err(|error| journal_error(&error))?;
     interrupt::set_remedy(None);
@@ -79,7 +86,8 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     };
     let seconds = start.elapsed().as_secs_f64();
     let target = target.name.clone();
-    let report = Report { target, output: output_folder, pack: report, restored_layers, check, seconds };
+    let output = output_folder;
+    let report = Report { target, output, allocation, pack: report, restored_layers, check, seconds };
     write_whole(&report.output.join("report.json"), json(&report)?.as_bytes())?;
     if flags.json {
         output::line(&json(&report)?);
@@ -126,7 +134,6 @@ fn pack_options(
     let check_tokens = check_tokens(flags, &tokenizer, checkpoint, &text)?;
     Ok(PackOptions {
         plan: block_plan(flags),
-        head_bits: flags.head_bits,
         layout: flags.layout.unwrap_or(target.layout).into(),
         calibration,
         calibration_positions: flags.context,
@@ -159,7 +166,8 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
         Variant::AllWeights => LazyVariant::AllWeights,
     });
     let options = SolverOptions::for_container(flags.bits, group);
-    let mut plan = BlockPlan::new(method, SolverOptions { spacing: flags.levels.into(), ..options });
+    let options = SolverOptions { spacing: flags.levels.into(), ..options };
+    let mut plan = BlockPlan::new(method, options).with_head_bits(flags.head_bits);
     plan.variant = variant;
     if let Some(clip) = flags.clip {
         plan.clip = Some(match clip {
@@ -280,6 +288,17 @@ fn quantize(
     }
 }
 
+/// Whether the file is as small as it was to be.
+fn check_bytes(flags: &PackFlags, report: &PackReport) -> Result<(), Error> {
+    match flags.max_bytes {
+        Some(most) if report.file_bytes > most => Err(Error::failed(format!(
+            "the container has {} bytes; --max-bytes {most} was estimated too tightly",
+            report.file_bytes
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn check_memory(target: &Target, report: &PackReport) -> Result<(), Error> {
     match target.memory_bytes {
         Some(limit) if report.file_bytes > limit => Err(Error::failed(format!(
@@ -295,16 +314,18 @@ fn write_output(
     folder: &Path,
     container: &[u8],
     program: &Path,
+    recipe: &str,
     target: &Target,
     report: &PackReport,
 ) -> Result<(), Error> {
     let program_bytes = std::fs::read(program).map_err(|error| Error::disk("read", program, &error))?;
     let expected = json(&report.check)?;
     let readme = device_readme(target, report);
-    let files: [(&str, &[u8]); 4] = [
+    let files: [(&str, &[u8]); 5] = [
         (CONTAINER_FILE, container),
         (RUNNER_FILE, &program_bytes),
         ("expected.json", expected.as_bytes()),
+        ("recipe.toml", recipe.as_bytes()),
         ("README.md", readme.as_bytes()),
     ];
     let mut sums = String::new();
@@ -320,15 +341,33 @@ fn write_output(
     write_whole(&folder.join("SHA256SUMS"), sums.as_bytes())
 }
 
+/// Bits and groups in words.
+fn formats(report: &PackReport) -> String {
+    let blocks = report.matrices.iter().map(|matrix| matrix.format);
+    let formats: BTreeSet<(u8, String)> =
+        blocks.map(|format| (format.bits, format.group.to_string())).collect();
+    let bits: BTreeSet<String> = formats.iter().map(|(bits, _)| bits.to_string()).collect();
+    let groups: BTreeSet<&str> = formats.iter().map(|(_, group)| group.as_str()).collect();
+    let list = |items: Vec<&str>| items.join(", ");
+    let head: Vec<String> = report
+        .vocabulary
+        .iter()
+        .map(|matrix| format!("{} {} bits", matrix.kind, matrix.format.bits))
+        .collect();
+    format!(
+        "{} bits, groups of {}, {}",
+        list(bits.iter().map(String::as_str).collect()),
+        list(groups.into_iter().collect()),
+        head.join(", ")
+    )
+}
+
 /// What a person at the device needs to know.
 fn device_readme(target: &Target, report: &PackReport) -> String {
-    let groups = match report.group_elems {
-        0 => "one scale a row".to_owned(),
-        elems => format!("groups of {elems}"),
-    };
+    let formats = formats(report);
     format!(
         "# {checkpoint} for {target}\n\n\
-         {checkpoint}, quantized with {method} to {bits} bits in {groups}, embedding and head to {head_bits} bits:\n\
+         {checkpoint}, quantized with {method}, {formats}:\n\
          {bpw:.3} bits a weight, {bytes} bytes.\n\n\
          Copy this folder to the device, then:\n\n\
          \x20   sha256sum -c SHA256SUMS\n\
@@ -340,8 +379,6 @@ fn device_readme(target: &Target, report: &PackReport) -> String {
         checkpoint = report.checkpoint,
         target = target.name,
         method = report.method,
-        bits = report.bits,
-        head_bits = report.head_bits,
         bpw = report.bits_per_weight,
         bytes = report.file_bytes,
     )
@@ -349,10 +386,13 @@ fn device_readme(target: &Target, report: &PackReport) -> String {
 
 fn print(report: &Report) {
     let pack = &report.pack;
-    let groups = if pack.group_elems == 0 { "row".to_owned() } else { pack.group_elems.to_string() };
     output::line(&format!(
-        "{}: {} parameters, {} at {} bits, group {groups}, embedding and head {} bits, layout {}",
-        pack.checkpoint, pack.parameters, pack.method, pack.bits, pack.head_bits, pack.layout
+        "{}: {} parameters, {}, {}, layout {}",
+        pack.checkpoint,
+        pack.parameters,
+        pack.method,
+        formats(pack),
+        pack.layout
     ));
     output::line(&format!(
         "{:.3} bits a weight, {} bytes, calibrated on {} tokens",

@@ -59,10 +59,11 @@ impl Identity {
         put("calibration tokens", digest_of(used.map(|token| token.to_le_bytes())));
 
         // Taken apart by name, so that a setting that is added cannot be forgotten here.
-        let BlockPlan { method, variant, clip: clip_of_plan, options, tuning, formats } = plan;
+        let BlockPlan { method, variant, clip: clip_of_plan, options, tuning, vocabulary, formats } = plan;
         put("method", method.name().to_owned());
         put("lazy variant", text(variant));
         put("clip search", text(clip_of_plan));
+        put("format of embedding and head", text(vocabulary));
         put("formats of matrices", text(formats));
         let SolverOptions {
             bits,

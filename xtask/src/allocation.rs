@@ -1,0 +1,184 @@
+//! `pack --target-bpw`, `--max-bytes` and `--recipe`: bits and groups that differ from matrix to matrix.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rescomp_quantizer::allocate::{Candidate, allocate};
+use rescomp_quantizer::checkpoint::Checkpoint;
+use rescomp_quantizer::methods::GroupSize;
+use rescomp_quantizer::pack::{PackOptions, bytes_without_matrices};
+use rescomp_quantizer::plan::{MatrixFormat, Vocabulary};
+use rescomp_quantizer::recipe::Recipe;
+use rescomp_quantizer::sensitivity::{self, Measurement, Sensitivity};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::flags::PackFlags;
+use crate::{host, output};
+
+/// Groups that are tried at 2, 3 and 4 bits. At 8 bits nothing is to be gained by smaller ones.
+const GROUPS: [&str; 4] = ["32", "64", "128", "row"];
+
+/// A matrix in the plan.
+#[derive(Debug, Serialize)]
+struct Planned {
+    matrix: String,
+    weights: u64,
+    #[serde(flatten)]
+    format: MatrixFormat,
+    bytes: u64,
+    /// Mean KL divergence that it is expected to cause by itself, nats a token.
+    estimated_kl: f64,
+}
+
+/// How the bytes were distributed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Allocation {
+    /// Bytes for all matrices.
+    budget_bytes: u64,
+    /// What they take.
+    bytes: u64,
+    matrices: Vec<Planned>,
+}
+
+/// The formats of all matrices, where the flags ask for other than the same ones; `options` get them. `None` where a recipe or
+/// nothing was given.
+///
+/// # Errors
+/// `Exit::Input` for a recipe that is none for this model and for too few bytes, `Exit::Disk` for a recipe that cannot be read,
+/// `Exit::Failed` for a model that cannot be run.
+pub(crate) fn plan(
+    flags: &PackFlags,
+    checkpoint: &Checkpoint,
+    options: &mut PackOptions,
+) -> Result<Option<Allocation>, Error> {
+    if let Some(path) = &flags.recipe {
+        apply(&read(path, checkpoint)?, checkpoint, options);
+        return Ok(None);
+    }
+    let budget_bytes = match (flags.target_bpw, flags.max_bytes) {
+        (None, None) => return Ok(None),
+        (Some(bits), _) => (bits * checkpoint.parameters() as f64 / 8.0) as u64,
+        (None, Some(bytes)) => bytes,
+    };
+    let parts = bytes_without_matrices(checkpoint, options, budget_bytes as usize)
+        .map_err(|error| Error::input(error.to_string()))?;
+    // A file is everything; bits a weight count the norms beside the matrices.
+    let others = if flags.target_bpw.is_some() { parts.norms } else { parts.all };
+    let budget_bytes = budget_bytes.saturating_sub(others);
+    let (windows, allocated) =
+        (flags.sensitivity_windows.min(options.calibration.len()), "distributing bits");
+    let measured = measure(flags, checkpoint, options, windows)?;
+    let candidates: Vec<Vec<Candidate>> = measured
+        .iter()
+        .map(|matrix| matrix.formats.iter().map(|(_, candidate)| *candidate).collect())
+        .collect();
+    let chosen = allocate(&candidates, budget_bytes).map_err(|error| {
+        Error::input(format!("{allocated}: {error}"))
+            .remedy(format!("{others} bytes are needed for everything else"))
+    })?;
+    let mut recipe = Recipe {
+        default: MatrixFormat { bits: flags.bits, group: flags.group_size.into() },
+        matrices: BTreeMap::new(),
+    };
+    let mut planned = Vec::new();
+    for (matrix, at) in measured.iter().zip(chosen) {
+        let (format, Candidate { bytes, loss }) = matrix.formats[at];
+        recipe.matrices.insert(matrix.name.to_string(), format);
+        let (name, weights) = (matrix.name.to_string(), matrix.weights);
+        planned.push(Planned { matrix: name, weights, format, bytes, estimated_kl: loss });
+    }
+    apply(&recipe, checkpoint, options);
+    let bytes = planned.iter().map(|matrix| matrix.bytes).sum();
+    let allocation = Allocation { budget_bytes, bytes, matrices: planned };
+    if !flags.json {
+        print(&allocation);
+    }
+    Ok(Some(allocation))
+}
+
+/// The formats that a container was packed with, as a recipe that makes them again.
+///
+/// # Errors
+/// `Exit::Failed`.
+pub(crate) fn recipe_of(checkpoint: &Checkpoint, options: &PackOptions) -> Result<String, Error> {
+    let plan = &options.plan;
+    let mut matrices: BTreeMap<String, MatrixFormat> = plan
+        .formats
+        .iter()
+        .map(|((layer, kind), format)| (format!("layer {layer} {kind}"), *format))
+        .collect();
+    if let Some(vocabulary) = plan.vocabulary {
+        matrices.insert("embedding".to_owned(), vocabulary.embedding);
+        if !checkpoint.spec.tied_head {
+            matrices.insert("head".to_owned(), vocabulary.head);
+        }
+    }
+    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group };
+    Recipe { default, matrices }.to_toml().map_err(|error| Error::failed(error.to_string()))
+}
+
+fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Recipe, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::disk("read", path, &error))?;
+    Recipe::parse(&text, &checkpoint.spec)
+        .map_err(|error| Error::input(format!("{}: {error}", path.display())))
+}
+
+fn apply(recipe: &Recipe, checkpoint: &Checkpoint, options: &mut PackOptions) {
+    use rescomp_formats::section::{SectionKind, SectionName};
+    let format = |kind| recipe.format(SectionName { kind, layer: None });
+    options.plan.options.bits = recipe.default.bits;
+    options.plan.options.group = recipe.default.group;
+    options.plan.formats = recipe.block_formats(&checkpoint.spec);
+    options.plan.vocabulary =
+        Some(Vocabulary { embedding: format(SectionKind::Embedding), head: format(SectionKind::Head) });
+}
+
+fn measure(
+    flags: &PackFlags,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    windows: usize,
+) -> Result<Vec<Sensitivity>, Error> {
+    let group = |name: &str| name.parse::<GroupSize>().map_err(|error| Error::failed(error.to_string()));
+    let mut formats = Vec::new();
+    for bits in [2, 3, 4] {
+        for name in GROUPS {
+            formats.push(MatrixFormat { bits, group: group(name)? });
+        }
+    }
+    formats.push(MatrixFormat { bits: 8, group: group("128")? });
+    let pool = host::thread_pool(flags.threads)?;
+    let bar = host::progress("measuring sensitivities", sensitivity::steps(checkpoint));
+    let measurement = Measurement {
+        checkpoint,
+        windows: &options.calibration[..windows],
+        positions: options.calibration_positions,
+        plan: &options.plan,
+        layout: options.layout,
+        formats: &formats,
+        vocabulary_formats: &formats,
+    };
+    let measured = sensitivity::measure(host::machine(&pool), &measurement, &mut |name| {
+        bar.set_message(name.to_string());
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    measured.map_err(|error| Error::failed(format!("measuring sensitivities: {error}")))
+}
+
+fn print(allocation: &Allocation) {
+    let Allocation { budget_bytes, bytes, matrices } = allocation;
+    output::line(&format!("bits distributed: {bytes} of {budget_bytes} bytes for the matrices"));
+    output::line(&format!(
+        "{:<20} {:>10} {:>5} {:>6} {:>10} {:>13}",
+        "matrix", "weights", "bits", "group", "bytes", "estimated KL"
+    ));
+    for Planned { matrix, weights, format, bytes, estimated_kl } in matrices {
+        let (bits, group) = (format.bits, format.group.to_string());
+        output::line(&format!(
+            "{matrix:<20} {weights:>10} {bits:>5} {group:>6} {bytes:>10} {estimated_kl:>13.6}"
+        ));
+    }
+    output::line("");
+}

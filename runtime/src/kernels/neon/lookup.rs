@@ -1,0 +1,139 @@
+//! Levels and multipliers by TBL, for NEON with and without dotprod.
+//!
+//! Every function here is for a processor with NEON and is called from functions compiled for it.
+
+use crate::kernels::neon::insn::insert;
+use crate::kernels::nr8k4::Word;
+use crate::kernels::nr8k4::codebook::nibble_patterns;
+use core::arch::aarch64::*;
+use rescomp_formats::encodings::int3::SPARE_BITS;
+use rescomp_formats::matrix::TABLE_ENTRIES;
+
+/// The tables of a matrix in registers.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Tables {
+    /// Levels by nibble: as many tables as the width needs.
+    levels: [int8x16_t; 4],
+    multipliers: uint8x16_t,
+}
+
+/// Loads the tables of a width.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn tables<const WORDS: usize>(
+    levels: &[i8; TABLE_ENTRIES],
+    multipliers: &[u8; TABLE_ENTRIES],
+) -> Tables {
+    // SAFETY: 16 readable bytes.
+    let levels = unsafe { vld1q_s8(levels.as_ptr()) };
+    let mut by_nibble = [levels; 4];
+    for (table, pattern) in by_nibble.iter_mut().zip(const { nibble_patterns::<WORDS>() }) {
+        // SAFETY: 16 readable bytes.
+        *table = vqtbl1q_s8(levels, unsafe { vld1q_u8(pattern.as_ptr()) });
+    }
+    // SAFETY: 16 readable bytes.
+    let multipliers = unsafe { vld1q_u8(multipliers.as_ptr()) };
+    Tables { levels: by_nibble, multipliers }
+}
+
+/// The words of a unit by pair of quads, and in each rows 0 to 3 and 4 to 7 of a tile.
+pub(in crate::kernels) type Loaded = [[uint8x16_t; 2]; 4];
+
+/// Nothing loaded.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn nothing() -> Loaded {
+    [[vdupq_n_u8(0); 2]; 4]
+}
+
+/// Loads what holds quads `2 * PAIR` and `2 * PAIR + 1` of a unit, where no earlier pair has. To be called with rising `PAIR`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn load<const WORDS: usize, const PAIR: usize>(
+    words: &[Word; WORDS],
+    loaded: &mut Loaded,
+) {
+    if WORDS == 2 && PAIR % 2 == 1 {
+        loaded[PAIR] = loaded[PAIR - 1];
+    } else if WORDS == 3 && PAIR == 3 {
+        let spare = SPARE_BITS.map(|bits| vdupq_n_u8(bits));
+        for half in 0..2 {
+            let joined = insert(loaded[0][half], loaded[1][half], spare[1]);
+            loaded[PAIR][half] = insert(joined, loaded[2][half], spare[2]);
+        }
+    } else {
+        let word = if WORDS == 2 { PAIR / 2 } else { PAIR };
+        let (halves, _) = words[word].as_chunks::<16>();
+        for half in 0..2 {
+            // SAFETY: 16 readable bytes.
+            loaded[PAIR][half] = unsafe { vld1q_u8(halves[half].as_ptr()) };
+        }
+    }
+}
+
+/// The levels of half a tile in quads `2 * PAIR` and `2 * PAIR + 1` of a unit.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn levels<const WORDS: usize, const PAIR: usize>(
+    tables: &Tables,
+    loaded: &Loaded,
+    half: usize,
+) -> [int8x16_t; 2] {
+    let codes = loaded[PAIR][half];
+    let (low, high) = (vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes));
+    if WORDS == 2 {
+        // A nibble holds both quads.
+        let nibbles = if PAIR % 2 == 0 { low } else { high };
+        return [vqtbl1q_s8(tables.levels[0], nibbles), vqtbl1q_s8(tables.levels[1], nibbles)];
+    }
+    let levels = tables.levels[if WORDS == 3 { PAIR } else { 0 }];
+    [vqtbl1q_s8(levels, low), vqtbl1q_s8(levels, high)]
+}
+
+/// The multipliers of a tile's rows, from the low nibbles (`NIBBLE` 0) or the high ones of a byte a row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn multipliers<const NIBBLE: usize>(
+    tables: &Tables,
+    scale_codes: u64,
+) -> [int32x4_t; 2] {
+    let codes = vcreate_u8(scale_codes);
+    let nibbles = if NIBBLE == 0 { vand_u8(codes, vdup_n_u8(15)) } else { vshr_n_u8::<4>(codes) };
+    let bytes = vcombine_u8(vqtbl1_u8(tables.multipliers, nibbles), vdup_n_u8(0));
+    // Indices beyond the register give zero: the upper three bytes of each number.
+    const SPREAD: [[u8; 16]; 2] = [
+        [0, 255, 255, 255, 1, 255, 255, 255, 2, 255, 255, 255, 3, 255, 255, 255],
+        [4, 255, 255, 255, 5, 255, 255, 255, 6, 255, 255, 255, 7, 255, 255, 255],
+    ];
+    let mut spread = [vdupq_n_s32(0); 2];
+    for (spread, pattern) in spread.iter_mut().zip(&SPREAD) {
+        // SAFETY: 16 readable bytes.
+        *spread = vreinterpretq_s32_u8(vqtbl1q_u8(bytes, unsafe { vld1q_u8(pattern.as_ptr()) }));
+    }
+    spread
+}
+
+/// Zero in each row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn zero() -> [int32x4_t; 2] {
+    [vdupq_n_s32(0); 2]
+}
+
+/// Row by row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn multiply(integers: [int32x4_t; 2], multipliers: [int32x4_t; 2]) -> [int32x4_t; 2] {
+    [vmulq_s32(integers[0], multipliers[0]), vmulq_s32(integers[1], multipliers[1])]
+}
+
+/// `totals + integers * multipliers`, row by row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn multiply_add(
+    totals: [int32x4_t; 2],
+    integers: [int32x4_t; 2],
+    multipliers: [int32x4_t; 2],
+) -> [int32x4_t; 2] {
+    [vmlaq_s32(totals[0], integers[0], multipliers[0]), vmlaq_s32(totals[1], integers[1], multipliers[1])]
+}

@@ -1,0 +1,68 @@
+//! 2, 3 and 4 bits with TBL and SDOT.
+
+use super::insn::sdot;
+use crate::kernels::TILE_ROWS;
+use crate::kernels::instantiate::products;
+use crate::kernels::neon::block::blocks;
+use crate::kernels::neon::lookup::{self, Tables};
+use crate::kernels::neon::sums::{self, Sums};
+use crate::kernels::nr8k4::Word;
+use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, BLOCK_UNITS, Block, Blocks, STEP_UNITS, ScaleCodes};
+use core::arch::aarch64::*;
+use rescomp_formats::encodings::UNIT_ELEMS;
+use rescomp_formats::matrix::TABLE_ENTRIES;
+
+products! { "neon,dotprod", "neon_dotprod":
+    INT2 = "int2", Blocks<Codebook, 2>, gemv_int2_neon_dotprod, gemm_int2_neon_dotprod;
+    INT3 = "int3", Blocks<Codebook, 3>, gemv_int3_neon_dotprod, gemm_int3_neon_dotprod;
+    INT4 = "int4", Blocks<Codebook, 4>, gemv_int4_neon_dotprod, gemm_int4_neon_dotprod;
+}
+
+struct Codebook;
+
+/// Rows 0 to 3, and 4 to 7.
+type Integers = [int32x4_t; 2];
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn zero() -> Integers {
+    lookup::zero()
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn by_row(integers: Integers) -> [int32x4_t; 2] {
+    integers
+}
+
+macro_rules! unit {
+    ($WORDS:ident, $TILES:ident, $TOKENS:ident, $tables:ident, $weights:ident, $activations:ident, $integers:ident) => {
+        let mut codes = [[vdupq_n_s8(0); 2]; $TOKENS];
+        for token in 0..$TOKENS {
+            codes[token] = sums::load_activations($activations[token]);
+        }
+        for tile in 0..$TILES {
+            let mut loaded = lookup::nothing();
+            macro_rules! pair {
+                ($PAIR:literal) => {
+                    lookup::load::<$WORDS, $PAIR>($weights[tile], &mut loaded);
+                    for half in 0..2 {
+                        let [even, odd] = lookup::levels::<$WORDS, $PAIR>(&$tables, &loaded, half);
+                        for token in 0..$TOKENS {
+                            let with = codes[token][$PAIR / 2];
+                            let sum = &mut $integers[tile][token][half];
+                            *sum = sdot::<{ $PAIR % 2 * 2 }>(*sum, even, with);
+                            *sum = sdot::<{ $PAIR % 2 * 2 + 1 }>(*sum, odd, with);
+                        }
+                    }
+                };
+            }
+            pair!(0);
+            pair!(1);
+            pair!(2);
+            pair!(3);
+        }
+    };
+}
+
+blocks! { "neon,dotprod", most_tokens: 4 }

@@ -1,0 +1,263 @@
+//! The walk over a codebook matrix (2, 3 and 4 bits), in blocks of two activation steps:
+//!
+//! ```text
+//! for each step: sums = fma(f32(sum over groups: multiplier * integer sum), activation scale, sums)
+//! at the end:    output = sums * row scale
+//! ```
+//! A backend supplies one block ([`Block`]). It finds levels and multipliers by table lookup within a register: a nibble of the
+//! packed codes indexes a table of sixteen bytes (see `rescomp_formats::encodings` for what a nibble holds).
+
+use super::{Walk, Word};
+use crate::kernels::TILE_ROWS;
+use crate::kernels::quantized::Activations;
+use core::array::from_fn;
+use core::marker::PhantomData;
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES, int3};
+use rescomp_formats::matrix::{Codebook, MatrixView, STEP_ELEMS, Scaling, TABLE_ENTRIES};
+
+/// Units of a step.
+pub(in crate::kernels) const STEP_UNITS: usize = STEP_ELEMS / UNIT_ELEMS;
+/// Units of a block: two steps, so that one load of scale codes serves both groups of 64 that it names.
+pub(in crate::kernels) const BLOCK_UNITS: usize = 2 * STEP_UNITS;
+/// Steps of a block.
+pub(in crate::kernels) const BLOCK_STEPS: usize = 2;
+/// Bytes of the scale codes of a tile for two groups.
+type Octet = [u8; TILE_ROWS];
+
+/// Scale codes of a block and a tile, each a byte a row: by step. Groups of 32 take the nibbles of a step's byte by unit, all others
+/// the nibbles of the first byte by step.
+pub(in crate::kernels) type ScaleCodes = [u64; BLOCK_STEPS];
+
+/// One block of a product, for one backend. `WORDS` is the width: words a unit, bits a code.
+///
+/// The methods are `#[inline(always)]`: they become part of the backend's `#[target_feature]` function.
+pub(in crate::kernels) trait Block<const WORDS: usize> {
+    /// See [`Walk::MOST_TOKENS`].
+    const MOST_TOKENS: usize;
+    /// Levels and multipliers in registers.
+    type Tables: Copy;
+    /// Eight row sums in registers.
+    type Sums: Copy;
+
+    /// Loads the tables.
+    fn tables(levels: &[i8; TABLE_ENTRIES], multipliers: &[u8; TABLE_ENTRIES]) -> Self::Tables;
+    /// Sums of +0.
+    fn zero() -> Self::Sums;
+    /// The sums times the rows' scales (f16 bits), by row.
+    fn rows(sums: Self::Sums, row_scales: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS];
+    /// Adds one block to `sums`. `GROUP` says how many columns have a scale code: 32 (then each
+    /// unit of a step has its own) or 64, or 0 for more (then each step has one all the same).
+    ///
+    /// There is one call of each instance in a product of several tiles or tokens, and the compiler inlines what is called once,
+    /// whatever its size: so the sums stay in registers.
+    fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+        tables: Self::Tables,
+        weights: [&[[Word; WORDS]; BLOCK_UNITS]; TILES],
+        scale_codes: [ScaleCodes; TILES],
+        activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
+        activation_scales: [&[f32; BLOCK_STEPS]; TOKENS],
+        sums: &mut [[Self::Sums; TOKENS]; TILES],
+    );
+    /// Adds the 1 to 3 units after the last block to `sums`.
+    fn add_rest<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+        tables: Self::Tables,
+        weights: [&[[Word; WORDS]]; TILES],
+        scale_codes: [ScaleCodes; TILES],
+        activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+        activation_scales: [&[f32]; TOKENS],
+        sums: &mut [[Self::Sums; TOKENS]; TILES],
+    );
+}
+
+/// Which entries of the table of levels a table for nibbles has, for each of the tables that a width needs:
+///
+/// | bits | tables |
+/// |---|---|
+/// | 4 | 0: the levels |
+/// | 3 | 0 to 2: a nibble of that word; 3: a nibble of joined spare bits |
+/// | 2 | 0: the low code of a nibble; 1: the high one |
+pub(in crate::kernels) const fn nibble_patterns<const WORDS: usize>() -> [[u8; TABLE_ENTRIES]; 4] {
+    let mut patterns = [[0; TABLE_ENTRIES]; 4];
+    let mut table = 0;
+    while table < 4 {
+        let mut nibble = 0;
+        while nibble < TABLE_ENTRIES as u8 {
+            patterns[table][nibble as usize] = match WORDS {
+                2 => nibble >> (2 * (table % 2)) & 3,
+                3 => int3::code_of_nibble(table, nibble),
+                _ => nibble,
+            };
+            nibble += 1;
+        }
+        table += 1;
+    }
+    patterns
+}
+
+/// The walk of a backend's block.
+pub(in crate::kernels) struct Blocks<B, const WORDS: usize>(PhantomData<B>);
+
+impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
+    const WIDTH: CodeWidth = match WORDS {
+        2 => CodeWidth::Int2,
+        3 => CodeWidth::Int3,
+        _ => CodeWidth::Int4,
+    };
+    const MOST_TOKENS: usize = B::MOST_TOKENS;
+    type Tables = B::Tables;
+
+    #[inline(always)]
+    fn tables(matrix: &MatrixView<'_>) -> B::Tables {
+        let codebook = codebook(matrix);
+        // Without scale codes every multiplier is 1, and the scale codes of the walk are 0.
+        let ones = &[1; TABLE_ENTRIES];
+        B::tables(codebook.levels, if matrix.shape().has_scale_codes() { codebook.multipliers } else { ones })
+    }
+
+    #[inline(always)]
+    fn outputs<const TILES: usize, const TOKENS: usize>(
+        tables: B::Tables,
+        matrix: &MatrixView<'_>,
+        activations: &Activations<'_>,
+        tile: usize,
+        token: usize,
+    ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
+        let shape = matrix.shape();
+        let sums = match if shape.has_scale_codes() { shape.group_elems() } else { 0 } {
+            32 => walk::<B, WORDS, TILES, TOKENS, 32>(tables, matrix, activations, tile, token),
+            64 => walk::<B, WORDS, TILES, TOKENS, 64>(tables, matrix, activations, tile, token),
+            _ => walk::<B, WORDS, TILES, TOKENS, 0>(tables, matrix, activations, tile, token),
+        };
+        let (row_scales, _) = codebook(matrix).row_scales.as_chunks::<TILE_ROWS>();
+        from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index])))
+    }
+}
+
+/// The codebook; an empty one where the matrix has none, which `check` has refused.
+#[inline(always)]
+fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> {
+    match matrix.scaling() {
+        Scaling::Codebook(codebook) => codebook,
+        Scaling::Groups(_) => Codebook {
+            levels: &[0; TABLE_ENTRIES],
+            multipliers: &[0; TABLE_ENTRIES],
+            scale_codes: &[],
+            row_scales: &[],
+        },
+    }
+}
+
+#[inline(always)]
+fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+    tables: B::Tables,
+    matrix: &MatrixView<'_>,
+    activations: &Activations<'_>,
+    tile: usize,
+    token: usize,
+) -> [[B::Sums; TOKENS]; TILES] {
+    let shape = matrix.shape();
+    let (units, steps, pairs) = (shape.units(), shape.steps(), shape.scale_code_pairs());
+    let (words, _) = matrix.codes().as_chunks::<{ TILE_ROWS * WORD_BYTES }>();
+    let (words, _) = words.as_chunks::<WORDS>();
+    let (octets, _) = codebook(matrix).scale_codes.as_chunks::<TILE_ROWS>();
+    let (codes, _) = activations.codes.as_chunks::<UNIT_ELEMS>();
+    let words: [(&[[[Word; WORDS]; BLOCK_UNITS]], _); TILES] =
+        from_fn(|index| words[(tile + index) * units..][..units].as_chunks());
+    let octets: [&[Octet]; TILES] = from_fn(|index| &octets[(tile + index) * pairs..][..pairs]);
+    let codes: [(&[[[i8; UNIT_ELEMS]; BLOCK_UNITS]], _); TOKENS] =
+        from_fn(|index| codes[(token + index) * units..][..units].as_chunks());
+    let scales: [&[f32]; TOKENS] = from_fn(|index| &activations.scales[(token + index) * steps..][..steps]);
+
+    // As many as there are whole blocks, so that the loop checks no index.
+    let blocks = units / BLOCK_UNITS;
+    let whole_words = words.map(|(words, _)| &words[..blocks]);
+    let whole_codes = codes.map(|(codes, _)| &codes[..blocks]);
+    let whole_scales = scales.map(|scales| &scales.as_chunks::<BLOCK_STEPS>().0[..blocks]);
+    let whole_octets = octets.map(|octets| match GROUP {
+        32 => &octets[..BLOCK_STEPS * blocks],
+        64 => &octets[..blocks],
+        _ => octets,
+    });
+    let mut sums = [[B::zero(); TOKENS]; TILES];
+    for block in 0..blocks {
+        B::add::<TILES, TOKENS, GROUP>(
+            tables,
+            from_fn(|index| &whole_words[index][block]),
+            from_fn(|index| scale_codes::<GROUP>(whole_octets[index], block)),
+            from_fn(|index| &whole_codes[index][block]),
+            from_fn(|index| &whole_scales[index][block]),
+            &mut sums,
+        );
+    }
+    if blocks * BLOCK_UNITS < units {
+        // A copy, for the call is one: the sums of the loop above stay in registers.
+        let mut with_rest = sums;
+        B::add_rest::<TILES, TOKENS, GROUP>(
+            tables,
+            words.map(|(_, rest)| rest),
+            from_fn(|index| scale_codes::<GROUP>(octets[index], blocks)),
+            codes.map(|(_, rest)| rest),
+            scales.map(|scales| &scales[blocks * BLOCK_STEPS..]),
+            &mut with_rest,
+        );
+        sums = with_rest;
+    }
+    sums
+}
+
+/// The scale codes of a block.
+#[inline(always)]
+fn scale_codes<const GROUP: usize>(octets: &[Octet], block: usize) -> ScaleCodes {
+    let octet = |index: usize| octets.get(index).map_or(0, |octet| u64::from_le_bytes(*octet));
+    match GROUP {
+        32 => [octet(2 * block), octet(2 * block + 1)],
+        64 => [octet(block), 0],
+        _ => {
+            // A block is one group of 128, or there are no scale codes: one code stands for both steps.
+            let code = octet(block / 2) >> (4 * (block % 2)) & 0x0f0f_0f0f_0f0f_0f0f;
+            [code | code << 4, 0]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables find every code of every unit where `decode_unit` does.
+    #[test]
+    fn nibbles_find_the_codes() {
+        fn check<const WORDS: usize>(width: CodeWidth) {
+            let patterns = nibble_patterns::<WORDS>();
+            for start in 0..=255u8 {
+                let mut words = [[0; 4]; 8];
+                for (index, word) in words.iter_mut().take(WORDS).enumerate() {
+                    *word = core::array::from_fn(|lane| {
+                        start.wrapping_mul(31).wrapping_add((97 * index + lane * 41) as u8)
+                    });
+                }
+                let codes = width.decode_unit(&words);
+                for (column, code) in codes.into_iter().enumerate() {
+                    let (quad, lane) = (column / 4, column % 4);
+                    let high = |byte: u8, high: bool| usize::from(if high { byte >> 4 } else { byte & 15 });
+                    let (table, nibble) = match WORDS {
+                        2 => (quad % 2, high(words[quad / 4][lane], quad % 4 >= 2)),
+                        3 if quad >= 6 => {
+                            let spare = int3::SPARE_BITS;
+                            let joined = (0..3).fold(words[0][lane], |joined, word| {
+                                joined & !spare[word] | words[word][lane] & spare[word]
+                            });
+                            (3, high(joined, quad == 7))
+                        }
+                        3 => (quad / 2, high(words[quad / 2][lane], quad % 2 == 1)),
+                        _ => (0, high(words[quad / 2][lane], quad % 2 == 1)),
+                    };
+                    assert_eq!(patterns[table][nibble], code, "{width:?} {column}");
+                }
+            }
+        }
+        check::<2>(CodeWidth::Int2);
+        check::<3>(CodeWidth::Int3);
+        check::<4>(CodeWidth::Int4);
+    }
+}

@@ -14,7 +14,7 @@
 //! So on the held-out tokens, what is chosen is never worse than gptq (both solved on the training tokens).
 
 use faer::{Mat, MatRef};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::methods::{
     self, MethodError, Prepared, RefineLimits, Solution, SolverOptions, Start, StaticScales,
@@ -125,9 +125,9 @@ pub struct Choice {
 
 /// Asymmetric losses on the held-out tokens over `|| X W0^T ||^2`, of matrices that were solved on the training tokens; may be
 /// negative (see [`methods::asymmetric_loss`]).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldOut {
-    /// Of the first candidate: gptq where the strength was chosen.
+    /// Of the first candidate that could be solved: gptq where the strength was chosen.
     pub first: f64,
     /// Of the chosen sweep before refinement.
     pub swept: f64,
@@ -180,10 +180,11 @@ impl<'a> Selection<'a> {
         solution.loss(self.weights, hessian.as_ref(), Some(drift.as_ref()))
     }
 
-    /// Solves on the training tokens and measures on the held-out ones.
+    /// Solves on the training tokens and measures on the held-out ones. A candidate that has no solution on these tokens, such as a
+    /// sweep that diverges, is passed over.
     ///
     /// # Errors
-    /// What the solver fails with.
+    /// What the solver fails with, where the tokens are not to blame.
     pub fn consider(&mut self, configuration: SweepConfiguration) -> Result<(), MethodError> {
         let solution = methods::solve_with_scales(
             self.weights,
@@ -191,8 +192,12 @@ impl<'a> Selection<'a> {
             &configuration,
             self.options,
             self.scales.as_ref(),
-        )?;
-        let loss = self.loss(&solution)?;
+        );
+        let measured = solution.and_then(|solution| Ok((self.loss(&solution)?, solution)));
+        let (loss, solution) = match measured {
+            Err(cause) if cause.is_about_the_data() => return Ok(()),
+            other => other?,
+        };
         self.first = self.first.or(Some(loss));
         if self.best.as_ref().is_none_or(|best| loss < best.loss) {
             self.best = Some(Candidate { configuration, solution, loss });

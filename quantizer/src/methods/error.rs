@@ -113,3 +113,26 @@ pub enum MethodError {
         expected: String,
     },
 }
+
+impl MethodError {
+    /// Whether the method cannot solve what the tokens say of this matrix's input, so that rounding to nearest is what is left: not
+    /// the fault of an option, of a shape or of the weights.
+    pub fn is_about_the_data(&self) -> bool {
+        match self {
+            Self::HessianZero(_)
+            | Self::HessianNegative { .. }
+            | Self::HessianNotSymmetric { .. }
+            | Self::NotPositiveDefinite { .. }
+            | Self::Diverged { .. } => true,
+            Self::NotFinite { matrix, .. } => *matrix != "weights",
+            Self::Shape { .. }
+            | Self::Bits(_)
+            | Self::GroupOfZero
+            | Self::DynamicGroupsWithActivationOrder
+            | Self::DynamicGroupsWithCodedScales
+            | Self::Option { .. }
+            | Self::PreparedOtherwise { .. }
+            | Self::UnknownName { .. } => false,
+        }
+    }
+}

@@ -11,10 +11,14 @@
 //! ```
 //! This is the published order (true sequential): query/key/value, output, gate/up, down. Nothing is run twice: the forward asks
 //! for a set's products, and the answer is made from weights that were quantized a moment ago, for all tokens together.
+//!
+//! A set or a matrix that its method cannot solve is rounded to nearest, with a warning. Blocks that an earlier run finished come
+//! from its journal (crate::journal): both streams run through them, and nothing is solved.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
 use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
+use crate::journal::JournalError;
 use crate::methods::{self, Method, MethodError, Prepared, Solution, Start};
 use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat, Solver};
@@ -23,11 +27,16 @@ use rescomp_formats::section::SectionKind;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
+mod resumed;
+
+pub use resumed::{Progress, Run};
+use resumed::{RestoredLayer, restored};
+
 /// A quantized matrix of a block and how well it went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuantizedMatrix {
     /// Its kind.
     pub kind: SectionKind,
@@ -39,16 +48,21 @@ pub struct QuantizedMatrix {
     pub report: MatrixReport,
 }
 
+/// The name of a matrix's kind. (An alias: serde would take a plain `&'static str` for text that is borrowed from its input.)
+type KindName = &'static str;
+
 /// How well the quantization of a matrix went.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatrixReport {
     /// The layer.
     pub layer: usize,
     /// Name of the matrix's kind.
-    pub kind: &'static str,
+    #[serde(deserialize_with = "known_kind")]
+    pub kind: KindName,
     /// Its bits and groups.
     pub format: MatrixFormat,
-    /// `|| X W0^T - X Q^T ||^2 / || X W0^T ||^2` on the calibration tokens of the quantized stream.
+    /// `|| X W0^T - X Q^T ||^2 / || X W0^T ||^2` on the calibration tokens of the quantized stream. Not a number (`null` in JSON)
+    /// where the moments are beyond the range of numbers.
     pub relative_error: f64,
     /// `|| Xf W0^T - X Q^T ||^2 - || (Xf - X) W0^T ||^2` over `|| X W0^T ||^2`: what rescomp-exact minimizes, up to the part that no
     /// Q changes; may be negative.
@@ -65,8 +79,17 @@ pub struct MatrixReport {
     pub refine_sweeps: usize,
     /// Losses on the held-out tokens; `None` where nothing was chosen.
     pub held_out: Option<HeldOut>,
+    /// Why the matrix was rounded to nearest instead of solved; `None` where it was solved as asked.
+    pub rounded_because: Option<String>,
     /// What is doubtful about the calibration of this matrix.
     pub warnings: Vec<String>,
+}
+
+/// The kind of this name.
+fn known_kind<'de, D: Deserializer<'de>>(input: D) -> Result<KindName, D::Error> {
+    let name = String::deserialize(input)?;
+    let known = SectionKind::ALL.into_iter().map(SectionKind::name).find(|known| *known == name);
+    known.ok_or_else(|| serde::de::Error::custom(format!("no section is called `{name}`")))
 }
 
 /// Why calibration stopped.
@@ -78,6 +101,9 @@ pub enum CalibrationError {
     /// The forward stopped.
     #[error("calibration: {0}")]
     Forward(#[from] RuntimeError),
+    /// A finished block could not be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The quantized stream asked for the products of a set that the full-precision stream did not, or twice.
     #[error("layer {layer} {set}: the full-precision stream has no such input")]
     Unmatched {
@@ -98,8 +124,8 @@ pub enum CalibrationError {
     },
 }
 
-/// Quantizes every block. `windows` are the calibration tokens, of which the first `positions` of each are used. `progress`
-/// hears of each matrix; `finished` takes each block's matrices, in the order of the forward.
+/// Quantizes every block. `windows` are the calibration tokens, of which the first `positions` of each are used. `finished` takes
+/// each block's matrices, in the order of the forward.
 ///
 /// # Errors
 /// [`CalibrationError`], or whatever `finished` fails with.
@@ -109,7 +135,7 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
     windows: &[Vec<u32>],
     positions: usize,
     plan: &BlockPlan,
-    progress: &mut dyn FnMut(&MatrixReport),
+    run: &mut Run<'_>,
     mut finished: impl FnMut(usize, &LayerWeights, Vec<QuantizedMatrix>) -> Result<(), E>,
 ) -> Result<(), E> {
     let embedding = checkpoint.embedding().map_err(CalibrationError::from)?;
@@ -118,24 +144,49 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
             .map_err(|cause| E::from(CalibrationError::Forward(cause)))
     };
     let (mut full, mut quantized) = (streams()?, streams()?);
-    for layer in 0..checkpoint.spec.layers as usize {
+    let layers = checkpoint.spec.layers as usize;
+    if let Some(journal) = &mut run.journal {
+        journal.begin().map_err(CalibrationError::from)?;
+    }
+    for layer in 0..layers {
         let weights = checkpoint.layer(layer).map_err(CalibrationError::from)?;
-        let mut recorder =
-            Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
-        full.run_block(&mut recorder).map_err(CalibrationError::from)?;
-        let inputs = recorder.inputs;
-        let mut calibrator = Calibrator {
-            weights: &weights,
-            layer,
-            inputs,
-            windows: windows.len(),
-            plan,
-            done: Vec::new(),
-            progress,
+        let kept = restored(run, layer, &weights)?;
+        let restored = kept.is_some();
+        let dense = DenseLayer { weights: &weights, layer };
+        let done = match kept {
+            Some(matrices) => {
+                let mut dense = dense;
+                full.run_block(&mut dense).map_err(CalibrationError::from)?;
+                quantized
+                    .run_block(&mut RestoredLayer { weights: &weights, layer, matrices: &matrices })
+                    .map_err(CalibrationError::from)?;
+                for QuantizedMatrix { report, .. } in &matrices {
+                    (run.progress)(Progress::Matrix { report, restored: true });
+                }
+                matrices
+            }
+            None => {
+                let mut recorder = Recorder { dense, inputs: BTreeMap::new() };
+                full.run_block(&mut recorder).map_err(CalibrationError::from)?;
+                let mut calibrator = Calibrator {
+                    weights: &weights,
+                    layer,
+                    inputs: recorder.inputs,
+                    windows: windows.len(),
+                    plan,
+                    done: Vec::new(),
+                    progress: run.progress,
+                };
+                quantized.run_block(&mut calibrator)?;
+                let done = calibrator.done;
+                if let Some(journal) = &mut run.journal {
+                    journal.keep(layer, &done).map_err(CalibrationError::from)?;
+                }
+                done
+            }
         };
-        quantized.run_block(&mut calibrator)?;
-        let done = calibrator.done;
         finished(layer, &weights, done)?;
+        (run.progress)(Progress::Block { layer, restored });
     }
     Ok(())
 }
@@ -160,9 +211,24 @@ impl BlockWeights for Recorder<'_> {
         input: &[f32],
         outputs: &mut [&mut [f32]],
     ) -> Result<(), RuntimeError> {
+        check_finite(self.dense.layer, set, input)?;
         self.inputs.insert(set, input.to_vec());
         self.dense.apply(set, tokens, input, outputs)
     }
+}
+
+/// Refuses infinities and NaNs in the input of a set: no quantization of broken activations is worth anything.
+fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Result<(), RuntimeError> {
+    match input.iter().all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err(RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) }),
+    }
+}
+
+/// The values that the quantized stream goes on with.
+fn dequantized(solution: &Solution<f64>) -> Matrix {
+    let data = solution.values().into_iter().map(|value| value as f32).collect();
+    Matrix { rows: solution.rows, cols: solution.columns, data }
 }
 
 /// A block that quantizes each set when its input arrives, and answers with the quantized values.
@@ -173,7 +239,7 @@ struct Calibrator<'a> {
     windows: usize,
     plan: &'a BlockPlan,
     done: Vec<QuantizedMatrix>,
-    progress: &'a mut dyn FnMut(&MatrixReport),
+    progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
 impl BlockWeights for Calibrator<'_> {
@@ -191,63 +257,32 @@ impl BlockWeights for Calibrator<'_> {
         outputs: &mut [&mut [f32]],
     ) -> Result<(), CalibrationError> {
         let layer = self.layer;
-        if !input.iter().all(|value| value.is_finite()) {
-            return Err(RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) }.into());
-        }
+        check_finite(layer, set, input)?;
+        (self.progress)(Progress::Set { layer, set });
         let failed = |kind| move |cause| CalibrationError::Method { layer, kind, cause };
         // The kept input is used once: taking it frees its memory.
         let full = self.inputs.remove(&set).ok_or(CalibrationError::Unmatched { layer, set: set.name() })?;
         let calibration = Calibration::new(self.plan, input, &full, input.len() / tokens, self.windows)
             .map_err(failed(set.name()))?;
         drop(full);
-        let (hessian, drift) = (calibration.moments.hessian.as_ref(), calibration.moments.drift.as_ref());
         let mut matrices = Vec::new();
         for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
-            matrices.push((kind, original, to_f64(original), self.plan.solver(layer, kind)));
+            matrices.push((kind, to_f64(original), self.plan.solver(layer, kind)));
         }
-        let problem = |at: usize| (matrices[at].2.as_ref(), &matrices[at].3);
+        let problem = |at: usize| (matrices[at].1.as_ref(), &matrices[at].2);
         let choices = calibration
             .choose((0..matrices.len()).map(problem), self.plan)
             .map_err(|(at, cause)| failed(matrices[at].0.name())(cause))?;
-        for (((kind, original, weights, solver), choice), output) in matrices.iter().zip(choices).zip(outputs)
-        {
-            let kind = *kind;
-            let (solution, refine_sweeps) =
-                calibration.solve(weights.as_ref(), &choice, solver).map_err(failed(kind.name()))?;
-            let format = self.plan.format(layer, kind);
-            let start = choice.map(|choice| choice.configuration.start);
-            let prepared = &calibration.prepared;
-            let loss = |drift: Option<MatRef<'_, f64>>| solution.loss(weights.as_ref(), hessian, drift);
-            let zero = vec![0.0; original.rows * original.cols];
-            let zero = MatRef::from_row_major_slice(&zero, original.rows, original.cols);
-            let power = methods::asymmetric_loss(weights.as_ref(), zero, hessian, None)
-                .map_err(failed(kind.name()))?;
-            let report = MatrixReport {
-                layer,
-                kind: kind.name(),
-                format,
-                relative_error: share(loss(None).map_err(failed(kind.name()))?, power),
-                relative_asymmetric_error: share(loss(Some(drift)).map_err(failed(kind.name()))?, power),
-                damping: prepared.as_ref().map_or(0.0, methods::Prepared::damping),
-                dead_columns: prepared.as_ref().map_or(0, |prepared| prepared.dead_columns().len()),
-                strength: match (start, self.plan.method) {
-                    (Some(Start::Exact { strength, .. }), _) => Some(strength),
-                    (Some(Start::Unchanged), Method::RescompExact) => Some(0.0),
-                    _ => None,
-                },
-                ridge: match start {
-                    Some(Start::Exact { ridge, .. }) => Some(solution.ridge.unwrap_or(ridge)),
-                    _ => None,
-                },
-                refine_sweeps,
-                held_out: choice.and_then(|choice| choice.held_out),
-                warnings: calibration.warnings.clone(),
-            };
-            (self.progress)(&report);
-            let data = solution.values().into_iter().map(|value| value as f32).collect();
-            multiply(&Matrix { rows: original.rows, cols: original.cols, data }, input, output);
-            self.done.push(QuantizedMatrix { kind, format, solution, report });
+        for (((kind, weights, solver), choice), output) in matrices.iter().zip(choices).zip(outputs) {
+            let (kind, weights) = (*kind, weights.as_ref());
+            let solved = calibration.solve(weights, &choice, solver).map_err(failed(kind.name()))?;
+            let report =
+                calibration.report(layer, kind, weights, &solved, self.plan).map_err(failed(kind.name()))?;
+            (self.progress)(Progress::Matrix { report: &report, restored: false });
+            multiply(&dequantized(&solved.solution), input, output);
+            let format = report.format;
+            self.done.push(QuantizedMatrix { kind, format, solution: solved.solution, report });
         }
         Ok(())
     }
@@ -255,18 +290,32 @@ impl BlockWeights for Calibrator<'_> {
 
 /// `loss / power`; 0 for a matrix whose products are all 0, on which there is nothing to lose.
 fn share(loss: f64, power: f64) -> f64 {
-    if power > 0.0 { loss / power } else { 0.0 }
+    if power == 0.0 { 0.0 } else { loss / power }
 }
 
 /// What the tokens say about a set's input.
 struct Calibration {
     /// Of all tokens.
     moments: Moments,
-    /// The factors of `moments`; `None` for round-to-nearest.
+    /// The factors of `moments`; `None` for round-to-nearest, and where they could not be factored.
     prepared: Option<Prepared<f64>>,
     /// The factors of the training tokens and the moments of the held-out ones, where there is something to choose.
     split: Option<(Prepared<f64>, Moments)>,
+    /// Why `moments` could not be factored.
+    unsolvable: Option<MethodError>,
+    /// Why the training tokens could not be.
+    unchoosable: Option<MethodError>,
     warnings: Vec<String>,
+}
+
+/// A matrix as it was quantized in the end.
+struct Solved {
+    solution: Solution<f64>,
+    /// What was solved; `None` where the matrix was rounded.
+    choice: Option<Choice>,
+    refine_sweeps: usize,
+    /// Why it was rounded though it was to be solved.
+    rounded_because: Option<MethodError>,
 }
 
 impl Calibration {
@@ -281,10 +330,13 @@ impl Calibration {
         let tokens = input.len() / n;
         let mut warnings = Vec::new();
         let Some(configuration) = plan.configuration(plan.options.bits) else {
+            let moments = Moments::new(input, full, n);
             return Ok(Calibration {
-                moments: Moments::new(input, full, n),
+                moments,
                 prepared: None,
                 split: None,
+                unsolvable: None,
+                unchoosable: None,
                 warnings,
             });
         };
@@ -294,7 +346,18 @@ impl Calibration {
                 .push(format!("{tokens} calibration tokens for {n} inputs: at least {needed} are needed"));
         }
         let prepare = |moments: &Moments| {
-            methods::prepare(moments.hessian.as_ref(), Some(moments.drift.as_ref()), &plan.options)
+            let drift = Some(moments.drift.as_ref());
+            match methods::prepare(moments.hessian.as_ref(), drift, &plan.options) {
+                Err(cause) if cause.is_about_the_data() => Ok(Err(cause)),
+                other => other.map(Ok),
+            }
+        };
+        let whole = |moments: Moments, split, unchoosable, warnings| {
+            let (prepared, unsolvable) = match prepare(&moments)? {
+                Ok(prepared) => (Some(prepared), None),
+                Err(cause) => (None, Some(cause)),
+            };
+            Ok(Calibration { moments, prepared, split, unsolvable, unchoosable, warnings })
         };
         let chooses = plan.tuning.chooses(&configuration);
         if chooses && windows < 2 {
@@ -304,9 +367,7 @@ impl Calibration {
             ));
         }
         if !chooses || windows < 2 {
-            let moments = Moments::new(input, full, n);
-            let prepared = Some(prepare(&moments)?);
-            return Ok(Calibration { moments, prepared, split: None, warnings });
+            return whole(Moments::new(input, full, n), None, None, warnings);
         }
         let elems = input.len() / windows;
         let part = |held_out: bool| {
@@ -325,8 +386,10 @@ impl Calibration {
         };
         let ((training, training_tokens), (held_out, held_out_tokens)) = (part(false), part(true));
         let moments = training.merged(training_tokens, &held_out, held_out_tokens);
-        let prepared = Some(prepare(&moments)?);
-        Ok(Calibration { moments, prepared, split: Some((prepare(&training)?, held_out)), warnings })
+        match prepare(&training)? {
+            Ok(training) => whole(moments, Some((training, held_out)), None, warnings),
+            Err(cause) => whole(moments, None, Some(cause), warnings),
+        }
     }
 
     /// How each matrix of the set is to be quantized; `None` for round-to-nearest. An error comes with the matrix's index.
@@ -366,23 +429,98 @@ impl Calibration {
         selections.into_iter().enumerate().map(finish).collect()
     }
 
-    /// The solution on all tokens, and the sweeps of refinement that it took.
+    /// The solution on all tokens; rounded to nearest where the method has none.
     fn solve(
         &self,
         weights: MatRef<'_, f64>,
         choice: &Option<Choice>,
         solver: &Solver,
-    ) -> Result<(Solution<f64>, usize), MethodError> {
-        match (&self.prepared, choice) {
-            (Some(prepared), Some(choice)) => choose::solve(weights, prepared, choice, &solver.options),
-            _ => methods::rtn::round_to_nearest(weights, &solver.options).map(|solution| (solution, 0)),
+    ) -> Result<Solved, MethodError> {
+        let mut rounded_because = self.unsolvable.clone();
+        if let (Some(prepared), Some(choice)) = (&self.prepared, choice) {
+            match choose::solve(weights, prepared, choice, &solver.options) {
+                Err(cause) if cause.is_about_the_data() => rounded_because = Some(cause),
+                other => {
+                    let (solution, refine_sweeps) = other?;
+                    let choice = Some(*choice);
+                    return Ok(Solved { solution, choice, refine_sweeps, rounded_because: None });
+                }
+            }
         }
+        let solution = methods::rtn::round_to_nearest(weights, &solver.options)?;
+        Ok(Solved { solution, choice: None, refine_sweeps: 0, rounded_because })
+    }
+
+    /// How well it went.
+    fn report(
+        &self,
+        layer: usize,
+        kind: SectionKind,
+        weights: MatRef<'_, f64>,
+        solved: &Solved,
+        plan: &BlockPlan,
+    ) -> Result<MatrixReport, MethodError> {
+        let (hessian, drift) = (self.moments.hessian.as_ref(), self.moments.drift.as_ref());
+        let zero = vec![0.0; weights.nrows() * weights.ncols()];
+        let zero = MatRef::from_row_major_slice(&zero, weights.nrows(), weights.ncols());
+        // Moments beyond the range of numbers measure nothing; the weights are finite.
+        let measured = |loss: Result<f64, MethodError>| match loss {
+            Err(MethodError::NotFinite { .. }) => Ok(f64::NAN),
+            other => other,
+        };
+        let power = measured(methods::asymmetric_loss(weights, zero, hessian, None))?;
+        let loss = |drift: Option<MatRef<'_, f64>>| measured(solved.solution.loss(weights, hessian, drift));
+        let start = solved.choice.map(|choice| choice.configuration.start);
+        let prepared = solved.choice.and(self.prepared.as_ref());
+        let mut warnings = self.warnings.clone();
+        let unchosen = match (&self.unchoosable, &self.split) {
+            (Some(cause), _) => Some(cause.to_string()),
+            (None, Some(_)) => Some("no candidate has a solution".to_owned()),
+            (None, None) => None,
+        };
+        if let Some(cause) =
+            unchosen.filter(|_| solved.choice.is_some_and(|choice| choice.held_out.is_none()))
+        {
+            warnings.push(format!(
+                "layer {layer} {}: strength 1, ridge 1 and no refinement where none are given, because without the held-out tokens \
+                 {cause}",
+                kind.name()
+            ));
+        }
+        if let Some(cause) = &solved.rounded_because {
+            warnings.push(format!("layer {layer} {}: rounded to nearest, because {cause}", kind.name()));
+        }
+        Ok(MatrixReport {
+            layer,
+            kind: kind.name(),
+            format: plan.format(layer, kind),
+            relative_error: share(loss(None)?, power),
+            relative_asymmetric_error: share(loss(Some(drift))?, power),
+            damping: prepared.map_or(0.0, Prepared::damping),
+            dead_columns: prepared.map_or(0, |prepared| prepared.dead_columns().len()),
+            strength: match (start, plan.method) {
+                (Some(Start::Exact { strength, .. }), _) => Some(strength),
+                (Some(Start::Unchanged), Method::RescompExact) => Some(0.0),
+                _ => None,
+            },
+            ridge: match start {
+                Some(Start::Exact { ridge, .. }) => Some(solved.solution.ridge.unwrap_or(ridge)),
+                _ => None,
+            },
+            refine_sweeps: solved.refine_sweeps,
+            held_out: solved.choice.and_then(|choice| choice.held_out),
+            rounded_because: solved.rounded_because.as_ref().map(ToString::to_string),
+            warnings,
+        })
     }
 }
 
 fn to_f64(matrix: &Matrix) -> Mat<f64> {
     Mat::from_fn(matrix.rows, matrix.cols, |row, col| f64::from(matrix.data[row * matrix.cols + col]))
 }
+
+#[cfg(test)]
+mod fallback_tests;
 
 #[cfg(test)]
 mod tests {
@@ -402,10 +540,12 @@ mod tests {
         let executor = ThreadPool::new(threads).unwrap();
         let machine = Machine { kernels: kernels::best(), executor: &executor };
         let (mut all, mut reported) = (Vec::new(), 0);
-        let mut each = |_: &MatrixReport| reported += 1;
+        let mut each =
+            |progress: Progress<'_>| reported += usize::from(matches!(progress, Progress::Matrix { .. }));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            quantize_blocks(machine, &checkpoint, &windows, 100, &plan, &mut each, |layer, _, done| {
+            let mut run = Run { journal: None, progress: &mut each };
+            quantize_blocks(machine, &checkpoint, &windows, 100, &plan, &mut run, |layer, _, done| {
                 assert!(done.iter().all(|matrix| matrix.report.layer == layer));
                 all.extend(done);
                 Ok::<(), CalibrationError>(())
@@ -462,7 +602,7 @@ mod tests {
         let weights = Checkpoint::open(&folder).unwrap().layer(3).unwrap();
         let options = SolverOptions::new(4, GroupSize::Row);
         let plan = BlockPlan::new(Method::Rtn, options);
-        let mut progress = |_: &MatrixReport| ();
+        let mut progress = |_: Progress<'_>| ();
         let mut calibrator = Calibrator {
             weights: &weights,
             layer: 3,

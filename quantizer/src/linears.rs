@@ -4,7 +4,7 @@
 //! container is stored or run. Each block runs over the measured windows as soon as it is quantized: no more than one block of
 //! quantized values is ever in memory.
 
-use crate::calibrate::{CalibrationError, MatrixReport, QuantizedMatrix, quantize_blocks};
+use crate::calibrate::{CalibrationError, MatrixReport, Progress, QuantizedMatrix, Run, quantize_blocks};
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights};
 use crate::dense::{DenseError, DenseLayer, DenseLogits, Streams, missing};
 use crate::plan::BlockPlan;
@@ -54,7 +54,7 @@ impl From<CheckpointError> for LinearsError {
 }
 
 impl<'m> Linears<'m> {
-    /// Quantizes the blocks on `calibration` and runs them over `measured`. `progress` hears of each matrix.
+    /// Quantizes the blocks on `calibration` and runs them over `measured`. `progress` hears of each step.
     ///
     /// # Errors
     /// [`LinearsError`].
@@ -64,7 +64,7 @@ impl<'m> Linears<'m> {
         plan: &BlockPlan,
         calibration: Tokens<'_>,
         measured: Tokens<'_>,
-        progress: &mut dyn FnMut(&MatrixReport),
+        progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, LinearsError> {
         let failed = |cause| DenseError::Forward { model: checkpoint.name(), cause };
         let embedding = checkpoint.embedding()?;
@@ -78,7 +78,7 @@ impl<'m> Linears<'m> {
             calibration.windows,
             calibration.positions,
             plan,
-            progress,
+            &mut Run { journal: None, progress },
             |layer, original, quantized| -> Result<(), LinearsError> {
                 for matrix in &quantized {
                     weights += matrix.solution.codes.len() as u64;
@@ -155,7 +155,8 @@ mod tests {
         let found = linears(&plan, &calibration, &measured);
         // All blocks first, then the forward, over one window at a time.
         let mut blocks = Vec::new();
-        quantize_blocks(MACHINE(), &checkpoint, &calibration, 20, &plan, &mut |_| (), |_, original, done| {
+        let mut run = Run { journal: None, progress: &mut |_| () };
+        quantize_blocks(MACHINE(), &checkpoint, &calibration, 20, &plan, &mut run, |_, original, done| {
             let mut block = original.clone();
             for matrix in done {
                 let target = block.matrix_mut(matrix.kind).unwrap();

@@ -1,6 +1,6 @@
 //! Making a container: quantize, encode, record the full-precision model, run the result, write down what it gave.
 
-use crate::calibrate::{CalibrationError, MatrixReport, quantize_blocks};
+use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks};
 use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
 use crate::dense::{DenseError, DenseLogits};
 use crate::encode::{EncodeError, encode};
@@ -24,7 +24,7 @@ use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What to pack, and how.
 #[derive(Clone, Debug)]
@@ -167,7 +167,7 @@ pub enum PackFailure {
     Section(SectionName),
 }
 
-/// Packs a checkpoint. `progress` hears of each quantized matrix.
+/// Packs a checkpoint. `progress` hears of each step.
 ///
 /// # Errors
 /// [`PackFailure`].
@@ -175,7 +175,20 @@ pub fn pack(
     machine: Machine<'_>,
     checkpoint: &Checkpoint,
     options: &PackOptions,
-    progress: &mut dyn FnMut(&MatrixReport),
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Packed, PackFailure> {
+    pack_run(machine, checkpoint, options, &mut Run { journal: None, progress })
+}
+
+/// [`pack`] that keeps finished blocks, or goes on after those of an earlier run.
+///
+/// # Errors
+/// [`PackFailure`].
+pub fn pack_run(
+    machine: Machine<'_>,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    run: &mut Run<'_>,
 ) -> Result<Packed, PackFailure> {
     let mut sections = BTreeMap::new();
     let mut put = |kind: SectionKind, layer: Option<usize>, contents| {
@@ -189,7 +202,7 @@ pub fn pack(
         &options.calibration,
         options.calibration_positions,
         &options.plan,
-        progress,
+        run,
         |layer, weights, quantized| -> Result<(), PackFailure> {
             for kind in [SectionKind::AttentionNorm, SectionKind::MlpNorm] {
                 put(kind, Some(layer), Contents::F32(weights.gain(kind).unwrap_or_default().to_vec()));
@@ -204,6 +217,7 @@ pub fn pack(
             Ok(())
         },
     )?;
+    (run.progress)(Progress::Phase("embedding and head"));
     put(SectionKind::Embedding, None, round(SectionKind::Embedding, &checkpoint.embedding()?, options)?);
     if let Some(head) = checkpoint.head()? {
         put(SectionKind::Head, None, round(SectionKind::Head, &head, options)?);
@@ -212,6 +226,7 @@ pub fn pack(
     put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
     put(SectionKind::Tokenizer, None, Contents::Bytes(options.tokenizer.clone()));
 
+    (run.progress)(Progress::Phase("check windows, full precision"));
     let bytes: usize = sections.values().map(contents_bytes).sum();
     let Record { section, reference_nll } = record_check(machine, checkpoint, options, bytes)?;
     sections.insert((SectionKind::CheckWindows as u16, None), Contents::Bytes(section));
@@ -231,6 +246,7 @@ pub fn pack(
         };
         write(&manifest, contents).map(|bytes| AlignedBytes::new(&bytes))
     };
+    (run.progress)(Progress::Phase("check windows, quantized"));
     // What the model gives is known once it has run, and it runs from a container: written twice, it is measured once.
     let check = measure(machine, &file(unmeasured)?, reference_nll)?;
     let file = file(check)?;
@@ -331,9 +347,15 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, check: CheckRecord) 
     }
 }
 
+/// Each warning once, in the order of the forward.
 fn warnings(matrices: &[MatrixReport]) -> Vec<String> {
-    let all: BTreeSet<&String> = matrices.iter().flat_map(|matrix| &matrix.warnings).collect();
-    all.into_iter().cloned().collect()
+    let mut all: Vec<String> = Vec::new();
+    for warning in matrices.iter().flat_map(|matrix| &matrix.warnings) {
+        if !all.contains(warning) {
+            all.push(warning.clone());
+        }
+    }
+    all
 }
 
 /// Calibration tokens that had a part in the codes: none where the method only rounds.

@@ -4,26 +4,26 @@ use crate::choose::Tuning;
 use crate::grids::ScaleFormat;
 use crate::methods::{ClipSearch, GroupSize, LazyVariant, Method, SolverOptions, SweepConfiguration};
 use rescomp_formats::section::SectionKind;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// Bits and groups of a matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatrixFormat {
     /// Bits a code: 2, 3, 4 or 8.
     pub bits: u8,
     /// How many columns share a scale.
+    #[serde(serialize_with = "group_text", deserialize_with = "group_of_text")]
     pub group: GroupSize,
 }
 
-impl Serialize for MatrixFormat {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut fields = serializer.serialize_struct("MatrixFormat", 2)?;
-        fields.serialize_field("bits", &self.bits)?;
-        fields.serialize_field("group", &self.group.to_string())?;
-        fields.end()
-    }
+/// A group size as the command line spells it.
+fn group_text<S: Serializer>(group: &GroupSize, output: S) -> Result<S::Ok, S::Error> {
+    output.collect_str(group)
+}
+
+fn group_of_text<'de, D: Deserializer<'de>>(input: D) -> Result<GroupSize, D::Error> {
+    String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
 }
 
 /// How a matrix is solved.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::layouts::Layout;
-use rescomp_quantizer::calibrate::MatrixReport;
+use rescomp_quantizer::calibrate::Progress;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::evaluate::{Evaluation, Positions, Reference, Subject, evaluate};
 use rescomp_quantizer::grids::Spacing;
@@ -251,7 +251,7 @@ impl Setting<'_> {
             tokenizer: self.tokenizer.clone(),
             target: "host".to_owned(),
         };
-        let mut each = |matrix: &MatrixReport| self.matrix_done(what, matrix);
+        let mut each = |progress: Progress<'_>| self.hear(what, progress);
         let packed =
             pack(self.machine, self.checkpoint, &options, &mut each).map_err(|error| error.to_string())?;
         let container = Container::open(&packed.file)
@@ -266,15 +266,21 @@ impl Setting<'_> {
     /// Quantizes the blocks' linear layers and measures them in the model.
     fn linears(&self, plan: &BlockPlan, calibration: &[Vec<u32>]) -> Result<Evaluation, String> {
         let tokens = |windows| Tokens { windows, positions: self.flags.context };
-        let mut each = |matrix: &MatrixReport| self.matrix_done(plan.method.name(), matrix);
+        let mut each = |progress: Progress<'_>| self.hear(plan.method.name(), progress);
         let (calibration, held_out) = (tokens(calibration), tokens(&self.held_out));
         let linears = Linears::new(self.machine, self.checkpoint, plan, calibration, held_out, &mut each)
             .map_err(|error| error.to_string())?;
         self.evaluate(Subject::Linears(&linears))
     }
 
-    fn matrix_done(&self, what: &str, matrix: &MatrixReport) {
-        self.bar.set_message(format!("{what}: layer {} {}", matrix.layer, matrix.kind));
+    fn hear(&self, what: &str, progress: Progress<'_>) {
+        let Progress::Matrix { report, .. } = progress else { return };
+        let place = format!("{what}: layer {} {}", report.layer, report.kind);
+        if let Some(cause) = &report.rounded_because {
+            let warning = format!("warning: {place}: rounded to nearest, because {cause}");
+            self.bar.suspend(|| output::note(&warning));
+        }
+        self.bar.set_message(place);
         self.bar.inc(1);
     }
 

@@ -123,6 +123,9 @@ pub(crate) struct PackFlags {
     /// Folder to write to, created where missing [default: dist/TARGET in the project].
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+    /// Go on after the last finished layer of a run that was stopped, with an identical result. Its other options must be the same.
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// Install nothing: a missing tool is an error that names the commands.
     #[arg(long)]
     pub(crate) no_install: bool,

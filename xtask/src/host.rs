@@ -1,10 +1,12 @@
 //! The host as a machine: its kernels, its threads, and progress on its terminal.
 
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rescomp_runtime::kernels;
 use rescomp_runtime::threads::ThreadPool;
+use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 
@@ -24,6 +26,22 @@ pub(crate) fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, Error> {
 /// The machine on a pool.
 pub(crate) fn machine(pool: &ThreadPool) -> rescomp_runtime::Machine<'_> {
     rescomp_runtime::Machine { kernels: kernels::best(), executor: pool }
+}
+
+/// SHA-256 of this program's file, in hexadecimal digits: another build may compute other bits.
+///
+/// # Errors
+/// `Exit::Disk` when the file cannot be read.
+pub(crate) fn program_digest() -> Result<String, Error> {
+    // Linux keeps a running program readable here, even where a newer build has taken its place.
+    let running = Path::new("/proc/self/exe");
+    let path = match running.exists() {
+        true => running.to_owned(),
+        false => std::env::current_exe()
+            .map_err(|source| Error::disk("find", Path::new("this program"), &source))?,
+    };
+    let bytes = std::fs::read(&path).map_err(|source| Error::disk("read", &path, &source))?;
+    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A bar on standard error; nothing where that is no terminal.

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Exit};
 
 static PARTIAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static REMEDY: Mutex<Option<String>> = Mutex::new(None);
 
 fn partial() -> MutexGuard<'static, Vec<PathBuf>> {
     PARTIAL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -24,10 +25,17 @@ pub(crate) fn install() -> Result<(), Error> {
         // The lock is kept until the process ends, so that no new partial file is registered after the sweep.
         let mut paths = partial();
         remove_all(&mut paths);
-        crate::output::note("error: interrupted");
+        let remedy = REMEDY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let remedy = remedy.map(|remedy| format!("\n  remedy: {remedy}")).unwrap_or_default();
+        crate::output::note(&format!("error: interrupted{remedy}"));
         std::process::exit(i32::from(Exit::Interrupted.code()));
     })
     .map_err(|source| Error::failed("cannot install the handler of Ctrl-C").caused_by(&source))
+}
+
+/// What an interrupted user can do; `None` where there is nothing but to start again.
+pub(crate) fn set_remedy(remedy: Option<String>) {
+    *REMEDY.lock().unwrap_or_else(PoisonError::into_inner) = remedy;
 }
 
 fn remove_all(paths: &mut Vec<PathBuf>) {

@@ -13,6 +13,7 @@ mod interrupt;
 mod model;
 mod output;
 mod pack;
+mod progress;
 mod qemu;
 mod root;
 mod runner;

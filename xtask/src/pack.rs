@@ -3,22 +3,29 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rescomp_quantizer::calibrate::MatrixReport;
+use rescomp_quantizer::calibrate::{CalibrationError, Progress, Run};
 use rescomp_quantizer::checkpoint::Checkpoint;
+use rescomp_quantizer::journal::{Found, Identity, Journal, JournalError};
 use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
-use rescomp_quantizer::pack::{self, PackOptions, PackReport, Packed};
+use rescomp_quantizer::pack::{self, PackFailure, PackOptions, PackReport, Packed};
 use rescomp_quantizer::plan::BlockPlan;
+use rescomp_quantizer::work;
+use rescomp_runtime::linear::LinearSet;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::check::{CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
 use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
-use crate::interrupt::{write_program, write_whole};
+use crate::interrupt::{self, write_program, write_whole};
 use crate::model::{self, WindowChoice};
+use crate::progress::Shown;
 use crate::system::Install;
 use crate::target::Target;
 use crate::{host, output, root, runner};
+
+/// Folder of the finished layers, in the output folder while there is no container.
+const JOURNAL_FOLDER: &str = "model.rescomp.partial";
 
 /// Tokens after the calibration windows that are set aside for the check windows.
 const CHECK_TOKENS: usize = 512;
@@ -29,6 +36,8 @@ struct Report {
     target: String,
     output: PathBuf,
     pack: PackReport,
+    /// Layers that came from an earlier run.
+    restored_layers: usize,
     check: Option<CheckResult>,
     seconds: f64,
 }
@@ -37,7 +46,7 @@ struct Report {
 ///
 /// # Errors
 /// `Exit::Input` for a model, text or option that cannot be, `Exit::Missing` for a missing tool, `Exit::Disk` for a file that
-/// cannot be written, `Exit::Failed` where the check misses a bound.
+/// cannot be written, `Exit::Failed` where the check misses a bound. Finished layers are kept where `--resume` can use them.
 pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let start = Instant::now();
     let root = root::root()?;
@@ -54,18 +63,23 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let options = pack_options(flags, &target, &checkpoint, &model_folder)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
+    let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let program = runner::build(&root, &target, install)?;
 
-    let Packed { file, report } = quantize(flags, &checkpoint, &options)?;
-    check_memory(&target, &report)?;
+    let (Packed { file, report }, restored_layers) = quantize(flags, &checkpoint, &options, &mut journal)?;
     let container = output_folder.join(CONTAINER_FILE);
-    write_output(&output_folder, &file, &program, &target, &report)?;
+    check_memory(&target, &report)
+        .and_then(|()| write_output(&output_folder, &file, &program, &target, &report))
+        .map_err(|error| with_kept_layers(error, &journal))?;
+    journal.remove().map_err(|error| journal_error(&error))?;
+    interrupt::set_remedy(None);
     let check = match flags.no_check {
         true => None,
         false => Some(check_everywhere(&target, &program, &container, &report.check, install)?),
     };
     let seconds = start.elapsed().as_secs_f64();
-    let report = Report { target: target.name.clone(), output: output_folder, pack: report, check, seconds };
+    let target = target.name.clone();
+    let report = Report { target, output: output_folder, pack: report, restored_layers, check, seconds };
     write_whole(&report.output.join("report.json"), json(&report)?.as_bytes())?;
     if flags.json {
         output::line(&json(&report)?);
@@ -161,18 +175,109 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
     plan
 }
 
-/// Quantizes, showing each matrix as it is done.
-fn quantize(flags: &PackFlags, checkpoint: &Checkpoint, options: &PackOptions) -> Result<Packed, Error> {
+/// The finished layers of a run that was stopped, and what is to become of them.
+fn open_journal(
+    flags: &PackFlags,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    output_folder: &Path,
+) -> Result<Journal, Error> {
+    let folder = output_folder.join(JOURNAL_FOLDER);
+    let (windows, positions) = (&options.calibration, options.calibration_positions);
+    let program = host::program_digest()?;
+    let identity = Identity::new(checkpoint, windows, positions, &options.plan, &program);
+    let (journal, found) =
+        Journal::open(&folder, identity, flags.resume).map_err(|error| journal_error(&error))?;
+    let folder = folder.display();
+    let layers = checkpoint.spec.layers;
+    match (flags.resume, found) {
+        (true, Found::Blocks(done)) if done > 0 => {
+            output::note(&format!("resuming: {done} of {layers} layers are finished in {folder}"));
+        }
+        (true, Found::DamagedHead) => output::note(&format!(
+            "note: {folder}/head.json is damaged: there is no telling whose layers these are; starting at the first layer"
+        )),
+        (true, _) => {
+            output::note(&format!("note: no finished layer in {folder}; starting at the first layer"))
+        }
+        (false, Found::Blocks(done)) if done > 0 => output::note(&format!(
+            "note: {done} of {layers} layers are finished in {folder}; --resume would go on after them, this run replaces them"
+        )),
+        (false, Found::OtherRun | Found::DamagedHead) => {
+            output::note(&format!("note: replacing the finished layers of another run in {folder}"));
+        }
+        (false, _) => {}
+    }
+    Ok(journal)
+}
+
+fn journal_error(error: &JournalError) -> Error {
+    match error {
+        JournalError::Disk { doing, path, cause } => Error::disk(doing, path, cause),
+        JournalError::Settings { .. } => Error::input(error.to_string())
+            .remedy("give the options of that run, or leave out --resume to start at the first layer"),
+        JournalError::Encode { .. } => Error::failed(error.to_string()),
+    }
+}
+
+/// Says of an error after which the finished layers are still good that they are.
+fn with_kept_layers(error: Error, journal: &Journal) -> Error {
+    match journal.has_blocks() {
+        true => error.remedy(kept_layers(journal)),
+        false => error,
+    }
+}
+
+fn kept_layers(journal: &Journal) -> String {
+    format!(
+        "the same command with --resume goes on after the layers that are finished in {}",
+        journal.folder().display()
+    )
+}
+
+/// Quantizes, showing how far it is. Returns the number of layers that came from an earlier run, too.
+fn quantize(
+    flags: &PackFlags,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    journal: &mut Journal,
+) -> Result<(Packed, usize), Error> {
     let pool = host::thread_pool(flags.threads)?;
     let machine = host::machine(&pool);
-    let bar = host::progress("quantizing", 7 * checkpoint.spec.layers as usize);
-    let mut each = |matrix: &MatrixReport| {
-        bar.set_message(format!("layer {} {}", matrix.layer, matrix.kind));
-        bar.inc(1);
+    let tokens = options.calibration.len() * options.calibration_positions;
+    let work = work::block_work(&options.plan, &checkpoint.spec, tokens);
+    let kinds = LinearSet::ALL.iter().flat_map(|set| set.kinds()).map(|kind| kind.name()).collect();
+    let mut shown = Shown::new(checkpoint.spec.layers as usize, kinds, work);
+    let kept = kept_layers(journal);
+    let mut progress = |progress: Progress<'_>| {
+        if let Progress::Block { .. } = progress {
+            interrupt::set_remedy(Some(kept.clone()));
+        }
+        shown.hear(progress);
     };
-    let packed = pack::pack(machine, checkpoint, options, &mut each);
-    bar.finish_and_clear();
-    packed.map_err(|error| Error::input(error.to_string()))
+    let mut run = Run { journal: Some(journal), progress: &mut progress };
+    let packed = pack::pack_run(machine, checkpoint, options, &mut run);
+    shown.finish();
+    match packed {
+        Ok(packed) => Ok((packed, shown.restored)),
+        Err(PackFailure::Calibration(CalibrationError::Journal(error))) => {
+            let error = journal_error(&error);
+            if !journal.has_blocks() {
+                // Nothing of use, and the folder may be the reason that the disk is full. The error above matters more than another.
+                let _ = journal.remove();
+            }
+            Err(with_kept_layers(error, journal))
+        }
+        Err(PackFailure::Calibration(error)) => {
+            // It would end in the same place again.
+            let error = Error::input(error.to_string());
+            Err(match journal.remove() {
+                Ok(()) => error,
+                Err(removing) => error.because(removing.to_string()),
+            })
+        }
+        Err(error) => Err(with_kept_layers(Error::input(error.to_string()), journal)),
+    }
 }
 
 fn check_memory(target: &Target, report: &PackReport) -> Result<(), Error> {
@@ -253,6 +358,9 @@ fn print(report: &Report) {
         "{:.3} bits a weight, {} bytes, calibrated on {} tokens",
         pack.bits_per_weight, pack.file_bytes, pack.calibration_tokens
     ));
+    if report.restored_layers > 0 {
+        output::line(&format!("{} layers came from the earlier run", report.restored_layers));
+    }
     for warning in &pack.warnings {
         output::line(&format!("WARNING: {warning}"));
     }

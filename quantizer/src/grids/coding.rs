@@ -5,6 +5,7 @@
 //! a matrix and fitted to its scales: dense where most of them are, yet reaching far enough for the few that are much smaller.
 
 use super::Real;
+use serde::{Deserialize, Serialize};
 
 /// What a multiplier of 1 means: multipliers are 256ths and levels 64ths, so that row scales are about as large as weights, well inside
 /// the range of a binary16.
@@ -27,7 +28,7 @@ const LLOYD_STEPS: usize = 12;
 const ROW_SHIFTS: [f64; 9] = [-0.125, -0.09375, -0.0625, -0.03125, 0.0, 0.03125, 0.0625, 0.09375, 0.125];
 
 /// How the scales of a matrix are stored. A group's scale is its row's times a multiplier, exactly.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScaleCoding<T> {
     /// What codes stand for.
     pub multipliers: Multipliers,

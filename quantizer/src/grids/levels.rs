@@ -6,6 +6,7 @@
 //! symmetric. docs/methods.md has what it brings.
 
 use super::Real;
+use serde::{Deserialize, Serialize};
 
 /// The most levels of a grid that is not uniform.
 pub const MAX_LEVELS: usize = 16;
@@ -47,13 +48,44 @@ const NORMAL_3: [i8; 8] = [-28, -17, -10, -3, 3, 10, 17, 28];
 const NORMAL_4: [i8; 16] = [-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63];
 
 /// The levels of a grid, increasing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Levels", try_from = "Levels")]
 pub struct Grid {
     lowest: i8,
     highest: i8,
     /// Number of levels in the table; 0 where all integers are levels.
     count: u8,
     table: [i8; MAX_LEVELS],
+}
+
+/// A grid as it is written down: its bounds, and its levels where these are not all integers between them.
+#[derive(Serialize, Deserialize)]
+struct Levels {
+    lowest: i8,
+    highest: i8,
+    table: Vec<i8>,
+}
+
+impl From<Grid> for Levels {
+    fn from(grid: Grid) -> Levels {
+        let table = grid.table[..usize::from(grid.count)].to_vec();
+        Levels { lowest: grid.lowest, highest: grid.highest, table }
+    }
+}
+
+impl TryFrom<Levels> for Grid {
+    type Error = &'static str;
+
+    fn try_from(Levels { lowest, highest, table: levels }: Levels) -> Result<Grid, &'static str> {
+        let increases = levels.windows(2).all(|pair| pair[0] < pair[1]);
+        let spans = levels.is_empty() || (levels[0] == lowest && levels[levels.len() - 1] == highest);
+        if lowest >= highest || !increases || !spans || levels.len() > MAX_LEVELS {
+            return Err("expected a grid's levels, increasing from the lowest to the highest");
+        }
+        let mut table = [0; MAX_LEVELS];
+        table[..levels.len()].copy_from_slice(&levels);
+        Ok(Grid { lowest, highest, count: levels.len() as u8, table })
+    }
 }
 
 impl Grid {
@@ -192,6 +224,25 @@ mod tests {
                 assert_eq!(Grid::new(bits, spacing), Err(UnsupportedBits { found: bits }));
             }
         }
+    }
+
+    #[test]
+    fn a_grid_is_read_back_and_what_is_none_is_refused() {
+        for (bits, spacing) in [2, 3, 4, 8].into_iter().flat_map(|bits| Spacing::ALL.map(|s| (bits, s))) {
+            let grid = Grid::new(bits, spacing).unwrap();
+            let bytes = postcard::to_allocvec(&grid).unwrap();
+            assert_eq!(postcard::from_bytes::<Grid>(&bytes).unwrap(), grid);
+        }
+        let read = |table: &[i8]| {
+            Grid::try_from(Levels { lowest: -3, highest: 5, table: table.to_vec() }).map(|grid| grid.levels())
+        };
+        assert_eq!(read(&[-3, 0, 5]), Ok(vec![-3, 0, 5]));
+        assert_eq!(read(&[]), Ok((-3..=5).collect()));
+        let too_many: Vec<i8> = (0..17).collect();
+        for wrong in [&[-3, 0, 0, 5][..], &[-3, 5, 0], &[-3, 0, 4], &[-2, 5], &[5], &too_many] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(Grid::try_from(Levels { lowest: 1, highest: 1, table: vec![] }).is_err());
     }
 
     #[test]

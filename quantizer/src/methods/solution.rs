@@ -3,6 +3,7 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::factors::STRIP_ROWS;
 use super::matrix::Matrix;
@@ -11,7 +12,7 @@ use crate::grids::{Grid, Real, ScaleCoding};
 
 /// Levels and scales of a quantized matrix of m rows and n columns: `Q[i, j] = scales[i, j / group_elems] *
 /// levels[i, j]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Solution<T> {
     /// Rows m: output channels.
     pub rows: usize,

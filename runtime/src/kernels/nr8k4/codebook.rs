@@ -129,7 +129,11 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
             _ => walk::<B, WORDS, TILES, TOKENS, 0>(tables, matrix, activations, tile, token),
         };
         let (row_scales, _) = codebook(matrix).row_scales.as_chunks::<TILE_ROWS>();
-        from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index])))
+        // A power of two: multiplied last, it rounds nothing.
+        let unit = shape.row_scale_unit();
+        from_fn(|index| {
+            from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index]).map(|row| row * unit))
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use rescomp_quantizer::pack::{PackOptions, bytes_without_matrices};
 use rescomp_quantizer::plan::{MatrixFormat, Vocabulary};
 use rescomp_quantizer::recipe::Recipe;
 use rescomp_quantizer::sensitivity::{self, Measurement, Sensitivity};
+use rescomp_runtime::Machine;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -48,6 +49,7 @@ pub(crate) struct Allocation {
 /// `Exit::Input` for a recipe that is none for this model and for too few bytes, `Exit::Disk` for a recipe that cannot be read,
 /// `Exit::Failed` for a model that cannot be run.
 pub(crate) fn plan(
+    machine: Machine<'_>,
     flags: &PackFlags,
     checkpoint: &Checkpoint,
     options: &mut PackOptions,
@@ -68,7 +70,7 @@ pub(crate) fn plan(
     let budget_bytes = budget_bytes.saturating_sub(others);
     let (windows, allocated) =
         (flags.sensitivity_windows.min(options.calibration.len()), "distributing bits");
-    let measured = measure(flags, checkpoint, options, windows)?;
+    let measured = measure(machine, checkpoint, options, windows)?;
     let candidates: Vec<Vec<Candidate>> = measured
         .iter()
         .map(|matrix| matrix.formats.iter().map(|(_, candidate)| *candidate).collect())
@@ -135,7 +137,7 @@ fn apply(recipe: &Recipe, checkpoint: &Checkpoint, options: &mut PackOptions) {
 }
 
 fn measure(
-    flags: &PackFlags,
+    machine: Machine<'_>,
     checkpoint: &Checkpoint,
     options: &PackOptions,
     windows: usize,
@@ -148,7 +150,6 @@ fn measure(
         }
     }
     formats.push(MatrixFormat { bits: 8, group: group("128")? });
-    let pool = host::thread_pool(flags.threads)?;
     let bar = host::progress("measuring sensitivities", sensitivity::steps(checkpoint));
     let measurement = Measurement {
         checkpoint,
@@ -159,7 +160,7 @@ fn measure(
         formats: &formats,
         vocabulary_formats: &formats,
     };
-    let measured = sensitivity::measure(host::machine(&pool), &measurement, &mut |name| {
+    let measured = sensitivity::measure(machine, &measurement, &mut |name| {
         bar.set_message(name.to_string());
         bar.inc(1);
     });

@@ -11,6 +11,7 @@ use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, PackFailure, PackOptions, PackReport, Packed};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_quantizer::work;
+use rescomp_runtime::Machine;
 use rescomp_runtime::linear::LinearSet;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -67,11 +68,13 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let mut options = pack_options(flags, &target, &checkpoint, &model_folder)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
-    let allocation = allocation::plan(flags, &checkpoint, &mut options)?;
+    let pool = host::thread_pool(flags.threads)?;
+    let machine = host::machine(&pool);
+    let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let program = runner::build(&root, &target, install)?;
 
-    let (Packed { file, report }, restored_layers) = quantize(flags, &checkpoint, &options, &mut journal)?;
+    let (Packed { file, report }, restored_layers) = quantize(machine, &checkpoint, &options, &mut journal)?;
     let container = output_folder.join(CONTAINER_FILE);
     let recipe = allocation::recipe_of(&checkpoint, &options)?;
     check_memory(&target, &report)
@@ -245,13 +248,11 @@ fn kept_layers(journal: &Journal) -> String {
 
 /// Quantizes, showing how far it is. Returns the number of layers that came from an earlier run, too.
 fn quantize(
-    flags: &PackFlags,
+    machine: Machine<'_>,
     checkpoint: &Checkpoint,
     options: &PackOptions,
     journal: &mut Journal,
 ) -> Result<(Packed, usize), Error> {
-    let pool = host::thread_pool(flags.threads)?;
-    let machine = host::machine(&pool);
     let tokens = options.calibration.len() * options.calibration_positions;
     let work = work::block_work(&options.plan, &checkpoint.spec, tokens);
     let kinds = LinearSet::ALL.iter().flat_map(|set| set.kinds()).map(|kind| kind.name()).collect();

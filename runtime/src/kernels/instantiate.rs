@@ -32,3 +32,50 @@ macro_rules! instantiate {
     };
 }
 pub(super) use instantiate;
+
+/// The products of a backend: for each width a constant, its name, its walk, and the functions' names, under which profilers and
+/// `cargo xtask test` know them.
+///
+/// The functions may only be reached through a table that `detect` hands out on a processor with these features.
+macro_rules! products {
+    ($features:literal, $backend:literal:
+     $($constant:ident = $width:literal, $walk:ty, $gemv:ident, $gemm:ident;)*) => {
+        $(
+            pub(super) const $constant: $crate::kernels::Products = {
+                use $crate::kernels::{Activations, OutputRows, Products, nr8k4};
+                use core::ops::Range;
+                use rescomp_formats::matrix::MatrixView;
+
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                fn $gemv(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
+                    nr8k4::gemv::<$walk>(m, a, tiles, output);
+                }
+
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                fn $gemm(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
+                    nr8k4::gemm::<$walk>(m, a, tiles, output);
+                }
+
+                fn gemv(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
+                    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
+                    unsafe { $gemv(m, a, tiles, output) }
+                }
+
+                fn gemm(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
+                    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
+                    unsafe { $gemm(m, a, tiles, output) }
+                }
+
+                Products {
+                    gemv,
+                    gemm,
+                    gemv_name: concat!("gemv_", $width, "_nr8k4_", $backend),
+                    gemm_name: concat!("gemm_", $width, "_nr8k4_", $backend),
+                }
+            };
+        )*
+    };
+}
+pub(super) use products;

@@ -1,6 +1,6 @@
 //! The kernel table: every operation of the forward pass as a safe `fn` pointer, and the list of tables this machine can run.
 //!
-//! A backend is a folder that fills in the table: `Kernels { name, gemv_int8, .., ..parent }`, struct update being the
+//! A backend is a folder that fills in the table: `Kernels { name, int4, .., ..parent }`, struct update being the
 //! inheritance neon -> neon_dotprod. Its functions need instructions that not every processor
 //! has, so the table leaves the folder only through `detect()`, and nobody else can build one. All backends agree bit for
 //! bit: `docs/numerics.md` defines the result, [`canonical`] holds the float operations (written once, over sixteen lanes),
@@ -47,12 +47,14 @@ pub const TILE_ROWS: usize = 8;
 pub struct Kernels {
     /// The name of the table: "scalar", "avx2", "neon" or "neon_dotprod".
     pub name: &'static str,
-    /// Product with 8-bit codes in layout nr8k4 for one token.
-    pub gemv_int8: MatrixProduct,
-    /// Product with 8-bit codes in layout nr8k4 for any number of tokens; made for several.
-    pub gemm_int8: MatrixProduct,
-    /// Full names of the products above, inherited along with them.
-    product_names: ProductNames,
+    /// Products with matrices of 2 bits in layout nr8k4.
+    pub int2: Products,
+    /// Likewise of 3 bits.
+    pub int3: Products,
+    /// Likewise of 4 bits.
+    pub int4: Products,
+    /// Likewise of 8 bits.
+    pub int8: Products,
     /// Quantizes one token's `input` (k values) in steps of `step_elems` columns to `codes` (k padded to a multiple of 32) and
     /// `scales` (one a step). False where a value is NaN or infinite; `codes` and `scales` are then meaningless.
     pub quantize_activations:
@@ -77,22 +79,38 @@ pub struct Kernels {
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
 }
 
-/// Full names of the integer products of a table.
+/// The integer products of one kind of matrix. Both give the same for any number of tokens.
 #[derive(Clone, Copy, Debug)]
-struct ProductNames {
-    gemv_int8: &'static str,
-    gemm_int8: &'static str,
+pub struct Products {
+    /// Made for one token.
+    pub gemv: MatrixProduct,
+    /// Made for several.
+    pub gemm: MatrixProduct,
+    /// Full name, e.g. "gemv_int4_nr8k4_neon_dotprod".
+    gemv_name: &'static str,
+    gemm_name: &'static str,
 }
 
 impl Kernels {
+    /// The integer products for matrices of one kind. Layouts without kernels of their own get the portable ones, and their names
+    /// say so.
+    pub fn products(&self, layout: Layout, width: CodeWidth) -> Products {
+        match (layout, width) {
+            (Layout::Nr8k4, CodeWidth::Int2) => self.int2,
+            (Layout::Nr8k4, CodeWidth::Int3) => self.int3,
+            (Layout::Nr8k4, CodeWidth::Int4) => self.int4,
+            (Layout::Nr8k4, CodeWidth::Int8) => self.int8,
+            (Layout::Rows, width) => scalar::portable::products(Layout::Rows, width),
+        }
+    }
+
     /// The integer product for matrices of this shape and this many tokens, with its full name, e.g.
-    /// "gemv_int4_nr8k4_neon_dotprod". Widths and layouts without a kernel of their own get the portable one, and its name
-    /// says so.
+    /// "gemv_int4_nr8k4_neon_dotprod".
     pub fn matrix_product(&self, shape: &MatrixShape, tokens: usize) -> (MatrixProduct, &'static str) {
-        match (shape.layout(), shape.width(), tokens) {
-            (Layout::Nr8k4, CodeWidth::Int8, 1) => (self.gemv_int8, self.product_names.gemv_int8),
-            (Layout::Nr8k4, CodeWidth::Int8, _) => (self.gemm_int8, self.product_names.gemm_int8),
-            (layout, width, _) => (scalar::portable::product, scalar::portable::name(layout, width, tokens)),
+        let products = self.products(shape.layout(), shape.width());
+        match tokens {
+            1 => (products.gemv, products.gemv_name),
+            _ => (products.gemm, products.gemm_name),
         }
     }
 }

@@ -4,51 +4,20 @@
 //! 2 * 127 * 127 = 32258, which fits its int16, and is widened at once.
 
 use super::{add_step, load};
-use crate::kernels::nr8k4::{self, Step, Word};
-use crate::kernels::{Activations, OutputRows, TILE_ROWS};
+use crate::kernels::TILE_ROWS;
+use crate::kernels::instantiate::products;
+use crate::kernels::nr8k4::Word;
+use crate::kernels::nr8k4::scaled::{Step, Steps, WORDS};
 use core::arch::x86_64::*;
-use core::ops::Range;
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
-use rescomp_formats::matrix::MatrixView;
+use rescomp_formats::encodings::UNIT_ELEMS;
 
-const UNIT_WORDS: usize = 8;
-
-pub(super) fn gemv(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
-    unsafe { gemv_int8_avx2(m, a, tiles, output) }
-}
-
-pub(super) fn gemm(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
-    unsafe { gemm_int8_avx2(m, a, tiles, output) }
-}
-
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn gemv_int8_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    nr8k4::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
-}
-
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn gemm_int8_avx2(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    nr8k4::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+products! { "avx2,fma,f16c", "avx2":
+    INT8 = "int8", Steps<Int8>, gemv_int8_avx2, gemm_int8_avx2;
 }
 
 struct Int8;
 
-impl Step<UNIT_WORDS> for Int8 {
-    const WIDTH: CodeWidth = CodeWidth::Int8;
+impl Step for Int8 {
     type Sums = __m256;
 
     #[inline(always)]
@@ -67,7 +36,7 @@ impl Step<UNIT_WORDS> for Int8 {
 
     #[inline(always)]
     fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
-        weights: [&[[Word; UNIT_WORDS]]; TILES],
+        weights: [&[[Word; WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
         activation_scales: [f32; TOKENS],
@@ -81,7 +50,7 @@ impl Step<UNIT_WORDS> for Int8 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
-    weights: [&[[Word; UNIT_WORDS]]; TILES],
+    weights: [&[[Word; WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
@@ -91,7 +60,7 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     let ones = _mm256_set1_epi16(1);
     let mut integers = [[_mm256_setzero_si256(); TOKENS]; TILES];
     for unit in 0..units {
-        for word in 0..UNIT_WORDS {
+        for word in 0..WORDS {
             for tile in 0..TILES {
                 // SAFETY: has AVX2.
                 let codes = unsafe { load(&weights[tile][unit][word]) };

@@ -1,11 +1,12 @@
 //! AVX2 with FMA and F16C: hosts, so that calibration and evaluation run the device's arithmetic at speed.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+mod codebook;
 mod int8;
 mod lanes;
 
 use super::instantiate::instantiate;
-use super::{Kernels, ProductNames, TILE_ROWS};
+use super::{Kernels, TILE_ROWS};
 use core::arch::x86_64::*;
 use lanes::Avx2Lanes;
 
@@ -14,9 +15,10 @@ instantiate!(Avx2Lanes, "avx2,fma,f16c");
 /// The processor has AVX2, FMA and F16C wherever this table is used: it leaves the module through `detect` alone.
 static KERNELS: Kernels = Kernels {
     name: "avx2",
-    gemv_int8: int8::gemv,
-    gemm_int8: int8::gemm,
-    product_names: ProductNames { gemv_int8: "gemv_int8_nr8k4_avx2", gemm_int8: "gemm_int8_nr8k4_avx2" },
+    int2: codebook::INT2,
+    int3: codebook::INT3,
+    int4: codebook::INT4,
+    int8: int8::INT8,
     quantize_activations,
     dot,
     dot_lanes,

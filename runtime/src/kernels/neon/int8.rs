@@ -2,52 +2,21 @@
 //!
 //! SMULL and SMLAL make two products in int16: at most 2 * 127 * 127 = 32258, which fits, a third wouldn't. SADALP widens them.
 
+use crate::kernels::TILE_ROWS;
+use crate::kernels::instantiate::products;
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::nr8k4::{self, Step, Word};
-use crate::kernels::{Activations, OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::Word;
+use crate::kernels::nr8k4::scaled::{Step, Steps, WORDS};
 use core::arch::aarch64::*;
-use core::ops::Range;
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
-use rescomp_formats::matrix::MatrixView;
+use rescomp_formats::encodings::UNIT_ELEMS;
 
-const UNIT_WORDS: usize = 8;
-
-pub(super) fn gemv(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
-    unsafe { gemv_int8_neon(m, a, tiles, output) }
-}
-
-pub(super) fn gemm(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
-    unsafe { gemm_int8_neon(m, a, tiles, output) }
-}
-
-#[inline(never)]
-#[target_feature(enable = "neon")]
-fn gemv_int8_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    nr8k4::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
-}
-
-#[inline(never)]
-#[target_feature(enable = "neon")]
-fn gemm_int8_neon(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-    nr8k4::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+products! { "neon", "neon":
+    INT8 = "int8", Steps<Int8>, gemv_int8_neon, gemm_int8_neon;
 }
 
 struct Int8;
 
-impl Step<UNIT_WORDS> for Int8 {
-    const WIDTH: CodeWidth = CodeWidth::Int8;
+impl Step for Int8 {
     type Sums = Sums;
 
     #[inline(always)]
@@ -64,7 +33,7 @@ impl Step<UNIT_WORDS> for Int8 {
 
     #[inline(always)]
     fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
-        weights: [&[[Word; UNIT_WORDS]]; TILES],
+        weights: [&[[Word; WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
         activation_scales: [f32; TOKENS],
@@ -78,7 +47,7 @@ impl Step<UNIT_WORDS> for Int8 {
 #[inline]
 #[target_feature(enable = "neon")]
 fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
-    weights: [&[[Word; UNIT_WORDS]]; TILES],
+    weights: [&[[Word; WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
@@ -93,7 +62,7 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
             codes[token] = sums::load_activations(&activations[token][unit]);
         }
         let mut quads = [[vdupq_n_s8(0); 2]; TOKENS];
-        for pair in 0..UNIT_WORDS / 2 {
+        for pair in 0..WORDS / 2 {
             for token in 0..TOKENS {
                 let codes = codes[token][pair / 2];
                 quads[token] = [quad(codes, pair % 2 * 2), quad(codes, pair % 2 * 2 + 1)];

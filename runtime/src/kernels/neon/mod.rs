@@ -1,12 +1,14 @@
 //! NEON as every ARMv8-A core has it (Cortex-A53, A72), without dotprod: products in int16, widened pairwise.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+mod codebook;
 mod int8;
 mod lanes;
+pub(super) mod lookup;
 pub(super) mod sums;
 
+use super::Kernels;
 use super::instantiate::instantiate;
-use super::{Kernels, ProductNames};
 use lanes::NeonLanes;
 
 instantiate!(NeonLanes, "neon");
@@ -18,9 +20,10 @@ instantiate!(NeonLanes, "neon");
 pub(super) const unsafe fn table() -> Kernels {
     Kernels {
         name: "neon",
-        gemv_int8: int8::gemv,
-        gemm_int8: int8::gemm,
-        product_names: ProductNames { gemv_int8: "gemv_int8_nr8k4_neon", gemm_int8: "gemm_int8_nr8k4_neon" },
+        int2: codebook::INT2,
+        int3: codebook::INT3,
+        int4: codebook::INT4,
+        int8: int8::INT8,
         quantize_activations,
         dot,
         dot_lanes,

@@ -35,6 +35,24 @@ pub(in crate::kernels) fn scales(weight_scales: &[u16; TILE_ROWS]) -> Sums {
     [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
 }
 
+/// The sums times the rows' scales, by row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn scaled_rows(sums: Sums, row_scales: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS] {
+    let scales = scales(row_scales);
+    rows([vmulq_f32(sums[0], scales[0]), vmulq_f32(sums[1], scales[1])])
+}
+
+/// `fma(f32(totals), activation_scale, sums)`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn add_total(sums: Sums, totals: [int32x4_t; 2], activation_scale: f32) -> Sums {
+    [
+        vfmaq_n_f32(sums[0], vcvtq_f32_s32(totals[0]), activation_scale),
+        vfmaq_n_f32(sums[1], vcvtq_f32_s32(totals[1]), activation_scale),
+    ]
+}
+
 /// `fma(integers, weight_scales * activation_scale, sums)`, the integers as `f32` already.
 #[inline]
 #[target_feature(enable = "neon")]

@@ -1,62 +1,21 @@
 //! 8-bit codes with SDOT.
 
 use super::insn::sdot;
+use crate::kernels::TILE_ROWS;
+use crate::kernels::instantiate::products;
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::nr8k4::{self, Step, Word};
-use crate::kernels::{Activations, OutputRows, TILE_ROWS};
+use crate::kernels::nr8k4::Word;
+use crate::kernels::nr8k4::scaled::{Step, Steps, WORDS};
 use core::arch::aarch64::*;
-use core::ops::Range;
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
-use rescomp_formats::matrix::MatrixView;
+use rescomp_formats::encodings::UNIT_ELEMS;
 
-const UNIT_WORDS: usize = 8;
-
-pub(super) fn gemv(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
-    unsafe { gemv_int8_neon_dotprod(m, a, tiles, output) }
-}
-
-pub(super) fn gemm(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    // SAFETY: only reachable through the table, which leaves its folder through `detect` alone.
-    unsafe { gemm_int8_neon_dotprod(m, a, tiles, output) }
-}
-
-#[inline(never)]
-#[target_feature(enable = "neon,dotprod")]
-fn gemv_int8_neon_dotprod(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    nr8k4::gemv::<Int8, UNIT_WORDS>(m, a, tiles, output);
-}
-
-#[inline(never)]
-#[target_feature(enable = "neon,dotprod")]
-fn gemm_int8_neon_dotprod(
-    m: &MatrixView<'_>,
-    a: &Activations<'_>,
-    tiles: Range<usize>,
-    output: &mut OutputRows<'_>,
-) {
-    nr8k4::gemm::<Int8, UNIT_WORDS>(m, a, tiles, output);
+products! { "neon,dotprod", "neon_dotprod":
+    INT8 = "int8", Steps<Int8>, gemv_int8_neon_dotprod, gemm_int8_neon_dotprod;
 }
 
 struct Int8;
 
-impl Step<UNIT_WORDS> for Int8 {
-    const WIDTH: CodeWidth = CodeWidth::Int8;
+impl Step for Int8 {
     type Sums = Sums;
 
     #[inline(always)]
@@ -73,7 +32,7 @@ impl Step<UNIT_WORDS> for Int8 {
 
     #[inline(always)]
     fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
-        weights: [&[[Word; UNIT_WORDS]]; TILES],
+        weights: [&[[Word; WORDS]]; TILES],
         weight_scales: [&[u16; TILE_ROWS]; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
         activation_scales: [f32; TOKENS],
@@ -87,7 +46,7 @@ impl Step<UNIT_WORDS> for Int8 {
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
-    weights: [&[[Word; UNIT_WORDS]]; TILES],
+    weights: [&[[Word; WORDS]]; TILES],
     weight_scales: [&[u16; TILE_ROWS]; TILES],
     activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
     activation_scales: [f32; TOKENS],
@@ -130,8 +89,6 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     }
     unit!(0);
     unit!(1);
-    unit!(2);
-    unit!(3);
     for tile in 0..TILES {
         let scales = sums::scales(weight_scales[tile]);
         for token in 0..TOKENS {

@@ -1,19 +1,18 @@
 //! NEON with the dotprod extension (Cortex-A55, A76, Neoverse N1): four products a lane in one SDOT.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+mod codebook;
 mod insn;
 mod int8;
 
-use super::{Kernels, ProductNames, neon};
+use super::{Kernels, neon};
 
 static KERNELS: Kernels = Kernels {
     name: "neon_dotprod",
-    gemv_int8: int8::gemv,
-    gemm_int8: int8::gemm,
-    product_names: ProductNames {
-        gemv_int8: "gemv_int8_nr8k4_neon_dotprod",
-        gemm_int8: "gemm_int8_nr8k4_neon_dotprod",
-    },
+    int2: codebook::INT2,
+    int3: codebook::INT3,
+    int4: codebook::INT4,
+    int8: int8::INT8,
     // SAFETY: `detect` requires NEON too.
     ..unsafe { neon::table() }
 };

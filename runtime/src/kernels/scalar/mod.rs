@@ -4,18 +4,18 @@ mod lanes;
 pub(super) mod portable;
 
 use super::lanes::LANES;
-use super::{Kernels, ProductNames, canonical};
+use super::{Kernels, canonical};
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::layouts::Layout;
 
 type Scalar = [f32; LANES];
 
 static KERNELS: Kernels = Kernels {
     name: "scalar",
-    gemv_int8: portable::product,
-    gemm_int8: portable::product,
-    product_names: ProductNames {
-        gemv_int8: "gemv_int8_nr8k4_portable",
-        gemm_int8: "gemm_int8_nr8k4_portable",
-    },
+    int2: portable::products(Layout::Nr8k4, CodeWidth::Int2),
+    int3: portable::products(Layout::Nr8k4, CodeWidth::Int3),
+    int4: portable::products(Layout::Nr8k4, CodeWidth::Int4),
+    int8: portable::products(Layout::Nr8k4, CodeWidth::Int8),
     quantize_activations: canonical::quantize_activations::<Scalar>,
     dot: canonical::dot::<Scalar>,
     dot_lanes: canonical::dot_lanes::<Scalar>,

@@ -2,7 +2,7 @@
 
 use crate::kernels::lanes::Elementwise;
 use crate::kernels::quantized::{check, step_columns};
-use crate::kernels::{Activations, OutputRows, TILE_ROWS};
+use crate::kernels::{Activations, OutputRows, Products, TILE_ROWS};
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
 use rescomp_formats::layouts::Layout;
@@ -75,17 +75,26 @@ fn row_sums(
     }
 }
 
-/// The full name of this product for matrices of one kind.
-pub(crate) fn name(layout: Layout, width: CodeWidth, tokens: usize) -> &'static str {
-    let several = usize::from(tokens != 1);
+/// This product for matrices of one kind, with its full names.
+pub(crate) const fn products(layout: Layout, width: CodeWidth) -> Products {
+    macro_rules! named {
+        ($kind:literal) => {
+            Products {
+                gemv: product,
+                gemm: product,
+                gemv_name: concat!("gemv_", $kind, "_portable"),
+                gemm_name: concat!("gemm_", $kind, "_portable"),
+            }
+        };
+    }
     match (layout, width) {
-        (Layout::Rows, CodeWidth::Int2) => ["gemv_int2_rows_portable", "gemm_int2_rows_portable"][several],
-        (Layout::Rows, CodeWidth::Int3) => ["gemv_int3_rows_portable", "gemm_int3_rows_portable"][several],
-        (Layout::Rows, CodeWidth::Int4) => ["gemv_int4_rows_portable", "gemm_int4_rows_portable"][several],
-        (Layout::Rows, CodeWidth::Int8) => ["gemv_int8_rows_portable", "gemm_int8_rows_portable"][several],
-        (Layout::Nr8k4, CodeWidth::Int2) => ["gemv_int2_nr8k4_portable", "gemm_int2_nr8k4_portable"][several],
-        (Layout::Nr8k4, CodeWidth::Int3) => ["gemv_int3_nr8k4_portable", "gemm_int3_nr8k4_portable"][several],
-        (Layout::Nr8k4, CodeWidth::Int4) => ["gemv_int4_nr8k4_portable", "gemm_int4_nr8k4_portable"][several],
-        (Layout::Nr8k4, CodeWidth::Int8) => ["gemv_int8_nr8k4_portable", "gemm_int8_nr8k4_portable"][several],
+        (Layout::Rows, CodeWidth::Int2) => named!("int2_rows"),
+        (Layout::Rows, CodeWidth::Int3) => named!("int3_rows"),
+        (Layout::Rows, CodeWidth::Int4) => named!("int4_rows"),
+        (Layout::Rows, CodeWidth::Int8) => named!("int8_rows"),
+        (Layout::Nr8k4, CodeWidth::Int2) => named!("int2_nr8k4"),
+        (Layout::Nr8k4, CodeWidth::Int3) => named!("int3_nr8k4"),
+        (Layout::Nr8k4, CodeWidth::Int4) => named!("int4_nr8k4"),
+        (Layout::Nr8k4, CodeWidth::Int8) => named!("int8_nr8k4"),
     }
 }

@@ -140,19 +140,16 @@ fn rising(random: &mut Random, range: RangeInclusive<i32>, count: usize) -> Vec<
 }
 
 const GROUPS: [Option<u32>; 4] = [Some(32), Some(64), Some(128), None];
-const KERNEL_WIDTHS: [CodeWidth; 1] = [CodeWidth::Int8];
 
 fn products(kernels: &Kernels, width: CodeWidth) -> [MatrixProduct; 2] {
-    match width {
-        CodeWidth::Int8 => [kernels.gemv_int8, kernels.gemm_int8],
-        other => panic!("no kernels for {other:?}"),
-    }
+    let products = kernels.products(Layout::Nr8k4, width);
+    [products.gemv, products.gemm]
 }
 
 #[test]
 fn every_product_equals_the_portable_one() {
     let mut random = Random(1);
-    for width in KERNEL_WIDTHS {
+    for width in CodeWidth::ALL {
         for cols in 1..=300 {
             for (index, group) in GROUPS.into_iter().enumerate() {
                 // Row counts 1..=34 and token counts 1..=9, out of step with the groups.
@@ -214,9 +211,7 @@ fn the_largest_sums_fit() {
                 let unit = if shape.has_codebook() { shape.row_scale_unit() } else { 1.0 };
                 let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32) * unit;
                 for kernels in available() {
-                    let (one, _) = kernels.matrix_product(&shape, 1);
-                    let (several, _) = kernels.matrix_product(&shape, 5);
-                    for product in [one, several] {
+                    for product in products(kernels, width) {
                         assert_same_bits(&case.run(product), &vec![expected; 5 * 19], kernels.name);
                     }
                 }
@@ -339,7 +334,7 @@ fn any_split_gives_the_same_rows() {
 #[test]
 fn a_part_of_the_tiles_writes_those_rows_and_no_others() {
     let mut random = Random(6);
-    for width in KERNEL_WIDTHS {
+    for width in CodeWidth::ALL {
         let case = Case::new(&mut random, (37, 96), None, width, Layout::Nr8k4, 3, Codes::Random);
         let expected = case.run(scalar::portable::product);
         for kernels in available() {
@@ -415,14 +410,8 @@ fn names_say_what_runs() {
                 for tokens in [1, 2] {
                     let shape = MatrixShape::new(8, 32, 32, width, layout).expect("shape");
                     let (_, name) = kernels.matrix_product(&shape, tokens);
-                    let backend = if layout == Layout::Nr8k4
-                        && KERNEL_WIDTHS.contains(&width)
-                        && kernels.name != "scalar"
-                    {
-                        kernels.name
-                    } else {
-                        "portable"
-                    };
+                    let fast = layout == Layout::Nr8k4 && kernels.name != "scalar";
+                    let backend = if fast { kernels.name } else { "portable" };
                     let operation = if tokens == 1 { "gemv" } else { "gemm" };
                     let expected = format!("{operation}_int{}_{}_{backend}", width.bits(), layout.name());
                     assert_eq!(name, expected);
@@ -434,11 +423,19 @@ fn names_say_what_runs() {
 
 #[test]
 fn another_encoding_is_refused() {
-    let case = Case::new(&mut Random(8), (8, 32), None, CodeWidth::Int3, Layout::Nr8k4, 1, Codes::Random);
-    for kernels in others() {
-        for product in [kernels.gemv_int8, kernels.gemm_int8] {
-            let result = std::panic::catch_unwind(|| case.run(product));
-            assert!(result.is_err(), "{}", kernels.name);
+    for width in CodeWidth::ALL {
+        for layout in Layout::ALL {
+            let case = Case::new(&mut Random(8), (8, 32), None, width, layout, 1, Codes::Random);
+            for kernels in others() {
+                for other in
+                    CodeWidth::ALL.into_iter().filter(|&other| (other, Layout::Nr8k4) != (width, layout))
+                {
+                    for product in products(kernels, other) {
+                        let result = std::panic::catch_unwind(|| case.run(product));
+                        assert!(result.is_err(), "{} for {other:?}: {width:?}, {layout:?}", kernels.name);
+                    }
+                }
+            }
         }
     }
 }

@@ -1,0 +1,108 @@
+//! Levels and multipliers by TBL, for NEON with and without dotprod.
+//!
+//! Every function here is for a processor with NEON and is called from functions compiled for it.
+
+use crate::kernels::neon::sums;
+use crate::kernels::nr8k4::Word;
+use crate::kernels::nr8k4::codebook::nibble_patterns;
+use core::arch::aarch64::*;
+use rescomp_formats::encodings::int3::SPARE_BITS;
+use rescomp_formats::matrix::TABLE_ENTRIES;
+
+/// The tables of a matrix in registers.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Tables {
+    /// Levels by nibble: as many tables as the width needs.
+    levels: [int8x16_t; 4],
+    multipliers: uint8x16_t,
+}
+
+/// Loads the tables of a width.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn tables<const WORDS: usize>(
+    levels: &[i8; TABLE_ENTRIES],
+    multipliers: &[u8; TABLE_ENTRIES],
+) -> Tables {
+    // SAFETY: 16 readable bytes.
+    let levels = unsafe { vld1q_s8(levels.as_ptr()) };
+    let mut by_nibble = [levels; 4];
+    for (table, pattern) in by_nibble.iter_mut().zip(const { nibble_patterns::<WORDS>() }) {
+        // SAFETY: 16 readable bytes.
+        *table = vqtbl1q_s8(levels, unsafe { vld1q_u8(pattern.as_ptr()) });
+    }
+    // SAFETY: 16 readable bytes.
+    let multipliers = unsafe { vld1q_u8(multipliers.as_ptr()) };
+    Tables { levels: by_nibble, multipliers }
+}
+
+/// The levels of half a tile (rows 0 to 3 or 4 to 7) in a unit, by quad.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn quads<const WORDS: usize>(
+    tables: &Tables,
+    words: &[Word; WORDS],
+    half: usize,
+) -> [int8x16_t; 8] {
+    let mut codes = [vdupq_n_u8(0); 4];
+    for (codes, word) in codes.iter_mut().zip(words) {
+        *codes = vreinterpretq_u8_s8(sums::load_weights(word, half));
+    }
+    if WORDS == 3 {
+        let spare = SPARE_BITS.map(|bits| vdupq_n_u8(bits));
+        codes[3] = vbslq_u8(spare[2], codes[2], vbslq_u8(spare[1], codes[1], codes[0]));
+    }
+    let mut quads = [vdupq_n_s8(0); 8];
+    for quad in 0..4 {
+        // At 2 bits a nibble of a word holds quads `w` and `w + 2`, or `w + 4` and `w + 6`.
+        let (word, table) = match WORDS {
+            2 => (quad % 2, quad / 2),
+            3 => (quad, quad),
+            _ => (quad, 0),
+        };
+        quads[quad] = vqtbl1q_s8(tables.levels[table], vandq_u8(codes[word], vdupq_n_u8(15)));
+        quads[quad + 4] = vqtbl1q_s8(tables.levels[table], vshrq_n_u8::<4>(codes[word]));
+    }
+    quads
+}
+
+/// The multipliers of a tile's rows, from the low nibbles (`NIBBLE` 0) or the high ones of a byte a row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn multipliers<const NIBBLE: usize>(
+    tables: &Tables,
+    scale_codes: u64,
+) -> [int32x4_t; 2] {
+    let codes = vcreate_u8(scale_codes);
+    let nibbles = if NIBBLE == 0 { vand_u8(codes, vdup_n_u8(15)) } else { vshr_n_u8::<4>(codes) };
+    let bytes = vcombine_u8(vqtbl1_u8(tables.multipliers, nibbles), vdup_n_u8(0));
+    // Indices beyond the register give zero: the upper three bytes of each number.
+    const SPREAD: [[u8; 16]; 2] = [
+        [0, 255, 255, 255, 1, 255, 255, 255, 2, 255, 255, 255, 3, 255, 255, 255],
+        [4, 255, 255, 255, 5, 255, 255, 255, 6, 255, 255, 255, 7, 255, 255, 255],
+    ];
+    let mut spread = [vdupq_n_s32(0); 2];
+    for (spread, pattern) in spread.iter_mut().zip(&SPREAD) {
+        // SAFETY: 16 readable bytes.
+        *spread = vreinterpretq_s32_u8(vqtbl1q_u8(bytes, unsafe { vld1q_u8(pattern.as_ptr()) }));
+    }
+    spread
+}
+
+/// Row by row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn multiply(integers: [int32x4_t; 2], multipliers: [int32x4_t; 2]) -> [int32x4_t; 2] {
+    [vmulq_s32(integers[0], multipliers[0]), vmulq_s32(integers[1], multipliers[1])]
+}
+
+/// `totals + integers * multipliers`, row by row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn multiply_add(
+    totals: [int32x4_t; 2],
+    integers: [int32x4_t; 2],
+    multipliers: [int32x4_t; 2],
+) -> [int32x4_t; 2] {
+    [vmlaq_s32(totals[0], integers[0], multipliers[0]), vmlaq_s32(totals[1], integers[1], multipliers[1])]
+}

@@ -1,0 +1,111 @@
+//! Products with matrices in layout nr8k4, shared by the backends: which tiles and tokens are computed together.
+//!
+//! ```text
+//! gemv, gemm (here)          for some tiles and tokens at a time ..
+//!   Walk (codebook, scaled)  .. along the columns, their row sums in registers ..
+//!     a backend's step       .. unpack a word of weights once for all tokens of the pass, multiply, add
+//! ```
+//! Everything is `#[inline(always)]`: it becomes part of a backend's `#[target_feature]` function.
+
+pub(super) mod codebook;
+pub(super) mod scaled;
+
+use super::quantized::{Activations, check};
+use super::{OutputRows, TILE_ROWS};
+use core::ops::Range;
+use rescomp_formats::encodings::{CodeWidth, WORD_BYTES};
+use rescomp_formats::matrix::MatrixView;
+
+/// Rows of a tile side by side: one word of eight rows, as layout nr8k4 stores it.
+pub(super) type Word = [u8; TILE_ROWS * WORD_BYTES];
+
+/// A way along the columns of a matrix, for one backend and width.
+pub(super) trait Walk {
+    /// The width of the codes.
+    const WIDTH: CodeWidth;
+    /// What is loaded once a product.
+    type Tables: Copy;
+
+    /// Loads it.
+    fn tables(matrix: &MatrixView<'_>) -> Self::Tables;
+
+    /// The outputs of `TILES` tiles from `tile` on and `TOKENS` tokens from `token` on.
+    fn outputs<const TILES: usize, const TOKENS: usize>(
+        tables: Self::Tables,
+        matrix: &MatrixView<'_>,
+        activations: &Activations<'_>,
+        tile: usize,
+        token: usize,
+    ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES];
+}
+
+/// The product for one token at a time: two tiles side by side, for independent chains and shared activations.
+#[inline(always)]
+pub(super) fn gemv<W: Walk>(
+    matrix: &MatrixView<'_>,
+    activations: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    check(matrix, activations, &tiles, output, Some(W::WIDTH));
+    let tables = W::tables(matrix);
+    for token in 0..activations.tokens {
+        let mut tile = tiles.start;
+        while tile < tiles.end {
+            let row = (tile - tiles.start) * TILE_ROWS;
+            if tile + 1 < tiles.end {
+                put(output, row, token, W::outputs::<2, 1>(tables, matrix, activations, tile, token));
+                tile += 2;
+            } else {
+                put(output, row, token, W::outputs::<1, 1>(tables, matrix, activations, tile, token));
+                tile += 1;
+            }
+        }
+    }
+}
+
+/// The product for several tokens: each word is unpacked once for four of them.
+#[inline(always)]
+pub(super) fn gemm<W: Walk>(
+    matrix: &MatrixView<'_>,
+    activations: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut OutputRows<'_>,
+) {
+    check(matrix, activations, &tiles, output, Some(W::WIDTH));
+    let tables = W::tables(matrix);
+    for tile in tiles.clone() {
+        let row = (tile - tiles.start) * TILE_ROWS;
+        let mut token = 0;
+        while token < activations.tokens {
+            match activations.tokens - token {
+                1 => {
+                    put(output, row, token, W::outputs::<1, 1>(tables, matrix, activations, tile, token));
+                    token += 1;
+                }
+                2 | 3 => {
+                    put(output, row, token, W::outputs::<1, 2>(tables, matrix, activations, tile, token));
+                    token += 2;
+                }
+                _ => {
+                    put(output, row, token, W::outputs::<1, 4>(tables, matrix, activations, tile, token));
+                    token += 4;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn put<const TILES: usize, const TOKENS: usize>(
+    output: &mut OutputRows<'_>,
+    row: usize,
+    token: usize,
+    outputs: [[[f32; TILE_ROWS]; TOKENS]; TILES],
+) {
+    for (index, of_tile) in outputs.iter().enumerate() {
+        for (offset, rows) in of_tile.iter().enumerate() {
+            output.store(token + offset, row + index * TILE_ROWS, rows);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! 3 bits a code: each nibble of a word holds one code and a spare bit; the spare bits of three words are a fourth code.
 //!
-//! Word `w` carries quad `w` in its low nibbles and quad `w + 4` in its high nibbles; the spare bits of the low nibbles are quad
-//! 3, those of the high nibbles quad 7. With `c` the nibble's own code and `s` the spare one:
+//! Word `w` carries quad `2 w` in its low nibbles and quad `2 w + 1` in its high nibbles; the spare bits of the low nibbles are quad
+//! 6, those of the high nibbles quad 7. With `c` the nibble's own code and `s` the spare one:
 //!
 //! | word | bit 3 | bit 2 | bit 1 | bit 0 |
 //! |---|---|---|---|---|
@@ -42,7 +42,7 @@ pub fn encode(codes: &[u8; UNIT_ELEMS]) -> [[u8; WORD_BYTES]; 3] {
     core::array::from_fn(|word| {
         core::array::from_fn(|lane| {
             let quad = |quad: usize| codes[4 * quad + lane];
-            nibble(word, quad(word), quad(3)) | nibble(word, quad(word + 4), quad(7)) << 4
+            nibble(word, quad(2 * word), quad(6)) | nibble(word, quad(2 * word + 1), quad(7)) << 4
         })
     })
 }
@@ -51,10 +51,10 @@ pub fn encode(codes: &[u8; UNIT_ELEMS]) -> [[u8; WORD_BYTES]; 3] {
 pub fn decode(words: [[u8; WORD_BYTES]; 3]) -> [u8; UNIT_ELEMS] {
     core::array::from_fn(|column| {
         let (quad, lane) = (column / 4, column % 4);
-        let byte = match quad % 4 {
+        let byte = match quad / 2 {
             3 => (0..3).fold(0, |byte, word| byte | words[word][lane] & SPARE_BITS[word]),
             word => words[word][lane],
         };
-        code_of_nibble(quad % 4, byte >> (4 * (quad / 4)) & 15)
+        code_of_nibble(quad / 2, byte >> (4 * (quad % 2)) & 15)
     })
 }

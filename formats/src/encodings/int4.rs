@@ -1,11 +1,11 @@
-//! 4 bits a code: word `w` carries quad `w` in its low nibbles and quad `w + 4` in its high nibbles.
+//! 4 bits a code: word `w` carries quad `2 w` in its low nibbles and quad `2 w + 1` in its high nibbles.
 
 use super::{UNIT_ELEMS, WORD_BYTES};
 
 /// Packs 32 codes into 4 words.
 pub fn encode(codes: &[u8; UNIT_ELEMS]) -> [[u8; WORD_BYTES]; 4] {
     core::array::from_fn(|word| {
-        core::array::from_fn(|lane| codes[4 * word + lane] & 0xf | codes[4 * (word + 4) + lane] << 4)
+        core::array::from_fn(|lane| codes[8 * word + lane] & 0xf | codes[8 * word + 4 + lane] << 4)
     })
 }
 
@@ -13,6 +13,6 @@ pub fn encode(codes: &[u8; UNIT_ELEMS]) -> [[u8; WORD_BYTES]; 4] {
 pub fn decode(words: [[u8; WORD_BYTES]; 4]) -> [u8; UNIT_ELEMS] {
     core::array::from_fn(|column| {
         let (quad, lane) = (column / 4, column % 4);
-        words[quad % 4][lane] >> (4 * (quad / 4)) & 0xf
+        words[quad / 2][lane] >> (4 * (quad % 2)) & 0xf
     })
 }

@@ -154,8 +154,8 @@ fn the_bytes_are_the_documented_ones() {
     assert_eq!(section[32..64], [0; 32]);
     // 16 padded rows of 96 padded columns at half a byte.
     assert_eq!((shape.codes_offset_bytes(), shape.codes_bytes()), (64, 768));
-    assert_eq!(section[64], parts.codes[0] | parts.codes[16] << 4);
-    assert_eq!(section[64 + 4], parts.codes[70] | parts.codes[70 + 16] << 4);
+    assert_eq!(section[64], parts.codes[0] | parts.codes[4] << 4);
+    assert_eq!(section[64 + 4], parts.codes[70] | parts.codes[70 + 4] << 4);
     // Three groups: two pairs a row, in the order (tile, pair, row).
     assert_eq!((shape.scale_codes_offset_bytes(), shape.scale_codes_bytes()), (832, 32));
     assert_eq!(section[832 + 1], parts.scale_codes[3] | parts.scale_codes[4] << 4);

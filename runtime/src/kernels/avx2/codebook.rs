@@ -8,7 +8,9 @@ use super::load;
 use crate::kernels::TILE_ROWS;
 use crate::kernels::instantiate::products;
 use crate::kernels::nr8k4::Word;
-use crate::kernels::nr8k4::codebook::{BLOCK_UNITS, Block, Blocks, STEP_UNITS, ScaleCodes, nibble_patterns};
+use crate::kernels::nr8k4::codebook::{
+    BLOCK_STEPS, BLOCK_UNITS, Block, Blocks, STEP_UNITS, ScaleCodes, nibble_patterns,
+};
 use core::arch::x86_64::*;
 use rescomp_formats::encodings::int3::SPARE_BITS;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -39,6 +41,7 @@ const fn bound(words: usize) -> i8 {
 }
 
 impl<const WORDS: usize> Block<WORDS> for Codebook {
+    const MOST_TOKENS: usize = 4;
     type Tables = Tables;
     type Sums = __m256;
 
@@ -61,24 +64,34 @@ impl<const WORDS: usize> Block<WORDS> for Codebook {
     }
 
     #[inline(always)]
-    fn add<const TILES: usize, const TOKENS: usize, const WHOLE: bool, const GROUPS_OF_32: bool>(
+    fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+        tables: Tables,
+        weights: [&[[Word; WORDS]; BLOCK_UNITS]; TILES],
+        scale_codes: [ScaleCodes; TILES],
+        activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
+        scales: [&[f32; BLOCK_STEPS]; TOKENS],
+        sums: &mut [[__m256; TOKENS]; TILES],
+    ) {
+        let (weights, activations) = (weights.map(|w| w.as_slice()), activations.map(|a| a.as_slice()));
+        let scales = scales.map(|scales| scales.as_slice());
+        // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
+        unsafe {
+            add::<WORDS, TILES, TOKENS, true, GROUP>(tables, weights, scale_codes, activations, scales, sums)
+        }
+    }
+
+    #[inline(always)]
+    fn add_rest<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
         tables: Tables,
         weights: [&[[Word; WORDS]]; TILES],
         scale_codes: [ScaleCodes; TILES],
         activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
-        activation_scales: [&[f32]; TOKENS],
+        scales: [&[f32]; TOKENS],
         sums: &mut [[__m256; TOKENS]; TILES],
     ) {
         // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
         unsafe {
-            add::<WORDS, TILES, TOKENS, WHOLE, GROUPS_OF_32>(
-                tables,
-                weights,
-                scale_codes,
-                activations,
-                activation_scales,
-                sums,
-            );
+            add::<WORDS, TILES, TOKENS, false, GROUP>(tables, weights, scale_codes, activations, scales, sums)
         }
     }
 }
@@ -113,13 +126,7 @@ fn rows(sums: __m256, row_scales: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS] {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add<
-    const WORDS: usize,
-    const TILES: usize,
-    const TOKENS: usize,
-    const WHOLE: bool,
-    const GROUPS_OF_32: bool,
->(
+fn add<const WORDS: usize, const TILES: usize, const TOKENS: usize, const WHOLE: bool, const GROUP: usize>(
     tables: Tables,
     weights: [&[[Word; WORDS]]; TILES],
     scale_codes: [ScaleCodes; TILES],
@@ -131,7 +138,7 @@ fn add<
     for step in 0..units.div_ceil(STEP_UNITS) {
         let step_units = STEP_UNITS * step..units.min(STEP_UNITS * (step + 1));
         let mut totals = [[_mm256_setzero_si256(); TOKENS]; TILES];
-        if GROUPS_OF_32 {
+        if GROUP == 32 {
             for unit in step_units {
                 let nibble = 4 * (unit % STEP_UNITS);
                 let mut integers = [[_mm256_setzero_si256(); TOKENS]; TILES];

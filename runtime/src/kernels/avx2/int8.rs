@@ -18,6 +18,7 @@ products! { "avx2,fma,f16c", "avx2":
 struct Int8;
 
 impl Step for Int8 {
+    const MOST_TOKENS: usize = 4;
     type Sums = __m256;
 
     #[inline(always)]

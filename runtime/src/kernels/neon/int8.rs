@@ -17,6 +17,7 @@ products! { "neon", "neon":
 struct Int8;
 
 impl Step for Int8 {
+    const MOST_TOKENS: usize = 2;
     type Sums = Sums;
 
     #[inline(always)]

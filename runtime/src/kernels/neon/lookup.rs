@@ -2,7 +2,7 @@
 //!
 //! Every function here is for a processor with NEON and is called from functions compiled for it.
 
-use crate::kernels::neon::sums;
+use crate::kernels::neon::insn::insert;
 use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::codebook::nibble_patterns;
 use core::arch::aarch64::*;
@@ -36,34 +36,58 @@ pub(in crate::kernels) fn tables<const WORDS: usize>(
     Tables { levels: by_nibble, multipliers }
 }
 
-/// The levels of half a tile (rows 0 to 3 or 4 to 7) in a unit, by quad.
+/// The words of a unit by pair of quads, and in each rows 0 to 3 and 4 to 7 of a tile.
+pub(in crate::kernels) type Loaded = [[uint8x16_t; 2]; 4];
+
+/// Nothing loaded.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(in crate::kernels) fn quads<const WORDS: usize>(
-    tables: &Tables,
+pub(in crate::kernels) fn nothing() -> Loaded {
+    [[vdupq_n_u8(0); 2]; 4]
+}
+
+/// Loads what holds quads `2 * PAIR` and `2 * PAIR + 1` of a unit, where no earlier pair has. To be called with rising `PAIR`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn load<const WORDS: usize, const PAIR: usize>(
     words: &[Word; WORDS],
-    half: usize,
-) -> [int8x16_t; 8] {
-    let mut codes = [vdupq_n_u8(0); 4];
-    for (codes, word) in codes.iter_mut().zip(words) {
-        *codes = vreinterpretq_u8_s8(sums::load_weights(word, half));
-    }
-    if WORDS == 3 {
+    loaded: &mut Loaded,
+) {
+    if WORDS == 2 && PAIR % 2 == 1 {
+        loaded[PAIR] = loaded[PAIR - 1];
+    } else if WORDS == 3 && PAIR == 3 {
         let spare = SPARE_BITS.map(|bits| vdupq_n_u8(bits));
-        codes[3] = vbslq_u8(spare[2], codes[2], vbslq_u8(spare[1], codes[1], codes[0]));
+        for half in 0..2 {
+            let joined = insert(loaded[0][half], loaded[1][half], spare[1]);
+            loaded[PAIR][half] = insert(joined, loaded[2][half], spare[2]);
+        }
+    } else {
+        let word = if WORDS == 2 { PAIR / 2 } else { PAIR };
+        let (halves, _) = words[word].as_chunks::<16>();
+        for half in 0..2 {
+            // SAFETY: 16 readable bytes.
+            loaded[PAIR][half] = unsafe { vld1q_u8(halves[half].as_ptr()) };
+        }
     }
-    let mut quads = [vdupq_n_s8(0); 8];
-    for quad in 0..4 {
-        // At 2 bits a nibble of a word holds quads `w` and `w + 2`, or `w + 4` and `w + 6`.
-        let (word, table) = match WORDS {
-            2 => (quad % 2, quad / 2),
-            3 => (quad, quad),
-            _ => (quad, 0),
-        };
-        quads[quad] = vqtbl1q_s8(tables.levels[table], vandq_u8(codes[word], vdupq_n_u8(15)));
-        quads[quad + 4] = vqtbl1q_s8(tables.levels[table], vshrq_n_u8::<4>(codes[word]));
+}
+
+/// The levels of half a tile in quads `2 * PAIR` and `2 * PAIR + 1` of a unit.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn levels<const WORDS: usize, const PAIR: usize>(
+    tables: &Tables,
+    loaded: &Loaded,
+    half: usize,
+) -> [int8x16_t; 2] {
+    let codes = loaded[PAIR][half];
+    let (low, high) = (vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes));
+    if WORDS == 2 {
+        // A nibble holds both quads.
+        let nibbles = if PAIR % 2 == 0 { low } else { high };
+        return [vqtbl1q_s8(tables.levels[0], nibbles), vqtbl1q_s8(tables.levels[1], nibbles)];
     }
-    quads
+    let levels = tables.levels[if WORDS == 3 { PAIR } else { 0 }];
+    [vqtbl1q_s8(levels, low), vqtbl1q_s8(levels, high)]
 }
 
 /// The multipliers of a tile's rows, from the low nibbles (`NIBBLE` 0) or the high ones of a byte a row.
@@ -87,6 +111,13 @@ pub(in crate::kernels) fn multipliers<const NIBBLE: usize>(
         *spread = vreinterpretq_s32_u8(vqtbl1q_u8(bytes, unsafe { vld1q_u8(pattern.as_ptr()) }));
     }
     spread
+}
+
+/// Zero in each row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn zero() -> [int32x4_t; 2] {
+    [vdupq_n_s32(0); 2]
 }
 
 /// Row by row.

@@ -1,7 +1,9 @@
 //! NEON as every ARMv8-A core has it (Cortex-A53, A72), without dotprod: products in int16, widened pairwise.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+pub(super) mod block;
 mod codebook;
+mod insn;
 mod int8;
 mod lanes;
 pub(super) mod lookup;

@@ -21,7 +21,7 @@ pub(super) fn sdot<const QUAD: usize>(
             weights = in(vreg) weights,
             activations = in(vreg) activations,
             quad = const QUAD,
-            options(pure, nomem, nostack, preserves_flags),
+            options(nomem, nostack, preserves_flags),
         );
     }
     sums

@@ -16,6 +16,7 @@ products! { "neon,dotprod", "neon_dotprod":
 struct Int8;
 
 impl Step for Int8 {
+    const MOST_TOKENS: usize = 4;
     type Sums = Sums;
 
     #[inline(always)]

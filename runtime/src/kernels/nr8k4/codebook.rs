@@ -32,6 +32,8 @@ pub(in crate::kernels) type ScaleCodes = [u64; BLOCK_STEPS];
 ///
 /// The methods are `#[inline(always)]`: they become part of the backend's `#[target_feature]` function.
 pub(in crate::kernels) trait Block<const WORDS: usize> {
+    /// See [`Walk::MOST_TOKENS`].
+    const MOST_TOKENS: usize;
     /// Levels and multipliers in registers.
     type Tables: Copy;
     /// Eight row sums in registers.
@@ -43,12 +45,21 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
     fn zero() -> Self::Sums;
     /// The sums times the rows' scales (f16 bits), by row.
     fn rows(sums: Self::Sums, row_scales: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS];
-    /// Adds one block to `sums`. `weights` and `activations` hold the same number of units: [`BLOCK_UNITS`], or, where
-    /// not `WHOLE`, 1 to 3. `GROUPS_OF_32`: each unit has its own scale code, else each step has.
+    /// Adds one block to `sums`. `GROUP` says how many columns have a scale code: 32 (then each
+    /// unit of a step has its own) or 64, or 0 for more (then each step has one all the same).
     ///
-    /// With `WHOLE` there is one call of each instance in a product of several tiles or tokens, and the compiler inlines what
-    /// is called once, whatever its size: so the sums stay in registers.
-    fn add<const TILES: usize, const TOKENS: usize, const WHOLE: bool, const GROUPS_OF_32: bool>(
+    /// There is one call of each instance in a product of several tiles or tokens, and the compiler inlines what is called once,
+    /// whatever its size: so the sums stay in registers.
+    fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+        tables: Self::Tables,
+        weights: [&[[Word; WORDS]; BLOCK_UNITS]; TILES],
+        scale_codes: [ScaleCodes; TILES],
+        activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
+        activation_scales: [&[f32; BLOCK_STEPS]; TOKENS],
+        sums: &mut [[Self::Sums; TOKENS]; TILES],
+    );
+    /// Adds the 1 to 3 units after the last block to `sums`.
+    fn add_rest<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
         tables: Self::Tables,
         weights: [&[[Word; WORDS]]; TILES],
         scale_codes: [ScaleCodes; TILES],
@@ -92,6 +103,7 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
         3 => CodeWidth::Int3,
         _ => CodeWidth::Int4,
     };
+    const MOST_TOKENS: usize = B::MOST_TOKENS;
     type Tables = B::Tables;
 
     #[inline(always)]
@@ -110,10 +122,11 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
-        let sums = if matrix.shape().has_scale_codes() && matrix.shape().group_elems() == UNIT_ELEMS {
-            walk::<B, WORDS, TILES, TOKENS, true>(tables, matrix, activations, tile, token)
-        } else {
-            walk::<B, WORDS, TILES, TOKENS, false>(tables, matrix, activations, tile, token)
+        let shape = matrix.shape();
+        let sums = match if shape.has_scale_codes() { shape.group_elems() } else { 0 } {
+            32 => walk::<B, WORDS, TILES, TOKENS, 32>(tables, matrix, activations, tile, token),
+            64 => walk::<B, WORDS, TILES, TOKENS, 64>(tables, matrix, activations, tile, token),
+            _ => walk::<B, WORDS, TILES, TOKENS, 0>(tables, matrix, activations, tile, token),
         };
         let (row_scales, _) = codebook(matrix).row_scales.as_chunks::<TILE_ROWS>();
         from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index])))
@@ -135,13 +148,7 @@ fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> {
 }
 
 #[inline(always)]
-fn walk<
-    B: Block<WORDS>,
-    const WORDS: usize,
-    const TILES: usize,
-    const TOKENS: usize,
-    const GROUPS_OF_32: bool,
->(
+fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: usize, const GROUP: usize>(
     tables: B::Tables,
     matrix: &MatrixView<'_>,
     activations: &Activations<'_>,
@@ -149,63 +156,68 @@ fn walk<
     token: usize,
 ) -> [[B::Sums; TOKENS]; TILES] {
     let shape = matrix.shape();
-    let units = shape.units();
-    let whole_blocks = units / BLOCK_UNITS;
+    let (units, steps, pairs) = (shape.units(), shape.steps(), shape.scale_code_pairs());
     let (words, _) = matrix.codes().as_chunks::<{ TILE_ROWS * WORD_BYTES }>();
     let (words, _) = words.as_chunks::<WORDS>();
-    let weights: [(&[[[Word; WORDS]; BLOCK_UNITS]], _); TILES] =
-        from_fn(|index| words[(tile + index) * units..][..units].as_chunks());
     let (octets, _) = codebook(matrix).scale_codes.as_chunks::<TILE_ROWS>();
-    let pairs = shape.scale_code_pairs();
-    let octets: [&[Octet]; TILES] = from_fn(|index| &octets[(tile + index) * pairs..][..pairs]);
     let (codes, _) = activations.codes.as_chunks::<UNIT_ELEMS>();
-    let codes: [(&[[_; BLOCK_UNITS]], _); TOKENS] =
+    let words: [(&[[[Word; WORDS]; BLOCK_UNITS]], _); TILES] =
+        from_fn(|index| words[(tile + index) * units..][..units].as_chunks());
+    let octets: [&[Octet]; TILES] = from_fn(|index| &octets[(tile + index) * pairs..][..pairs]);
+    let codes: [(&[[[i8; UNIT_ELEMS]; BLOCK_UNITS]], _); TOKENS] =
         from_fn(|index| codes[(token + index) * units..][..units].as_chunks());
-    let steps = shape.steps();
-    let scales: [(&[[f32; BLOCK_STEPS]], _); TOKENS] =
-        from_fn(|index| activations.scales[(token + index) * steps..][..steps].as_chunks());
-    let wide_groups = shape.group_elems() > STEP_ELEMS;
+    let scales: [&[f32]; TOKENS] = from_fn(|index| &activations.scales[(token + index) * steps..][..steps]);
 
+    // As many as there are whole blocks, so that the loop checks no index.
+    let blocks = units / BLOCK_UNITS;
+    let whole_words = words.map(|(words, _)| &words[..blocks]);
+    let whole_codes = codes.map(|(codes, _)| &codes[..blocks]);
+    let whole_scales = scales.map(|scales| &scales.as_chunks::<BLOCK_STEPS>().0[..blocks]);
+    let whole_octets = octets.map(|octets| match GROUP {
+        32 => &octets[..BLOCK_STEPS * blocks],
+        64 => &octets[..blocks],
+        _ => octets,
+    });
     let mut sums = [[B::zero(); TOKENS]; TILES];
-    for block in 0..whole_blocks {
-        B::add::<TILES, TOKENS, true, GROUPS_OF_32>(
+    for block in 0..blocks {
+        B::add::<TILES, TOKENS, GROUP>(
             tables,
-            from_fn(|index| weights[index].0[block].as_slice()),
-            from_fn(|index| scale_codes::<GROUPS_OF_32>(octets[index], block, wide_groups)),
-            from_fn(|index| codes[index].0[block].as_slice()),
-            from_fn(|index| scales[index].0[block].as_slice()),
+            from_fn(|index| &whole_words[index][block]),
+            from_fn(|index| scale_codes::<GROUP>(whole_octets[index], block)),
+            from_fn(|index| &whole_codes[index][block]),
+            from_fn(|index| &whole_scales[index][block]),
             &mut sums,
         );
     }
-    if whole_blocks * BLOCK_UNITS < units {
-        B::add::<TILES, TOKENS, false, GROUPS_OF_32>(
+    if blocks * BLOCK_UNITS < units {
+        // A copy, for the call is one: the sums of the loop above stay in registers.
+        let mut with_rest = sums;
+        B::add_rest::<TILES, TOKENS, GROUP>(
             tables,
-            from_fn(|index| weights[index].1),
-            from_fn(|index| scale_codes::<GROUPS_OF_32>(octets[index], whole_blocks, wide_groups)),
-            from_fn(|index| codes[index].1),
-            // Three units are a whole step and a short one: two steps, which are a block of scales.
-            from_fn(|index| {
-                &activations.scales[(token + index) * steps..][..steps][BLOCK_STEPS * whole_blocks..]
-            }),
-            &mut sums,
+            words.map(|(_, rest)| rest),
+            from_fn(|index| scale_codes::<GROUP>(octets[index], blocks)),
+            codes.map(|(_, rest)| rest),
+            scales.map(|scales| &scales[blocks * BLOCK_STEPS..]),
+            &mut with_rest,
         );
+        sums = with_rest;
     }
     sums
 }
 
 /// The scale codes of a block.
 #[inline(always)]
-fn scale_codes<const GROUPS_OF_32: bool>(octets: &[Octet], block: usize, wide_groups: bool) -> ScaleCodes {
+fn scale_codes<const GROUP: usize>(octets: &[Octet], block: usize) -> ScaleCodes {
     let octet = |index: usize| octets.get(index).map_or(0, |octet| u64::from_le_bytes(*octet));
-    if GROUPS_OF_32 {
-        return [octet(2 * block), octet(2 * block + 1)];
+    match GROUP {
+        32 => [octet(2 * block), octet(2 * block + 1)],
+        64 => [octet(block), 0],
+        _ => {
+            // A block is one group of 128, or there are no scale codes: one code stands for both steps.
+            let code = octet(block / 2) >> (4 * (block % 2)) & 0x0f0f_0f0f_0f0f_0f0f;
+            [code | code << 4, 0]
+        }
     }
-    if wide_groups {
-        // A block is one group of 128 (or has none): its code stands for both steps.
-        let code = octet(block / 2) >> (4 * (block % 2)) & 0x0f0f_0f0f_0f0f_0f0f;
-        return [code | code << 4, 0];
-    }
-    [octet(block), 0]
 }
 
 #[cfg(test)]
@@ -229,16 +241,16 @@ mod tests {
                     let (quad, lane) = (column / 4, column % 4);
                     let high = |byte: u8, high: bool| usize::from(if high { byte >> 4 } else { byte & 15 });
                     let (table, nibble) = match WORDS {
-                        2 => (quad / 2 % 2, high(words[quad % 2][lane], quad >= 4)),
-                        3 if quad % 4 == 3 => {
+                        2 => (quad % 2, high(words[quad / 4][lane], quad % 4 >= 2)),
+                        3 if quad >= 6 => {
                             let spare = int3::SPARE_BITS;
                             let joined = (0..3).fold(words[0][lane], |joined, word| {
                                 joined & !spare[word] | words[word][lane] & spare[word]
                             });
-                            (3, high(joined, quad >= 4))
+                            (3, high(joined, quad == 7))
                         }
-                        3 => (quad % 4, high(words[quad % 4][lane], quad >= 4)),
-                        _ => (0, high(words[quad % 4][lane], quad >= 4)),
+                        3 => (quad / 2, high(words[quad / 2][lane], quad % 2 == 1)),
+                        _ => (0, high(words[quad / 2][lane], quad % 2 == 1)),
                     };
                     assert_eq!(patterns[table][nibble], code, "{width:?} {column}");
                 }

@@ -23,6 +23,8 @@ pub(super) type Word = [u8; TILE_ROWS * WORD_BYTES];
 pub(super) trait Walk {
     /// The width of the codes.
     const WIDTH: CodeWidth;
+    /// Most tokens at once, 2 or 4: as many as the sums and operands of fit the registers.
+    const MOST_TOKENS: usize;
     /// What is loaded once a product.
     type Tables: Copy;
 
@@ -64,7 +66,7 @@ pub(super) fn gemv<W: Walk>(
     }
 }
 
-/// The product for several tokens: each word is unpacked once for four of them.
+/// The product for several tokens: each word is unpacked once for [`Walk::MOST_TOKENS`] of them.
 #[inline(always)]
 pub(super) fn gemm<W: Walk>(
     matrix: &MatrixView<'_>,
@@ -83,7 +85,7 @@ pub(super) fn gemm<W: Walk>(
                     put(output, row, token, W::outputs::<1, 1>(tables, matrix, activations, tile, token));
                     token += 1;
                 }
-                2 | 3 => {
+                left if W::MOST_TOKENS < 4 || left < 4 => {
                     put(output, row, token, W::outputs::<1, 2>(tables, matrix, activations, tile, token));
                     token += 2;
                 }

@@ -21,6 +21,8 @@ pub(in crate::kernels) const WORDS: usize = 8;
 ///
 /// The methods are `#[inline(always)]`: they become part of the backend's `#[target_feature]` function.
 pub(in crate::kernels) trait Step {
+    /// See [`Walk::MOST_TOKENS`].
+    const MOST_TOKENS: usize;
     /// Eight row sums in registers.
     type Sums: Copy;
 
@@ -46,6 +48,7 @@ pub(in crate::kernels) struct Steps<S>(PhantomData<S>);
 
 impl<S: Step> Walk for Steps<S> {
     const WIDTH: CodeWidth = CodeWidth::Int8;
+    const MOST_TOKENS: usize = S::MOST_TOKENS;
     type Tables = ();
 
     #[inline(always)]

@@ -1,0 +1,81 @@
+//! Instructions that the compiler doesn't choose, or doesn't leave in their place, by itself.
+
+use core::arch::aarch64::{int8x16_t, int16x8_t, int32x4_t, uint8x16_t};
+use core::arch::asm;
+
+/// BIT: the bits of `bits` where `mask` is set, else those of `target`. Written with intrinsics and a constant mask it becomes two ANDs
+/// and an ORR.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn insert(mut target: uint8x16_t, bits: uint8x16_t, mask: uint8x16_t) -> uint8x16_t {
+    // SAFETY: an instruction on registers alone, on a processor that has it.
+    unsafe {
+        asm!(
+            "bit {target:v}.16b, {bits:v}.16b, {mask:v}.16b",
+            target = inout(vreg) target,
+            bits = in(vreg) bits,
+            mask = in(vreg) mask,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    target
+}
+
+/// SMULL, SMULL2, SMLAL, SMLAL2: products of two quads of levels, `with` activations, of rows 0 and 1, and 2 and 3.
+///
+/// Not `pure`, so that products stay in the order of the source: with intrinsics the compiler interleaves the words of a step until it
+/// runs out of registers, which costs a sixth more instructions.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn multiply(levels: [int8x16_t; 2], with: [int8x16_t; 2]) -> [int16x8_t; 2] {
+    let (first, second);
+    // SAFETY: instructions on registers alone, on a processor that has them.
+    unsafe {
+        asm!(
+            "smull {first:v}.8h, {even:v}.8b, {with_even:v}.8b",
+            "smull2 {second:v}.8h, {even:v}.16b, {with_even:v}.16b",
+            "smlal {first:v}.8h, {odd:v}.8b, {with_odd:v}.8b",
+            "smlal2 {second:v}.8h, {odd:v}.16b, {with_odd:v}.16b",
+            first = out(vreg) first,
+            second = out(vreg) second,
+            even = in(vreg) levels[0],
+            odd = in(vreg) levels[1],
+            with_even = in(vreg) with[0],
+            with_odd = in(vreg) with[1],
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    [first, second]
+}
+
+/// SMLAL and SMLAL2 add the products of two more quads to `products`; SADALP adds pairs of those to `sums`. Likewise.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn multiply_and_widen(
+    mut sums: [int32x4_t; 2],
+    products: [int16x8_t; 2],
+    levels: [int8x16_t; 2],
+    with: [int8x16_t; 2],
+) -> [int32x4_t; 2] {
+    // SAFETY: instructions on registers alone, on a processor that has them.
+    unsafe {
+        asm!(
+            "smlal {first:v}.8h, {even:v}.8b, {with_even:v}.8b",
+            "smlal2 {second:v}.8h, {even:v}.16b, {with_even:v}.16b",
+            "smlal {first:v}.8h, {odd:v}.8b, {with_odd:v}.8b",
+            "smlal2 {second:v}.8h, {odd:v}.16b, {with_odd:v}.16b",
+            "sadalp {low:v}.4s, {first:v}.8h",
+            "sadalp {high:v}.4s, {second:v}.8h",
+            first = inout(vreg) products[0] => _,
+            second = inout(vreg) products[1] => _,
+            low = inout(vreg) sums[0],
+            high = inout(vreg) sums[1],
+            even = in(vreg) levels[0],
+            odd = in(vreg) levels[1],
+            with_even = in(vreg) with[0],
+            with_odd = in(vreg) with[1],
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}

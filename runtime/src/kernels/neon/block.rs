@@ -3,8 +3,8 @@
 /// Implements `Block` for `Codebook`, from what the module has:
 ///
 /// - `Integers`: the sums of a tile and a token, with `zero()` and `by_row(Integers) -> [int32x4_t; 2]`;
-/// - the macro `unit!(WORDS, TILES, TOKENS, tables, weights, activations, integers)`, which adds the products of a unit: `weights` by
-///   tile, `activations` by token, to `integers` by tile and token.
+/// - the macro `unit!(WORDS, TILES, TOKENS, tables, weights, activations, integers, begin: bool)`, which adds the products of a unit,
+///   `weights` by tile and `activations` by token, to `integers` by tile and token, or, where told to `begin`, puts them there.
 ///
 /// Macros, because functions with target features are inlined at the compiler's discretion, and it declines four calls of one that
 /// is as long as a unit.
@@ -93,7 +93,7 @@ macro_rules! blocks {
                     let mut integers = [[zero(); TOKENS]; TILES];
                     let mut totals = [[lookup::zero(); TOKENS]; TILES];
                     let (w, a) = (weights.map(|w| &w[$first]), activations.map(|a| &a[$first]));
-                    unit!(WORDS, TILES, TOKENS, tables, w, a, integers);
+                    unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: true);
                     if GROUP == 32 {
                         for tile in 0..TILES {
                             let multipliers = lookup::multipliers::<0>(&tables, scale_codes[tile][$step]);
@@ -102,10 +102,13 @@ macro_rules! blocks {
                                     lookup::multiply(by_row(integers[tile][token]), multipliers);
                             }
                         }
-                        integers = [[zero(); TOKENS]; TILES];
                     }
                     let (w, a) = (weights.map(|w| &w[$second]), activations.map(|a| &a[$second]));
-                    unit!(WORDS, TILES, TOKENS, tables, w, a, integers);
+                    if GROUP == 32 {
+                        unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: true);
+                    } else {
+                        unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: false);
+                    }
                     for tile in 0..TILES {
                         let multipliers = if GROUP == 32 {
                             lookup::multipliers::<1>(&tables, scale_codes[tile][$step])
@@ -145,7 +148,7 @@ macro_rules! blocks {
             let mut totals = [[lookup::zero(); TOKENS]; TILES];
             for unit in 0..units {
                 let (w, a) = (weights.map(|w| &w[unit]), activations.map(|a| &a[unit]));
-                unit!(WORDS, TILES, TOKENS, tables, w, a, integers);
+                unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: false);
                 let (step, place) = (unit / STEP_UNITS, unit % STEP_UNITS);
                 let is_last = place + 1 == STEP_UNITS || unit + 1 == units;
                 if GROUP != 32 && !is_last {

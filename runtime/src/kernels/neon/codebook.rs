@@ -39,7 +39,7 @@ fn by_row([[a, b], [c, d]]: Integers) -> [int32x4_t; 2] {
 }
 
 macro_rules! unit {
-    ($WORDS:ident, $TILES:ident, $TOKENS:ident, $tables:ident, $weights:ident, $activations:ident, $integers:ident) => {
+    ($WORDS:ident, $TILES:ident, $TOKENS:ident, $tables:ident, $weights:ident, $activations:ident, $integers:ident, begin: $begin:literal) => {
         let mut loaded = [lookup::nothing(); $TILES];
         // Two pairs of quads share a load of activations, and their products fit an int16 at every width.
         macro_rules! half_unit {
@@ -64,7 +64,8 @@ macro_rules! unit {
                         for token in 0..$TOKENS {
                             let integers = &mut $integers[tile][token][half];
                             let products = products[token][half];
-                            *integers = multiply_and_widen(*integers, products, levels, with[token][1]);
+                            let sums = if $begin && $first == 0 { None } else { Some(*integers) };
+                            *integers = multiply_and_widen(sums, products, levels, with[token][1]);
                         }
                     }
                 }

@@ -48,34 +48,47 @@ pub(super) fn multiply(levels: [int8x16_t; 2], with: [int8x16_t; 2]) -> [int16x8
     [first, second]
 }
 
-/// SMLAL and SMLAL2 add the products of two more quads to `products`; SADALP adds pairs of those to `sums`. Likewise.
+/// SMLAL and SMLAL2 add the products of two more quads to `products`; SADALP adds pairs of those to `sums`, or, without sums yet,
+/// SADDLP begins them. In order, likewise.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn multiply_and_widen(
-    mut sums: [int32x4_t; 2],
+    sums: Option<[int32x4_t; 2]>,
     products: [int16x8_t; 2],
     levels: [int8x16_t; 2],
     with: [int8x16_t; 2],
 ) -> [int32x4_t; 2] {
-    // SAFETY: instructions on registers alone, on a processor that has them.
-    unsafe {
-        asm!(
-            "smlal {first:v}.8h, {even:v}.8b, {with_even:v}.8b",
-            "smlal2 {second:v}.8h, {even:v}.16b, {with_even:v}.16b",
-            "smlal {first:v}.8h, {odd:v}.8b, {with_odd:v}.8b",
-            "smlal2 {second:v}.8h, {odd:v}.16b, {with_odd:v}.16b",
-            "sadalp {low:v}.4s, {first:v}.8h",
-            "sadalp {high:v}.4s, {second:v}.8h",
-            first = inout(vreg) products[0] => _,
-            second = inout(vreg) products[1] => _,
-            low = inout(vreg) sums[0],
-            high = inout(vreg) sums[1],
-            even = in(vreg) levels[0],
-            odd = in(vreg) levels[1],
-            with_even = in(vreg) with[0],
-            with_odd = in(vreg) with[1],
-            options(nomem, nostack, preserves_flags),
-        );
+    let (mut low, mut high);
+    macro_rules! multiply_and {
+        ($widen:literal, $direction:ident) => {
+            // SAFETY: instructions on registers alone, on a processor that has them.
+            unsafe {
+                asm!(
+                    "smlal {first:v}.8h, {even:v}.8b, {with_even:v}.8b",
+                    "smlal2 {second:v}.8h, {even:v}.16b, {with_even:v}.16b",
+                    "smlal {first:v}.8h, {odd:v}.8b, {with_odd:v}.8b",
+                    "smlal2 {second:v}.8h, {odd:v}.16b, {with_odd:v}.16b",
+                    concat!($widen, " {low:v}.4s, {first:v}.8h"),
+                    concat!($widen, " {high:v}.4s, {second:v}.8h"),
+                    first = inout(vreg) products[0] => _,
+                    second = inout(vreg) products[1] => _,
+                    low = $direction(vreg) low,
+                    high = $direction(vreg) high,
+                    even = in(vreg) levels[0],
+                    odd = in(vreg) levels[1],
+                    with_even = in(vreg) with[0],
+                    with_odd = in(vreg) with[1],
+                    options(nomem, nostack, preserves_flags),
+                );
+            }
+        };
     }
-    sums
+    match sums {
+        Some(sums) => {
+            [low, high] = sums;
+            multiply_and!("sadalp", inout);
+        }
+        None => multiply_and!("saddlp", lateout),
+    }
+    [low, high]
 }

@@ -36,7 +36,10 @@ fn by_row(integers: Integers) -> [int32x4_t; 2] {
 }
 
 macro_rules! unit {
-    ($WORDS:ident, $TILES:ident, $TOKENS:ident, $tables:ident, $weights:ident, $activations:ident, $integers:ident) => {
+    ($WORDS:ident, $TILES:ident, $TOKENS:ident, $tables:ident, $weights:ident, $activations:ident, $integers:ident, begin: $begin:literal) => {
+        if $begin {
+            $integers = [[zero(); $TOKENS]; $TILES];
+        }
         let mut codes = [[vdupq_n_s8(0); 2]; $TOKENS];
         for token in 0..$TOKENS {
             codes[token] = sums::load_activations($activations[token]);

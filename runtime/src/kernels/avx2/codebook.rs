@@ -209,15 +209,15 @@ fn add_unit<const WORDS: usize, const TILES: usize, const TOKENS: usize>(
         let quads = quads(tables, weights[tile]);
         for token in 0..TOKENS {
             let (with, _) = activations[token].as_chunks::<4>();
-            for first in 0..4 {
-                let low = _mm256_maddubs_epi16(quads[first], quad(with[first]));
-                let high = _mm256_maddubs_epi16(quads[first + 4], quad(with[first + 4]));
+            for pair in 0..4 {
+                let even = _mm256_maddubs_epi16(quads[2 * pair], quad(with[2 * pair]));
+                let odd = _mm256_maddubs_epi16(quads[2 * pair + 1], quad(with[2 * pair + 1]));
                 let sum = &mut integers[tile][token];
                 if WORDS == 4 {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(low, ones));
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(high, ones));
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(even, ones));
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(odd, ones));
                 } else {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), ones));
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones));
                 }
             }
         }
@@ -241,16 +241,19 @@ fn quads<const WORDS: usize>(tables: &Tables, words: &[Word; WORDS]) -> [__m256i
         }
     }
     let mut quads = [_mm256_setzero_si256(); 8];
-    for quad in 0..4 {
-        // At 2 bits a nibble of a word holds quads `w` and `w + 2`, or `w + 4` and `w + 6`.
-        let (word, table) = match WORDS {
-            2 => (quad % 2, quad / 2),
-            3 => (quad, quad),
-            _ => (quad, 0),
+    for pair in 0..4 {
+        let codes = codes[if WORDS == 2 { pair / 2 } else { pair }];
+        let low = _mm256_and_si256(codes, nibble);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+        // At 2 bits a nibble holds both quads.
+        let (even, odd) = match (WORDS, pair % 2) {
+            (2, 0) => ((0, low), (1, low)),
+            (2, _) => ((0, high), (1, high)),
+            (3, _) => ((pair, low), (pair, high)),
+            _ => ((0, low), (0, high)),
         };
-        let (low, high) = (codes[word], _mm256_srli_epi16::<4>(codes[word]));
-        quads[quad] = _mm256_shuffle_epi8(tables.levels[table], _mm256_and_si256(low, nibble));
-        quads[quad + 4] = _mm256_shuffle_epi8(tables.levels[table], _mm256_and_si256(high, nibble));
+        quads[2 * pair] = _mm256_shuffle_epi8(tables.levels[even.0], even.1);
+        quads[2 * pair + 1] = _mm256_shuffle_epi8(tables.levels[odd.0], odd.1);
     }
     quads
 }

@@ -28,9 +28,9 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            fn rows(sums: Sums, row_scales: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS] {
+            fn rows(sums: Sums, row_scales: &[u16; TILE_ROWS], unit: f32) -> [f32; TILE_ROWS] {
                 // SAFETY: likewise.
-                unsafe { sums::scaled_rows(sums, row_scales) }
+                unsafe { sums::scaled_rows(sums, row_scales, unit) }
             }
 
             #[inline(always)]

@@ -35,12 +35,16 @@ pub(in crate::kernels) fn scales(weight_scales: &[u16; TILE_ROWS]) -> Sums {
     [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
 }
 
-/// The sums times the rows' scales, by row.
+/// `sums * (row_scales * unit)`, by row.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(in crate::kernels) fn scaled_rows(sums: Sums, row_scales: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS] {
-    let scales = scales(row_scales);
-    rows([vmulq_f32(sums[0], scales[0]), vmulq_f32(sums[1], scales[1])])
+pub(in crate::kernels) fn scaled_rows(
+    sums: Sums,
+    row_scales: &[u16; TILE_ROWS],
+    unit: f32,
+) -> [f32; TILE_ROWS] {
+    let [low, high] = scales(row_scales);
+    rows([vmulq_f32(sums[0], vmulq_n_f32(low, unit)), vmulq_f32(sums[1], vmulq_n_f32(high, unit))])
 }
 
 /// `fma(f32(totals), activation_scale, sums)`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each step: sums = fma(f32(sum over groups: multiplier * integer sum), activation scale, sums)
-//! at the end:    output = sums * row scale
+//! at the end:    output = sums * (row scale * unit)
 //! ```
 //! A backend supplies one block ([`Block`]). It finds levels and multipliers by table lookup within a register: a nibble of the
 //! packed codes indexes a table of sixteen bytes (see `rescomp_formats::encodings` for what a nibble holds).
@@ -43,8 +43,8 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
     fn tables(levels: &[i8; TABLE_ENTRIES], multipliers: &[u8; TABLE_ENTRIES]) -> Self::Tables;
     /// Sums of +0.
     fn zero() -> Self::Sums;
-    /// The sums times the rows' scales (f16 bits), by row.
-    fn rows(sums: Self::Sums, row_scales: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS];
+    /// `sums * (f32(row_scales) * unit)`, by row; the scales are f16 bits.
+    fn rows(sums: Self::Sums, row_scales: &[u16; TILE_ROWS], unit: f32) -> [f32; TILE_ROWS];
     /// Adds one block to `sums`. `GROUP` says how many columns have a scale code: 32 (then each
     /// unit of a step has its own) or 64, or 0 for more (then each step has one all the same).
     ///
@@ -128,8 +128,9 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
             64 => walk::<B, WORDS, TILES, TOKENS, 64>(tables, matrix, activations, tile, token),
             _ => walk::<B, WORDS, TILES, TOKENS, 0>(tables, matrix, activations, tile, token),
         };
+        let unit = shape.row_scale_unit();
         let (row_scales, _) = codebook(matrix).row_scales.as_chunks::<TILE_ROWS>();
-        from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index])))
+        from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index], unit)))
     }
 }
 

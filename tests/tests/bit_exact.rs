@@ -28,6 +28,7 @@ const WIDE_INT8: &str = "45fcc47e70d4a65dab96a2fd30278987beb598284382cd1727d4cd1
 const WIDE_F32: &str = "f3e560ab8beb6edfdbe5209e5eb3563cc5cb4db90a8d9d63846ece31c85f531f";
 const INT2_INT8: &str = "1262e2867a4ec25984648c2121308e6c19d6b11b091e467fbdbeba1837e0a7a0";
 const INT3_INT8: &str = "592a060b854ea500e899ba8762be2b6f08e7d9e76d0db7f9d795361d285bc073";
+const INT4_INT8: &str = "28442939769ac1a0bb87b60757477532ca1093d596549bd69bce76f86353c6be";
 
 fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -105,9 +106,10 @@ fn rows_longer_than_a_step_with_f32_activations() {
 }
 
 #[test]
-fn widths_with_portable_kernels_alone() {
+fn each_narrow_width_alone() {
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int2), ActivationFormat::Int8, INT2_INT8);
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int3), ActivationFormat::Int8, INT3_INT8);
+    check(&tiny::odd_spec(), Widths::All(CodeWidth::Int4), ActivationFormat::Int8, INT4_INT8);
 }
 
 #[test]

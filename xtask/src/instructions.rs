@@ -15,8 +15,16 @@ use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use crate::error::Error;
 
 /// Products that must be made of SDOT.
-const DOTPROD_FUNCTIONS: [&str; 4] =
-    ["gemv_int4_neon_dotprod", "gemm_int4_neon_dotprod", "gemv_int8_neon_dotprod", "gemm_int8_neon_dotprod"];
+const DOTPROD_FUNCTIONS: [&str; 8] = [
+    "gemv_int2_neon_dotprod",
+    "gemm_int2_neon_dotprod",
+    "gemv_int3_neon_dotprod",
+    "gemm_int3_neon_dotprod",
+    "gemv_int4_neon_dotprod",
+    "gemm_int4_neon_dotprod",
+    "gemv_int8_neon_dotprod",
+    "gemm_int8_neon_dotprod",
+];
 
 /// The one module that may use them.
 const DOTPROD_MODULE: &str = "neon_dotprod";
@@ -167,11 +175,11 @@ mod tests {
     fn a_missing_fast_path_and_a_leaked_one_are_named() {
         assert_eq!(
             judged(&[("4neon4dot", RET)], ""),
-            Ok("4 SDOT in 4 kernels, none in the rest of 5 functions".to_owned())
+            Ok("8 SDOT in 8 kernels, none in the rest of 9 functions".to_owned())
         );
-        assert_eq!(judged(&[], DOTPROD_FUNCTIONS[1]), Err("gemm_int4_neon_dotprod has no SDOT".to_owned()));
+        assert_eq!(judged(&[], DOTPROD_FUNCTIONS[5]), Err("gemm_int4_neon_dotprod has no SDOT".to_owned()));
         assert_eq!(
-            judged(&[(DOTPROD_FUNCTIONS[2], RET)], DOTPROD_FUNCTIONS[2]),
+            judged(&[(DOTPROD_FUNCTIONS[6], RET)], DOTPROD_FUNCTIONS[6]),
             Err("gemv_int8_neon_dotprod has no SDOT".to_owned())
         );
         let leaked = judged(&[("14gemv_int4_neon", SDOT)], "").expect_err("refused");

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 /// Bits and groups of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MatrixFormat {
     /// Bits a code: 2, 3, 4 or 8.
     pub bits: u8,

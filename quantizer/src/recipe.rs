@@ -161,6 +161,7 @@ mod tests {
             (default.replace('3', "5"), "default: 5 bits: expected 2, 3, 4 or 8"),
             (default.replace("64", "48"), "default: groups of 48: expected 32, 64, 128 or row"),
             (default.replace("64", "zero"), "zero"),
+            (format!("size = 3\n{default}"), "size"),
             (format!("{default}size = 3\n"), "size"),
             (
                 format!("{default}[matrices]\n\"layer 9 up\" = {{ bits = 2, group = \"32\" }}\n"),

@@ -118,10 +118,10 @@ fn tables<const WORDS: usize>(levels: &[i8; TABLE_ENTRIES], multipliers: &[u8; T
 fn rows(sums: __m256, row_scales: &[u16; TILE_ROWS], unit: f32) -> [f32; TILE_ROWS] {
     // SAFETY: 16 readable bytes; no alignment needed.
     let scales = unsafe { _mm_loadu_si128(row_scales.as_ptr().cast()) };
-    let scales = _mm256_mul_ps(_mm256_cvtph_ps(scales), _mm256_set1_ps(unit));
+    let outputs = _mm256_mul_ps(sums, _mm256_mul_ps(_mm256_cvtph_ps(scales), _mm256_set1_ps(unit)));
     let mut rows = [0.0; TILE_ROWS];
     // SAFETY: eight writable values; no alignment needed.
-    unsafe { _mm256_storeu_ps(rows.as_mut_ptr(), _mm256_mul_ps(sums, scales)) };
+    unsafe { _mm256_storeu_ps(rows.as_mut_ptr(), outputs) };
     rows
 }
 

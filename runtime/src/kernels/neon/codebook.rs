@@ -1,7 +1,7 @@
 //! 2, 3 and 4 bits on NEON without dotprod: TBL, then products in int16.
 //!
 //! SMULL and SMLAL make products in int16. A lane (a row, and a column modulo four) takes one product a quad: four of at most
-//! 63 * 127 at 4 bits make 32004, eight of at most 31 * 127 at 2 and 3 bits make 31496, which fit. SADALP widens them then.
+//! 63 * 127 make 32004, which fits. SADALP widens them then.
 
 use super::insn::{multiply, multiply_and_widen};
 use crate::kernels::TILE_ROWS;

@@ -24,7 +24,7 @@ pub(super) fn insert(mut target: uint8x16_t, bits: uint8x16_t, mask: uint8x16_t)
 /// SMULL, SMULL2, SMLAL, SMLAL2: products of two quads of levels, `with` activations, of rows 0 and 1, and 2 and 3.
 ///
 /// Not `pure`, so that products stay in the order of the source: with intrinsics the compiler interleaves the words of a step until it
-/// runs out of registers, which costs a sixth more instructions.
+/// runs out of registers, which costs an eighth more instructions at 4 bits.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn multiply(levels: [int8x16_t; 2], with: [int8x16_t; 2]) -> [int16x8_t; 2] {

@@ -1,4 +1,6 @@
 //! 2, 3 and 4 bits with TBL and SDOT.
+//!
+//! Integer sums of a step, times their multipliers, stay below 64 * 63 * 127 * 255 < 2^31.
 
 use super::insn::sdot;
 use crate::kernels::TILE_ROWS;

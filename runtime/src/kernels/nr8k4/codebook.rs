@@ -45,8 +45,8 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
     fn zero() -> Self::Sums;
     /// `sums * (f32(row_scales) * unit)`, by row; the scales are f16 bits.
     fn rows(sums: Self::Sums, row_scales: &[u16; TILE_ROWS], unit: f32) -> [f32; TILE_ROWS];
-    /// Adds one block to `sums`. `GROUP` says how many columns have a scale code: 32 (then each
-    /// unit of a step has its own) or 64, or 0 for more (then each step has one all the same).
+    /// Adds one block to `sums`. `GROUP` is the columns of a group where they are 32 (each unit has a scale code) or 64, else 0; then, as
+    /// at 64, each step has one.
     ///
     /// There is one call of each instance in a product of several tiles or tokens, and the compiler inlines what is called once,
     /// whatever its size: so the sums stay in registers.
@@ -169,7 +169,7 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
         from_fn(|index| codes[(token + index) * units..][..units].as_chunks());
     let scales: [&[f32]; TOKENS] = from_fn(|index| &activations.scales[(token + index) * steps..][..steps]);
 
-    // As many as there are whole blocks, so that the loop checks no index.
+    // As many as there are whole blocks, so that the loop needs no check of an index.
     let blocks = units / BLOCK_UNITS;
     let whole_words = words.map(|(words, _)| &words[..blocks]);
     let whole_codes = codes.map(|(codes, _)| &codes[..blocks]);
@@ -191,7 +191,7 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
         );
     }
     if blocks * BLOCK_UNITS < units {
-        // A copy, for the call is one: the sums of the loop above stay in registers.
+        // A copy, since the call below needs sums in memory: those of the loop above stay in registers.
         let mut with_rest = sums;
         B::add_rest::<TILES, TOKENS, GROUP>(
             tables,

@@ -1,7 +1,6 @@
 //! What decides the result of every block: a run may be resumed where all of it is the same.
 //!
-//! Not here, since it changes no block: the number of threads, the layout, the bits of embedding and head, the text of the check, the
-//! target.
+//! Not here, since it changes no block: the number of threads, the layout, the text of the check, the target.
 
 use super::machine;
 use crate::checkpoint::Checkpoint;

@@ -288,7 +288,7 @@ fn the_quality_table_and_its_report() {
 
 #[test]
 fn linear_layers_alone_are_measured_in_full_precision() {
-    let arguments = "bench quality --linears-only --methods rtn --bits 4 --group-size 32,row --windows 2 --context 24 \
+    let arguments = "bench quality --linears-only --levels uniform --methods rtn --bits 4 --group-size 32,row --windows 2 --context 24 \
                      --calibration-windows 1 --samples 1 --score-from 20 --json";
     let output = run(&arguments.split_whitespace().collect::<Vec<_>>());
     ended(&output, 0);

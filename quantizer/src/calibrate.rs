@@ -272,9 +272,9 @@ fn own_head(
 }
 
 /// A full-precision block that keeps the input of each set.
-struct Recorder<'a> {
-    dense: DenseLayer<'a>,
-    inputs: BTreeMap<LinearSet, Vec<f32>>,
+pub(crate) struct Recorder<'a> {
+    pub(crate) dense: DenseLayer<'a>,
+    pub(crate) inputs: BTreeMap<LinearSet, Vec<f32>>,
 }
 
 impl BlockWeights for Recorder<'_> {
@@ -298,7 +298,7 @@ impl BlockWeights for Recorder<'_> {
 }
 
 /// Refuses infinities and NaNs in the input of a set: no quantization of broken activations is worth anything.
-fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Result<(), RuntimeError> {
+pub(crate) fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Result<(), RuntimeError> {
     match input.iter().all(|value| value.is_finite()) {
         true => Ok(()),
         false => Err(RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) }),
@@ -306,7 +306,7 @@ fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Result<(), Runti
 }
 
 /// The values that the quantized stream goes on with.
-fn dequantized(solution: &Solution<f64>) -> Matrix {
+pub(crate) fn dequantized(solution: &Solution<f64>) -> Matrix {
     let data = solution.values().into_iter().map(|value| value as f32).collect();
     Matrix { rows: solution.rows, cols: solution.columns, data }
 }
@@ -369,14 +369,14 @@ impl BlockWeights for Calibrator<'_> {
 }
 
 /// `loss / power`; 0 for a matrix whose products are all 0, on which there is nothing to lose.
-fn share(loss: f64, power: f64) -> f64 {
+pub(crate) fn share(loss: f64, power: f64) -> f64 {
     if power == 0.0 { 0.0 } else { loss / power }
 }
 
 /// What the tokens say about a set's input.
-struct Calibration {
+pub(crate) struct Calibration {
     /// Of all tokens.
-    moments: Moments,
+    pub(crate) moments: Moments,
     /// The factors of `moments`; `None` for round-to-nearest, and where they could not be factored.
     prepared: Option<Prepared<f64>>,
     /// The factors of the training tokens and the moments of the held-out ones, where there is something to choose.
@@ -385,22 +385,22 @@ struct Calibration {
     unsolvable: Option<MethodError>,
     /// Why the training tokens could not be.
     unchoosable: Option<MethodError>,
-    warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A matrix as it was quantized in the end.
-struct Solved {
-    solution: Solution<f64>,
+pub(crate) struct Solved {
+    pub(crate) solution: Solution<f64>,
     /// What was solved; `None` where the matrix was rounded.
-    choice: Option<Choice>,
-    refine_sweeps: usize,
+    pub(crate) choice: Option<Choice>,
+    pub(crate) refine_sweeps: usize,
     /// Why it was rounded though it was to be solved.
-    rounded_because: Option<MethodError>,
+    pub(crate) rounded_because: Option<MethodError>,
 }
 
 impl Calibration {
     /// From a set's input in both streams, `k x n` each: `windows` windows of the same length, one after the other.
-    fn new(
+    pub(crate) fn new(
         plan: &BlockPlan,
         input: &[f32],
         full: &[f32],
@@ -473,7 +473,7 @@ impl Calibration {
     }
 
     /// How each matrix of the set is to be quantized; `None` for round-to-nearest. An error comes with the matrix's index.
-    fn choose<'w>(
+    pub(crate) fn choose<'w>(
         &self,
         problems: impl Iterator<Item = (MatRef<'w, f64>, &'w Solver)>,
         plan: &BlockPlan,
@@ -510,7 +510,7 @@ impl Calibration {
     }
 
     /// The solution on all tokens; rounded to nearest where the method has none.
-    fn solve(
+    pub(crate) fn solve(
         &self,
         weights: MatRef<'_, f64>,
         choice: &Option<Choice>,
@@ -595,7 +595,7 @@ impl Calibration {
     }
 }
 
-fn to_f64(matrix: &Matrix) -> Mat<f64> {
+pub(crate) fn to_f64(matrix: &Matrix) -> Mat<f64> {
     Mat::from_fn(matrix.rows, matrix.cols, |row, col| f64::from(matrix.data[row * matrix.cols + col]))
 }
 

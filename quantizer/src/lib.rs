@@ -9,6 +9,7 @@ pub mod allocate;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod choose;
+pub mod compare;
 pub mod corpus;
 pub mod dense;
 pub mod encode;

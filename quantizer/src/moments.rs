@@ -41,12 +41,8 @@ impl Moments {
             add_product(&mut moments.hessian, inputs, inputs);
             add_product(&mut moments.drift, drifts, inputs);
         }
-        let scale = 1.0 / tokens as f64;
-        for matrix in [&mut moments.hessian, &mut moments.drift] {
-            for col in 0..n {
-                matrix.col_as_slice_mut(col).iter_mut().for_each(|element| *element *= scale);
-            }
-        }
+        divide(&mut moments.hessian, tokens);
+        divide(&mut moments.drift, tokens);
         moments
     }
 
@@ -61,6 +57,31 @@ impl Moments {
             })
         };
         Moments { hessian: mix(&self.hessian, &other.hessian), drift: mix(&self.drift, &other.drift) }
+    }
+}
+
+/// `(Xf - X)^T (Xf - X) / k`: the power of the drift itself, which no quantization of the set changes.
+///
+/// # Panics
+/// As [`Moments::new`].
+pub fn drift_power(quantized: &[f32], full: &[f32], n: usize) -> Mat<f64> {
+    assert_eq!(quantized.len(), full.len(), "the same tokens in both streams");
+    assert!(quantized.len().is_multiple_of(n), "whole rows of {n}");
+    let mut power = Mat::zeros(n, n);
+    for (quantized, full) in quantized.chunks(CHUNK_TOKENS * n).zip(full.chunks(CHUNK_TOKENS * n)) {
+        let difference: Vec<f32> =
+            full.iter().zip(quantized).map(|(full, quantized)| full - quantized).collect();
+        let drifts = MatRef::from_row_major_slice(&difference, quantized.len() / n, n);
+        add_product(&mut power, drifts, drifts);
+    }
+    divide(&mut power, quantized.len() / n);
+    power
+}
+
+fn divide(matrix: &mut Mat<f64>, tokens: usize) {
+    let scale = 1.0 / tokens as f64;
+    for col in 0..matrix.ncols() {
+        matrix.col_as_slice_mut(col).iter_mut().for_each(|element| *element *= scale);
     }
 }
 
@@ -106,6 +127,19 @@ mod tests {
             assert!((moments.hessian[(row, col)] - hessian).abs() < 2.5e-4, "H {row} {col}");
             assert!((moments.drift[(row, col)] - drift).abs() < 2.5e-4, "D {row} {col}");
         }
+    }
+
+    #[test]
+    fn the_drift_has_the_power_that_is_missing_in_the_other_moments() {
+        // Xf^T Xf = H + D + D^T + (Xf - X)^T (Xf - X), all over k.
+        let (n, tokens) = (66, CHUNK_TOKENS + 9);
+        let value = |i: usize| ((i * 7919) % 997) as f32 / 500.0 - 1.0;
+        let quantized: Vec<f32> = (0..tokens * n).map(value).collect();
+        let full: Vec<f32> = (0..tokens * n).map(|i| 1.1 * value(i) + 0.3 * value(i + 31)).collect();
+        let Moments { hessian, drift } = Moments::new(&quantized, &full, n);
+        let all = Moments::new(&full, &full, n).hessian;
+        let sum = hessian + &drift + drift.transpose() + drift_power(&quantized, &full, n);
+        assert!((sum - all).norm_max() < 1e-5);
     }
 
     #[test]

@@ -27,10 +27,10 @@ use rescomp_quantizer::methods::{self, SolverOptions};
 use rescomp_quantizer::pack::{PackOptions, pack};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_runtime::Machine;
-use table::{Report, Run, distinct, markdown, rows};
+use table::{Report, Run, markdown, rows};
 
 use crate::error::Error;
-use crate::flags::{GroupSize, Levels, QualityFlags};
+use crate::flags::{GroupSize, Levels, QualityFlags, unique};
 use crate::interrupt::write_whole;
 use crate::model::{self, WindowChoice};
 use crate::{host, output, root};
@@ -145,7 +145,7 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
 }
 
 /// Where the report goes.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct OutputPaths {
     markdown: PathBuf,
     json: PathBuf,
@@ -155,19 +155,9 @@ struct OutputPaths {
 impl OutputPaths {
     /// The files that belong to a Markdown file.
     fn beside(markdown: &Path) -> Result<OutputPaths, Error> {
-        let [json, plot] = ["json", "svg"].map(|ending| markdown.with_extension(ending));
-        if json == markdown || plot == markdown || markdown.file_name().is_none() {
-            let message = format!("--output {}: expected the name of a Markdown file", markdown.display());
-            return Err(Error::input(message)
-                .remedy("give FILE.md; the report goes to FILE.json, the plot to FILE.svg"));
-        }
+        let (json, plot) = (output::beside(markdown, "json")?, output::beside(markdown, "svg")?);
         Ok(OutputPaths { markdown: markdown.to_path_buf(), json, plot })
     }
-}
-
-/// The items of a list, each once, in the order of their first mention.
-fn unique<T: Copy + PartialEq>(list: &[T]) -> Vec<T> {
-    distinct(list, |item| *item)
 }
 
 /// Every model to make. A method without calibration gives the same model for each sample, and is made once.
@@ -301,15 +291,6 @@ mod tests {
         match Flags::try_parse_from(head.iter().chain(arguments)).expect("valid").command {
             Command::Bench(BenchCommand::Quality(flags)) => flags,
             other => panic!("parsed as {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_report_and_the_plot_go_beside_the_markdown() {
-        let paths = OutputPaths::beside(Path::new("a/b.md")).expect("a name");
-        assert_eq!((paths.json, paths.plot), (PathBuf::from("a/b.json"), PathBuf::from("a/b.svg")));
-        for wrong in ["a/b.json", "a/b.svg", "/"] {
-            assert!(OutputPaths::beside(Path::new(wrong)).is_err(), "{wrong}");
         }
     }
 

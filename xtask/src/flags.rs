@@ -213,6 +213,8 @@ pub(crate) struct EvalFlags {
 pub(crate) enum BenchCommand {
     /// Compare quantization methods: divergence from the full-precision model on held-out text.
     Quality(QualityFlags),
+    /// Compare quantization methods matrix by matrix: error on calibration text and on text that calibration never saw.
+    Methods(MethodsFlags),
 }
 
 /// Options of `bench quality`.
@@ -282,6 +284,60 @@ pub(crate) struct QualityFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Print the report, every single run included, as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `bench methods`.
+#[derive(Debug, Args)]
+pub(crate) struct MethodsFlags {
+    /// Folder of the model as Hugging Face lays it out [default: models/stories-1m in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Text to calibrate on and to measure on, UTF-8 [default: calibration.txt in the model's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Quantization methods, separated by commas.
+    #[arg(
+        long, value_enum, value_name = "METHOD,...", value_delimiter = ',',
+        default_values_t = [Method::Gptq, Method::Gptaq, Method::Rescomp, Method::RescompExact]
+    )]
+    pub(crate) methods: Vec<Method>,
+    /// The method that quantizes the layers which the matrices behind them see
+    /// [default: `rescomp-exact` if it is one of the methods, else the last of them].
+    #[arg(long, value_enum)]
+    pub(crate) continue_with: Option<Method>,
+    /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
+    pub(crate) bits: u8,
+    /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
+    #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
+    pub(crate) group_size: GroupSize,
+    /// How the levels of 2, 3 and 4 bits are spaced.
+    #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
+    pub(crate) levels: Levels,
+    /// Windows of text to calibrate on, as in `pack`.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) calibration_windows: usize,
+    /// Windows of text after them to measure on.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) held_out_windows: usize,
+    /// Windows of text to skip first.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) calibration_offset: usize,
+    /// Tokens in a window.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub(crate) context: usize,
+    /// What joins the documents of the text, as in `pack`.
+    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
+    pub(crate) joiner: Joiner,
+    /// Threads; the result does not depend on them [default: the host's processors].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Markdown file to write the table to; the report goes beside it, with the ending .json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print the report, with what was chosen for each matrix, as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -471,6 +527,17 @@ pub(crate) enum Joiner {
     None,
 }
 
+/// The items of a list, each once, in the order of their first mention.
+pub(crate) fn unique<T: Copy + PartialEq>(list: &[T]) -> Vec<T> {
+    let mut kept = Vec::new();
+    for item in list {
+        if !kept.contains(item) {
+            kept.push(*item);
+        }
+    }
+    kept
+}
+
 fn bits(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(bits @ (2 | 3 | 4 | 8)) => Ok(bits),
@@ -620,6 +687,12 @@ mod tests {
         ] {
             assert_eq!(quality(&wrong).expect_err("refused").exit_code(), 2, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn lists_keep_the_first_of_equals() {
+        assert_eq!(unique(&[4, 8, 4, 2, 8]), [4, 8, 2]);
+        assert_eq!(unique::<u8>(&[]), Vec::<u8>::new());
     }
 
     #[test]

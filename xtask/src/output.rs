@@ -1,8 +1,9 @@
 //! Printing that never panics: a closed pipe ends the command with its exit code instead.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use crate::error::Exit;
+use crate::error::{Error, Exit};
 
 /// Writes one line to standard output.
 ///
@@ -18,4 +19,30 @@ pub(crate) fn line(text: &str) {
 /// Writes one line to standard error; nothing can be done when that fails.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// The file with another ending beside a Markdown file.
+///
+/// # Errors
+/// `Exit::Input` for a name that is none, or has that ending itself.
+pub(crate) fn beside(markdown: &Path, ending: &str) -> Result<PathBuf, Error> {
+    let other = markdown.with_extension(ending);
+    if other == markdown || markdown.file_name().is_none() {
+        let message = format!("--output {}: expected the name of a Markdown file", markdown.display());
+        return Err(Error::input(message)
+            .remedy(format!("give FILE.md; what else there is goes to FILE.{ending} and the like")));
+    }
+    Ok(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_go_beside_the_markdown() {
+        assert_eq!(beside(Path::new("a/b.md"), "json").expect("a name"), Path::new("a/b.json"));
+        assert_eq!(beside(Path::new("a/b"), "svg").expect("a name"), Path::new("a/b.svg"));
+        assert!(beside(Path::new("a/b.json"), "json").is_err() && beside(Path::new("/"), "json").is_err());
+    }
 }

@@ -327,6 +327,44 @@ fn a_quality_table_of_what_cannot_be_is_refused() {
 }
 
 #[test]
+fn methods_are_compared_matrix_by_matrix() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let markdown = folder.path().join("methods.md");
+    let compare = |arguments: &str| {
+        let head =
+            ["bench", "methods", "--context", "48", "--calibration-windows", "2", "--held-out-windows", "1"];
+        run(&[&head[..], &arguments.split_whitespace().collect::<Vec<_>>()].concat())
+    };
+    let output = compare(&format!("--bits 3 --methods rtn,gptq,gptq --json --output {}", markdown.display()));
+    ended(&output, 0);
+    let json = text(&output.stdout);
+    assert_eq!(json.trim_end(), fs::read_to_string(markdown.with_extension("json")).expect("the report"));
+    let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(report["continued_with"], "gptq");
+    let matrices = report["matrices"].as_array().expect("matrices");
+    assert_eq!(matrices.len(), 6 * 7);
+    let wins: u64 = report["summary"]
+        .as_array()
+        .expect("a line a method")
+        .iter()
+        .map(|method| method["wins"].as_u64().expect("a number"))
+        .sum();
+    assert_eq!((report["summary"].as_array().map(Vec::len), wins), (Some(2), 42));
+    // On its own calibration tokens, compensation is better in the mean than rounding.
+    let mean = |at: usize| report["summary"][at]["calibration"].as_f64().expect("a mean");
+    assert!(mean(1) < mean(0), "{json}");
+    let table = fs::read_to_string(&markdown).expect("the table");
+    assert_eq!(table.lines().filter(|line| line.starts_with('|')).count(), 2 + 42 + 2, "{table}");
+    assert!(table.contains("WARNING: 96 calibration tokens for 128 inputs"), "{table}");
+
+    assert!(ended(&compare("--output x.json"), 2).contains("the name of a Markdown file"));
+    assert!(ended(&compare("--bits 5"), 2).contains("expected 2, 3, 4 or 8"));
+    assert!(ended(&compare("--calibration no-such-text"), 4).contains("no-such-text"));
+    let many = compare("--calibration-offset 18446744073709551615");
+    assert!(ended(&many, 2).contains("calibration.txt: expected at least"));
+}
+
+#[test]
 fn an_interrupt_ends_with_130() {
     let machine = Machine::new();
     let started = machine.0.path().join("started");

@@ -128,8 +128,9 @@ pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRe
                 let mut scale = |size: f32| f16::from_f32(size * (0.02 + next() as f32 / 65536.0 * 0.05));
                 if shape.has_codebook() {
                     let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
-                    let row_scales: Vec<f16> =
-                        (0..rows).map(|_| scale(if groups > 0 { 1.0 / 64.0 } else { 0.5 })).collect();
+                    let row_scales: Vec<f16> = (0..rows)
+                        .map(|_| scale(if groups > 0 { 1.0 / 64.0 } else { 0.5 } / shape.row_scale_unit()))
+                        .collect();
                     let codebook = CodebookMatrix {
                         levels: &std::array::from_fn::<i8, 16, _>(|index| 2 * index as i8 - 15),
                         multipliers: std::array::from_fn(|index| u8::from(groups > 0) * (24 + index as u8)),

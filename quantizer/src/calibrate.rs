@@ -267,7 +267,11 @@ fn own_head(
     let solved =
         calibration.solve(weights.as_ref(), &choices.first().copied().flatten(), &solver).map_err(failed)?;
     let report = calibration.report(0, kind, weights.as_ref(), &solved, plan).map_err(failed)?;
-    let report = VocabularyReport { kind: kind.name(), format, relative_error: report.relative_error };
+    let MatrixReport { relative_error, warnings, .. } = report;
+    // It was reported as a matrix of a block, and is in none.
+    let warnings =
+        warnings.iter().map(|text| text.strip_prefix("layer 0 ").unwrap_or(text).to_owned()).collect();
+    let report = VocabularyReport { kind: kind.name(), format, relative_error, warnings };
     Ok(VocabularyMatrix { kind, format, solution: solved.solution, report })
 }
 

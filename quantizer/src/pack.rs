@@ -255,7 +255,7 @@ pub fn pack_run(
         bits_per_weight: container.bits_per_weight(),
         file_bytes: file.len() as u64,
         calibration_tokens: calibration_tokens(options),
-        warnings: warnings(&matrices),
+        warnings: warnings(&vocabulary, &matrices),
         vocabulary: vocabulary.into_iter().map(|matrix| matrix.report).collect(),
         matrices,
         check: CheckFigures::from(&check),
@@ -383,9 +383,10 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check
 }
 
 /// Each warning once, in the order of the forward.
-fn warnings(matrices: &[MatrixReport]) -> Vec<String> {
+fn warnings(vocabulary: &[VocabularyMatrix], matrices: &[MatrixReport]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
-    for warning in matrices.iter().flat_map(|matrix| &matrix.warnings) {
+    let of_vocabulary = vocabulary.iter().flat_map(|matrix| &matrix.report.warnings);
+    for warning in of_vocabulary.chain(matrices.iter().flat_map(|matrix| &matrix.warnings)) {
         if !all.contains(warning) {
             all.push(warning.clone());
         }

@@ -89,6 +89,8 @@ pub struct VocabularyReport {
     pub format: MatrixFormat,
     /// Loss over what setting all weights to 0 would lose, in the measure that was minimized.
     pub relative_error: f64,
+    /// What is doubtful about it: too few tokens, or rounding to nearest where nothing could be solved.
+    pub warnings: Vec<String>,
 }
 
 impl VocabularyMatrix {
@@ -114,7 +116,7 @@ impl VocabularyMatrix {
             None,
         )?;
         let relative_error = if power > 0.0 { loss / power } else { 0.0 };
-        let report = VocabularyReport { kind: kind.name(), format, relative_error };
+        let report = VocabularyReport { kind: kind.name(), format, relative_error, warnings: Vec::new() };
         Ok(VocabularyMatrix { kind, format, solution, report })
     }
 

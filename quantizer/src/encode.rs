@@ -59,16 +59,10 @@ pub enum EncodeError {
 /// [`EncodeError`].
 pub fn encode(
     solution: &Solution<f64>,
-    MatrixFormat { bits, group }: MatrixFormat,
+    format: MatrixFormat,
     layout: Layout,
 ) -> Result<Contents, EncodeError> {
-    let width = CodeWidth::from_bits(bits).ok_or(EncodeError::Bits(bits))?;
-    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let group_elems = match group {
-        GroupSize::Elements(elems) => size(elems.get()),
-        GroupSize::Row => MatrixShape::whole_row(size(solution.columns)),
-    };
-    let shape = MatrixShape::new(size(solution.rows), size(solution.columns), group_elems, width, layout)?;
+    let shape = shape((solution.rows, solution.columns), format, layout)?;
     let mut section = vec![0; shape.section_bytes()];
     if !shape.has_codebook() {
         let scales = stored(&solution.scales, 1.0, solution.groups_per_row())?;
@@ -94,6 +88,25 @@ pub fn encode(
     };
     pack_codebook(&shape, &matrix, &mut section)?;
     Ok(Contents::Matrix(shape, section))
+}
+
+/// The shape of a matrix of some rows and columns in this format.
+///
+/// # Errors
+/// [`EncodeError::Bits`] and [`EncodeError::Shape`].
+pub fn shape(
+    (rows, columns): (usize, usize),
+    MatrixFormat { bits, group }: MatrixFormat,
+    layout: Layout,
+) -> Result<MatrixShape, EncodeError> {
+    let width = CodeWidth::from_bits(bits).ok_or(EncodeError::Bits(bits))?;
+    // What is too large for a u32 is beyond the bounds of a shape, and refused as such.
+    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let group_elems = match group {
+        GroupSize::Elements(elems) => size(elems.get()),
+        GroupSize::Row => MatrixShape::whole_row(size(columns)),
+    };
+    Ok(MatrixShape::new(size(rows), size(columns), group_elems, width, layout)?)
 }
 
 /// The f16 numbers that `scales` are in this unit, exactly.

@@ -389,7 +389,7 @@ impl Totals {
 }
 
 /// `sum p (ln p - ln q)` over the vocabulary, from logits and their normalizers.
-fn kl_divergence(p: &[f32], p_normalizer: f64, q: &[f32], q_normalizer: f64) -> f64 {
+pub(crate) fn kl_divergence(p: &[f32], p_normalizer: f64, q: &[f32], q_normalizer: f64) -> f64 {
     p.iter()
         .zip(q)
         .map(|(&p, &q)| {

@@ -12,17 +12,18 @@
 //! the errors of earlier ones, and that errors meet: both change all formats of a matrix alike, nearly.
 
 use crate::allocate::Candidate;
+use crate::calibrate::check_finite;
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
 use crate::dense::{DenseError, DenseLayer, Streams, multiply};
-use crate::methods::{self, GroupSize, Method, MethodError, Prepared, Solution};
+use crate::encode::{self, EncodeError};
+use crate::evaluate::kl_divergence;
+use crate::methods::{self, Method, MethodError, Prepared, Solution};
 use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat};
 use crate::vocabulary;
 use faer::Mat;
 use rayon::prelude::*;
-use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::matrix::{MatrixShape, ShapeError};
 use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName};
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
@@ -66,7 +67,7 @@ pub enum SensitivityError {
         /// The matrix.
         name: SectionName,
         /// Why.
-        cause: ShapeError,
+        cause: EncodeError,
     },
 }
 
@@ -225,12 +226,7 @@ fn mean_kl(reference: &Hidden<'_>, subject: &Hidden<'_>) -> f64 {
         let (full, other) = (reference.logits(window), subject.logits(window));
         let tokens = full.chunks_exact(vocabulary).zip(other.chunks_exact(vocabulary));
         let divergence = |(full, other): (&[f32], &[f32])| -> f64 {
-            let (normalizer, other_normalizer) = (log_sum_exp(full), log_sum_exp(other));
-            let term = |(p, q): (&f32, &f32)| {
-                let log_p = f64::from(*p) - normalizer;
-                log_p.exp() * (log_p - (f64::from(*q) - other_normalizer))
-            };
-            full.iter().zip(other).map(term).sum()
+            kl_divergence(full, log_sum_exp(full), other, log_sum_exp(other))
         };
         (tokens.map(divergence).sum(), full.len() / vocabulary)
     };
@@ -278,7 +274,10 @@ impl Tried {
         importance: Option<&Moments>,
     ) -> Result<Self, SensitivityError> {
         let weights = Mat::from_fn(matrix.rows, matrix.cols, |i, j| f64::from(matrix.row(i)[j]));
-        let solve = |format| vocabulary::solve(weights.as_ref(), importance, measurement.plan, format);
+        let solve = |format| {
+            let solved = vocabulary::solve(weights.as_ref(), importance, measurement.plan, format)?;
+            Ok((solved.solution, solved.loss))
+        };
         Self::new(measurement, name, matrix, measurement.vocabulary_formats, solve)
     }
 
@@ -314,15 +313,8 @@ impl Tried {
 }
 
 /// Bytes of a matrix's section and the padding after it.
-fn section_bytes(matrix: &Matrix, format: MatrixFormat, layout: Layout) -> Result<u64, ShapeError> {
-    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let group = match format.group {
-        GroupSize::Elements(elems) => size(elems.get()),
-        GroupSize::Row => MatrixShape::whole_row(size(matrix.cols)),
-    };
-    // Formats are those of the command line: 2, 3, 4 or 8 bits.
-    let width = CodeWidth::from_bits(format.bits).unwrap_or(CodeWidth::Int8);
-    let shape = MatrixShape::new(size(matrix.rows), size(matrix.cols), group, width, layout)?;
+fn section_bytes(matrix: &Matrix, format: MatrixFormat, layout: Layout) -> Result<u64, EncodeError> {
+    let shape = encode::shape((matrix.rows, matrix.cols), format, layout)?;
     Ok(shape.section_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES) as u64)
 }
 
@@ -346,7 +338,106 @@ impl BlockWeights for MomentsTaker<'_> {
         input: &[f32],
         outputs: &mut [&mut [f32]],
     ) -> Result<(), RuntimeError> {
+        check_finite(self.dense.layer, set, input)?;
         self.moments.insert(set, Moments::new(input, input, input.len() / tokens));
         self.dense.apply(set, tokens, input, outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::SolverOptions;
+    use crate::pack::{PackOptions, bytes_without_matrices, pack};
+    use crate::plan::Vocabulary;
+    use crate::recipe::Recipe;
+    use crate::texts;
+    use rescomp_formats::container::Container;
+    use rescomp_runtime::executor::Serial;
+    use rescomp_runtime::kernels;
+    use std::path::Path;
+
+    const POSITIONS: usize = 24;
+
+    fn format(bits: u8, group: &str) -> MatrixFormat {
+        MatrixFormat { bits, group: group.parse().unwrap() }
+    }
+
+    /// The embedded model in a few formats, on two windows of arbitrary tokens.
+    fn measured() -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-1m");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let windows: Vec<Vec<u32>> = (0..2)
+            .map(|w| (0..=POSITIONS as u32).map(|t| (w * 331 + t * t * 7 + t) % 1024).collect())
+            .collect();
+        let plan = BlockPlan::new(Method::Rtn, SolverOptions::for_container(3, "64".parse().unwrap()));
+        let options = PackOptions {
+            plan: plan.with_head_bits(3),
+            layout: Layout::Nr8k4,
+            calibration: windows,
+            calibration_positions: POSITIONS,
+            check_tokens: (0..512).collect(),
+            tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
+            target: "test".to_owned(),
+        };
+        let formats = [format(2, "row"), format(3, "64"), format(4, "64"), format(4, "32"), format(8, "128")];
+        let measurement = Measurement {
+            checkpoint: &checkpoint,
+            windows: &options.calibration,
+            positions: POSITIONS,
+            plan: &options.plan,
+            layout: options.layout,
+            formats: &formats,
+            vocabulary_formats: &formats[1..],
+        };
+        let machine = Machine { kernels: kernels::best(), executor: &Serial };
+        let mut heard = Vec::new();
+        let found = measure(machine, &measurement, &mut |name| heard.push(name)).unwrap();
+        assert_eq!(heard.len(), steps(&checkpoint));
+        assert_eq!(heard, found.iter().map(|matrix| matrix.name).collect::<Vec<_>>());
+        (checkpoint, options, found)
+    }
+
+    #[test]
+    fn more_bits_lose_less_and_sizes_are_those_of_the_file() {
+        let (checkpoint, mut options, found) = measured();
+        assert_eq!(found.len(), 1 + 7 * 6);
+        for matrix in &found {
+            assert!(matrix.mean_kl > 0.0 && matrix.mean_kl < 10.0, "{}: {}", matrix.name, matrix.mean_kl);
+            let losses: Vec<(u8, f64)> =
+                matrix.formats.iter().map(|(format, candidate)| (format.bits, candidate.loss)).collect();
+            for (&(bits, loss), &(more_bits, less)) in losses.iter().zip(&losses[1..]) {
+                assert!(bits == more_bits || less < 0.7 * loss, "{}: {losses:?}", matrix.name);
+            }
+            // By the definition: the format that was tried costs what was measured.
+            let tried = matrix.formats.iter().find(|(tried, _)| *tried == format(3, "64")).unwrap();
+            assert!((tried.1.loss / matrix.mean_kl - 1.0).abs() < 1e-9);
+        }
+
+        // A container with other formats for every matrix.
+        let chosen = |index: usize| found[index].formats[index % found[index].formats.len()];
+        let matrices =
+            (0..found.len()).map(|index| (found[index].name.to_string(), chosen(index).0)).collect();
+        let recipe = Recipe { default: format(3, "64"), matrices };
+        options.plan.formats = recipe.block_formats(&checkpoint.spec);
+        options.plan.vocabulary = Some(Vocabulary::same(recipe.format(found[0].name)));
+        let machine = Machine { kernels: kernels::best(), executor: &Serial };
+        let packed = pack(machine, &checkpoint, &options, &mut |_| ()).unwrap();
+        let container = Container::open(&packed.file).unwrap();
+        let mut matrices = 0;
+        for (index, matrix) in found.iter().enumerate() {
+            let (_, entry) = container.entries().find(|(name, _)| *name == matrix.name).unwrap();
+            let bytes = chosen(index).1.bytes;
+            assert_eq!(entry.length_bytes.next_multiple_of(64), bytes, "{}", matrix.name);
+            matrices += bytes;
+        }
+        // What else the file has is known before; the last section has no padding, the manifest may be shorter by some digits.
+        let others = bytes_without_matrices(&checkpoint, &options, packed.file.len()).unwrap();
+        let file = packed.file.len() as u64;
+        assert!(
+            file <= matrices + others.all && matrices + others.all <= file + 192,
+            "{matrices} {others:?} {file}"
+        );
+        assert_eq!(others.norms, 4 * 128 * (2 * 6 + 1));
     }
 }

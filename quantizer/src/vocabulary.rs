@@ -23,40 +23,75 @@ const EMBEDDING_SHARE: f64 = 1.0;
 /// Sweeps of refinement where the number is not given.
 const SWEEPS: usize = 8;
 
-/// Solves an embedding, and its loss on the scale of the moments. `moments` are those of the final hidden states where it is the head
-/// as well; `None` for an embedding that is no head.
+/// A solved embedding.
+#[derive(Clone, Debug)]
+pub struct SolvedEmbedding {
+    /// Levels and scales.
+    pub solution: Solution<f64>,
+    /// What it loses, on the scale of the moments.
+    pub loss: f64,
+    /// Why it was rounded to nearest instead of solved; `None` where it was solved as asked.
+    pub rounded_because: Option<MethodError>,
+}
+
+/// Solves an embedding. `moments` are those of the final hidden states where it is the head as well; `None` for an embedding that
+/// is no head. Where the moments have no solution it is rounded to nearest.
 ///
 /// # Errors
-/// Those of the solvers.
+/// Those of the solvers that are not about the data.
 pub fn solve(
     weights: MatRef<'_, f64>,
     moments: Option<&Moments>,
     plan: &BlockPlan,
     format: MatrixFormat,
-) -> Result<(Solution<f64>, f64), MethodError> {
+) -> Result<SolvedEmbedding, MethodError> {
     let solver = plan.solver_for(format);
-    let n = weights.ncols();
-    let hessian = measure(moments, n);
-    if solver.configuration.is_none() {
-        let solution = methods::rtn::round_to_nearest(weights, &solver.options)?;
-        let loss = solution.loss(weights, hessian.as_ref(), None)?;
-        return Ok((solution, loss));
+    let hessian = measure(moments, weights.ncols());
+    let mut rounded_because = None;
+    let mut solution = None;
+    if solver.configuration.is_some() {
+        match compensated(weights, hessian.as_ref(), plan, format) {
+            Err(cause) if cause.is_about_the_data() => rounded_because = Some(cause),
+            solved => solution = Some(solved?),
+        }
     }
-    let prepared = methods::prepare(hessian.as_ref(), None, &solver.options)?;
-    // Without drift there is nothing to correct for, whatever the method.
+    let solution = match solution {
+        Some(solution) => solution,
+        None => methods::rtn::round_to_nearest(weights, &solver.options)?,
+    };
+    let loss = measured(solution.loss(weights, hessian.as_ref(), None))?;
+    Ok(SolvedEmbedding { solution, loss, rounded_because })
+}
+
+/// The sweep and its refinement. Without drift there is nothing to correct for, so it is the same for all methods.
+fn compensated(
+    weights: MatRef<'_, f64>,
+    hessian: MatRef<'_, f64>,
+    plan: &BlockPlan,
+    format: MatrixFormat,
+) -> Result<Solution<f64>, MethodError> {
+    let options = plan.solver_for(format).options;
+    let prepared = methods::prepare(hessian, None, &options)?;
     let configuration = Method::Gptq.configuration(format.bits);
-    let mut solution = methods::solve(weights, &prepared, configuration.as_ref(), &solver.options)?;
+    let mut solution = methods::solve(weights, &prepared, configuration.as_ref(), &options)?;
     let sweeps = match plan.tuning.refine {
         Setting::Auto => SWEEPS,
         Setting::Fixed(sweeps) => sweeps,
     };
     if sweeps > 0 {
         let target = prepared.target(weights, Start::Unchanged)?;
-        let (scales, limits) = (solver.options.row_format(n), RefineLimits::sweeps(sweeps));
+        let (scales, limits) = (options.row_format(weights.ncols()), RefineLimits::sweeps(sweeps));
         methods::refine(&mut solution, target.as_ref(), &prepared, scales, limits)?;
     }
-    let loss = solution.loss(weights, hessian.as_ref(), None)?;
-    Ok((solution, loss))
+    Ok(solution)
+}
+
+/// Moments beyond the range of numbers measure nothing; the weights are finite.
+fn measured(loss: Result<f64, MethodError>) -> Result<f64, MethodError> {
+    match loss {
+        Err(MethodError::NotFinite { .. }) => Ok(f64::NAN),
+        other => other,
+    }
 }
 
 /// What errors cost: H and the embedding's share, or the same in all directions.
@@ -106,17 +141,16 @@ impl VocabularyMatrix {
         format: MatrixFormat,
     ) -> Result<Self, MethodError> {
         let weights = Mat::from_fn(matrix.rows, matrix.cols, |i, j| f64::from(matrix.row(i)[j]));
-        let (solution, loss) = solve(weights.as_ref(), moments, plan, format)?;
+        let SolvedEmbedding { solution, loss, rounded_because } =
+            solve(weights.as_ref(), moments, plan, format)?;
         let nothing = vec![0.0; matrix.rows * matrix.cols];
         let nothing = MatRef::from_row_major_slice(&nothing, matrix.rows, matrix.cols);
-        let power = methods::asymmetric_loss(
-            weights.as_ref(),
-            nothing,
-            measure(moments, matrix.cols).as_ref(),
-            None,
-        )?;
-        let relative_error = if power > 0.0 { loss / power } else { 0.0 };
-        let report = VocabularyReport { kind: kind.name(), format, relative_error, warnings: Vec::new() };
+        let hessian = measure(moments, matrix.cols);
+        let power = measured(methods::asymmetric_loss(weights.as_ref(), nothing, hessian.as_ref(), None))?;
+        let relative_error = if power == 0.0 { 0.0 } else { loss / power };
+        let warning = |cause| format!("{}: rounded to nearest, because {cause}", kind.name());
+        let warnings = rounded_because.map(warning).into_iter().collect();
+        let report = VocabularyReport { kind: kind.name(), format, relative_error, warnings };
         Ok(VocabularyMatrix { kind, format, solution, report })
     }
 
@@ -124,5 +158,78 @@ impl VocabularyMatrix {
     pub fn values(&self) -> Matrix {
         let data = self.solution.values().into_iter().map(|value| value as f32).collect();
         Matrix { rows: self.solution.rows, cols: self.solution.columns, data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::{GroupSize, SolverOptions};
+
+    const ROWS: usize = 12;
+    const N: usize = 32;
+
+    fn noise(i: usize) -> f32 {
+        ((i * 2_654_435_761) % 100_003) as f32 / 50_001.5 - 1.0
+    }
+
+    fn embedding() -> Matrix {
+        Matrix { rows: ROWS, cols: N, data: (0..ROWS * N).map(|i| noise(1000 + i)).collect() }
+    }
+
+    /// Of hidden states whose neighbours are alike, `size` times as large.
+    fn moments(size: f32) -> Moments {
+        let state = |i: usize| size * (noise(i) + if i.is_multiple_of(N) { 0.0 } else { 0.9 * noise(i - 1) });
+        let states: Vec<f32> = (0..500 * N).map(state).collect();
+        Moments::new(&states, &states, N)
+    }
+
+    fn plan(method: Method) -> BlockPlan {
+        BlockPlan::new(method, SolverOptions::for_container(3, GroupSize::elements(16).unwrap()))
+    }
+
+    fn quantized(method: Method, moments: Option<&Moments>) -> VocabularyMatrix {
+        let format = MatrixFormat { bits: 3, group: GroupSize::elements(16).unwrap() };
+        VocabularyMatrix::new(SectionKind::Embedding, &embedding(), moments, &plan(method), format).unwrap()
+    }
+
+    #[test]
+    fn solving_loses_less_than_rounding_in_the_measure_that_counts() {
+        let moments = moments(1.0);
+        for moments in [None, Some(&moments)] {
+            let (rounded, solved) =
+                (quantized(Method::Rtn, moments), quantized(Method::RescompExact, moments));
+            let (rounded, solved) = (rounded.report.relative_error, solved.report.relative_error);
+            assert!(solved > 0.0 && solved < rounded, "{solved} {rounded}");
+        }
+        // What is best for a head is not what is best for an embedding alone.
+        let (tied, alone) =
+            (quantized(Method::RescompExact, Some(&moments)), quantized(Method::RescompExact, None));
+        assert_ne!(tied.solution, alone.solution);
+        let loss = |matrix: &VocabularyMatrix| {
+            let weights = Mat::from_fn(ROWS, N, |i, j| f64::from(embedding().row(i)[j]));
+            matrix.solution.loss(weights.as_ref(), measure(Some(&moments), N).as_ref(), None).unwrap()
+        };
+        assert!(loss(&tied) < loss(&alone), "{} {}", loss(&tied), loss(&alone));
+    }
+
+    #[test]
+    fn the_scale_of_the_moments_changes_nothing() {
+        let (one, eight) = (moments(1.0), moments(8.0));
+        let of = |moments| quantized(Method::RescompExact, Some(moments));
+        assert_eq!(of(&one).solution, of(&eight).solution);
+    }
+
+    #[test]
+    fn what_has_no_solution_is_rounded_and_says_so() {
+        for size in [0.0, 1e30] {
+            let matrix = quantized(Method::RescompExact, Some(&moments(size)));
+            let options = plan(Method::RescompExact).solver_for(matrix.format).options;
+            let weights = Mat::from_fn(ROWS, N, |i, j| f64::from(embedding().row(i)[j]));
+            assert_eq!(matrix.solution, methods::rtn::round_to_nearest(weights.as_ref(), &options).unwrap());
+            let [warning] = &matrix.report.warnings[..] else { panic!("{:?}", matrix.report) };
+            assert!(warning.starts_with("embedding: rounded to nearest, because "), "{warning}");
+        }
+        assert!(quantized(Method::RescompExact, None).report.warnings.is_empty());
     }
 }

@@ -5,12 +5,15 @@
 use faer::{Mat, MatRef};
 use proptest::prelude::*;
 use rayon::prelude::*;
+use rescomp_formats::layouts::Layout;
+use rescomp_quantizer::encode::encode;
 use rescomp_quantizer::grids::{Real, ScaleFormat};
 use rescomp_quantizer::methods::rtn::round_to_nearest;
 use rescomp_quantizer::methods::{
-    GroupSize, LazyVariant, Method, MethodError, Solution, SolverOptions, Start, SweepConfiguration, prepare,
-    solve,
+    GroupSize, LazyVariant, Method, MethodError, RefineLimits, Solution, SolverOptions, Start,
+    SweepConfiguration, prepare, refine, solve,
 };
+use rescomp_quantizer::plan::MatrixFormat;
 
 struct Problem<T> {
     weights: Mat<T>,
@@ -234,6 +237,40 @@ fn the_sweep_sees_the_scales_of_the_device() {
 }
 
 #[test]
+fn every_method_gives_what_a_container_can_store() {
+    let problem = problem::<f64>(8, 16, 72, &[5, 40]);
+    for (bits, group) in
+        [2, 3, 4, 8].into_iter().flat_map(|bits| ["32", "64", "row"].map(|group| (bits, group)))
+    {
+        let format = MatrixFormat { bits, group: group.parse().unwrap() };
+        let options = SolverOptions::for_container(bits, format.group);
+        let prepared = prepare(problem.hessian.as_ref(), Some(problem.drift.as_ref()), &options).unwrap();
+        for configuration in configurations(bits).into_iter().flatten() {
+            let weights = problem.weights.as_ref();
+            let mut solution = solve(weights, &prepared, Some(&configuration), &options).unwrap();
+            encode(&solution, format, Layout::Nr8k4).unwrap();
+            let dead_levels = |solution: &Solution<f64>| -> Vec<i8> {
+                (0..16).flat_map(|row| [5, 40].map(|dead| solution.codes[row * 72 + dead])).collect()
+            };
+            // Dead inputs: 0, or the nearest to the original weight where the grid has no 0.
+            let expected = |row: usize, dead: usize| {
+                let scale = solution.scales[row * solution.groups_per_row() + dead / solution.group_elems];
+                if bits == 8 { 0 } else { solution.grid.level(problem.weights[(row, dead)], scale) }
+            };
+            let dead: Vec<i8> = (0..16).flat_map(|row| [5, 40].map(|dead| expected(row, dead))).collect();
+            assert_eq!(dead_levels(&solution), dead);
+
+            let target = prepared.target(weights, configuration.start).unwrap();
+            let stored = if group == "row" && bits < 8 { ScaleFormat::Row } else { options.scale_format };
+            refine(&mut solution, target.as_ref(), &prepared, stored, RefineLimits::sweeps(3)).unwrap();
+            encode(&solution, format, Layout::Nr8k4).unwrap();
+            let levels = solution.grid.levels();
+            assert!(solution.codes.iter().all(|code| levels.contains(code)));
+        }
+    }
+}
+
+#[test]
 fn eight_bits_never_use_the_code_that_kernels_exclude() {
     let problem = problem::<f64>(7, 16, 64, &[]);
     for group in [1, 2, 64] {
@@ -345,6 +382,8 @@ fn bad_options_are_refused_by_name() {
         assert!(matches!(refused(gptq, options(bits, 4)), Some(MethodError::Bits(e)) if e.found == bits));
     }
     let dynamic = SolverOptions { static_groups: false, ..base };
+    let coded = SolverOptions { scale_format: ScaleFormat::Coded, activation_order: false, ..dynamic };
+    assert_eq!(coded.check(32).err(), Some(MethodError::DynamicGroupsWithCodedScales));
     let named = Some(MethodError::DynamicGroupsWithActivationOrder);
     assert_eq!(refused(gptq, dynamic), named);
     assert_eq!(prepare(good.hessian.as_ref(), None, &dynamic).err(), named);

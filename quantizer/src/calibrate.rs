@@ -24,6 +24,7 @@ use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat, Solver};
 use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
 use faer::{Mat, MatRef};
+use rayon::prelude::*;
 use rescomp_formats::section::SectionKind;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
@@ -230,10 +231,7 @@ fn embedding(
     if checkpoint.spec.tied_head && plan.calibrates() {
         for layer in 0..checkpoint.spec.layers as usize {
             let weights = checkpoint.layer(layer)?;
-            // Recorded only to refuse what is not finite by the name of its layer.
-            let mut checked =
-                Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
-            full.run_block(&mut checked)?;
+            full.run_block(&mut Checked(DenseLayer { weights: &weights, layer }))?;
         }
         let hidden = full.all_hidden_states(&checkpoint.final_norm()?);
         if !hidden.iter().all(|value| value.is_finite()) {
@@ -301,9 +299,31 @@ impl BlockWeights for Recorder<'_> {
     }
 }
 
+/// A full-precision block that refuses what is not finite by the name of its layer.
+struct Checked<'a>(DenseLayer<'a>);
+
+impl BlockWeights for Checked<'_> {
+    type Error = RuntimeError;
+
+    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.0.norm(kind)
+    }
+
+    fn apply(
+        &mut self,
+        set: LinearSet,
+        tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<(), RuntimeError> {
+        check_finite(self.0.layer, set, input)?;
+        self.0.apply(set, tokens, input, outputs)
+    }
+}
+
 /// Refuses infinities and NaNs in the input of a set: no quantization of broken activations is worth anything.
 pub(crate) fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Result<(), RuntimeError> {
-    match input.iter().all(|value| value.is_finite()) {
+    match input.par_chunks(1 << 16).all(|values| values.iter().all(|value| value.is_finite())) {
         true => Ok(()),
         false => Err(RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) }),
     }
@@ -455,18 +475,14 @@ impl Calibration {
         }
         let elems = input.len() / windows;
         let part = |held_out: bool| {
-            let gather = |stream: &[f32]| -> Vec<f32> {
-                let taken = |(window, _): &(usize, &[f32])| choose::is_held_out(*window, windows) == held_out;
-                stream
-                    .chunks(elems)
-                    .enumerate()
-                    .filter(taken)
-                    .flat_map(|(_, window)| window)
-                    .copied()
-                    .collect()
-            };
-            let (input, full) = (gather(input), gather(full));
-            (Moments::new(&input, &full, n), input.len() / n)
+            let taken: Vec<usize> =
+                (0..windows).filter(|window| choose::is_held_out(*window, windows) == held_out).collect();
+            let runs = taken.chunk_by(|window, next| window + 1 == *next);
+            let parts = runs.map(|run| {
+                let range = run[0] * elems..(run[0] + run.len()) * elems;
+                (&input[range.clone()], &full[range])
+            });
+            (Moments::of_parts(parts, n), taken.len() * elems / n)
         };
         let ((training, training_tokens), (held_out, held_out_tokens)) = (part(false), part(true));
         let moments = training.merged(training_tokens, &held_out, held_out_tokens);

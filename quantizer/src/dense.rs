@@ -17,7 +17,7 @@ use rescomp_runtime::memory::{Arena, BLOCK_BYTES, MemoryBlock};
 use rescomp_runtime::models::llama::{self, Batch, LayerCache, Scratch};
 
 /// Tokens of a strip.
-const STRIP_TOKENS: usize = 128;
+const STRIP_TOKENS: usize = 512;
 
 /// `output (m x n) = input (m x k) W^T`.
 ///

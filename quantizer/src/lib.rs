@@ -26,5 +26,6 @@ pub mod record;
 pub mod sensitivity;
 pub mod texts;
 pub mod tokenizer_json;
+mod vectorized;
 pub mod vocabulary;
 pub mod work;

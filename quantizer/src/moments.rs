@@ -5,13 +5,13 @@
 //! not depend on the number of threads.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use faer::{Accum, Mat, MatRef, Par};
 use rayon::prelude::*;
 
 /// Tokens added up in f32.
 const CHUNK_TOKENS: usize = 1024;
 /// Columns computed together.
-const STRIP_COLS: usize = 64;
+const STRIP_COLS: usize = 128;
 
 /// Second moments of a set's input, `n x n` each.
 #[derive(Clone, Debug)]
@@ -28,19 +28,32 @@ impl Moments {
     /// # Panics
     /// Where the slices differ in length, or aren't whole rows of `n`.
     pub fn new(quantized: &[f32], full: &[f32], n: usize) -> Moments {
-        assert_eq!(quantized.len(), full.len(), "the same tokens in both streams");
-        assert!(quantized.len().is_multiple_of(n), "whole rows of {n}");
-        let tokens = quantized.len() / n;
+        Self::of_parts([(quantized, full)], n)
+    }
+
+    /// The moments of several parts together, each as [`Moments::new`] takes them.
+    ///
+    /// # Panics
+    /// As [`Moments::new`].
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = (&'a [f32], &'a [f32])>, n: usize) -> Moments {
         let mut moments = Moments { hessian: Mat::zeros(n, n), drift: Mat::zeros(n, n) };
-        let mut difference = Vec::new();
-        for (quantized, full) in quantized.chunks(CHUNK_TOKENS * n).zip(full.chunks(CHUNK_TOKENS * n)) {
-            difference.clear();
-            difference.extend(full.iter().zip(quantized).map(|(full, quantized)| full - quantized));
-            let inputs = MatRef::from_row_major_slice(quantized, quantized.len() / n, n);
-            let drifts = MatRef::from_row_major_slice(&difference, quantized.len() / n, n);
-            add_product(&mut moments.hessian, inputs, inputs);
-            add_product(&mut moments.drift, drifts, inputs);
+        let (mut tokens, mut difference) = (0, Vec::new());
+        for (quantized, full) in parts {
+            assert_eq!(quantized.len(), full.len(), "the same tokens in both streams");
+            assert!(quantized.len().is_multiple_of(n), "whole rows of {n}");
+            tokens += quantized.len() / n;
+            for (quantized, full) in quantized.chunks(CHUNK_TOKENS * n).zip(full.chunks(CHUNK_TOKENS * n)) {
+                difference.clear();
+                difference.extend(full.iter().zip(quantized).map(|(full, quantized)| full - quantized));
+                let inputs = MatRef::from_row_major_slice(quantized, quantized.len() / n, n);
+                let drifts = MatRef::from_row_major_slice(&difference, quantized.len() / n, n);
+                rayon::join(
+                    || add_product(&mut moments.hessian, inputs, inputs, Part::UpperTriangle),
+                    || add_product(&mut moments.drift, drifts, inputs, Part::Whole),
+                );
+            }
         }
+        mirror(&mut moments.hessian);
         divide(&mut moments.hessian, tokens);
         divide(&mut moments.drift, tokens);
         moments
@@ -72,8 +85,9 @@ pub fn drift_power(quantized: &[f32], full: &[f32], n: usize) -> Mat<f64> {
         let difference: Vec<f32> =
             full.iter().zip(quantized).map(|(full, quantized)| full - quantized).collect();
         let drifts = MatRef::from_row_major_slice(&difference, quantized.len() / n, n);
-        add_product(&mut power, drifts, drifts);
+        add_product(&mut power, drifts, drifts, Part::UpperTriangle);
     }
+    mirror(&mut power);
     divide(&mut power, quantized.len() / n);
     power
 }
@@ -85,22 +99,42 @@ fn divide(matrix: &mut Mat<f64>, tokens: usize) {
     }
 }
 
+/// What of a product is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// At least the upper triangle: a product that is symmetric has it twice.
+    UpperTriangle,
+}
+
 /// `sum += left^T right`.
-fn add_product(sum: &mut Mat<f64>, left: MatRef<'_, f32>, right: MatRef<'_, f32>) {
+fn add_product(sum: &mut Mat<f64>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, part: Part) {
     let n = right.ncols();
-    sum.as_mut()
-        .par_col_partition_mut(n.div_ceil(STRIP_COLS))
-        .zip(right.par_col_partition(n.div_ceil(STRIP_COLS)))
-        .for_each(|(mut sum, right)| {
-            let mut product = Mat::<f32>::zeros(n, right.ncols());
-            let strip: MatMut<'_, f32> = product.as_mut();
-            matmul(strip, Accum::Replace, left.transpose(), right, 1.0, Par::Seq);
-            for col in 0..right.ncols() {
-                for row in 0..n {
-                    sum[(row, col)] += f64::from(product[(row, col)]);
-                }
+    let strips = sum.as_mut().par_col_chunks_mut(STRIP_COLS).zip(right.par_col_chunks(STRIP_COLS));
+    strips.enumerate().for_each(|(strip, (mut sum, right))| {
+        let rows = match part {
+            Part::Whole => n,
+            Part::UpperTriangle => strip * STRIP_COLS + right.ncols(),
+        };
+        let mut product = Mat::<f32>::zeros(rows, right.ncols());
+        let left = left.subcols(0, rows).transpose();
+        matmul(product.as_mut(), Accum::Replace, left, right, 1.0, Par::Seq);
+        for col in 0..right.ncols() {
+            let products = product.col_as_slice(col);
+            for (row, product) in products.iter().enumerate() {
+                sum[(row, col)] += f64::from(*product);
             }
-        });
+        }
+    });
+}
+
+/// Copies the upper triangle to the lower one.
+fn mirror(matrix: &mut Mat<f64>) {
+    for col in 0..matrix.ncols() {
+        for row in col + 1..matrix.nrows() {
+            matrix[(row, col)] = matrix[(col, row)];
+        }
+    }
 }
 
 #[cfg(test)]
@@ -110,14 +144,14 @@ mod tests {
     #[test]
     fn moments_are_the_sums_of_products() {
         // Three chunks, the last one short; two strips, of unequal width.
-        let (n, tokens) = (70, 2 * CHUNK_TOKENS + 5);
+        let (n, tokens) = (150, 2 * CHUNK_TOKENS + 5);
         let value = |token: usize, col: usize, salt: usize| {
             ((token * 31 + col * 17 + salt) % 101) as f32 / 50.0 - 1.0
         };
         let quantized: Vec<f32> = (0..tokens * n).map(|i| value(i / n, i % n, 0)).collect();
         let full: Vec<f32> = (0..tokens * n).map(|i| value(i / n, i % n, 3)).collect();
         let moments = Moments::new(&quantized, &full, n);
-        for (row, col) in [(0, 0), (0, 69), (69, 0), (12, 66), (69, 69)] {
+        for (row, col) in [(0, 0), (0, 149), (149, 0), (12, 140), (140, 12), (149, 149)] {
             let sum = |left: &dyn Fn(usize) -> f64| {
                 (0..tokens).map(|t| left(t) * f64::from(quantized[t * n + col])).sum::<f64>() / tokens as f64
             };
@@ -159,7 +193,7 @@ mod tests {
 
     #[test]
     fn threads_change_nothing() {
-        let n = 130;
+        let n = 300;
         let inputs: Vec<f32> = (0..600 * n).map(|i| ((i * 7919) % 997) as f32 / 997.0).collect();
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

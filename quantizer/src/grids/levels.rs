@@ -136,6 +136,11 @@ impl Grid {
         self.count == 0 || self.table[..usize::from(self.count)].contains(&0)
     }
 
+    /// The levels of a grid that has a table; none where all integers are levels.
+    pub(crate) fn table_of_levels(&self) -> &[i8] {
+        &self.table[..usize::from(self.count)]
+    }
+
     /// All levels, increasing.
     pub fn levels(&self) -> Vec<i8> {
         match self.count {
@@ -164,7 +169,7 @@ impl Grid {
     }
 
     /// Replaces scaled weights by their levels: [`Grid::rounded`] with scale 1, for many at a time.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn round_all<T: Real>(&self, scaled: &mut [T]) {
         match self.count {
             0 => scaled.iter_mut().for_each(|x| *x = self.nearest_integer(*x)),
@@ -175,7 +180,7 @@ impl Grid {
     }
 
     #[inline(always)]
-    fn nearest_integer<T: Real>(&self, scaled: T) -> T {
+    pub(super) fn nearest_integer<T: Real>(&self, scaled: T) -> T {
         scaled.round_half_even().limit(T::from_f64(self.lowest.into()), T::from_f64(self.highest.into()))
     }
 

@@ -2,10 +2,12 @@
 
 pub mod coding;
 pub mod levels;
+mod nearest;
 mod real;
 pub mod scales;
 
 pub use coding::ScaleCoding;
 pub use levels::{Grid, Spacing, UnsupportedBits};
+pub(crate) use nearest::Nearest;
 pub use real::Real;
 pub use scales::{ScaleFormat, ScaleSearch};

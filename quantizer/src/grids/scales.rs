@@ -75,6 +75,7 @@ pub struct ScaleSearch {
 
 impl ScaleSearch {
     /// The scale for the weights of one group of one row: positive, and finite if all weights are.
+    #[inline(always)]
     pub fn scale<T: Real>(&self, weights: &[T]) -> T {
         let mut range = T::from_f64(SMALLEST_RANGE);
         for weight in weights {
@@ -102,6 +103,7 @@ impl ScaleSearch {
 
     /// The same for `sum h (value - w)^2`, h the `importance` of each weight (as many or more). Without clip search: as
     /// [`ScaleSearch::scale`].
+    #[inline(always)]
     pub fn weighted_scale<T: Real>(&self, weights: &[T], importance: &[T]) -> T {
         let covering = ScaleSearch { clip_search: false, ..*self }.scale(weights);
         if !self.clip_search {
@@ -118,11 +120,7 @@ impl ScaleSearch {
             let scale = self.format.round(shrink * range / highest);
             let mut cost = T::ZERO;
             for (weights, importance) in weights.chunks(CHUNK).zip(importance.chunks(CHUNK)) {
-                let rounded = self.rounded(weights, scale);
-                for ((weight, rounded), importance) in weights.iter().zip(rounded).zip(importance) {
-                    let error = scale * rounded - *weight;
-                    cost += *importance * error * error;
-                }
+                cost += self.chunk_cost(weights, scale, |at, error| importance[at] * error * error);
             }
             if cost < lowest_cost {
                 (best, lowest_cost) = (scale, cost);
@@ -131,26 +129,31 @@ impl ScaleSearch {
         best
     }
 
+    /// The sum over up to [`CHUNK`] weights of `cost(place, value - w)`.
+    #[inline(always)]
+    fn chunk_cost<T: Real>(&self, weights: &[T], scale: T, cost: impl Fn(usize, T) -> T) -> T {
+        let mut errors = self.rounded(weights, scale);
+        errors.iter_mut().zip(weights).for_each(|(error, weight)| *error = scale * *error - *weight);
+        let mut sums = [T::ZERO; LANES];
+        let (whole, rest) = errors[..weights.len()].as_chunks::<LANES>();
+        let done = whole.len() * LANES;
+        for (lane, (sum, error)) in sums.iter_mut().zip(rest).enumerate() {
+            *sum = cost(done + lane, *error);
+        }
+        for (chunk, errors) in whole.iter().enumerate() {
+            for (lane, (sum, error)) in sums.iter_mut().zip(errors).enumerate() {
+                *sum += cost(chunk * LANES + lane, *error);
+            }
+        }
+        sums.iter().fold(T::ZERO, |total, sum| total + *sum)
+    }
+
     /// `sum |value - w|^2.4`, or `None` as soon as it is known not to be below `limit`.
+    #[inline(always)]
     fn cost_below<T: Real>(&self, weights: &[T], scale: T, limit: T) -> Option<T> {
         let mut total = T::ZERO;
         for chunk in weights.chunks(CHUNK) {
-            let rounded = self.rounded(chunk, scale);
-            let mut sums = [T::ZERO; LANES];
-            let cost = |rounded: T, weight: T| (scale * rounded - weight).power_2_4();
-            let (whole, rest) = chunk.as_chunks::<LANES>();
-            let (rounded, _) = rounded.as_chunks::<LANES>();
-            for (sum, (weight, rounded)) in
-                sums.iter_mut().zip(rest.iter().zip(rounded[whole.len()..].as_flattened()))
-            {
-                *sum = cost(*rounded, *weight);
-            }
-            for (weights, rounded) in whole.iter().zip(rounded) {
-                for (sum, (weight, rounded)) in sums.iter_mut().zip(weights.iter().zip(rounded)) {
-                    *sum += cost(*rounded, *weight);
-                }
-            }
-            total += sums.iter().fold(T::ZERO, |total, sum| total + *sum);
+            total += self.chunk_cost(chunk, scale, |_, error| error.power_2_4());
             if total >= limit {
                 return None;
             }

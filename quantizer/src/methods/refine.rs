@@ -28,7 +28,8 @@ use super::matrix::Matrix;
 use super::options::not_negative;
 use super::{MethodError, Solution};
 use crate::grids::coding::{Multipliers, fit_row, nearest, storable};
-use crate::grids::{Grid, Real, ScaleFormat};
+use crate::grids::{Nearest, Real, ScaleFormat};
+use crate::vectorized::vectorized;
 
 /// The system of a row's scales is singular where groups are redundant: its ridge, as a share of its mean diagonal.
 const SCALE_RIDGE: f64 = 1e-10;
@@ -87,8 +88,14 @@ pub fn refine<T: Real>(
     let hessian = prepared.damped();
     let group_elems = solution.group_elems;
     let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
-    let problem =
-        Problem { hessian: &hessian, group_elems, grid: solution.grid, format, multipliers, limits };
+    let problem = Problem {
+        hessian: &hessian,
+        group_elems,
+        nearest: Nearest::new(solution.grid),
+        format,
+        multipliers,
+        limits,
+    };
     let groups = solution.groups_per_row();
     // Without coding, there is nothing for a strip to change here.
     let mut none = vec![T::ONE; if multipliers.is_some() { 0 } else { solution.rows }];
@@ -118,7 +125,7 @@ struct Problem<'a, T> {
     /// Hd, n x n.
     hessian: &'a Matrix<T>,
     group_elems: usize,
-    grid: Grid,
+    nearest: Nearest<T>,
     format: ScaleFormat,
     /// Of coded scales.
     multipliers: Option<Multipliers>,
@@ -159,7 +166,11 @@ impl<T: Real> Problem<'_, T> {
             }
             gradients = self.gradients(target, &integers, &fitted);
             for row in (0..rows).filter(|row| active[*row]) {
-                self.search_codes(integers.row_mut(row), fitted.row(row), gradients.row_mut(row));
+                let (integers, gradients) = (integers.row_mut(row), gradients.row_mut(row));
+                vectorized(
+                    #[inline(always)]
+                    || self.search_codes(integers, fitted.row(row), gradients),
+                );
             }
             // Afresh: the errors of many updates do not add up.
             gradients = self.gradients(target, &integers, &fitted);
@@ -243,12 +254,13 @@ impl<T: Real> Problem<'_, T> {
     }
 
     /// The best code of every column in turn; `gradient` is that of the row and stays so.
+    #[inline(always)]
     fn search_codes(&self, integers: &mut [T], scales: &[T], gradient: &mut [T]) {
         for j in 0..integers.len() {
             let scale = scales[j / self.group_elems];
             let hessian = self.hessian.row(j);
             let (code, curvature) = (integers[j], hessian[j] * scale);
-            let best = self.grid.rounded(code + gradient[j] / curvature, T::ONE);
+            let best = self.nearest.rounded(code + gradient[j] / curvature);
             let change = best - code;
             // L changes by -2 change scale e + (change scale)^2 Hd[j, j].
             if change * curvature * change < (change + change) * gradient[j] {

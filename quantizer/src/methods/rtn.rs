@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::matrix::Matrix;
 use super::{MethodError, Solution, SolverOptions};
 use crate::grids::Real;
+use crate::vectorized::vectorized;
 
 /// Quantizes `weights` (m x n) without a Hessian. Of `options`, damping, order, static groups and block have
 /// no influence.
@@ -25,7 +26,10 @@ pub fn round_to_nearest<T: Real>(
     let (group_elems, columns) = (solution.group_elems, solution.columns);
     solution.scales.par_chunks_mut(columns.div_ceil(group_elems)).enumerate().for_each(|(row, scales)| {
         let groups = weights.row(row).chunks(group_elems).zip(scales);
-        groups.for_each(|(weights, scale)| *scale = search.scale(weights));
+        vectorized(
+            #[inline(always)]
+            || groups.for_each(|(weights, scale)| *scale = search.scale(weights)),
+        );
     });
     let groups = solution.groups_per_row();
     solution.coding = search.format.code(&mut solution.scales, groups, None);

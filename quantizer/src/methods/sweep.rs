@@ -36,7 +36,8 @@ use rayon::prelude::*;
 use super::factors::{Correction, Prepared, STRIP_ROWS};
 use super::matrix::Matrix;
 use super::{ClipSearch, LazyVariant, MethodError, Solution, SolverOptions, Start, SweepConfiguration, rtn};
-use crate::grids::{Real, ScaleCoding, ScaleSearch};
+use crate::grids::{Nearest, Real, ScaleCoding, ScaleSearch};
+use crate::vectorized::vectorized;
 
 /// Quantizes `weights` W0 (m x n) with the factors of its input. `configuration` is what
 /// [`super::Method::configuration`] returns, or a variation of it; `None` rounds to nearest.
@@ -95,12 +96,19 @@ pub fn static_scales<T: Real>(
     scales.par_chunks_mut(groups).enumerate().for_each(|(row, scales)| {
         let mut weights = weights.row(row).to_vec();
         prepared.dead_columns().iter().for_each(|dead| weights[*dead] = T::ZERO);
-        for (group, (weights, scale)) in weights.chunks(group_elems).zip(scales).enumerate() {
-            *scale = match &importance {
-                None => search.scale(weights),
-                Some(importance) => search.weighted_scale(weights, &importance[group * group_elems..]),
-            };
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for (group, (weights, scale)) in weights.chunks(group_elems).zip(scales).enumerate() {
+                    *scale = match &importance {
+                        None => search.scale(weights),
+                        Some(importance) => {
+                            search.weighted_scale(weights, &importance[group * group_elems..])
+                        }
+                    };
+                }
+            },
+        );
     });
     let diagonal = prepared.diagonal();
     let importance: Vec<f64> =
@@ -154,6 +162,8 @@ pub fn solve_with_scales<T: Real>(
 struct Sweep<'a, T> {
     prepared: &'a Prepared<T>,
     search: ScaleSearch,
+    /// Of the search's grid.
+    nearest: Nearest<T>,
     static_groups: bool,
     group_elems: usize,
     block: usize,
@@ -205,6 +215,7 @@ impl<'a, T: Real> Sweep<'a, T> {
         };
         Ok(Self {
             prepared,
+            nearest: Nearest::new(search.grid),
             search,
             static_groups,
             group_elems,
@@ -261,18 +272,18 @@ impl<'a, T: Real> Sweep<'a, T> {
         while start < n {
             let end = self.block_end(start, n);
             for (row, codes) in ordered_codes.chunks_mut(n).enumerate() {
-                self.row_block(
-                    Row {
-                        index: first + row,
-                        original: original.row(row),
-                        current: current.row_mut(row),
-                        codes,
-                        scales: &mut scales[row * groups..(row + 1) * groups],
-                        errors: errors.row_mut(row),
-                        gains: gains.row_mut(row),
-                    },
-                    start,
-                    end,
+                let row = Row {
+                    index: first + row,
+                    original: original.row(row),
+                    current: current.row_mut(row),
+                    codes,
+                    scales: &mut scales[row * groups..(row + 1) * groups],
+                    errors: errors.row_mut(row),
+                    gains: gains.row_mut(row),
+                };
+                vectorized(
+                    #[inline(always)]
+                    || self.row_block(row, start, end),
                 )?;
             }
             self.update_beyond(&mut current, &errors, &gains, start, end);
@@ -302,6 +313,7 @@ impl<'a, T: Real> Sweep<'a, T> {
     }
 
     /// Rounds the columns `start..end` of a row, and compensates among them.
+    #[inline(always)]
     fn row_block(&self, row: Row<'_, T>, start: usize, end: usize) -> Result<(), MethodError> {
         let order = self.prepared.order();
         let (alpha1, alpha2, grid) = (self.alpha1, self.alpha2, &self.search.grid);
@@ -316,7 +328,7 @@ impl<'a, T: Real> Sweep<'a, T> {
             if !w.finite() {
                 return Err(MethodError::Diverged { row: row.index, column: order[j] });
             }
-            let rounded = grid.rounded(w, scale);
+            let rounded = self.nearest.rounded(w / scale);
             let q = scale * rounded;
             row.codes[j] = rounded.to_code();
 

@@ -4,7 +4,7 @@
 //! [`exp`] 1 ulp on -87..=88, [`sin_cos_turn`] 1.5 ulp and
 //! 7e-8, half of which is the rounding of the angle.
 
-use super::lanes::{Elementwise, LANES, Lanes, fold};
+use super::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, fold};
 
 /// Below this, `exp` is exactly 0; the result just above it, 1.6e-38, is a normal number.
 const EXP_BOTTOM: f32 = -87.0;
@@ -76,7 +76,7 @@ pub(super) fn dot_lanes<L: Lanes>(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]
 }
 
 #[inline(always)]
-pub(super) fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     accumulate::<L>(L::splat(0.0), a, b).fold_sum()
 }
 
@@ -146,6 +146,31 @@ pub(super) fn softmax<L: Lanes>(scores: &mut [f32]) {
 }
 
 #[inline(always)]
+pub(super) fn scores<L: Lanes>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+    let e = query.len();
+    let keys = &keys[..scores.len() * e];
+    let (blocks, rest) = scores.as_chunks_mut::<FOLDED_TOGETHER>();
+    let whole = blocks.len() * FOLDED_TOGETHER;
+    for (block, scores) in blocks.iter_mut().enumerate() {
+        let mut sums = [L::splat(0.0); FOLDED_TOGETHER];
+        for (t, sum) in sums.iter_mut().enumerate() {
+            *sum = products::<L>(query, keys, block * FOLDED_TOGETHER + t);
+        }
+        let folded = L::fold_sums(sums);
+        scores.iter_mut().zip(folded).for_each(|(score, folded)| *score = folded * scale);
+    }
+    for (t, score) in rest.iter_mut().enumerate() {
+        *score = products::<L>(query, keys, whole + t).fold_sum() * scale;
+    }
+}
+
+/// The dot product of the query with key `t`, not folded yet.
+#[inline(always)]
+fn products<L: Lanes>(query: &[f32], keys: &[f32], t: usize) -> L {
+    accumulate::<L>(L::splat(0.0), query, &keys[t * query.len()..][..query.len()])
+}
+
+#[inline(always)]
 pub(super) fn weighted_sum<L: Lanes>(
     weights: &[f32],
     values: &[f32],
@@ -154,31 +179,53 @@ pub(super) fn weighted_sum<L: Lanes>(
 ) {
     let needed = weights.len().checked_sub(1).map(|last| last * stride_elems + output.len());
     assert!(needed.unwrap_or(0) <= values.len(), "weighted sum beyond its values");
-    let (blocks, rest) = output.as_chunks_mut::<{ 4 * LANES }>();
-    let done = blocks.len() * 4 * LANES;
-    for (block, output) in blocks.iter_mut().enumerate() {
-        // Four times sixteen lanes at once: a usual head, and enough chains of additions to keep the pipeline full.
-        let mut sums = [L::splat(0.0); 4];
-        for (token, &weight) in weights.iter().enumerate() {
-            let at = token * stride_elems + block * 4 * LANES;
-            let (values, _) = values[at..at + 4 * LANES].as_chunks();
-            let weight = L::splat(weight);
-            for (sum, values) in sums.iter_mut().zip(values) {
-                *sum = weight.fma(L::load(values), *sum);
-            }
-        }
-        let (output, _) = output.as_chunks_mut();
-        for (sum, output) in sums.into_iter().zip(output) {
-            sum.store(output);
-        }
+    let (whole, rest) = output.as_chunks_mut::<LANES>();
+    let done = whole.len() * LANES;
+    // Four times sixteen lanes at once: a usual head, and enough chains of additions to keep the pipeline full. Smaller heads, and what
+    // is left of large ones, take two and one.
+    let (fours, whole) = whole.as_chunks_mut::<4>();
+    let (twos, ones) = whole.as_chunks_mut::<2>();
+    let mut at = 0;
+    for block in fours {
+        weighted_block::<L, 4>(weights, &values[at..], stride_elems, block);
+        at += 4 * LANES;
     }
-    for (chunk, output) in rest.chunks_mut(LANES).enumerate() {
+    for block in twos {
+        weighted_block::<L, 2>(weights, &values[at..], stride_elems, block);
+        at += 2 * LANES;
+    }
+    for one in ones {
+        weighted_block::<L, 1>(weights, &values[at..], stride_elems, core::array::from_mut(one));
+        at += LANES;
+    }
+    if !rest.is_empty() {
         let mut sum = L::splat(0.0);
         for (token, &weight) in weights.iter().enumerate() {
-            let at = token * stride_elems + done + chunk * LANES;
-            sum = L::splat(weight).fma(L::load_partial(&values[at..at + output.len()], 0.0), sum);
+            let at = token * stride_elems + done;
+            sum = L::splat(weight).fma(L::load_partial(&values[at..at + rest.len()], 0.0), sum);
         }
-        sum.store_partial(output);
+        sum.store_partial(rest);
+    }
+}
+
+/// `N` times sixteen columns of a weighted sum, in registers.
+#[inline(always)]
+fn weighted_block<L: Lanes, const N: usize>(
+    weights: &[f32],
+    values: &[f32],
+    stride_elems: usize,
+    output: &mut [[f32; LANES]; N],
+) {
+    let mut sums = [L::splat(0.0); N];
+    for (token, &weight) in weights.iter().enumerate() {
+        let (values, _) = values[token * stride_elems..][..N * LANES].as_chunks();
+        let weight = L::splat(weight);
+        for (sum, values) in sums.iter_mut().zip(values) {
+            *sum = weight.fma(L::load(values), *sum);
+        }
+    }
+    for (sum, output) in sums.into_iter().zip(output) {
+        sum.store(output);
     }
 }
 

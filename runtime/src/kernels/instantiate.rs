@@ -20,7 +20,7 @@ macro_rules! instantiate {
     ($lanes:ty, $features:literal) => {
         $crate::kernels::instantiate::instantiate! { $lanes, $features:
             quantize_activations(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool;
-            dot(a: &[f32], b: &[f32]) -> f32;
+            scores(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]);
             dot_lanes(lanes: &mut [f32; 16], a: &[f32], b: &[f32]);
             rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]);
             softmax(scores: &mut [f32]);

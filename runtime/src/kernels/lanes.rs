@@ -8,6 +8,8 @@
 
 /// Lanes of a reduction.
 pub(super) const LANES: usize = 16;
+/// Sums that [`Lanes::fold_sums`] folds side by side.
+pub(super) const FOLDED_TOGETHER: usize = 8;
 
 /// Operations on each lane by itself. `f32` is one lane.
 pub(super) trait Elementwise: Copy {
@@ -50,6 +52,12 @@ pub(super) trait Lanes: Elementwise {
     #[inline(always)]
     fn fold_sum(self) -> f32 {
         fold(self, Elementwise::add)
+    }
+
+    /// [`Lanes::fold_sum`] of eight: folded side by side, they take fewer instructions.
+    #[inline(always)]
+    fn fold_sums(sums: [Self; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
+        sums.map(Self::fold_sum)
     }
 
     /// Up to sixteen values, then `fill`.

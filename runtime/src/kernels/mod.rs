@@ -59,8 +59,8 @@ pub struct Kernels {
     /// `scales` (one a step). False where a value is NaN or infinite; `codes` and `scales` are then meaningless.
     pub quantize_activations:
         fn(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool,
-    /// Sum of the products of two slices of equal length.
-    pub dot: fn(&[f32], &[f32]) -> f32,
+    /// `scores[t] = dot(query, keys[t]) * scale`: `query` has e values, `keys` at least as many times e as there are scores.
+    pub scores: fn(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]),
     /// Continues a dot product by sixteen lanes: `lanes[i mod 16] = fma(a[i], b[i], lanes[i mod 16])`. A dot product of several
     /// slices is right where all but the last are multiples of sixteen long; [`fold_sum`] ends it.
     pub dot_lanes: fn(lanes: &mut [f32; 16], &[f32], &[f32]),

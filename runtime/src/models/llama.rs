@@ -186,22 +186,41 @@ pub fn block<W: BlockWeights>(
         attend(machine, spec, batch.start, context, keys, values, &mut queries[own], scratch.heads);
     }
     weights.apply(LinearSet::Output, m, queries, &mut [&mut *hidden])?;
-    (kernels.add)(stream, hidden);
+    for_each_part(machine, stream, hidden, d, kernels.add);
 
     normalize(machine, spec, weights.norm(SectionKind::MlpNorm)?, stream, hidden);
     weights.apply(LinearSet::GateUp, m, hidden, &mut [&mut *gate, &mut *up])?;
-    (kernels.silu_multiply)(gate, up);
+    for_each_part(machine, gate, up, spec.intermediate as usize, kernels.silu_multiply);
     weights.apply(LinearSet::Down, m, gate, &mut [&mut *hidden])?;
-    (kernels.add)(stream, hidden);
+    for_each_part(machine, stream, hidden, d, kernels.add);
     Ok(())
 }
 
 /// RMSNorm of each token: `input` and `output` are m x d. After the last block it makes the head's input.
 pub fn normalize(machine: Machine<'_>, spec: &ModelSpec, gain: &[f32], input: &[f32], output: &mut [f32]) {
     let d = spec.hidden as usize;
-    for (input, output) in input.chunks_exact(d).zip(output.chunks_exact_mut(d)) {
-        (machine.kernels.rms_norm)(input, gain, spec.norm_epsilon, output);
-    }
+    for_each_part(machine, output, input, d, |output, input| {
+        for (input, output) in input.chunks_exact(d).zip(output.chunks_exact_mut(d)) {
+            (machine.kernels.rms_norm)(input, gain, spec.norm_epsilon, output);
+        }
+    });
+}
+
+/// Tokens of a part of work that is the same for each token: less is not worth another thread's attention.
+const PART_TOKENS: usize = 32;
+
+/// Runs `task` with corresponding parts of `changed` and `read`, both m x `width`, on all threads.
+fn for_each_part(
+    machine: Machine<'_>,
+    changed: &mut [f32],
+    read: &[f32],
+    width: usize,
+    task: impl Fn(&mut [f32], &[f32]) + Sync,
+) {
+    let part = PART_TOKENS * width;
+    for_each_chunk(machine.executor, changed, part, |index, changed| {
+        task(changed, &read[index * part..][..changed.len()]);
+    });
 }
 
 /// Rotates every head of every token by its position.
@@ -215,12 +234,15 @@ fn rotate(
 ) {
     let e = spec.head_dim as usize;
     let width = heads.len() / batch.all_tokens();
-    for (token, heads) in heads.chunks_exact_mut(width).enumerate() {
-        let pairs = (token % batch.tokens) * (e / 2)..(token % batch.tokens + 1) * (e / 2);
-        for head in heads.chunks_exact_mut(e) {
-            (machine.kernels.rotate)(head, &cosines[pairs.clone()], &sines[pairs.clone()]);
+    for_each_chunk(machine.executor, heads, PART_TOKENS * width, |part, heads| {
+        for (token, heads) in heads.chunks_exact_mut(width).enumerate() {
+            let position = (part * PART_TOKENS + token) % batch.tokens;
+            let pairs = position * (e / 2)..(position + 1) * (e / 2);
+            for head in heads.chunks_exact_mut(e) {
+                (machine.kernels.rotate)(head, &cosines[pairs.clone()], &sines[pairs.clone()]);
+            }
         }
-    }
+    });
 }
 
 /// Copies new keys or values (tokens x g e) of one sequence into its cache (g x c x e).
@@ -261,9 +283,7 @@ fn attend(
         for (token, output) in outputs.chunks_exact_mut(e).enumerate() {
             let query = &input[token * width + head * e..][..e];
             let scores = &mut scores[..start + token + 1];
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(e)) {
-                *score = (kernels.dot)(query, key) * score_scale;
-            }
+            (kernels.scores)(query, keys, score_scale, scores);
             (kernels.softmax)(scores);
             (kernels.weighted_sum)(scores, values, e, output);
         }

@@ -3,7 +3,7 @@
 //! The methods are safe to the trait and must not be: a value of this type is made only inside functions that are compiled for
 //! AVX2 and FMA and reached through `detect`. That is the "has AVX2" of every block below.
 
-use crate::kernels::lanes::{Elementwise, LANES, Lanes};
+use crate::kernels::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes};
 use core::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -104,6 +104,11 @@ impl Lanes for Avx2Lanes {
         // SAFETY: has AVX2.
         unsafe { fold_sum(self.0[0], self.0[1]) }
     }
+    #[inline(always)]
+    fn fold_sums(sums: [Self; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
+        // SAFETY: has AVX2.
+        unsafe { fold_sums(sums.map(|sum| sum.0)) }
+    }
 }
 
 #[inline]
@@ -149,4 +154,26 @@ fn fold_sum(low: __m256, high: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<0b01>(two, two)))
+}
+
+/// The folds of [`fold_sum`], two sums a register from eight lanes on, then four, then eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fold_sums(sums: [[__m256; 2]; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
+    let eight = sums.map(|[low, high]| _mm256_add_ps(low, high));
+    // Sums 0 and 4, 1 and 5, .. each in their half of the register.
+    let four = core::array::from_fn::<_, 4, _>(|pair| {
+        let (a, b) = (eight[pair], eight[pair + 4]);
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    });
+    let two = [[four[0], four[1]], [four[2], four[3]]].map(|[a, b]| {
+        _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b))
+    });
+    let [a, b] = two;
+    let one =
+        _mm256_add_ps(_mm256_shuffle_ps::<0b10_00_10_00>(a, b), _mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+    let mut folded = [0.0; FOLDED_TOGETHER];
+    // SAFETY: eight writable values; no alignment needed.
+    unsafe { _mm256_storeu_ps(folded.as_mut_ptr(), one) };
+    folded
 }

@@ -20,7 +20,7 @@ static KERNELS: Kernels = Kernels {
     int4: codebook::INT4,
     int8: int8::INT8,
     quantize_activations,
-    dot,
+    scores,
     dot_lanes,
     rms_norm,
     softmax,

@@ -27,7 +27,7 @@ pub(super) const unsafe fn table() -> Kernels {
         int4: codebook::INT4,
         int8: int8::INT8,
         quantize_activations,
-        dot,
+        scores,
         dot_lanes,
         rms_norm,
         softmax,

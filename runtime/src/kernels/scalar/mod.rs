@@ -17,7 +17,7 @@ static KERNELS: Kernels = Kernels {
     int4: portable::products(Layout::Nr8k4, CodeWidth::Int4),
     int8: portable::products(Layout::Nr8k4, CodeWidth::Int8),
     quantize_activations: canonical::quantize_activations::<Scalar>,
-    dot: canonical::dot::<Scalar>,
+    scores: canonical::scores::<Scalar>,
     dot_lanes: canonical::dot_lanes::<Scalar>,
     rms_norm: canonical::rms_norm::<Scalar>,
     softmax: canonical::softmax::<Scalar>,

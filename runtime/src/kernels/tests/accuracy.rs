@@ -103,7 +103,7 @@ fn dot_products_stay_in_their_bound() {
         // A lane rounds once an element, and four folds once each; half an epsilon a rounding.
         let roundings = length.div_ceil(16) as f64 + 4.0;
         let bound = roundings * f64::from(f32::EPSILON) * 0.5001 * terms().map(f64::abs).sum::<f64>();
-        let found = f64::from((scalar().dot)(&a, &b));
+        let found = f64::from(dot(scalar(), &a, &b));
         assert!((found - terms().sum::<f64>()).abs() <= bound + roundings * 1e-45);
     }
 }

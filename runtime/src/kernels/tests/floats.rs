@@ -14,12 +14,12 @@ fn dot_products_agree() {
     for length in lengths() {
         for kind in KINDS {
             let (a, b) = (random.values(kind, length + 1), random.values(kind, length + 1));
-            let expected = (scalar().dot)(&a[1..], &b[1..]);
+            let expected = dot(scalar(), &a[1..], &b[1..]);
             let mut lanes = [1.0; 16];
             (scalar().dot_lanes)(&mut lanes, &a[1..], &b[1..]);
             for kernels in others() {
                 let what = format!("{} {kind:?} {length}", kernels.name);
-                assert_same_bits(&[(kernels.dot)(&a[1..], &b[1..])], &[expected], &what);
+                assert_same_bits(&[dot(kernels, &a[1..], &b[1..])], &[expected], &what);
                 let mut found = [1.0; 16];
                 (kernels.dot_lanes)(&mut found, &a[1..], &b[1..]);
                 assert_same_bits(&found, &lanes, &what);
@@ -37,7 +37,28 @@ fn a_dot_product_in_parts_is_the_whole() {
         for range in [0..16, 16..144, 144..300] {
             (kernels.dot_lanes)(&mut lanes, &a[range.clone()], &b[range]);
         }
-        assert_same_bits(&[fold_sum(&lanes)], &[(kernels.dot)(&a, &b)], kernels.name);
+        assert_same_bits(&[fold_sum(&lanes)], &[dot(kernels, &a, &b)], kernels.name);
+    }
+}
+
+#[test]
+fn scores_agree() {
+    let mut random = Random(17);
+    for length in lengths() {
+        for tokens in [0, 1, 2, 8, 21] {
+            let (query, keys) =
+                (random.values(Kind::Usual, length), random.values(KINDS[length % 5], tokens * length + 3));
+            let run = |kernels: &Kernels| {
+                let mut scores = vec![f32::NAN; tokens];
+                (kernels.scores)(&query, &keys[3..], 0.3, &mut scores);
+                scores
+            };
+            let definition: Vec<f32> =
+                (0..tokens).map(|t| dot(scalar(), &query, &keys[3 + t * length..][..length]) * 0.3).collect();
+            for kernels in available() {
+                assert_same_bits(&run(kernels), &definition, &format!("{} {length} {tokens}", kernels.name));
+            }
+        }
     }
 }
 

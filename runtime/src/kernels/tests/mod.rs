@@ -78,6 +78,13 @@ fn scalar() -> &'static Kernels {
     available().next().expect("scalar")
 }
 
+/// A lone dot product of the table: the score of one key.
+fn dot(kernels: &Kernels, a: &[f32], b: &[f32]) -> f32 {
+    let mut score = [f32::NAN];
+    (kernels.scores)(a, b, 1.0, &mut score);
+    score[0]
+}
+
 fn others() -> impl Iterator<Item = &'static Kernels> {
     available().skip(1)
 }

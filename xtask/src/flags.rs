@@ -215,6 +215,43 @@ pub(crate) enum BenchCommand {
     Quality(QualityFlags),
     /// Compare quantization methods matrix by matrix: error on calibration text and on text that calibration never saw.
     Methods(MethodsFlags),
+    /// Time calibrating and solving, and compare with the machine's speed at f32 matrix products.
+    Calibration(CalibrationFlags),
+}
+
+/// Options of `bench calibration`.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrationFlags {
+    /// Folder of the model as Hugging Face lays it out [default: models/stories-1m in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Quantization method.
+    #[arg(long, value_enum, default_value_t = Method::RescompExact)]
+    pub(crate) method: Method,
+    /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
+    pub(crate) bits: u8,
+    /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
+    #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
+    pub(crate) group_size: GroupSize,
+    /// Windows of text to calibrate on, as in `pack`.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) calibration_windows: usize,
+    /// Tokens in a window.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub(crate) context: usize,
+    /// What joins the documents of the text, as in `pack`.
+    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
+    pub(crate) joiner: Joiner,
+    /// Threads [default: the host's processors].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of `bench quality`.

@@ -172,15 +172,18 @@ impl<T: Real> Problem<'_, T> {
                     || self.search_codes(integers, fitted.row(row), gradients),
                 );
             }
-            // Afresh: the errors of many updates do not add up.
-            gradients = self.gradients(target, &integers, &fitted);
-            for row in 0..rows {
+            // The next sweep makes the gradients afresh, and so does the end: the errors of many updates do not add up.
+            for row in (0..rows).filter(|row| active[*row]).collect::<Vec<_>>() {
                 let loss = self.loss(target, row, &integers, &fitted, &gradients);
                 active[row] &= loss < losses[row] * (1.0 - self.limits.least_gain);
                 losses[row] = loss;
             }
         }
+        if taken > 0 {
+            gradients = self.gradients(target, &integers, &fitted);
+        }
         for row in 0..rows {
+            losses[row] = self.loss(target, row, &integers, &fitted, &gradients);
             if losses[row] <= before[row] {
                 let to = codes[row * n..(row + 1) * n].iter_mut();
                 to.zip(integers.row(row)).for_each(|(code, integer)| *code = integer.to_code());

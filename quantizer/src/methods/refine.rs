@@ -434,6 +434,7 @@ mod tests {
     use super::super::reference::{Problem as Moments, inverse};
     use super::super::{ClipSearch, GroupSize, Method, SolverOptions, Start, prepare, solve};
     use super::*;
+    use crate::grids::Grid;
     use crate::grids::Spacing;
     use proptest::prelude::*;
 
@@ -587,7 +588,7 @@ mod tests {
             let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
             let mut row_scales = solution.coding.as_ref().map(|coding| coding.row_scales.clone());
             let problem = Problem {
-                hessian: &hessian, group_elems: solution.group_elems, grid: solution.grid, format, multipliers, limits,
+                hessian: &hessian, group_elems: solution.group_elems, nearest: Nearest::new(solution.grid), format, multipliers, limits,
             };
             let groups = solution.groups_per_row();
             let target_view = Matrix::from_fn(m, n, |i, j| target[(i, j)]);

@@ -1,4 +1,4 @@
-//! 2, 3 and 4 bits with TBL and SDOT.
+//! 2 to 6 bits with TBL and SDOT.
 //!
 //! Integer sums of a step, times their multipliers, stay below 64 * 63 * 127 * 255 < 2^31.
 
@@ -18,6 +18,8 @@ products! { "neon,dotprod", "neon_dotprod":
     INT2 = "int2", Blocks<Codebook, 2>, gemv_int2_neon_dotprod, gemm_int2_neon_dotprod;
     INT3 = "int3", Blocks<Codebook, 3>, gemv_int3_neon_dotprod, gemm_int3_neon_dotprod;
     INT4 = "int4", Blocks<Codebook, 4>, gemv_int4_neon_dotprod, gemm_int4_neon_dotprod;
+    INT5 = "int5", Blocks<Codebook, 5>, gemv_int5_neon_dotprod, gemm_int5_neon_dotprod;
+    INT6 = "int6", Blocks<Codebook, 6>, gemv_int6_neon_dotprod, gemm_int6_neon_dotprod;
 }
 
 struct Codebook;

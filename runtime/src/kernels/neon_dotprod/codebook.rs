@@ -48,26 +48,33 @@ macro_rules! unit {
         for token in 0..$TOKENS {
             codes[token] = sums::load_activations($activations[token]);
         }
-        for tile in 0..$TILES {
-            let mut loaded = lookup::nothing();
-            macro_rules! pair {
-                ($PAIR:literal) => {
-                    lookup::load::<$WORDS, $PAIR>($weights[tile], &mut loaded);
-                    for half in 0..2 {
-                        let [even, odd] = lookup::levels::<$WORDS, $PAIR>(&$tables, &loaded, half);
-                        for token in 0..$TOKENS {
-                            let with = codes[token][$PAIR / 2];
-                            let sum = &mut $integers[tile][token][half];
-                            *sum = sdot::<{ $PAIR % 2 * 2 }>(*sum, even, with);
-                            *sum = sdot::<{ $PAIR % 2 * 2 + 1 }>(*sum, odd, with);
-                        }
+        macro_rules! pair {
+            ($tile:literal, $PAIR:literal, $loaded:ident) => {
+                lookup::load::<$WORDS, $PAIR>($weights[$tile], &mut $loaded);
+                for half in 0..2 {
+                    let [even, odd] = lookup::levels::<$WORDS, $PAIR>(&$tables, &$loaded, half);
+                    for token in 0..$TOKENS {
+                        let with = codes[token][$PAIR / 2];
+                        let sum = &mut $integers[$tile][token][half];
+                        *sum = sdot::<{ $PAIR % 2 * 2 }>(*sum, even, with);
+                        *sum = sdot::<{ $PAIR % 2 * 2 + 1 }>(*sum, odd, with);
                     }
-                };
-            }
-            pair!(0);
-            pair!(1);
-            pair!(2);
-            pair!(3);
+                }
+            };
+        }
+        macro_rules! tile {
+            ($tile:literal) => {
+                let mut loaded = lookup::nothing();
+                pair!($tile, 0, loaded);
+                pair!($tile, 1, loaded);
+                pair!($tile, 2, loaded);
+                pair!($tile, 3, loaded);
+            };
+        }
+        // The compiler leaves a loop over tiles as it is at 6 bits, with the sums in memory: 0.454 instructions a weight for 0.416.
+        tile!(0);
+        if $TILES > 1 {
+            tile!(1);
         }
     };
 }

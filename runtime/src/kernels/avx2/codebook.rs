@@ -219,6 +219,7 @@ fn add_unit<const WORDS: usize, const TILES: usize, const TOKENS: usize>(
                 let odd = _mm256_maddubs_epi16(quads[2 * pair + 1], quad(with[2 * pair + 1]));
                 let sum = &mut integers[tile][token];
                 if bound::<WORDS>() > 31 {
+                    // Two pairs don't fit.
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(even, ones));
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(odd, ones));
                 } else {

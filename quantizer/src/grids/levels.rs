@@ -178,8 +178,7 @@ impl Grid {
     pub(crate) fn rounded<T: Real>(&self, weight: T, scale: T) -> T {
         let scaled = weight / scale;
         match self.count {
-            0 if self.step == 1 => self.nearest_integer(scaled),
-            0 => self.nearest_odd(scaled),
+            0 => self.nearest_evenly_spaced(scaled),
             4 => self.nearest::<4, T>(scaled),
             8 => self.nearest::<8, T>(scaled),
             _ => self.nearest::<16, T>(scaled),
@@ -198,8 +197,14 @@ impl Grid {
         }
     }
 
+    /// [`Grid::rounded`] with scale 1 for grids without a table.
     #[inline(always)]
-    pub(super) fn nearest_integer<T: Real>(&self, scaled: T) -> T {
+    pub(super) fn nearest_evenly_spaced<T: Real>(&self, scaled: T) -> T {
+        if self.step == 1 { self.nearest_integer(scaled) } else { self.nearest_odd(scaled) }
+    }
+
+    #[inline(always)]
+    fn nearest_integer<T: Real>(&self, scaled: T) -> T {
         scaled.round_half_even().limit(T::from_f64(self.lowest.into()), T::from_f64(self.highest.into()))
     }
 

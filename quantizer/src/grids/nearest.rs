@@ -27,7 +27,7 @@ impl<T: Real> Nearest<T> {
     #[inline(always)]
     pub(crate) fn rounded(&self, scaled: T) -> T {
         if self.grid.table_of_levels().is_empty() {
-            return self.grid.nearest_integer(scaled);
+            return self.grid.nearest_evenly_spaced(scaled);
         }
         // Counting compares all bounds at once; stepping from level to level would wait for each sum.
         let above = self.bounds.iter().map(|bound| u8::from(scaled > *bound)).sum::<u8>();
@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn it_rounds_as_the_grid_does() {
-        for (bits, spacing) in [2, 3, 4, 8].into_iter().flat_map(|bits| Spacing::ALL.map(|s| (bits, s))) {
+        for (bits, spacing) in [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| Spacing::ALL.map(|s| (bits, s)))
+        {
             let grid = Grid::new(bits, spacing).unwrap();
             let nearest = Nearest::<f64>::new(grid);
             let halves = (-300..300).map(|i| f64::from(i) / 2.0);

@@ -3,9 +3,9 @@
 //! ```text
 //! estimates: the loss of every matrix in every format, by itself (crate::sensitivity); chosen = the best that fits (crate::allocate)
 //! KL = trial quantization of the whole model with what was chosen (crate::trial)
-//! for each kind of matrix, with fewer bits and with more:
-//!     move all of its matrices to the next width; factor = what a trial's KL changes / what the estimates say
-//! scale the estimates' differences from what was chosen by the factors, fully and by their roots; choose again
+//! for each kind of matrix:
+//!     move all of its matrices to the next smaller width; factor = what a trial's KL changes / what the estimates say
+//! scale the estimates by the factors, and by their roots; choose again
 //! keep the choice with the least KL in a trial
 //! ```
 //! A matrix by itself, in a full-precision model, is not what it is among others that are quantized, too: later ones correct for
@@ -22,28 +22,6 @@ use std::collections::BTreeMap;
 /// A factor is a quotient of small differences: beyond these bounds it is taken for noise.
 const FACTORS: (f64, f64) = (0.25, 4.0);
 
-/// How far the estimates of a kind's matrices are off.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Factors {
-    /// For losses above what was chosen first.
-    pub more_loss: f64,
-    /// For losses below.
-    pub less_loss: f64,
-}
-
-impl Factors {
-    const NONE: Factors = Factors { more_loss: 1.0, less_loss: 1.0 };
-
-    fn root(self) -> Factors {
-        Factors { more_loss: self.more_loss.sqrt(), less_loss: self.less_loss.sqrt() }
-    }
-
-    /// The corrected loss of a matrix that has the loss `now`; grows with `loss`.
-    fn correct(self, now: f64, loss: f64) -> f64 {
-        self.less_loss * loss.min(now) + self.more_loss * (loss - now).max(0.0)
-    }
-}
-
 /// A distribution.
 #[derive(Clone, Debug)]
 pub struct Distribution {
@@ -51,8 +29,8 @@ pub struct Distribution {
     pub chosen: Vec<usize>,
     /// Mean KL divergence in trials: with the formats that the estimates chose, and with these.
     pub trial_kl: (f64, f64),
-    /// What the estimates were corrected by.
-    pub factors: BTreeMap<&'static str, Factors>,
+    /// How many times as much as estimated the matrices of a kind cost in trials.
+    pub factors: BTreeMap<&'static str, f64>,
 }
 
 /// Why there is no distribution.
@@ -101,7 +79,7 @@ pub fn planned(plan: &BlockPlan, measured: &[Sensitivity], chosen: &[usize]) -> 
 
 /// How often [`distribute`] calls `progress`, at most.
 pub fn steps(measured: &[Sensitivity]) -> usize {
-    3 + 2 * kinds(measured).len()
+    3 + kinds(measured).len()
 }
 
 /// Distributes at most `budget_bytes`. `progress` hears of each trial. Results depend on nothing but the arguments.
@@ -123,35 +101,25 @@ pub fn distribute(
     let first_kl = trial(&first, "as estimated")?;
     let mut factors = BTreeMap::new();
     for kind in kinds(measured) {
-        let mut factor = |more_bits: bool| -> Result<Option<f64>, SensitivityError> {
-            let moved = moved(measured, &first, kind, more_bits);
-            let estimate = estimated(measured, &moved) - estimated(measured, &first);
-            if estimate == 0.0 || moved == first {
-                return Ok(None);
-            }
-            let found = trial(&moved, kind.name())? - first_kl;
-            Ok(Some((found / estimate).clamp(FACTORS.0, FACTORS.1)))
+        let fewer = moved(measured, &first, kind, false);
+        // Where all have the fewest bits already: more.
+        let moved = if fewer == first { moved(measured, &first, kind, true) } else { fewer };
+        let estimate = estimated(measured, &moved) - estimated(measured, &first);
+        let factor = match estimate == 0.0 {
+            true => 1.0,
+            false => (trial(&moved, kind.name())? - first_kl) / estimate,
         };
-        let (fewer, more) = (factor(false)?, factor(true)?);
-        // Where a kind cannot move one way, the other one says how far its estimates are off.
-        let none = Factors::NONE;
-        let more_loss = fewer.or(more).unwrap_or(none.more_loss);
-        let less_loss = more.or(fewer).unwrap_or(none.less_loss);
-        factors.insert(kind.name(), Factors { more_loss, less_loss });
+        factors.insert(kind.name(), factor.clamp(FACTORS.0, FACTORS.1));
     }
     let (mut best, mut best_kl) = (first.clone(), first_kl);
-    for (name, correction) in
-        [("corrected", (|all| all) as fn(Factors) -> Factors), ("half corrected", Factors::root)]
-    {
-        let corrected: Vec<Vec<Candidate>> = (measured.iter().zip(&first))
-            .map(|(matrix, &at)| {
-                let factors = correction(factors[matrix.name.kind.name()]);
-                let now = matrix.formats[at].1.loss;
-                let of = |candidate: Candidate| Candidate {
-                    loss: factors.correct(now, candidate.loss),
-                    ..candidate
-                };
-                candidates(matrix).map(of).collect()
+    for (name, power) in [("corrected", 1.0), ("half corrected", 0.5)] {
+        let corrected: Vec<Vec<Candidate>> = measured
+            .iter()
+            .map(|matrix| {
+                let factor = factors[matrix.name.kind.name()].powf(power);
+                candidates(matrix)
+                    .map(|candidate| Candidate { loss: factor * candidate.loss, ..candidate })
+                    .collect()
             })
             .collect();
         let chosen = allocate(&corrected, budget_bytes)?;
@@ -197,3 +165,6 @@ fn moved(measured: &[Sensitivity], chosen: &[usize], kind: SectionKind, more_bit
     };
     measured.iter().zip(chosen).map(next).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use rescomp_formats::section::SectionKind;
 use rescomp_runtime::Machine;
 
 /// The most windows that codes are made from.
-const TRAINING_WINDOWS: usize = 16;
+const TRAINING_WINDOWS: usize = 8;
 /// The most windows that the divergence is measured on.
 const HELD_OUT_WINDOWS: usize = 8;
 /// Strength, ridge and sweeps of refinement where they would be chosen: what most matrices choose (docs/methods.md), and one sweep,

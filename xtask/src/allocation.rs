@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rescomp_quantizer::allocate::Candidate;
 use rescomp_quantizer::checkpoint::Checkpoint;
-use rescomp_quantizer::distribute::{self, DistributeError, Distribution, Factors};
+use rescomp_quantizer::distribute::{self, DistributeError, Distribution};
 use rescomp_quantizer::methods::GroupSize;
 use rescomp_quantizer::pack::{PackOptions, bytes_without_matrices};
 use rescomp_quantizer::plan::{MatrixFormat, Vocabulary};
@@ -53,8 +53,8 @@ struct TrialFigures {
     estimated_kl: f64,
     /// Mean KL divergence of what is used.
     chosen_kl: f64,
-    /// By which the estimates were corrected, by kind.
-    factors: BTreeMap<&'static str, Factors>,
+    /// How many times as much as estimated the matrices of a kind cost.
+    factors: BTreeMap<&'static str, f64>,
 }
 
 /// The formats of all matrices, where the flags ask for other than the same ones; `options` get them. `None` where a recipe or
@@ -220,12 +220,10 @@ fn print(allocation: &Allocation) {
         ));
     }
     if let Some(TrialFigures { estimated_kl, chosen_kl, factors }) = trials {
-        output::line(&format!(
-            "trial KL {estimated_kl:.6} as estimated, {chosen_kl:.6} as chosen; estimates corrected by"
-        ));
-        for (kind, Factors { more_loss, less_loss }) in factors {
-            output::line(&format!("{kind:<20} {more_loss:>5.2} for more loss, {less_loss:>5.2} for less"));
-        }
+        let factors: Vec<String> =
+            factors.iter().map(|(kind, factor)| format!("{kind} {factor:.2}")).collect();
+        output::line(&format!("trials: KL {estimated_kl:.6} as estimated, {chosen_kl:.6} as chosen"));
+        output::line(&format!("cost of a kind over its estimate: {}", factors.join(", ")));
     }
     output::line("");
 }

@@ -231,7 +231,7 @@ pub mod encoding {
     pub const U64: u8 = 1;
     /// f32.
     pub const F32: u8 = 2;
-    /// Added to the bits of a code: 18, 19, 20 and 24.
+    /// Added to the bits of a code: 18 to 22, and 24.
     pub const INT: u8 = 16;
 }
 

@@ -19,7 +19,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
 use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
 use crate::journal::JournalError;
-use crate::methods::{self, Method, MethodError, Prepared, Solution, Start};
+use crate::methods::{self, Loss, Method, MethodError, Objective, Prepared, Solution, Start};
 use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat, Solver};
 use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
@@ -30,10 +30,11 @@ use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeMap;
 
+mod kept;
 mod resumed;
 
+pub(crate) use kept::Kept;
 pub use resumed::{Progress, Run};
 use resumed::{RestoredLayer, restored};
 
@@ -94,6 +95,9 @@ fn known_kind<'de, D: Deserializer<'de>>(input: D) -> Result<KindName, D::Error>
     known.ok_or_else(|| serde::de::Error::custom(format!("no section is called `{name}`")))
 }
 
+/// Tokens an input of a tied head, from which its Hessian is taken.
+const HEAD_TOKENS_PER_INPUT: usize = 64;
+
 /// Why calibration stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrationError {
@@ -149,18 +153,19 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
     mut finished: impl FnMut(usize, &LayerWeights, Vec<QuantizedMatrix>) -> Result<(), E>,
 ) -> Result<Vec<VocabularyMatrix>, E> {
     let original = checkpoint.embedding().map_err(CalibrationError::from)?;
-    let streams = |embedding: &Matrix| {
-        Streams::new(machine, checkpoint, embedding, windows, positions)
-            .map_err(|cause| E::from(CalibrationError::Forward(cause)))
-    };
-    let mut full = streams(&original)?;
+    let mut full =
+        Streams::new(machine, checkpoint, &original, windows, positions).map_err(CalibrationError::from)?;
+    let beside = |embedding: &Matrix| full.beside(embedding, windows).map_err(CalibrationError::from);
     let mut vocabulary = Vec::new();
     let mut quantized = match plan.vocabulary {
-        None => streams(&original)?,
+        None => beside(&original)?,
         Some(formats) => {
             (run.progress)(Progress::Phase("embedding"));
-            let embedding = embedding(checkpoint, &original, plan, formats.embedding, streams(&original)?)?;
-            let quantized = streams(&embedding.values())?;
+            let few = enough_for_the_head(windows, positions, original.cols);
+            let few = Streams::new(machine, checkpoint, &original, &few, positions)
+                .map_err(CalibrationError::from)?;
+            let embedding = embedding(checkpoint, &original, plan, formats.embedding, few)?;
+            let quantized = beside(&embedding.values())?;
             vocabulary.push(embedding);
             quantized
         }
@@ -169,6 +174,7 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
     if let Some(journal) = &mut run.journal {
         journal.begin().map_err(CalibrationError::from)?;
     }
+    let mut inputs = Kept::default();
     for layer in 0..layers {
         let weights = checkpoint.layer(layer).map_err(CalibrationError::from)?;
         let kept = restored(run, layer, &weights)?;
@@ -187,7 +193,7 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
                 matrices
             }
             None => {
-                let mut recorder = Recorder { dense, inputs: BTreeMap::new() };
+                let mut recorder = Recorder { dense, inputs };
                 full.run_block(&mut recorder).map_err(CalibrationError::from)?;
                 let mut calibrator = Calibrator {
                     weights: &weights,
@@ -200,6 +206,7 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
                 };
                 quantized.run_block(&mut calibrator)?;
                 let done = calibrator.done;
+                inputs = calibrator.inputs;
                 if let Some(journal) = &mut run.journal {
                     journal.keep(layer, &done).map_err(CalibrationError::from)?;
                 }
@@ -217,6 +224,13 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
         vocabulary.push(own_head(&head, plan, formats.head, &inputs, windows.len())?);
     }
     Ok(vocabulary)
+}
+
+/// Windows that the moments of the final hidden states are taken of, evenly spaced: a pass of the full-precision model of its own, and
+/// several times the tokens that its inputs need are as good as all.
+fn enough_for_the_head(windows: &[Vec<u32>], positions: usize, inputs: usize) -> Vec<Vec<u32>> {
+    let count = (HEAD_TOKENS_PER_INPUT * inputs).div_ceil(positions).min(windows.len());
+    (0..count).map(|index| windows[index * windows.len() / count].clone()).collect()
 }
 
 /// Quantizes the embedding: where it is the head as well, by the final hidden states of `full`, which starts at the first block.
@@ -276,7 +290,7 @@ fn own_head(
 /// A full-precision block that keeps the input of each set.
 pub(crate) struct Recorder<'a> {
     pub(crate) dense: DenseLayer<'a>,
-    pub(crate) inputs: BTreeMap<LinearSet, Vec<f32>>,
+    pub(crate) inputs: Kept,
 }
 
 impl BlockWeights for Recorder<'_> {
@@ -294,7 +308,7 @@ impl BlockWeights for Recorder<'_> {
         outputs: &mut [&mut [f32]],
     ) -> Result<(), RuntimeError> {
         check_finite(self.dense.layer, set, input)?;
-        self.inputs.insert(set, input.to_vec());
+        self.inputs.keep(set, input);
         self.dense.apply(set, tokens, input, outputs)
     }
 }
@@ -339,7 +353,7 @@ pub(crate) fn dequantized(solution: &Solution<f64>) -> Matrix {
 struct Calibrator<'a> {
     weights: &'a LayerWeights,
     layer: usize,
-    inputs: BTreeMap<LinearSet, Vec<f32>>,
+    inputs: Kept,
     windows: usize,
     plan: &'a BlockPlan,
     done: Vec<QuantizedMatrix>,
@@ -364,11 +378,10 @@ impl BlockWeights for Calibrator<'_> {
         check_finite(layer, set, input)?;
         (self.progress)(Progress::Set { layer, set });
         let failed = |kind| move |cause| CalibrationError::Method { layer, kind, cause };
-        // The kept input is used once: taking it frees its memory.
-        let full = self.inputs.remove(&set).ok_or(CalibrationError::Unmatched { layer, set: set.name() })?;
+        let full = self.inputs.take(set).ok_or(CalibrationError::Unmatched { layer, set: set.name() })?;
         let calibration = Calibration::new(self.plan, input, &full, input.len() / tokens, self.windows)
             .map_err(failed(set.name()))?;
-        drop(full);
+        self.inputs.give_back(full);
         let mut matrices = Vec::new();
         for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
@@ -561,15 +574,14 @@ impl Calibration {
         plan: &BlockPlan,
     ) -> Result<MatrixReport, MethodError> {
         let (hessian, drift) = (self.moments.hessian.as_ref(), self.moments.drift.as_ref());
-        let zero = vec![0.0; weights.nrows() * weights.ncols()];
-        let zero = MatRef::from_row_major_slice(&zero, weights.nrows(), weights.ncols());
-        // Moments beyond the range of numbers measure nothing; the weights are finite.
-        let measured = |loss: Result<f64, MethodError>| match loss {
-            Err(MethodError::NotFinite { .. }) => Ok(f64::NAN),
-            other => other,
+        let (power, loss) = match Objective::new(weights, hessian, Some(drift)) {
+            // Moments beyond the range of numbers measure nothing; the weights are finite.
+            Err(MethodError::NotFinite { .. }) => (f64::NAN, Loss { symmetric: f64::NAN, drift: f64::NAN }),
+            other => {
+                let objective = other?;
+                (objective.power(), objective.of(&solved.solution)?)
+            }
         };
-        let power = measured(methods::asymmetric_loss(weights, zero, hessian, None))?;
-        let loss = |drift: Option<MatRef<'_, f64>>| measured(solved.solution.loss(weights, hessian, drift));
         let start = solved.choice.map(|choice| choice.configuration.start);
         let prepared = solved.choice.and(self.prepared.as_ref());
         let mut warnings = self.warnings.clone();
@@ -594,8 +606,8 @@ impl Calibration {
             layer,
             kind: kind.name(),
             format: plan.format(layer, kind),
-            relative_error: share(loss(None)?, power),
-            relative_asymmetric_error: share(loss(Some(drift))?, power),
+            relative_error: share(loss.symmetric, power),
+            relative_asymmetric_error: share(loss.total(), power),
             damping: prepared.map_or(0.0, Prepared::damping),
             dead_columns: prepared.map_or(0, |prepared| prepared.dead_columns().len()),
             strength: match (start, plan.method) {
@@ -706,7 +718,7 @@ mod tests {
         let mut calibrator = Calibrator {
             weights: &weights,
             layer: 3,
-            inputs: BTreeMap::new(),
+            inputs: Kept::default(),
             windows: 1,
             plan: &plan,
             done: Vec::new(),

@@ -13,11 +13,11 @@
 //!
 //! So on the held-out tokens, what is chosen is never worse than gptq (both solved on the training tokens).
 
-use faer::{Mat, MatRef};
+use faer::MatRef;
 use serde::{Deserialize, Serialize};
 
 use crate::methods::{
-    self, MethodError, Prepared, RefineLimits, Solution, SolverOptions, Start, StaticScales,
+    self, MethodError, Objective, Prepared, RefineLimits, Solution, SolverOptions, Start, StaticScales,
     SweepConfiguration,
 };
 use crate::moments::Moments;
@@ -141,7 +141,8 @@ pub struct HeldOut {
 pub struct Selection<'a> {
     weights: MatRef<'a, f64>,
     training: &'a Prepared<f64>,
-    held_out: &'a Moments,
+    /// On the held-out tokens.
+    objective: Objective,
     options: &'a SolverOptions,
     /// Of static groups: the same for all candidates.
     scales: Option<StaticScales<f64>>,
@@ -165,19 +166,20 @@ impl<'a> Selection<'a> {
     pub fn new(
         weights: MatRef<'a, f64>,
         training: &'a Prepared<f64>,
-        held_out: &'a Moments,
+        held_out: &Moments,
         options: &'a SolverOptions,
     ) -> Result<Self, MethodError> {
         let scales = match options.static_groups {
             true => Some(methods::static_scales(weights, training, options)?),
             false => None,
         };
-        Ok(Selection { weights, training, held_out, options, scales, first: None, best: None })
+        let Moments { hessian, drift } = held_out;
+        let objective = Objective::new(weights, hessian.as_ref(), Some(drift.as_ref()))?;
+        Ok(Selection { weights, training, objective, options, scales, first: None, best: None })
     }
 
     fn loss(&self, solution: &Solution<f64>) -> Result<f64, MethodError> {
-        let Moments { hessian, drift } = self.held_out;
-        solution.loss(self.weights, hessian.as_ref(), Some(drift.as_ref()))
+        Ok(self.objective.of(solution)?.total())
     }
 
     /// Solves on the training tokens and measures on the held-out ones. A candidate that has no solution on these tokens, such as a
@@ -230,9 +232,7 @@ impl<'a> Selection<'a> {
                 (chosen, sweeps) = (loss, pair[1]);
             }
         }
-        let zero = Mat::zeros(self.weights.nrows(), self.weights.ncols());
-        let power =
-            methods::asymmetric_loss(self.weights, zero.as_ref(), self.held_out.hessian.as_ref(), None)?;
+        let power = self.objective.power();
         let relative = |loss: f64| if power > 0.0 { loss / power } else { 0.0 };
         let held_out = HeldOut { first: relative(first), swept: relative(swept), chosen: relative(chosen) };
         Ok(Some(Choice { configuration, sweeps, held_out: Some(held_out) }))
@@ -270,6 +270,7 @@ pub fn is_held_out(window: usize, windows: usize) -> bool {
 mod tests {
     use super::*;
     use crate::methods::{GroupSize, Method, prepare};
+    use faer::Mat;
 
     /// Inputs of `tokens` tokens in both streams, `k x n`; the drift is `drift` times another linear map of the input.
     fn streams(seed: usize, tokens: usize, n: usize, drift: f32) -> (Vec<f32>, Vec<f32>) {

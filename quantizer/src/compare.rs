@@ -13,7 +13,7 @@
 //! divergence ([`crate::evaluate`]).
 
 use crate::calibrate::{
-    Calibration, CalibrationError, Recorder, Solved, check_finite, dequantized, share, to_f64,
+    Calibration, CalibrationError, Kept, Recorder, Solved, check_finite, dequantized, share, to_f64,
 };
 use crate::checkpoint::{Checkpoint, LayerWeights, Matrix};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
@@ -26,7 +26,6 @@ use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug)]
@@ -139,19 +138,24 @@ pub fn compare(
         .into());
     }
     let embedding = checkpoint.embedding()?;
-    let streams = || Streams::new(machine, checkpoint, &embedding, windows, positions);
-    let (mut full, mut quantized) = (streams()?, streams()?);
-    let mut matrices = Vec::new();
+    let mut full = Streams::new(machine, checkpoint, &embedding, windows, positions)?;
+    let mut quantized = full.beside(&embedding, windows)?;
+    let (mut matrices, mut inputs) = (Vec::new(), Kept::default());
     for layer in 0..checkpoint.spec.layers as usize {
         let weights = checkpoint.layer(layer)?;
-        let mut recorder =
-            Recorder { dense: DenseLayer { weights: &weights, layer }, inputs: BTreeMap::new() };
+        let mut recorder = Recorder { dense: DenseLayer { weights: &weights, layer }, inputs };
         full.run_block(&mut recorder)?;
-        let inputs = recorder.inputs;
-        let mut comparer =
-            Comparer { comparison, weights: &weights, layer, inputs, done: Vec::new(), progress };
+        let mut comparer = Comparer {
+            comparison,
+            weights: &weights,
+            layer,
+            inputs: recorder.inputs,
+            done: Vec::new(),
+            progress,
+        };
         quantized.run_block(&mut comparer)?;
         matrices.append(&mut comparer.done);
+        inputs = comparer.inputs;
     }
     Ok(matrices)
 }
@@ -162,7 +166,7 @@ struct Comparer<'a> {
     weights: &'a LayerWeights,
     layer: usize,
     /// Of the full-precision stream.
-    inputs: BTreeMap<LinearSet, Vec<f32>>,
+    inputs: Kept,
     done: Vec<MatrixComparison>,
     progress: &'a mut dyn FnMut(&MatrixComparison),
 }
@@ -183,7 +187,7 @@ impl BlockWeights for Comparer<'_> {
     ) -> Result<(), CalibrationError> {
         let layer = self.layer;
         check_finite(layer, set, input)?;
-        let full = self.inputs.remove(&set).ok_or(CalibrationError::Unmatched { layer, set: set.name() })?;
+        let full = self.inputs.take(set).ok_or(CalibrationError::Unmatched { layer, set: set.name() })?;
         let mut matrices = Vec::new();
         for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;

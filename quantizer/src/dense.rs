@@ -4,7 +4,7 @@
 //! split into fixed strips of tokens, so results do not depend on the number of threads.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
-use bytemuck::Zeroable;
+use bytemuck::zeroed_vec;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
@@ -15,6 +15,7 @@ use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use rescomp_runtime::memory::{Arena, BLOCK_BYTES, MemoryBlock};
 use rescomp_runtime::models::llama::{self, Batch, LayerCache, Scratch};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tokens of a strip.
 const STRIP_TOKENS: usize = 512;
@@ -125,9 +126,28 @@ pub struct Streams<'m> {
     frequencies: Vec<u64>,
     batch: Batch,
     stream: Vec<f32>,
+    workspace: Arc<Mutex<Workspace>>,
+}
+
+/// What a block needs on the way: nothing in it outlives a block.
+#[derive(Debug)]
+struct Workspace {
     memory: Vec<MemoryBlock>,
     keys: Vec<f32>,
     values: Vec<f32>,
+}
+
+impl Workspace {
+    fn new(spec: &ModelSpec, windows: usize, positions: usize) -> Self {
+        let bytes = Scratch::bytes(spec, windows, positions, positions);
+        let cache = llama::cache_elems(spec, positions) as usize * windows;
+        Workspace {
+            // Zeroed by the system, page by page, when it is written to: by the threads that work on it.
+            memory: zeroed_vec((bytes / BLOCK_BYTES) as usize),
+            keys: zeroed_vec(cache),
+            values: zeroed_vec(cache),
+        }
+    }
 }
 
 impl<'m> Streams<'m> {
@@ -143,31 +163,30 @@ impl<'m> Streams<'m> {
         positions: usize,
     ) -> Result<Self, RuntimeError> {
         let spec = checkpoint.spec.clone();
-        let vocabulary = spec.vocabulary;
-        let longest = windows.iter().map(Vec::len).min().unwrap_or(0).min(spec.context as usize);
-        if positions == 0 || positions > longest {
-            let (highest, found) = (longest as u64, positions as u64);
-            return Err(RuntimeError::Limit { name: "positions of a window", lowest: 1, highest, found });
-        }
-        let mut stream = Vec::with_capacity(windows.len() * positions * spec.hidden as usize);
-        for &token in windows.iter().flat_map(|window| &window[..positions]) {
-            if token >= vocabulary {
-                return Err(RuntimeError::Token { found: token, vocabulary });
-            }
-            stream.extend_from_slice(embedding.row(token as usize));
-        }
-        let bytes = Scratch::bytes(&spec, windows.len(), positions, positions);
-        let cache = llama::cache_elems(&spec, positions) as usize * windows.len();
+        let stream = embedded(&spec, embedding, windows, positions)?;
         Ok(Streams {
             machine,
             frequencies: checkpoint.rope.clone(),
             batch: Batch { sequences: windows.len(), tokens: positions, start: 0 },
             stream,
-            memory: vec![MemoryBlock::zeroed(); (bytes / BLOCK_BYTES) as usize],
-            keys: vec![0.0; cache],
-            values: vec![0.0; cache],
+            workspace: Arc::new(Mutex::new(Workspace::new(&spec, windows.len(), positions))),
             spec,
         })
+    }
+
+    /// The same tokens with another embedding, in the same memory: the two run their blocks in turn.
+    ///
+    /// # Errors
+    /// As [`Streams::new`].
+    ///
+    /// # Panics
+    /// Where `windows` are not as many as these.
+    pub fn beside(&self, embedding: &Matrix, windows: &[Vec<u32>]) -> Result<Self, RuntimeError> {
+        let Streams { machine, ref spec, ref frequencies, batch, .. } = *self;
+        assert_eq!(windows.len(), batch.sequences, "the same windows");
+        let stream = embedded(spec, embedding, windows, batch.tokens)?;
+        let (spec, frequencies) = (spec.clone(), frequencies.clone());
+        Ok(Streams { machine, spec, frequencies, batch, stream, workspace: Arc::clone(&self.workspace) })
     }
 
     /// Runs one block over all windows.
@@ -179,11 +198,14 @@ impl<'m> Streams<'m> {
         W::Error: From<RuntimeError>,
     {
         let Batch { sequences, tokens, start } = self.batch;
-        let bytes = self.memory.len() as u64 * BLOCK_BYTES;
-        let mut arena = Arena::new(&mut self.memory, bytes)?;
+        // Another stream that panicked left nothing there that counts.
+        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let Workspace { memory, keys, values } = &mut *workspace;
+        let bytes = memory.len() as u64 * BLOCK_BYTES;
+        let mut arena = Arena::new(memory, bytes)?;
         let mut scratch = Scratch::carve(&self.spec, sequences, tokens, tokens, &mut arena)?;
         scratch.set_positions(&self.frequencies, start, tokens);
-        let mut cache = LayerCache { keys: &mut self.keys, values: &mut self.values };
+        let mut cache = LayerCache { keys, values };
         llama::block(
             self.machine,
             &self.spec,
@@ -227,6 +249,29 @@ impl<'m> Streams<'m> {
         llama::normalize(self.machine, &self.spec, final_gain, stream, &mut hidden);
         hidden
     }
+}
+
+/// The embeddings of the first `positions` tokens of every window.
+fn embedded(
+    spec: &ModelSpec,
+    embedding: &Matrix,
+    windows: &[Vec<u32>],
+    positions: usize,
+) -> Result<Vec<f32>, RuntimeError> {
+    let vocabulary = spec.vocabulary;
+    let longest = windows.iter().map(Vec::len).min().unwrap_or(0).min(spec.context as usize);
+    if positions == 0 || positions > longest {
+        let (highest, found) = (longest as u64, positions as u64);
+        return Err(RuntimeError::Limit { name: "positions of a window", lowest: 1, highest, found });
+    }
+    let mut stream = Vec::with_capacity(windows.len() * positions * spec.hidden as usize);
+    for &token in windows.iter().flat_map(|window| &window[..positions]) {
+        if token >= vocabulary {
+            return Err(RuntimeError::Token { found: token, vocabulary });
+        }
+        stream.extend_from_slice(embedding.row(token as usize));
+    }
+    Ok(stream)
 }
 
 /// The full-precision model's logits on windows, made a window at a time.

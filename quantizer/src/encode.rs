@@ -15,7 +15,7 @@ use rescomp_formats::matrix::{
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// No encoding has this many bits.
-    #[error("{0} bits: expected 2, 3, 4 or 8")]
+    #[error("{0} bits: expected 2, 3, 4, 5, 6 or 8")]
     Bits(u8),
     /// The matrix is larger than a container can hold, or its groups have no encoding.
     #[error(transparent)]
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_container_has_the_solvers_values() {
         for (bits, group) in
-            [2, 3, 4, 8].into_iter().flat_map(|bits| ["32", "64", "128", "row"].map(|g| (bits, g)))
+            [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| ["32", "64", "128", "row"].map(|g| (bits, g)))
         {
             let format = MatrixFormat { bits, group: group.parse().unwrap() };
             let options = SolverOptions::for_container(bits, format.group);
@@ -209,6 +209,6 @@ mod tests {
         let full = SolverOptions { scale_format: ScaleFormat::Full, ..options };
         let other = rtn::round_to_nearest(weights().as_ref(), &full).unwrap();
         assert!(matches!(refused(&other, format), EncodeError::NotCoded { groups: 5 }));
-        assert!(matches!(refused(&solution, MatrixFormat { bits: 5, group }), EncodeError::Bits(5)));
+        assert!(matches!(refused(&solution, MatrixFormat { bits: 7, group }), EncodeError::Bits(7)));
     }
 }

@@ -20,6 +20,7 @@ pub mod journal;
 pub mod linears;
 pub mod methods;
 pub mod moments;
+pub mod operations;
 pub mod pack;
 pub mod plan;
 pub mod recipe;

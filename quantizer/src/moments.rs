@@ -10,6 +10,8 @@ use rayon::prelude::*;
 
 /// Tokens added up in f32.
 const CHUNK_TOKENS: usize = 1024;
+/// Elements that one task subtracts.
+const PART: usize = 1 << 15;
 /// Columns computed together.
 const STRIP_COLS: usize = 128;
 
@@ -37,14 +39,23 @@ impl Moments {
     /// As [`Moments::new`].
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = (&'a [f32], &'a [f32])>, n: usize) -> Moments {
         let mut moments = Moments { hessian: Mat::zeros(n, n), drift: Mat::zeros(n, n) };
-        let (mut tokens, mut difference) = (0, Vec::new());
+        let (mut tokens, mut difference) = (0, Vec::<f32>::new());
         for (quantized, full) in parts {
             assert_eq!(quantized.len(), full.len(), "the same tokens in both streams");
             assert!(quantized.len().is_multiple_of(n), "whole rows of {n}");
             tokens += quantized.len() / n;
             for (quantized, full) in quantized.chunks(CHUNK_TOKENS * n).zip(full.chunks(CHUNK_TOKENS * n)) {
-                difference.clear();
-                difference.extend(full.iter().zip(quantized).map(|(full, quantized)| full - quantized));
+                difference.resize(full.len(), 0.0);
+                difference
+                    .par_chunks_mut(PART)
+                    .zip(full.par_chunks(PART).zip(quantized.par_chunks(PART)))
+                    .for_each(|(difference, (full, quantized))| {
+                        let streams = full.iter().zip(quantized);
+                        difference
+                            .iter_mut()
+                            .zip(streams)
+                            .for_each(|(d, (full, quantized))| *d = full - quantized);
+                    });
                 let inputs = MatRef::from_row_major_slice(quantized, quantized.len() / n, n);
                 let drifts = MatRef::from_row_major_slice(&difference, quantized.len() / n, n);
                 rayon::join(

@@ -1,7 +1,7 @@
 //! What is to be done with a model's matrices: the method, and for every matrix its bits and groups.
 
 use crate::choose::Tuning;
-use crate::grids::ScaleFormat;
+use crate::grids::{ScaleFormat, Spacing};
 use crate::methods::{ClipSearch, GroupSize, LazyVariant, Method, SolverOptions, SweepConfiguration};
 use rescomp_formats::section::SectionKind;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatrixFormat {
-    /// Bits a code: 2, 3, 4 or 8.
+    /// Bits a code: 2, 3, 4, 5, 6 or 8.
     pub bits: u8,
     /// How many columns share a scale.
     #[serde(serialize_with = "group_text", deserialize_with = "group_of_text")]
@@ -123,7 +123,38 @@ impl BlockPlan {
             (8, ScaleFormat::Coded) => ScaleFormat::F16,
             (_, format) => format,
         };
-        let options = SolverOptions { bits, group, clip, scale_format, ..self.options };
+        let spacing = match (bits, scale_format) {
+            // What has coded scales goes into a container, which has one grid for these bits.
+            (5 | 6, ScaleFormat::Coded) => Spacing::Normal,
+            _ => self.options.spacing,
+        };
+        let options = SolverOptions { bits, group, clip, spacing, scale_format, ..self.options };
         Solver { configuration: self.configuration(bits), options }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_have_one_grid_at_5_and_6_bits_and_scales_of_their_own_at_8() {
+        let group = GroupSize::Row;
+        let solver = |options: SolverOptions, bits| {
+            let options = SolverOptions { spacing: Spacing::Uniform, ..options };
+            let plan = BlockPlan::new(Method::RescompExact, options);
+            let options = plan.solver_for(MatrixFormat { bits, group }).options;
+            (options.spacing, options.scale_format, options.clip)
+        };
+        let (container, published) = (SolverOptions::for_container(4, group), SolverOptions::new(4, group));
+        for (bits, spacing, format) in [
+            (4, Spacing::Uniform, ScaleFormat::Coded),
+            (5, Spacing::Normal, ScaleFormat::Coded),
+            (6, Spacing::Normal, ScaleFormat::Coded),
+            (8, Spacing::Uniform, ScaleFormat::F16),
+        ] {
+            assert_eq!(solver(container, bits), (spacing, format, ClipSearch::Plain));
+            assert_eq!(solver(published, bits), (Spacing::Uniform, ScaleFormat::F16, ClipSearch::Plain));
+        }
     }
 }

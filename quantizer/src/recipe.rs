@@ -11,6 +11,7 @@
 //! ```
 
 use crate::plan::MatrixFormat;
+use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::section::{SectionKind, SectionName, sections};
 use rescomp_formats::spec::ModelSpec;
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,7 @@ pub enum RecipeError {
     #[error("{0}")]
     Write(#[from] toml::ser::Error),
     /// A number of bits that no encoding has.
-    #[error("{name}: {bits} bits: expected 2, 3, 4 or 8")]
+    #[error("{name}: {bits} bits: expected 2, 3, 4, 5, 6 or 8")]
     Bits {
         /// The matrix, or `default`.
         name: String,
@@ -114,7 +115,7 @@ impl Recipe {
 
 fn check(name: &str, format: MatrixFormat) -> Result<(), RecipeError> {
     let name = name.to_owned();
-    if ![2, 3, 4, 8].contains(&format.bits) {
+    if CodeWidth::from_bits(format.bits).is_none() {
         return Err(RecipeError::Bits { name, bits: format.bits });
     }
     let group = format.group.to_string();
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn a_recipe_is_read_back_as_written() {
         let format = |bits, group: &str| MatrixFormat { bits, group: group.parse().unwrap() };
-        let matrices = [("embedding", format(4, "row")), ("layer 1 down", format(2, "32"))];
+        let matrices = [("embedding", format(6, "row")), ("layer 1 down", format(2, "32"))];
         let recipe = Recipe {
             default: format(3, "64"),
             matrices: matrices.into_iter().map(|(name, format)| (name.to_owned(), format)).collect(),
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(formats[&(1, "down")], format(2, "32"));
         assert_eq!(formats[&(0, "down")], format(3, "64"));
         let embedding = SectionName { kind: SectionKind::Embedding, layer: None };
-        assert_eq!(read.format(embedding), format(4, "row"));
+        assert_eq!(read.format(embedding), format(6, "row"));
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
         let refused = |text: &str| Recipe::parse(text, &spec()).unwrap_err().to_string();
         for (text, expected) in [
             ("".to_owned(), "default"),
-            (default.replace('3', "5"), "default: 5 bits: expected 2, 3, 4 or 8"),
+            (default.replace('3', "7"), "default: 7 bits: expected 2, 3, 4, 5, 6 or 8"),
             (default.replace("64", "48"), "default: groups of 48: expected 32, 64, 128 or row"),
             (default.replace("64", "zero"), "zero"),
             (format!("size = 3\n{default}"), "size"),
@@ -168,8 +169,8 @@ mod tests {
                 "no matrix `layer 9 up`",
             ),
             (
-                format!("{default}[matrices]\n\"embedding\" = {{ bits = 6, group = \"32\" }}\n"),
-                "embedding: 6 bits",
+                format!("{default}[matrices]\n\"embedding\" = {{ bits = 7, group = \"32\" }}\n"),
+                "embedding: 7 bits",
             ),
         ] {
             let found = refused(&text);

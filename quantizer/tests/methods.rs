@@ -59,6 +59,8 @@ impl<T: Real> Problem<T> {
     }
 }
 
+const BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
+
 fn options(bits: u8, group: usize) -> SolverOptions {
     SolverOptions::new(bits, GroupSize::elements(group).unwrap())
 }
@@ -211,7 +213,7 @@ fn the_last_group_may_be_short() {
 #[test]
 fn the_sweep_sees_the_scales_of_the_device() {
     let problem = problem::<f32>(6, 5, 48, &[]);
-    for bits in [2, 3, 4, 8] {
+    for bits in BITS {
         let full = SolverOptions { scale_format: ScaleFormat::Full, ..options(bits, 16) };
         for configuration in configurations(bits) {
             let solution = problem.solve(configuration, &options(bits, 16));
@@ -239,9 +241,7 @@ fn the_sweep_sees_the_scales_of_the_device() {
 #[test]
 fn every_method_gives_what_a_container_can_store() {
     let problem = problem::<f64>(8, 16, 72, &[5, 40]);
-    for (bits, group) in
-        [2, 3, 4, 8].into_iter().flat_map(|bits| ["32", "64", "row"].map(|group| (bits, group)))
-    {
+    for (bits, group) in BITS.into_iter().flat_map(|bits| ["32", "64", "row"].map(|group| (bits, group))) {
         let format = MatrixFormat { bits, group: group.parse().unwrap() };
         let options = SolverOptions::for_container(bits, format.group);
         let prepared = prepare(problem.hessian.as_ref(), Some(problem.drift.as_ref()), &options).unwrap();
@@ -266,6 +266,27 @@ fn every_method_gives_what_a_container_can_store() {
             encode(&solution, format, Layout::Nr8k4).unwrap();
             let levels = solution.grid.levels();
             assert!(solution.codes.iter().all(|code| levels.contains(code)));
+        }
+    }
+}
+
+#[test]
+fn each_number_of_bits_loses_less_than_the_one_before() {
+    let problem = problem::<f64>(9, 32, 128, &[]);
+    for group in ["32", "row"] {
+        for method in Method::ALL {
+            let losses = BITS.map(|bits| {
+                let options = SolverOptions::for_container(bits, group.parse().unwrap());
+                let prepared = prepare(problem.hessian.as_ref(), None, &options).unwrap();
+                let weights = problem.weights.as_ref();
+                let configuration = method.configuration(bits);
+                let solution = solve(weights, &prepared, configuration.as_ref(), &options).unwrap();
+                solution.loss(weights, problem.hessian.as_ref(), None).unwrap()
+            });
+            assert!(
+                losses.windows(2).all(|pair| pair[1] < 0.4 * pair[0]),
+                "{method}, groups of {group}: {losses:?}"
+            );
         }
     }
 }
@@ -378,7 +399,7 @@ fn bad_options_are_refused_by_name() {
         solve(good.weights.as_ref(), &prepared, Some(&configuration), &options).err()
     };
     assert_eq!(GroupSize::elements(0), Err(MethodError::GroupOfZero));
-    for bits in [0, 1, 5, 6, 7, 16] {
+    for bits in [0, 1, 7, 9, 16] {
         assert!(matches!(refused(gptq, options(bits, 4)), Some(MethodError::Bits(e)) if e.found == bits));
     }
     let dynamic = SolverOptions { static_groups: false, ..base };
@@ -424,8 +445,8 @@ fn names_are_read_back() {
     assert_eq!(error, "unknown method `awq`: expected one of rtn, gptq, gptaq, rescomp, rescomp-exact");
     let published = |bits| Method::Rescomp.configuration(bits).unwrap().variant;
     assert_eq!(
-        [2, 3, 4, 8].map(published).map(LazyVariant::name),
-        ["original", "all-weights", "all-weights", "all-weights"]
+        BITS.map(published).map(LazyVariant::name),
+        ["original", "all-weights", "all-weights", "all-weights", "all-weights", "all-weights"]
     );
 }
 
@@ -435,7 +456,7 @@ proptest! {
     #[test]
     fn any_shape_gives_codes_of_the_grid(
         seed: u64, m in 0..40_usize, n in 1..40_usize, group in 1..50_usize, block in 1..50_usize,
-        bits in prop_oneof![Just(2_u8), Just(3), Just(4), Just(8)], activation_order: bool,
+        bits in proptest::sample::select(&BITS), activation_order: bool,
     ) {
         let problem = problem::<f32>(seed, m, n, &[]);
         let options = SolverOptions { block: block.try_into().unwrap(), activation_order, ..options(bits, group) };

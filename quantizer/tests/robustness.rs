@@ -105,7 +105,7 @@ proptest! {
         massive in proptest::option::of(0_usize..40),
         dead in proptest::collection::vec(0_usize..40, 0..6),
         size in prop_oneof![Just(1.0_f32), Just(1e-4), Just(1e6)],
-        bits in prop_oneof![Just(2_u8), Just(3), Just(4), Just(8)],
+        bits in prop_oneof![Just(2_u8), Just(3), Just(4), Just(5), Just(6), Just(8)],
         as_in_containers in any::<bool>(),
     ) {
         let mut sizes = vec![size; n];

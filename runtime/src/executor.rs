@@ -94,6 +94,31 @@ pub fn for_each_chunk(
     executor.run(chunks, &run);
 }
 
+/// [`for_each_chunk`] of two slices with the same number of chunks: `task` gets the chunks of one index together.
+///
+/// # Panics
+/// Where a chunk is 0 elements, or the numbers of chunks differ.
+pub fn for_each_chunk_pair(
+    executor: &dyn Executor,
+    [left, right]: [&mut [f32]; 2],
+    [left_elems, right_elems]: [usize; 2],
+    task: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+) {
+    let chunks = right.len().div_ceil(right_elems);
+    assert_eq!(left.len().div_ceil(left_elems), chunks, "chunks of the two slices");
+    let (length, start) = (right.len(), Shared(right.as_mut_ptr()));
+    for_each_chunk(executor, left, left_elems, |index, left| {
+        let from = index * right_elems;
+        // SAFETY: index < chunks, so `from` is inside the slice.
+        let first = unsafe { start.get().add(from) };
+        let count = right_elems.min(length - from);
+        // SAFETY: `count` elements are inside the slice; chunks don't overlap, and `for_each_chunk` runs each index once while
+        // `right` is borrowed.
+        let right = unsafe { core::slice::from_raw_parts_mut(first, count) };
+        task(index, left, right);
+    });
+}
+
 /// Where part `index` of `items` in `parts` begins: parts differ by one item at most.
 pub(crate) const fn split(items: usize, parts: usize, index: usize) -> usize {
     let (share, extra) = (items / parts, items % parts);
@@ -174,6 +199,31 @@ mod tests {
                 assert_eq!(output, expected);
             }
         }
+    }
+
+    #[test]
+    fn pairs_of_chunks_belong_together() {
+        for chunks in 1..8 {
+            for (left_elems, right_elems, short) in [(3, 5, 0), (4, 1, 0), (3, 4, 2)] {
+                let (mut left, mut right) =
+                    (vec![0.0; chunks * left_elems - short], vec![0.0; chunks * right_elems - short]);
+                let slices = [&mut left[..], &mut right[..]];
+                for_each_chunk_pair(&Reverse(3), slices, [left_elems, right_elems], |index, left, right| {
+                    left.iter_mut().chain(right).for_each(|value| *value += (index + 1) as f32);
+                });
+                for (slice, elems) in [(left, left_elems), (right, right_elems)] {
+                    let expected: Vec<f32> = (0..slice.len()).map(|i| (i / elems + 1) as f32).collect();
+                    assert_eq!(slice, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "chunks of the two slices")]
+    fn pairs_of_chunks_need_as_many_on_both_sides() {
+        let (mut left, mut right) = ([0.0; 6], [0.0; 9]);
+        for_each_chunk_pair(&Serial, [&mut left, &mut right], [2, 2], |_, _, _| ());
     }
 
     #[test]

@@ -171,8 +171,10 @@ fn pack_random_codebook(random: &mut Random, shape: &MatrixShape, levels: usize,
     let multipliers = std::array::from_fn(|index| u8::from(groups > 0) * (20 + index as u8));
     let width = i64::from(shape.width().level_bound()) * 2 / levels as i64;
     let level = |index: usize| (2 * index as i64 + 1 - levels as i64) * width / 2;
-    let table: Vec<i8> =
-        (0..levels).map(|index| (level(index) + random.below(width as u64 / 2) as i64) as i8).collect();
+    let mut chosen = |index| (level(index) + random.below(width as u64 / 2) as i64) as i8;
+    let table: Vec<i8> = (0..levels)
+        .map(|index| shape.width().fixed_level(index as u8).unwrap_or_else(|| chosen(index)))
+        .collect();
     let highest = f32::from(table[levels - 1]) * if groups > 0 { 27.0 } else { 1.0 } * shape.row_scale_unit();
     let codebook = CodebookMatrix {
         levels: &table,

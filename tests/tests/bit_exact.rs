@@ -30,6 +30,9 @@ const INT2_INT8: &str = "1262e2867a4ec25984648c2121308e6c19d6b11b091e467fbdbeba1
 const INT3_INT8: &str = "592a060b854ea500e899ba8762be2b6f08e7d9e76d0db7f9d795361d285bc073";
 const INT4_INT8: &str = "28442939769ac1a0bb87b60757477532ca1093d596549bd69bce76f86353c6be";
 
+const INT5_INT8: &str = "428d5dd97cb4e5de27092db9ed00cad62c5b69700051f09a343fa6c098e1bc08";
+const INT6_INT8: &str = "139fda465c8c485f3eb60c6f496e5a2b70c856b169f3538848c13b2de3213efb";
+
 fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -110,6 +113,8 @@ fn each_narrow_width_alone() {
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int2), ActivationFormat::Int8, INT2_INT8);
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int3), ActivationFormat::Int8, INT3_INT8);
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int4), ActivationFormat::Int8, INT4_INT8);
+    check(&tiny::odd_spec(), Widths::All(CodeWidth::Int5), ActivationFormat::Int8, INT5_INT8);
+    check(&tiny::odd_spec(), Widths::All(CodeWidth::Int6), ActivationFormat::Int8, INT6_INT8);
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn logits_are_those_of_the_naive_forward() {
 #[test]
 fn narrow_widths_agree_as_well() {
     let spec = tiny::odd_spec();
-    for width in [CodeWidth::Int2, CodeWidth::Int3, CodeWidth::Int4] {
+    for width in CodeWidth::ALL {
         let file = tiny::container(&spec, Widths::All(width), Layout::Rows);
         let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
         let turn = std::f64::consts::TAU / 2_f64.powi(64);

@@ -19,8 +19,15 @@ use crate::error::Error;
 use crate::flags::PackFlags;
 use crate::{host, output};
 
-/// Groups that are tried at 2, 3 and 4 bits. At 8 bits nothing is to be gained by smaller ones.
-const GROUPS: [&str; 4] = ["32", "64", "128", "row"];
+/// Formats that are tried: bits, and groups. The more bits, the less is to be gained by another group size.
+const FORMATS: [(u8, &[&str]); 6] = [
+    (2, &["32", "64", "128", "row"]),
+    (3, &["32", "64", "128", "row"]),
+    (4, &["32", "64", "128", "row"]),
+    (5, &["32", "64", "128"]),
+    (6, &["32", "64", "128"]),
+    (8, &["128"]),
+];
 
 /// A matrix in the plan.
 #[derive(Debug, Serialize)]
@@ -182,12 +189,11 @@ fn measure(
 ) -> Result<Vec<Sensitivity>, Error> {
     let group = |name: &str| name.parse::<GroupSize>().map_err(|error| Error::failed(error.to_string()));
     let mut formats = Vec::new();
-    for bits in [2, 3, 4] {
-        for name in GROUPS {
+    for (bits, groups) in FORMATS {
+        for name in groups {
             formats.push(MatrixFormat { bits, group: group(name)? });
         }
     }
-    formats.push(MatrixFormat { bits: 8, group: group("128")? });
     let bar = host::progress("measuring sensitivities", sensitivity::steps(checkpoint));
     let measurement = Measurement {
         checkpoint,

@@ -68,16 +68,16 @@ pub(crate) struct PackFlags {
     /// Quantization method.
     #[arg(long, value_enum, default_value_t = Method::RescompExact)]
     pub(crate) method: Method,
-    /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
+    /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
     pub(crate) bits: u8,
     /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
     #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
     pub(crate) group_size: GroupSize,
-    /// Bits a weight in the embedding and the output head: 2, 3, 4 or 8.
+    /// Bits a weight in the embedding and the output head: 2, 3, 4, 5, 6 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits)]
     pub(crate) head_bits: u8,
-    /// Distribute 2, 3, 4 and 8 bits and the group sizes over the matrices, so that weights take this many bits on average
+    /// Distribute 2, 3, 4, 5, 6 and 8 bits and the group sizes over the matrices, so that weights take this many bits on average
     /// (everything of them counted: scales, tables, embedding, head, norms) and the divergence is least, by the measured sensitivity of
     /// each matrix.
     #[arg(long, value_name = "BITS", value_parser = bits_per_weight, conflicts_with_all = ["max_bytes", "recipe"])]
@@ -215,6 +215,43 @@ pub(crate) enum BenchCommand {
     Quality(QualityFlags),
     /// Compare quantization methods matrix by matrix: error on calibration text and on text that calibration never saw.
     Methods(MethodsFlags),
+    /// Time calibrating and solving, and compare with the machine's speed at f32 matrix products.
+    Calibration(CalibrationFlags),
+}
+
+/// Options of `bench calibration`.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrationFlags {
+    /// Folder of the model as Hugging Face lays it out [default: models/stories-1m in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Quantization method.
+    #[arg(long, value_enum, default_value_t = Method::RescompExact)]
+    pub(crate) method: Method,
+    /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
+    pub(crate) bits: u8,
+    /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
+    #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
+    pub(crate) group_size: GroupSize,
+    /// Windows of text to calibrate on, as in `pack`.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) calibration_windows: usize,
+    /// Tokens in a window.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub(crate) context: usize,
+    /// What joins the documents of the text, as in `pack`.
+    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
+    pub(crate) joiner: Joiner,
+    /// Threads [default: the host's processors].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of `bench quality`.
@@ -235,16 +272,17 @@ pub(crate) struct QualityFlags {
         default_values_t = [Method::Rtn, Method::Gptq, Method::Gptaq, Method::Rescomp, Method::RescompExact]
     )]
     pub(crate) methods: Vec<Method>,
-    /// Bits a weight in the blocks' linear layers, 2, 3, 4 or 8, separated by commas.
+    /// Bits a weight in the blocks' linear layers, 2, 3, 4, 5, 6 or 8, separated by commas.
     #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [4, 8], value_parser = bits)]
     pub(crate) bits: Vec<u8>,
     /// Weights of a row that share one scale, 32, 64, 128 or `row`, separated by commas.
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',', default_values_t = [GroupSize::Elements(64)])]
     pub(crate) group_size: Vec<GroupSize>,
-    /// Bits a weight in the embedding and the output head, 2, 3, 4 or 8, separated by commas.
+    /// Bits a weight in the embedding and the output head, 2, 3, 4, 5, 6 or 8, separated by commas.
     #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [8], value_parser = bits)]
     pub(crate) head_bits: Vec<u8>,
-    /// How the levels of 2, 3 and 4 bits are spaced; with `--linears-only`, `uniform` means as published: f16 scales, too.
+    /// How the levels of 2, 3 and 4 bits are spaced; with `--linears-only`, `uniform` means as published at
+    /// 5 and 6 bits as well, and f16 scales.
     #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
     pub(crate) levels: Levels,
     /// Quantize the blocks' linear layers only, and run them in full precision otherwise: embedding, norms and head as in the
@@ -307,7 +345,7 @@ pub(crate) struct MethodsFlags {
     /// [default: `rescomp-exact` if it is one of the methods, else the last of them].
     #[arg(long, value_enum)]
     pub(crate) continue_with: Option<Method>,
-    /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
+    /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
     pub(crate) bits: u8,
     /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
@@ -426,7 +464,7 @@ pub(crate) enum Clip {
 pub(crate) enum Levels {
     /// Least error for normally distributed weights: dense around zero.
     Normal,
-    /// Evenly, as published: -2..=1, -4..=3, -8..=7.
+    /// Evenly, as published: -2..=1, -4..=3, -8..=7. At 5 and 6 bits a container's levels are even in any case.
     Uniform,
 }
 
@@ -540,8 +578,8 @@ pub(crate) fn unique<T: Copy + PartialEq>(list: &[T]) -> Vec<T> {
 
 fn bits(text: &str) -> Result<u8, String> {
     match text.parse() {
-        Ok(bits @ (2 | 3 | 4 | 8)) => Ok(bits),
-        _ => Err("expected 2, 3, 4 or 8".to_owned()),
+        Ok(bits @ (2 | 3 | 4 | 5 | 6 | 8)) => Ok(bits),
+        _ => Err("expected 2, 3, 4, 5, 6 or 8".to_owned()),
     }
 }
 
@@ -634,7 +672,7 @@ mod tests {
             ["--ridge", "-1"],
             ["--refine", "0.5"],
             ["--clip", "best"],
-            ["--bits", "5"],
+            ["--bits", "7"],
             ["--head-bits", "0"],
             ["--group-size", "48"],
             ["--context", "0"],
@@ -679,7 +717,7 @@ mod tests {
         assert_eq!((flags.bits, flags.methods), (vec![2, 3], vec![Method::Gptq]));
         assert_eq!(flags.group_size, [GroupSize::Elements(32), GroupSize::Row]);
         for wrong in [
-            ["--bits", "4,5"],
+            ["--bits", "4,7"],
             ["--bits", ""],
             ["--methods", "gptq,awq"],
             ["--group-size", "64,48"],

@@ -15,13 +15,17 @@ use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use crate::error::Error;
 
 /// Products that must be made of SDOT.
-const DOTPROD_FUNCTIONS: [&str; 8] = [
+const DOTPROD_FUNCTIONS: [&str; 12] = [
     "gemv_int2_neon_dotprod",
     "gemm_int2_neon_dotprod",
     "gemv_int3_neon_dotprod",
     "gemm_int3_neon_dotprod",
     "gemv_int4_neon_dotprod",
     "gemm_int4_neon_dotprod",
+    "gemv_int5_neon_dotprod",
+    "gemm_int5_neon_dotprod",
+    "gemv_int6_neon_dotprod",
+    "gemm_int6_neon_dotprod",
     "gemv_int8_neon_dotprod",
     "gemm_int8_neon_dotprod",
 ];
@@ -175,11 +179,11 @@ mod tests {
     fn a_missing_fast_path_and_a_leaked_one_are_named() {
         assert_eq!(
             judged(&[("4neon4dot", RET)], ""),
-            Ok("8 SDOT in 8 kernels, none in the rest of 9 functions".to_owned())
+            Ok("12 SDOT in 12 kernels, none in the rest of 13 functions".to_owned())
         );
         assert_eq!(judged(&[], DOTPROD_FUNCTIONS[5]), Err("gemm_int4_neon_dotprod has no SDOT".to_owned()));
         assert_eq!(
-            judged(&[(DOTPROD_FUNCTIONS[6], RET)], DOTPROD_FUNCTIONS[6]),
+            judged(&[(DOTPROD_FUNCTIONS[10], RET)], DOTPROD_FUNCTIONS[10]),
             Err("gemv_int8_neon_dotprod has no SDOT".to_owned())
         );
         let leaked = judged(&[("14gemv_int4_neon", SDOT)], "").expect_err("refused");

@@ -1,6 +1,7 @@
 //! The project's commands: `cargo xtask COMMAND`. This file dispatches; each command has its own.
 
 mod allocation;
+mod bench_calibration;
 mod bench_methods;
 mod bench_quality;
 mod build_no_std;
@@ -51,6 +52,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Eval(flags) => eval::run(flags),
         Command::Bench(BenchCommand::Quality(flags)) => bench_quality::run(flags),
         Command::Bench(BenchCommand::Methods(flags)) => bench_methods::run(flags),
+        Command::Bench(BenchCommand::Calibration(flags)) => bench_calibration::run(flags),
         Command::Test(flags) => test::run(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),
         Command::Tidy => tidy::run(),

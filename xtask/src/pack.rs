@@ -10,9 +10,7 @@ use rescomp_quantizer::journal::{Found, Identity, Journal, JournalError};
 use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, PackFailure, PackOptions, PackReport, Packed};
 use rescomp_quantizer::plan::BlockPlan;
-use rescomp_quantizer::work;
 use rescomp_runtime::Machine;
-use rescomp_runtime::linear::LinearSet;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -254,9 +252,7 @@ fn quantize(
     journal: &mut Journal,
 ) -> Result<(Packed, usize), Error> {
     let tokens = options.calibration.len() * options.calibration_positions;
-    let work = work::block_work(&options.plan, &checkpoint.spec, tokens);
-    let kinds = LinearSet::ALL.iter().flat_map(|set| set.kinds()).map(|kind| kind.name()).collect();
-    let mut shown = Shown::new(checkpoint.spec.layers as usize, kinds, work);
+    let mut shown = Shown::new(&options.plan, &checkpoint.spec, tokens);
     let kept = kept_layers(journal);
     let mut progress = |progress: Progress<'_>| {
         if let Progress::Block { .. } = progress {

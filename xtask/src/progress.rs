@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use rescomp_formats::spec::ModelSpec;
 use rescomp_quantizer::calibrate::{MatrixReport, Progress};
+use rescomp_quantizer::plan::BlockPlan;
+use rescomp_quantizer::work::block_work;
+use rescomp_runtime::linear::LinearSet;
 
 use crate::output;
 
@@ -94,10 +98,12 @@ fn lock(estimate: &Mutex<Estimate>) -> MutexGuard<'_, Estimate> {
 }
 
 impl Shown {
-    /// For so many layers, each with these matrices and their work.
-    pub(crate) fn new(layers: usize, kinds: Vec<&'static str>, work: Vec<f64>) -> Shown {
+    /// For the blocks of a model, quantized as `plan` says on so many tokens.
+    pub(crate) fn new(plan: &BlockPlan, spec: &ModelSpec, tokens: usize) -> Shown {
+        let layers = spec.layers as usize;
+        let kinds = LinearSet::ALL.iter().flat_map(|set| set.kinds()).map(|kind| kind.name()).collect();
         let start = Instant::now();
-        let estimate = Arc::new(Mutex::new(Estimate::new(work, layers, start)));
+        let estimate = Arc::new(Mutex::new(Estimate::new(block_work(plan, spec, tokens), layers, start)));
         let bar = ProgressBar::new(STEPS);
         let shown = Arc::clone(&estimate);
         let times = move |state: &ProgressState, to: &mut dyn std::fmt::Write| {

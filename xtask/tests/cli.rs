@@ -89,8 +89,8 @@ impl Machine {
 
 #[test]
 fn a_wrong_command_line_or_input_ends_with_2() {
-    let stderr = ended(&run(&["pack", "--target", "aarch64", "--bits", "5"]), 2);
-    assert!(stderr.starts_with("error: ") && stderr.contains("expected 2, 3, 4 or 8"), "{stderr}");
+    let stderr = ended(&run(&["pack", "--target", "aarch64", "--bits", "7"]), 2);
+    assert!(stderr.starts_with("error: ") && stderr.contains("expected 2, 3, 4, 5, 6 or 8"), "{stderr}");
     ended(&run(&["no-such-command"]), 2);
     let stderr = ended(&run(&["pack", "--target", "armv7"]), 2);
     assert_eq!(stderr, "error: armv7: 32-bit ARM Linux isn't supported; use a 64-bit system (aarch64)\n");
@@ -310,7 +310,7 @@ fn a_quality_table_of_what_cannot_be_is_refused() {
     let refused = |arguments: &[&str], code| {
         ended(&run(&[&["bench", "quality", "--context", "24"][..], arguments].concat()), code)
     };
-    assert!(refused(&["--bits", "4,5"], 2).contains("expected 2, 3, 4 or 8"));
+    assert!(refused(&["--bits", "4,7"], 2).contains("expected 2, 3, 4, 5, 6 or 8"));
     assert!(refused(&["--methods", "gptq,awq"], 2).contains("rescomp-exact"));
     assert!(refused(&["--group-size", "64,48"], 2).contains("expected 32, 64, 128 or row"));
     assert!(refused(&["--activations", "int4"], 2).contains("int8"));
@@ -358,7 +358,7 @@ fn methods_are_compared_matrix_by_matrix() {
     assert!(table.contains("WARNING: 96 calibration tokens for 128 inputs"), "{table}");
 
     assert!(ended(&compare("--output x.json"), 2).contains("the name of a Markdown file"));
-    assert!(ended(&compare("--bits 5"), 2).contains("expected 2, 3, 4 or 8"));
+    assert!(ended(&compare("--bits 7"), 2).contains("expected 2, 3, 4, 5, 6 or 8"));
     assert!(ended(&compare("--calibration no-such-text"), 4).contains("no-such-text"));
     let many = compare("--calibration-offset 18446744073709551615");
     assert!(ended(&many, 2).contains("calibration.txt: expected at least"));

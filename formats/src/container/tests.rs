@@ -94,16 +94,24 @@ fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
             }
             kind if kind.is_matrix() => {
                 let (rows, cols) = kind.shape(&spec).unwrap();
-                let bits = if name.layer.is_none() { 8 } else { 4 };
+                let bits = match (name.layer, kind) {
+                    (None, _) => 8,
+                    (_, SectionKind::Gate) => 5,
+                    (_, SectionKind::Up) => 6,
+                    _ => 4,
+                };
                 let width = CodeWidth::from_bits(bits).unwrap();
                 let shape = MatrixShape::new(rows, cols, 32, width, layout).unwrap();
                 let mut section = vec![0; shape.section_bytes()];
                 let scale = |number: u32| f16::from_f32(number as f32 / 65536.0);
                 if shape.has_codebook() {
-                    let codes: Vec<u8> = (0..rows * cols).map(|_| (next() % 16) as u8).collect();
+                    let levels = 1 << bits;
+                    let codes: Vec<u8> = (0..rows * cols).map(|_| (next() % levels) as u8).collect();
                     let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
                     let codebook = CodebookMatrix {
-                        levels: &core::array::from_fn::<i8, 16, _>(|index| 2 * index as i8 - 15),
+                        levels: &(0..levels as i8)
+                            .map(|code| 2 * code + 1 - levels as i8)
+                            .collect::<Vec<_>>(),
                         multipliers: core::array::from_fn(|index| u8::from(groups > 0) * (16 + index as u8)),
                         codes: &codes,
                         scale_codes: &(0..rows * groups as u32)
@@ -192,7 +200,7 @@ fn checksums_are_not_the_only_defence() {
     assert!(refuse(3, &|entry| entry.offset_bytes = u64::MAX).contains("offset: expected"));
     assert!(refuse(0, &|entry| entry.length_bytes = u64::MAX - 63).contains("length: expected at most"));
     assert!(refuse(3, &|entry| entry.group_elems = 48).contains("groups of 48 columns"));
-    assert!(refuse(3, &|entry| entry.encoding = 22).contains("encoding 22"));
+    assert!(refuse(3, &|entry| entry.encoding = 23).contains("encoding 23"));
     assert!(
         refuse(5, &|entry| entry.kind = 18).contains("expected layer 0 attention_norm, found kind 18 (key)")
     );
@@ -209,12 +217,24 @@ fn versions_and_strangers_are_named() {
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
     for major in [1, 3] {
         file[8] = major;
-        let expected = format!("container version {major}.0; this reader knows 2.0 to 2.0");
+        let expected = format!("container version {major}.1; this reader knows 2.0 to 2.1");
         assert!(error(&file).contains(&expected));
     }
     file[8] = 2;
-    file[10] = 1;
-    assert!(error(&file).contains("container version 2.1"));
+    file[10] = 2;
+    assert!(error(&file).contains("container version 2.2; this reader knows 2.0 to 2.1"));
+}
+
+#[test]
+fn older_minor_versions_are_read() {
+    let mut file = container(crate::spec::tests::spec(), Layout::Rows);
+    let head = Head::read(&file).unwrap();
+    assert_eq!((head.major, head.minor), (2, 1));
+    for minor in 0..=1 {
+        let sealed = Head { minor, ..head }.sealed();
+        file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&sealed));
+        assert_eq!(check(&file), Ok(()));
+    }
 }
 
 #[test]

@@ -7,12 +7,16 @@
 //! permute words.
 //!
 //! Here a code is a field of bits. What it stands for, [`crate::matrix`] says: at 2, 3 and 4 bits an index into a table of
-//! levels, at 8 bits a signed number.
+//! levels, at 5 and 6 bits the number of an evenly spaced level ([`stacked`]), at 8 bits a signed number.
 
+pub mod int1;
 pub mod int2;
 pub mod int3;
 pub mod int4;
+pub mod int5;
+pub mod int6;
 pub mod int8;
+pub mod stacked;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,13 +37,24 @@ pub enum CodeWidth {
     Int3,
     /// 4 bits: indices of 16 levels.
     Int4,
+    /// 5 bits: 32 evenly spaced levels, -31, -29 .. 31.
+    Int5,
+    /// 6 bits: 64 evenly spaced levels, -63, -61 .. 63.
+    Int6,
     /// 8 bits: two's complement numbers -127..=127. -128 is refused so that two products fit an int16.
     Int8,
 }
 
 impl CodeWidth {
     /// Every width, narrowest first.
-    pub const ALL: [CodeWidth; 4] = [CodeWidth::Int2, CodeWidth::Int3, CodeWidth::Int4, CodeWidth::Int8];
+    pub const ALL: [CodeWidth; 6] = [
+        CodeWidth::Int2,
+        CodeWidth::Int3,
+        CodeWidth::Int4,
+        CodeWidth::Int5,
+        CodeWidth::Int6,
+        CodeWidth::Int8,
+    ];
 
     /// The width of this many bits, where there is one.
     pub const fn from_bits(bits: u8) -> Option<CodeWidth> {
@@ -47,6 +62,8 @@ impl CodeWidth {
             2 => Some(CodeWidth::Int2),
             3 => Some(CodeWidth::Int3),
             4 => Some(CodeWidth::Int4),
+            5 => Some(CodeWidth::Int5),
+            6 => Some(CodeWidth::Int6),
             8 => Some(CodeWidth::Int8),
             _ => None,
         }
@@ -58,11 +75,13 @@ impl CodeWidth {
             CodeWidth::Int2 => 2,
             CodeWidth::Int3 => 3,
             CodeWidth::Int4 => 4,
+            CodeWidth::Int5 => 5,
+            CodeWidth::Int6 => 6,
             CodeWidth::Int8 => 8,
         }
     }
 
-    /// Entries of the table of levels that codes of this width index; `None` where codes are numbers themselves.
+    /// Levels that codes of this width index; `None` where codes are numbers themselves.
     pub const fn levels(self) -> Option<usize> {
         match self {
             CodeWidth::Int8 => None,
@@ -70,13 +89,46 @@ impl CodeWidth {
         }
     }
 
+    /// Low bits of a code that don't index the table of levels but add their own part: 1 and 2 at the stacked widths of 5 and 6
+    /// bits, else 0. See [`stacked`].
+    pub const fn low_bits(self) -> usize {
+        match self {
+            CodeWidth::Int5 | CodeWidth::Int6 => self.bits() - stacked::HIGH_BITS,
+            CodeWidth::Int2 | CodeWidth::Int3 | CodeWidth::Int4 | CodeWidth::Int8 => 0,
+        }
+    }
+
+    /// Entries of the table of levels, which the bits of a code above the low ones index; 0 where codes are numbers themselves.
+    pub const fn table_levels(self) -> usize {
+        match self.levels() {
+            Some(levels) => levels >> self.low_bits(),
+            None => 0,
+        }
+    }
+
+    /// The level of this code at the stacked widths; `None` at the others, whose levels a matrix chooses.
+    pub const fn fixed_level(self, code: u8) -> Option<i8> {
+        match self.low_bits() {
+            0 => None,
+            low => Some(stacked::high_level(low, code >> low) + stacked::low_level(low, code)),
+        }
+    }
+
+    /// The entry of the table of levels at the stacked widths; `None` at the others.
+    pub const fn fixed_table_level(self, index: u8) -> Option<i8> {
+        match self.low_bits() {
+            0 => None,
+            low => Some(stacked::high_level(low, index)),
+        }
+    }
+
     /// The largest magnitude of a level, or of a code that is a number. Sums of products with activations of up to 127 must fit
-    /// the int16 accumulators of processors without dot product instructions: eight products at 2 and 3 bits, four at 4 bits,
-    /// two at 8.
+    /// the int16 accumulators of processors without dot product instructions: eight products at 2, 3 and 5 bits, four at 4 and
+    /// 6 bits, two at 8.
     pub const fn level_bound(self) -> i8 {
         match self {
-            CodeWidth::Int2 | CodeWidth::Int3 => 31,
-            CodeWidth::Int4 => 63,
+            CodeWidth::Int2 | CodeWidth::Int3 | CodeWidth::Int5 => 31,
+            CodeWidth::Int4 | CodeWidth::Int6 => 63,
             CodeWidth::Int8 => 127,
         }
     }
@@ -88,10 +140,13 @@ impl CodeWidth {
 
     /// Unpacks a unit: `words` are the first [`CodeWidth::bits`] words.
     pub fn decode_unit(self, words: &[[u8; WORD_BYTES]; MAX_UNIT_WORDS]) -> [u8; UNIT_ELEMS] {
+        let &[a, b, c, d, e, f, ..] = words;
         match self {
-            CodeWidth::Int2 => int2::decode([words[0], words[1]]),
-            CodeWidth::Int3 => int3::decode([words[0], words[1], words[2]]),
-            CodeWidth::Int4 => int4::decode([words[0], words[1], words[2], words[3]]),
+            CodeWidth::Int2 => int2::decode([a, b]),
+            CodeWidth::Int3 => int3::decode([a, b, c]),
+            CodeWidth::Int4 => int4::decode([a, b, c, d]),
+            CodeWidth::Int5 => int5::decode([a, b, c, d, e]),
+            CodeWidth::Int6 => int6::decode([a, b, c, d, e, f]),
             CodeWidth::Int8 => int8::decode(*words),
         }
     }
@@ -104,6 +159,8 @@ impl CodeWidth {
             CodeWidth::Int2 => words[..2].copy_from_slice(&int2::encode(codes)),
             CodeWidth::Int3 => words[..3].copy_from_slice(&int3::encode(codes)),
             CodeWidth::Int4 => words[..4].copy_from_slice(&int4::encode(codes)),
+            CodeWidth::Int5 => words[..5].copy_from_slice(&int5::encode(codes)),
+            CodeWidth::Int6 => words[..6].copy_from_slice(&int6::encode(codes)),
             CodeWidth::Int8 => words = int8::encode(codes),
         }
         words
@@ -172,6 +229,21 @@ mod tests {
                 assert_eq!(with, without);
                 assert!(with < 8);
             }
+        }
+    }
+
+    #[test]
+    fn stacked_levels_are_the_odd_numbers_within_the_bound() {
+        for width in [CodeWidth::Int5, CodeWidth::Int6] {
+            let bound = width.level_bound();
+            for code in 0..=mask(width) {
+                assert_eq!(width.fixed_level(code), Some((2 * i16::from(code) - i16::from(bound)) as i8));
+            }
+            assert_eq!(width.fixed_level(mask(width)), Some(bound));
+        }
+        for width in [CodeWidth::Int2, CodeWidth::Int3, CodeWidth::Int4, CodeWidth::Int8] {
+            assert_eq!(width.fixed_level(0), None);
+            assert!((0..=255).all(|code| stacked::low_level(width.low_bits(), code) == 0));
         }
     }
 }

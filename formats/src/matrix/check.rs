@@ -11,17 +11,25 @@ pub(super) fn is_scale(bits: u16) -> bool {
     bits < INFINITY_BITS
 }
 
-/// Checks the levels of a codebook: rising strictly within the width's bound. `levels` are as many as the width has.
-pub(super) fn check_levels(width: CodeWidth, levels: &[i8]) -> Result<(), MatrixError> {
+/// Checks levels: each the `fixed` one of a stacked width, else rising strictly within the width's bound. `levels` are as many as
+/// the width or its table has.
+pub(super) fn check_levels(
+    width: CodeWidth,
+    levels: &[i8],
+    fixed: fn(CodeWidth, u8) -> Option<i8>,
+) -> Result<(), MatrixError> {
     let bound = width.level_bound();
-    let mut lowest = -bound;
+    let mut next = -bound;
     for (index, &found) in levels.iter().enumerate() {
-        // Leaves room for those that follow; no width has more than 16.
-        let highest = bound - (levels.len() - 1 - index) as i8;
+        let (lowest, highest) = match fixed(width, index as u8) {
+            Some(level) => (level, level),
+            // Leaves room for those that follow; there are at most 16.
+            None => (next, bound - (levels.len() - 1 - index) as i8),
+        };
         if !(lowest..=highest).contains(&found) {
             return Err(MatrixError::Level { index, found, lowest, highest });
         }
-        lowest = found + 1;
+        next = found + 1;
     }
     Ok(())
 }
@@ -61,8 +69,8 @@ impl MatrixView<'_> {
             }
         };
         if let Scaling::Codebook(codebook) = &self.scaling {
-            let levels = shape.width().levels().unwrap_or(0);
-            check_levels(shape.width(), &codebook.levels[..levels])?;
+            let levels = shape.width().table_levels();
+            check_levels(shape.width(), &codebook.levels[..levels], CodeWidth::fixed_table_level)?;
             zero(levels..TABLE_ENTRIES)?;
             check_multipliers(shape, codebook.multipliers)?;
             zero(2 * TABLE_ENTRIES..TABLES_BYTES)?;

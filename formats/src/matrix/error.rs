@@ -16,7 +16,7 @@ pub enum MatrixError {
     },
     /// The section does not start at a multiple of two bytes in memory.
     Unaligned,
-    /// A level is beyond the width's bound, or not above the one before.
+    /// A level is beyond the width's bound, not above the one before, or not the only one that its width allows.
     Level {
         /// Index in the table.
         index: usize,
@@ -70,6 +70,23 @@ pub enum MatrixError {
     },
 }
 
+/// What an entry of a table may be.
+struct Rising<T> {
+    lowest: T,
+    highest: T,
+}
+
+impl<T: core::fmt::Display + PartialEq> core::fmt::Display for Rising<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Rising { lowest, highest } = self;
+        if lowest == highest {
+            write!(f, "{lowest}")
+        } else {
+            write!(f, "{lowest} to {highest}, rising strictly")
+        }
+    }
+}
+
 impl core::fmt::Display for MatrixError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let expected = "expected a finite number, 0 or more, found";
@@ -79,13 +96,10 @@ impl core::fmt::Display for MatrixError {
                 write!(f, "its address is odd; expected a multiple of {SECTION_ALIGNMENT_BYTES}")
             }
             MatrixError::Level { index, found, lowest, highest } => {
-                write!(f, "level {index}: expected {lowest} to {highest}, rising strictly, found {found}")
+                write!(f, "level {index}: expected {}, found {found}", Rising { lowest, highest })
             }
             MatrixError::Multiplier { index, found, lowest, highest } => {
-                write!(
-                    f,
-                    "multiplier {index}: expected {lowest} to {highest}, rising strictly, found {found}"
-                )
+                write!(f, "multiplier {index}: expected {}, found {found}", Rising { lowest, highest })
             }
             MatrixError::Scale { row, group, bits } => {
                 let value = f16::from_bits(bits).to_f32();

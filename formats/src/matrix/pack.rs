@@ -2,7 +2,7 @@
 
 use super::check::{check_levels, check_multipliers, is_scale};
 use super::{MatrixError, MatrixShape, TABLE_ENTRIES};
-use crate::encodings::{UNIT_ELEMS, WORD_BYTES};
+use crate::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES};
 use half::f16;
 
 /// Why a matrix can't be packed.
@@ -54,10 +54,10 @@ impl core::fmt::Display for PackError {
 
 impl core::error::Error for PackError {}
 
-/// A matrix of 2, 3 or 4 bits: `row_scales[row] * multipliers[scale_code] / 256 * levels[code] / 64`.
+/// A matrix of 2 to 6 bits: `row_scales[row] * multipliers[scale_code] / 256 * levels[code] / 64`.
 #[derive(Clone, Copy, Debug)]
 pub struct CodebookMatrix<'a> {
-    /// The levels, 2^bits, rising strictly within [`CodeWidth::level_bound`](crate::encodings::CodeWidth::level_bound).
+    /// The levels, 2^bits, rising strictly within [`CodeWidth::level_bound`]; at 5 and 6 bits those of [`CodeWidth::fixed_level`].
     pub levels: &'a [i8],
     /// The multipliers, rising strictly from 1 or more; all zero where a row is one group.
     pub multipliers: [u8; TABLE_ENTRIES],
@@ -79,7 +79,7 @@ pub fn pack_codebook(
     section: &mut [u8],
 ) -> Result<(), PackError> {
     let Some(levels) = shape.width().levels() else {
-        return Err(PackError::Form { bits: shape.width().bits(), expected: "2, 3 or 4 with a codebook" });
+        return Err(PackError::Form { bits: shape.width().bits(), expected: "2 to 6 with a codebook" });
     };
     let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
     expect_length("levels", levels, matrix.levels.len())?;
@@ -87,11 +87,11 @@ pub fn pack_codebook(
     expect_length("scale codes", shape.rows() * groups, matrix.scale_codes.len())?;
     expect_length("row scales", shape.rows(), matrix.row_scales.len())?;
     expect_length("section", shape.section_bytes(), section.len())?;
-    check_levels(shape.width(), matrix.levels).map_err(PackError::Content)?;
+    check_levels(shape.width(), matrix.levels, CodeWidth::fixed_level).map_err(PackError::Content)?;
     check_multipliers(shape, &matrix.multipliers).map_err(PackError::Content)?;
     section.fill(0);
-    for (byte, &level) in section.iter_mut().zip(matrix.levels) {
-        *byte = level as u8;
+    for (index, byte) in section[..shape.width().table_levels()].iter_mut().enumerate() {
+        *byte = shape.width().fixed_table_level(index as u8).unwrap_or(matrix.levels[index]) as u8;
     }
     section[TABLE_ENTRIES..2 * TABLE_ENTRIES].copy_from_slice(&matrix.multipliers);
     for (row, codes) in matrix.codes.chunks_exact(shape.cols()).enumerate() {

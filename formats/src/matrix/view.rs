@@ -1,6 +1,7 @@
 //! A matrix in borrowed bytes.
 
 use super::{MatrixError, MatrixShape, TABLE_ENTRIES};
+use crate::encodings::stacked::low_level;
 use crate::encodings::{MAX_UNIT_WORDS, UNIT_ELEMS, WORD_BYTES};
 use half::f16;
 
@@ -9,14 +10,14 @@ use half::f16;
 pub enum Scaling<'a> {
     /// 8 bits: f16 bits, [`MatrixShape::scales`] of them in the layout's order, one a group.
     Groups(&'a [u16]),
-    /// 2, 3 and 4 bits.
+    /// 2 to 6 bits.
     Codebook(Codebook<'a>),
 }
 
 /// Tables and scales of a codebook matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct Codebook<'a> {
-    /// What codes index. Entries beyond the width's are zero.
+    /// What codes index: with all their bits, or at 5 and 6 bits with the high four. Entries beyond the width's are zero.
     pub levels: &'a [i8; TABLE_ENTRIES],
     /// What scale codes index; zeros where there are no scale codes, and every multiplier is 1.
     pub multipliers: &'a [u8; TABLE_ENTRIES],
@@ -96,8 +97,13 @@ impl<'a> MatrixView<'a> {
         let codes = self.unit_codes(row, unit);
         match &self.scaling {
             Scaling::Groups(_) => codes.map(|code| code as i8),
-            // A narrow code is below 16.
-            Scaling::Codebook(codebook) => codes.map(|code| codebook.levels[usize::from(code)]),
+            Scaling::Codebook(codebook) => {
+                let low_bits = self.shape.width().low_bits();
+                // A narrow code is below 16 but for its low bits. Only levels that `check` refuses could wrap.
+                codes.map(|code| {
+                    codebook.levels[usize::from(code >> low_bits)].wrapping_add(low_level(low_bits, code))
+                })
+            }
         }
     }
 

@@ -141,13 +141,15 @@ fn broken_activations_are_named_by_layer_and_set_in_both_streams() {
         input[77] = broken;
         let mut output = [0.0; 128];
         let dense = DenseLayer { weights: &weights, layer: 3 };
-        let mut recorder = Recorder { dense, inputs: BTreeMap::new() };
+        let mut recorder = Recorder { dense, inputs: Kept::default() };
         let error = recorder.apply(LinearSet::Output, 1, &input, &mut [&mut output]).unwrap_err();
         assert!(error.to_string().ends_with("layer 3, input of output"), "{error}");
+        let mut inputs = Kept::default();
+        inputs.keep(LinearSet::Output, &[0.5; 128]);
         let mut calibrator = Calibrator {
             weights: &weights,
             layer: 3,
-            inputs: BTreeMap::from([(LinearSet::Output, vec![0.5; 128])]),
+            inputs,
             windows: 1,
             plan: &plan(Method::Gptq),
             done: Vec::new(),

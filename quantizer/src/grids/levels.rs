@@ -3,7 +3,8 @@
 //! Uniform grids have all integers of a range. Normal grids have few levels, dense around zero: the ones that lose least of a
 //! normally distributed weight (Lloyd 1957, Max 1960), as integers. Weights of a group are about normally distributed, so at the
 //! same bits the error is smaller by an eighth (3 bits) or a fifth (4 bits); at 2 bits most of the gain is that levels are
-//! symmetric. docs/methods.md has what it brings.
+//! symmetric. docs/methods.md has what it brings. At 5 and 6 bits a container knows one grid, all odd numbers up to 31 or 63: it is
+//! evenly spaced, as tables of so many levels would not fit a register, and symmetric.
 
 use super::Real;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ pub const MAX_LEVELS: usize = 16;
 
 /// A number of bits that no grid exists for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{found} bits a weight are not supported: expected 2, 3, 4 or 8")]
+#[error("{found} bits a weight are not supported: expected 2, 3, 4, 5, 6 or 8")]
 pub struct UnsupportedBits {
     /// What was asked for.
     pub found: u8,
@@ -22,9 +23,10 @@ pub struct UnsupportedBits {
 /// How the levels of a grid are spaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Spacing {
-    /// All integers of a range, as published: -2..=1, -4..=3, -8..=7, and -127..=127 at 8 bits.
+    /// All integers of a range, as published: -2..=1, -4..=3, -8..=7, -16..=15, -32..=31, and -127..=127 at 8 bits.
     Uniform,
-    /// Least error for normally distributed weights; uniform at 8 bits.
+    /// Those of containers: least error for normally distributed weights at 2, 3 and 4 bits, all odd numbers of a range at 5 and 6
+    /// bits, uniform at 8 bits.
     Normal,
 }
 
@@ -53,38 +55,46 @@ const NORMAL_4: [i8; 16] = [-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 
 pub struct Grid {
     lowest: i8,
     highest: i8,
-    /// Number of levels in the table; 0 where all integers are levels.
+    /// From a level to the next, where they are evenly spaced: 1 (all integers), or 2 (all odd ones).
+    step: u8,
+    /// Number of levels in the table; 0 where they are evenly spaced.
     count: u8,
     table: [i8; MAX_LEVELS],
 }
 
-/// A grid as it is written down: its bounds, and its levels where these are not all integers between them.
+/// A grid as it is written down: its bounds, and its levels where these are not evenly spaced.
 #[derive(Serialize, Deserialize)]
 struct Levels {
     lowest: i8,
     highest: i8,
+    step: u8,
     table: Vec<i8>,
 }
 
 impl From<Grid> for Levels {
     fn from(grid: Grid) -> Levels {
         let table = grid.table[..usize::from(grid.count)].to_vec();
-        Levels { lowest: grid.lowest, highest: grid.highest, table }
+        Levels { lowest: grid.lowest, highest: grid.highest, step: grid.step, table }
     }
 }
 
 impl TryFrom<Levels> for Grid {
     type Error = &'static str;
 
-    fn try_from(Levels { lowest, highest, table: levels }: Levels) -> Result<Grid, &'static str> {
+    fn try_from(Levels { lowest, highest, step, table: levels }: Levels) -> Result<Grid, &'static str> {
         let increases = levels.windows(2).all(|pair| pair[0] < pair[1]);
         let spans = levels.is_empty() || (levels[0] == lowest && levels[levels.len() - 1] == highest);
-        if lowest >= highest || !increases || !spans || levels.len() > MAX_LEVELS {
+        let steps = match step {
+            1 => true,
+            2 => levels.is_empty() && lowest % 2 != 0 && highest % 2 != 0,
+            _ => false,
+        };
+        if lowest >= highest || !increases || !spans || !steps || levels.len() > MAX_LEVELS {
             return Err("expected a grid's levels, increasing from the lowest to the highest");
         }
         let mut table = [0; MAX_LEVELS];
         table[..levels.len()].copy_from_slice(&levels);
-        Ok(Grid { lowest, highest, count: levels.len() as u8, table })
+        Ok(Grid { lowest, highest, step, count: levels.len() as u8, table })
     }
 }
 
@@ -92,17 +102,21 @@ impl Grid {
     /// The grid of `bits` bits.
     ///
     /// # Errors
-    /// [`UnsupportedBits`] unless `bits` is 2, 3, 4 or 8.
+    /// [`UnsupportedBits`] unless `bits` is 2, 3, 4, 5, 6 or 8.
     pub fn new(bits: u8, spacing: Spacing) -> Result<Self, UnsupportedBits> {
-        let uniform = |lowest, highest| Self { lowest, highest, count: 0, table: [0; MAX_LEVELS] };
+        let even = |lowest, highest, step| Self { lowest, highest, step, count: 0, table: [0; MAX_LEVELS] };
         Ok(match (bits, spacing) {
-            (2, Spacing::Uniform) => uniform(-2, 1),
-            (3, Spacing::Uniform) => uniform(-4, 3),
-            (4, Spacing::Uniform) => uniform(-8, 7),
-            (8, _) => uniform(-127, 127),
+            (2, Spacing::Uniform) => even(-2, 1, 1),
+            (3, Spacing::Uniform) => even(-4, 3, 1),
+            (4, Spacing::Uniform) => even(-8, 7, 1),
+            (5, Spacing::Uniform) => even(-16, 15, 1),
+            (6, Spacing::Uniform) => even(-32, 31, 1),
+            (8, _) => even(-127, 127, 1),
             (2, Spacing::Normal) => Self::table(&NORMAL_2),
             (3, Spacing::Normal) => Self::table(&NORMAL_3),
             (4, Spacing::Normal) => Self::table(&NORMAL_4),
+            (5, Spacing::Normal) => even(-31, 31, 2),
+            (6, Spacing::Normal) => even(-63, 63, 2),
             (found, _) => return Err(UnsupportedBits { found }),
         })
     }
@@ -118,7 +132,7 @@ impl Grid {
     fn table<const COUNT: usize>(levels: &[i8; COUNT]) -> Self {
         let mut table = [0; MAX_LEVELS];
         table[..COUNT].copy_from_slice(levels);
-        Self { lowest: levels[0], highest: levels[COUNT - 1], count: COUNT as u8, table }
+        Self { lowest: levels[0], highest: levels[COUNT - 1], step: 1, count: COUNT as u8, table }
     }
 
     /// The smallest level.
@@ -133,7 +147,10 @@ impl Grid {
 
     /// Whether a weight may be 0.
     pub fn has_zero(&self) -> bool {
-        self.count == 0 || self.table[..usize::from(self.count)].contains(&0)
+        match self.count {
+            0 => self.step == 1,
+            count => self.table[..usize::from(count)].contains(&0),
+        }
     }
 
     /// The levels of a grid that has a table; none where all integers are levels.
@@ -144,13 +161,13 @@ impl Grid {
     /// All levels, increasing.
     pub fn levels(&self) -> Vec<i8> {
         match self.count {
-            0 => (self.lowest..=self.highest).collect(),
+            0 => (self.lowest..=self.highest).step_by(self.step.into()).collect(),
             count => self.table[..usize::from(count)].to_vec(),
         }
     }
 
-    /// The level whose value is nearest to `weight`; where two are equally near, the even one of a uniform grid and the lower one of
-    /// a table. `scale` must be positive.
+    /// The level whose value is nearest to `weight`; where two are equally near, the even one of all integers, the one of
+    /// -7, -3, 1, 5 .. of odd numbers, and the lower one of a table. `scale` must be positive.
     #[inline]
     pub fn level<T: Real>(&self, weight: T, scale: T) -> i8 {
         self.rounded(weight, scale).to_code()
@@ -161,7 +178,8 @@ impl Grid {
     pub(crate) fn rounded<T: Real>(&self, weight: T, scale: T) -> T {
         let scaled = weight / scale;
         match self.count {
-            0 => self.nearest_integer(scaled),
+            0 if self.step == 1 => self.nearest_integer(scaled),
+            0 => self.nearest_odd(scaled),
             4 => self.nearest::<4, T>(scaled),
             8 => self.nearest::<8, T>(scaled),
             _ => self.nearest::<16, T>(scaled),
@@ -172,7 +190,8 @@ impl Grid {
     #[inline(always)]
     pub(crate) fn round_all<T: Real>(&self, scaled: &mut [T]) {
         match self.count {
-            0 => scaled.iter_mut().for_each(|x| *x = self.nearest_integer(*x)),
+            0 if self.step == 1 => scaled.iter_mut().for_each(|x| *x = self.nearest_integer(*x)),
+            0 => scaled.iter_mut().for_each(|x| *x = self.nearest_odd(*x)),
             4 => scaled.iter_mut().for_each(|x| *x = self.nearest::<4, T>(*x)),
             8 => scaled.iter_mut().for_each(|x| *x = self.nearest::<8, T>(*x)),
             _ => scaled.iter_mut().for_each(|x| *x = self.nearest::<16, T>(*x)),
@@ -182,6 +201,13 @@ impl Grid {
     #[inline(always)]
     pub(super) fn nearest_integer<T: Real>(&self, scaled: T) -> T {
         scaled.round_half_even().limit(T::from_f64(self.lowest.into()), T::from_f64(self.highest.into()))
+    }
+
+    /// An odd number is 2 n + 1.
+    #[inline(always)]
+    fn nearest_odd<T: Real>(&self, scaled: T) -> T {
+        let n = (T::from_f64(0.5) * (scaled - T::ONE)).round_half_even();
+        (n + n + T::ONE).limit(T::from_f64(self.lowest.into()), T::from_f64(self.highest.into()))
     }
 
     #[inline(always)]
@@ -208,23 +234,36 @@ impl Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rescomp_formats::encodings::CodeWidth;
+
+    const BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
 
     #[test]
     fn grids_hold_their_levels_and_refuse_other_bits() {
-        for (bits, lowest, highest) in [(2, -2, 1), (3, -4, 3), (4, -8, 7), (8, -127, 127)] {
+        for (bits, lowest, highest) in
+            [(2, -2, 1), (3, -4, 3), (4, -8, 7), (5, -16, 15), (6, -32, 31), (8, -127, 127)]
+        {
             let grid = Grid::symmetric(bits).unwrap();
             assert_eq!((grid.lowest(), grid.highest()), (lowest, highest));
             assert_eq!(grid.levels().len(), (i32::from(highest) - i32::from(lowest) + 1) as usize);
+            assert!(grid.has_zero());
         }
-        for bits in [2, 3, 4] {
-            let levels = Grid::new(bits, Spacing::Normal).unwrap().levels();
+        for bits in [2, 3, 4, 5, 6] {
+            let grid = Grid::new(bits, Spacing::Normal).unwrap();
+            let levels = grid.levels();
             assert_eq!(levels.len(), 1 << bits);
             assert!(levels.is_sorted_by(|low, high| low < high));
             assert!(levels.iter().zip(levels.iter().rev()).all(|(low, high)| *low == -*high));
-            assert!(*levels.last().unwrap() <= if bits == 4 { 63 } else { 31 });
+            let width = CodeWidth::from_bits(bits).unwrap();
+            assert!(*levels.last().unwrap() <= width.level_bound());
+            assert!(!grid.has_zero() && !levels.contains(&0));
+            // What a matrix can't choose is what is chosen here.
+            for (code, level) in (0..).zip(levels) {
+                assert!(width.fixed_level(code).is_none_or(|fixed| fixed == level));
+            }
         }
         assert_eq!(Grid::new(8, Spacing::Normal), Grid::symmetric(8));
-        for bits in [0, 1, 5, 6, 7, 9, 255] {
+        for bits in [0, 1, 7, 9, 255] {
             for spacing in Spacing::ALL {
                 assert_eq!(Grid::new(bits, spacing), Err(UnsupportedBits { found: bits }));
             }
@@ -233,26 +272,31 @@ mod tests {
 
     #[test]
     fn a_grid_is_read_back_and_what_is_none_is_refused() {
-        for (bits, spacing) in [2, 3, 4, 8].into_iter().flat_map(|bits| Spacing::ALL.map(|s| (bits, s))) {
+        for (bits, spacing) in BITS.into_iter().flat_map(|bits| Spacing::ALL.map(|s| (bits, s))) {
             let grid = Grid::new(bits, spacing).unwrap();
             let bytes = postcard::to_allocvec(&grid).unwrap();
             assert_eq!(postcard::from_bytes::<Grid>(&bytes).unwrap(), grid);
         }
-        let read = |table: &[i8]| {
-            Grid::try_from(Levels { lowest: -3, highest: 5, table: table.to_vec() }).map(|grid| grid.levels())
+        let grid = |lowest, highest, step, table: &[i8]| {
+            Grid::try_from(Levels { lowest, highest, step, table: table.to_vec() }).map(|grid| grid.levels())
         };
+        let read = |table: &[i8]| grid(-3, 5, 1, table);
         assert_eq!(read(&[-3, 0, 5]), Ok(vec![-3, 0, 5]));
         assert_eq!(read(&[]), Ok((-3..=5).collect()));
         let too_many: Vec<i8> = (0..17).collect();
         for wrong in [&[-3, 0, 0, 5][..], &[-3, 5, 0], &[-3, 0, 4], &[-2, 5], &[5], &too_many] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
-        assert!(Grid::try_from(Levels { lowest: 1, highest: 1, table: vec![] }).is_err());
+        assert_eq!(grid(-3, 5, 2, &[]), Ok(vec![-3, -1, 1, 3, 5]));
+        for (lowest, highest, step) in [(1, 1, 1), (-3, 5, 0), (-3, 5, 3), (-4, 4, 2), (-3, 4, 2)] {
+            assert!(grid(lowest, highest, step, &[]).is_err());
+        }
+        assert!(grid(-3, 5, 2, &[-3, 1, 5]).is_err());
     }
 
     #[test]
     fn the_nearest_level_is_found() {
-        for (bits, spacing) in [2, 3, 4, 8].into_iter().flat_map(|bits| Spacing::ALL.map(|s| (bits, s))) {
+        for (bits, spacing) in BITS.into_iter().flat_map(|bits| Spacing::ALL.map(|s| (bits, s))) {
             let grid = Grid::new(bits, spacing).unwrap();
             let scale = 0.037;
             let mut weights: Vec<f64> = (-9000..9000).map(|i| f64::from(i) * 0.0007).collect();
@@ -276,6 +320,13 @@ mod tests {
         let levels: Vec<i8> =
             [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5].iter().map(|w| grid.level(*w, 1.0_f64)).collect();
         assert_eq!(levels, [-2, -2, 0, 0, 2, 2]);
+    }
+
+    #[test]
+    fn even_numbers_round_alike_in_odd_grids() {
+        let grid = Grid::new(5, Spacing::Normal).unwrap();
+        let levels = [-4.0, -2.0, 0.0, 2.0, 4.0, 32.0].map(|w| grid.level(w, 1.0_f64));
+        assert_eq!(levels, [-3, -3, 1, 1, 5, 31]);
     }
 
     #[test]

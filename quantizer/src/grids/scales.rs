@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn clip_search_finds_the_least_cost_of_its_candidates() {
         let weights: Vec<f64> = (0..64).map(|i| ((i * 37 % 64) as f64 / 31.5 - 1.0).powi(3)).collect();
-        for bits in [2, 3, 4, 8] {
+        for bits in [2, 3, 4, 5, 6, 8] {
             let searched = search(bits, true, ScaleFormat::Full);
             let chosen = searched.scale(&weights);
             let cost = |scale: f64| -> f64 {

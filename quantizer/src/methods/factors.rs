@@ -28,7 +28,7 @@ use super::{MethodError, SolverOptions, Start, exact};
 use crate::grids::Real;
 
 /// Rows of a strip.
-pub(super) const STRIP_ROWS: usize = 32;
+pub(super) const STRIP_ROWS: usize = 64;
 /// A failed factorization is tried again up to at least this damping.
 const LARGEST_DAMPING: f64 = 10.0;
 /// What a failed factorization without damping is tried again with.

@@ -37,7 +37,10 @@ impl<T: Real> Matrix<T> {
         if found != expected || found.1 == 0 {
             return Err(MethodError::Shape { matrix, expected, found });
         }
-        let copy = Self::from_fn(found.0, found.1, |row, column| source[(row, column)]);
+        let mut copy = Self::zeros(found.0, found.1);
+        copy.values.par_chunks_mut(found.1).enumerate().for_each(|(row, values)| {
+            values.iter_mut().enumerate().for_each(|(column, value)| *value = source[(row, column)]);
+        });
         match copy.values.iter().position(|value| !value.finite()) {
             None => Ok(copy),
             Some(at) => Err(MethodError::NotFinite {

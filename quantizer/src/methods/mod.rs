@@ -45,7 +45,7 @@ pub use error::MethodError;
 pub use factors::{Prepared, prepare};
 pub use options::{ClipSearch, GroupSize, LazyVariant, SolverOptions, Start, SweepConfiguration};
 pub use refine::{RefineLimits, Refined, refine};
-pub use solution::{Solution, asymmetric_loss};
+pub use solution::{Loss, Objective, Solution, asymmetric_loss};
 pub use sweep::{StaticScales, solve, solve_with_scales, static_scales};
 
 /// The methods by name.

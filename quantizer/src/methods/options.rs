@@ -62,7 +62,7 @@ impl FromStr for GroupSize {
 /// Options common to all methods.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SolverOptions {
-    /// Bits a code: 2, 3, 4 or 8.
+    /// Bits a code: 2, 3, 4, 5, 6 or 8.
     pub bits: u8,
     /// How the levels of the grid are spaced.
     pub spacing: Spacing,

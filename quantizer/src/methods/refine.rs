@@ -20,7 +20,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, MatRef, Par, RowRef};
 use rayon::prelude::*;
 
 use super::factors::{Prepared, STRIP_ROWS, cholesky_escalating};
@@ -172,15 +172,18 @@ impl<T: Real> Problem<'_, T> {
                     || self.search_codes(integers, fitted.row(row), gradients),
                 );
             }
-            // Afresh: the errors of many updates do not add up.
-            gradients = self.gradients(target, &integers, &fitted);
-            for row in 0..rows {
+            // The next sweep makes the gradients afresh, and so does the end: the errors of many updates do not add up.
+            for row in (0..rows).filter(|row| active[*row]).collect::<Vec<_>>() {
                 let loss = self.loss(target, row, &integers, &fitted, &gradients);
                 active[row] &= loss < losses[row] * (1.0 - self.limits.least_gain);
                 losses[row] = loss;
             }
         }
+        if taken > 0 {
+            gradients = self.gradients(target, &integers, &fitted);
+        }
         for row in 0..rows {
+            losses[row] = self.loss(target, row, &integers, &fitted, &gradients);
             if losses[row] <= before[row] {
                 let to = codes[row * n..(row + 1) * n].iter_mut();
                 to.zip(integers.row(row)).for_each(|(code, integer)| *code = integer.to_code());
@@ -196,9 +199,10 @@ impl<T: Real> Problem<'_, T> {
     /// `(W1 - Q) Hd`.
     fn gradients(&self, target: MatRef<'_, T>, integers: &Matrix<T>, scales: &Matrix<T>) -> Matrix<T> {
         let (rows, n) = (target.nrows(), target.ncols());
-        let errors = Matrix::from_fn(rows, n, |i, j| {
-            target[(i, j)] - scales.row(i)[j / self.group_elems] * integers.row(i)[j]
-        });
+        let mut errors = Matrix::zeros(rows, n);
+        for row in 0..rows {
+            self.errors(target.row(row), integers.row(row), scales.row(row), errors.row_mut(row));
+        }
         let mut gradients = Matrix::zeros(rows, n);
         matmul(gradients.view_mut(), Accum::Replace, errors.view(), self.hessian.view(), T::ONE, Par::Seq);
         gradients
@@ -213,9 +217,20 @@ impl<T: Real> Problem<'_, T> {
         scales: &Matrix<T>,
         gradients: &Matrix<T>,
     ) -> f64 {
-        let (integers, scales) = (integers.row(row), scales.row(row));
-        let error = |j: usize| target[(row, j)] - scales[j / self.group_elems] * integers[j];
-        gradients.row(row).iter().enumerate().map(|(j, e)| error(j).to_f64() * e.to_f64()).sum()
+        let mut errors = vec![T::ZERO; integers.columns()];
+        self.errors(target.row(row), integers.row(row), scales.row(row), &mut errors);
+        dot(&errors, gradients.row(row))
+    }
+
+    /// `W1 - Q` of a row.
+    fn errors(&self, target: RowRef<'_, T>, integers: &[T], scales: &[T], errors: &mut [T]) {
+        let groups = errors.chunks_mut(self.group_elems).zip(integers.chunks(self.group_elems)).zip(scales);
+        for (group, ((errors, integers), scale)) in groups.enumerate() {
+            let start = group * self.group_elems;
+            for (j, (error, integer)) in errors.iter_mut().zip(integers).enumerate() {
+                *error = target[start + j] - *scale * *integer;
+            }
+        }
     }
 
     /// A and c of every row, from the codes and `W1 Hd`.
@@ -400,7 +415,18 @@ impl ScaleSystem {
 
 /// The sum of products, in f64.
 fn dot<T: Real>(left: &[T], right: &[T]) -> f64 {
-    left.iter().zip(right).map(|(left, right)| left.to_f64() * right.to_f64()).sum()
+    // Partial sums, so that the compiler can vectorize without reordering.
+    let (left, left_rest) = left.as_chunks::<8>();
+    let (right, right_rest) = right.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (left, right) in left.iter().zip(right) {
+        for (sum, (left, right)) in sums.iter_mut().zip(left.iter().zip(right)) {
+            *sum += left.to_f64() * right.to_f64();
+        }
+    }
+    let rest: f64 =
+        left_rest.iter().zip(right_rest).map(|(left, right)| left.to_f64() * right.to_f64()).sum();
+    sums.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]
@@ -408,6 +434,7 @@ mod tests {
     use super::super::reference::{Problem as Moments, inverse};
     use super::super::{ClipSearch, GroupSize, Method, SolverOptions, Start, prepare, solve};
     use super::*;
+    use crate::grids::Grid;
     use crate::grids::Spacing;
     use proptest::prelude::*;
 
@@ -561,7 +588,7 @@ mod tests {
             let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
             let mut row_scales = solution.coding.as_ref().map(|coding| coding.row_scales.clone());
             let problem = Problem {
-                hessian: &hessian, group_elems: solution.group_elems, grid: solution.grid, format, multipliers, limits,
+                hessian: &hessian, group_elems: solution.group_elems, nearest: Nearest::new(solution.grid), format, multipliers, limits,
             };
             let groups = solution.groups_per_row();
             let target_view = Matrix::from_fn(m, n, |i, j| target[(i, j)]);

@@ -1,7 +1,7 @@
 //! What a solver returns, and the error it makes.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ impl<T: Real> Solution<T> {
 /// The constant that is left out needs the second moment of the drift itself, which calibration does not
 /// collect; it does not depend on Q, so differences between two quantizations of the same weights are exact.
 /// With drift the result may be negative; without (`None`) it is the symmetric loss `||W0 X - Q X||^2`. On
-/// the scale of `hessian`.
+/// the scale of `hessian`. For several quantizations of the same weights, [`Objective`] does the common part once.
 ///
 /// # Errors
 /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
@@ -106,29 +106,107 @@ pub fn asymmetric_loss<T: Real>(
     hessian: MatRef<'_, T>,
     drift: Option<MatRef<'_, T>>,
 ) -> Result<f64, MethodError> {
-    let (m, n) = (weights.nrows(), weights.ncols().max(1));
-    let weights = Matrix::checked("weights", weights, (m, n))?;
-    let values = Matrix::checked("values", values, (m, n))?;
-    let hessian = to_f64(&Matrix::checked("hessian", hessian, (n, n))?);
-    let drift = drift.map(|drift| Matrix::checked("drift", drift, (n, n))).transpose()?.map(|d| to_f64(&d));
+    let values = Matrix::checked("values", values, (weights.nrows(), weights.ncols().max(1)))?;
+    Ok(Objective::new(weights, hessian, drift)?.parts(&values).total())
+}
 
-    let mut errors = Matrix::from_fn(m, n, |i, j| weights.row(i)[j].to_f64() - values.row(i)[j].to_f64());
-    let weights = to_f64(&weights);
-    let sums: Vec<f64> = errors
-        .strips_mut(STRIP_ROWS)
-        .map(|(first, errors)| {
-            let rows = errors.len() / n;
-            let errors = MatRef::from_row_major_slice(errors, rows, n);
-            let mut product = Mat::zeros(rows, n);
-            matmul(&mut product, Accum::Replace, errors, hessian.view(), 1.0, Par::Seq);
-            if let Some(drift) = &drift {
+/// What a quantization of a matrix is measured by: [`asymmetric_loss`] with everything that does not depend on Q made ready.
+#[derive(Debug)]
+pub struct Objective {
+    /// W0, m x n.
+    weights: Matrix<f64>,
+    /// H, n x n.
+    hessian: Matrix<f64>,
+    /// 2 W0 D, m x n.
+    pull: Option<Matrix<f64>>,
+}
+
+/// The terms of [`asymmetric_loss`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loss {
+    /// `tr(E H E^T)`: the loss without drift.
+    pub symmetric: f64,
+    /// `2 tr(W0 D E^T)`.
+    pub drift: f64,
+}
+
+impl Loss {
+    /// Their sum.
+    pub fn total(&self) -> f64 {
+        self.symmetric + self.drift
+    }
+}
+
+impl Objective {
+    /// For `weights` W0 (m x n), `hessian` H (n x n) and `drift` D (n x n).
+    ///
+    /// # Errors
+    /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
+    pub fn new<T: Real>(
+        weights: MatRef<'_, T>,
+        hessian: MatRef<'_, T>,
+        drift: Option<MatRef<'_, T>>,
+    ) -> Result<Self, MethodError> {
+        let (m, n) = (weights.nrows(), weights.ncols().max(1));
+        let weights = to_f64(&Matrix::checked("weights", weights, (m, n))?);
+        let hessian = to_f64(&Matrix::checked("hessian", hessian, (n, n))?);
+        let drift = drift.map(|drift| Matrix::checked("drift", drift, (n, n))).transpose()?;
+        let pull = drift.map(|drift| {
+            let drift = to_f64(&drift);
+            let mut pull = Matrix::zeros(m, n);
+            pull.strips_mut(STRIP_ROWS).for_each(|(first, strip)| {
+                let rows = strip.len() / n;
                 let weights = MatRef::from_row_major_slice(weights.row_range(first, rows), rows, n);
-                matmul(&mut product, Accum::Add, weights, drift.view(), 2.0, Par::Seq);
-            }
-            (0..rows).flat_map(|i| (0..n).map(move |j| (i, j))).map(|at| product[at] * errors[at]).sum()
+                let strip = MatMut::from_row_major_slice_mut(strip, rows, n);
+                matmul(strip, Accum::Replace, weights, drift.view(), 2.0, Par::Seq);
+            });
+            pull
+        });
+        Ok(Objective { weights, hessian, pull })
+    }
+
+    /// The loss of a solution.
+    ///
+    /// # Errors
+    /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
+    pub fn of<T: Real>(&self, solution: &Solution<T>) -> Result<Loss, MethodError> {
+        let values = solution.values();
+        let values = MatRef::from_row_major_slice(&values, solution.rows, solution.columns);
+        let expected = (self.weights.rows(), self.weights.columns());
+        Ok(self.parts(&Matrix::checked("values", values, expected)?))
+    }
+
+    /// The loss where every weight is zero, without drift: the power of the matrix's outputs.
+    pub fn power(&self) -> f64 {
+        let nothing = Matrix::<f64>::zeros(self.weights.rows(), self.weights.columns());
+        self.parts(&nothing).symmetric
+    }
+
+    fn parts<T: Real>(&self, values: &Matrix<T>) -> Loss {
+        let n = self.weights.columns();
+        let mut errors = Matrix::from_fn(self.weights.rows(), n, |i, j| {
+            self.weights.row(i)[j] - values.row(i)[j].to_f64()
+        });
+        let sums: Vec<Loss> = errors
+            .strips_mut(STRIP_ROWS)
+            .map(|(first, errors)| {
+                let rows = errors.len() / n;
+                let mut product = Matrix::zeros(rows, n);
+                let strip = MatRef::from_row_major_slice(errors, rows, n);
+                matmul(product.view_mut(), Accum::Replace, strip, self.hessian.view(), 1.0, Par::Seq);
+                let drift = self.pull.as_ref().map(|pull| dot(pull.row_range(first, rows), errors));
+                Loss { symmetric: dot(product.row_range(0, rows), errors), drift: drift.unwrap_or(0.0) }
+            })
+            .collect();
+        sums.iter().fold(Loss { symmetric: 0.0, drift: 0.0 }, |all, strip| Loss {
+            symmetric: all.symmetric + strip.symmetric,
+            drift: all.drift + strip.drift,
         })
-        .collect();
-    Ok(sums.iter().sum())
+    }
+}
+
+fn dot(left: &[f64], right: &[f64]) -> f64 {
+    left.iter().zip(right).map(|(left, right)| left * right).sum()
 }
 
 fn to_f64<T: Real>(matrix: &Matrix<T>) -> Matrix<f64> {

@@ -147,27 +147,23 @@ pub(super) fn softmax<L: Lanes>(scores: &mut [f32]) {
 
 #[inline(always)]
 pub(super) fn scores<L: Lanes>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
-    let e = query.len();
-    let keys = &keys[..scores.len() * e];
+    let mut keys = &keys[..scores.len() * query.len()];
     let (blocks, rest) = scores.as_chunks_mut::<FOLDED_TOGETHER>();
-    let whole = blocks.len() * FOLDED_TOGETHER;
-    for (block, scores) in blocks.iter_mut().enumerate() {
+    for scores in blocks {
         let mut sums = [L::splat(0.0); FOLDED_TOGETHER];
-        for (t, sum) in sums.iter_mut().enumerate() {
-            *sum = products::<L>(query, keys, block * FOLDED_TOGETHER + t);
+        for sum in &mut sums {
+            let (key, later) = keys.split_at(query.len());
+            *sum = accumulate::<L>(L::splat(0.0), query, key);
+            keys = later;
         }
         let folded = L::fold_sums(sums);
         scores.iter_mut().zip(folded).for_each(|(score, folded)| *score = folded * scale);
     }
-    for (t, score) in rest.iter_mut().enumerate() {
-        *score = products::<L>(query, keys, whole + t).fold_sum() * scale;
+    for score in rest {
+        let (key, later) = keys.split_at(query.len());
+        *score = dot::<L>(query, key) * scale;
+        keys = later;
     }
-}
-
-/// The dot product of the query with key `t`, not folded yet.
-#[inline(always)]
-fn products<L: Lanes>(query: &[f32], keys: &[f32], t: usize) -> L {
-    accumulate::<L>(L::splat(0.0), query, &keys[t * query.len()..][..query.len()])
 }
 
 #[inline(always)]

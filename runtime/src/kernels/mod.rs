@@ -53,6 +53,10 @@ pub struct Kernels {
     pub int3: Products,
     /// Likewise of 4 bits.
     pub int4: Products,
+    /// Likewise of 5 bits.
+    pub int5: Products,
+    /// Likewise of 6 bits.
+    pub int6: Products,
     /// Likewise of 8 bits.
     pub int8: Products,
     /// Quantizes one token's `input` (k values) in steps of `step_elems` columns to `codes` (k padded to a multiple of 32) and
@@ -99,6 +103,8 @@ impl Kernels {
             (Layout::Nr8k4, CodeWidth::Int2) => self.int2,
             (Layout::Nr8k4, CodeWidth::Int3) => self.int3,
             (Layout::Nr8k4, CodeWidth::Int4) => self.int4,
+            (Layout::Nr8k4, CodeWidth::Int5) => self.int5,
+            (Layout::Nr8k4, CodeWidth::Int6) => self.int6,
             (Layout::Nr8k4, CodeWidth::Int8) => self.int8,
             (Layout::Rows, width) => scalar::portable::products(Layout::Rows, width),
         }

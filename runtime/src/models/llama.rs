@@ -13,7 +13,7 @@
 
 use crate::Machine;
 use crate::error::RuntimeError;
-use crate::executor::for_each_chunk;
+use crate::executor::{Serial, for_each_chunk, for_each_chunk_pair};
 use crate::kernels::sin_cos_turn;
 use crate::linear::{BlockWeights, LinearSet};
 use crate::memory::{Arena, slice_bytes};
@@ -68,7 +68,7 @@ pub struct Scratch<'a> {
     gate: &'a mut [f32],
     /// m x i.
     up: &'a mut [f32],
-    /// h x (tokens e + c): each head's outputs, and its scores.
+    /// For each group of sequences, h x (tokens e + c): each head's outputs, and its scores.
     heads: &'a mut [f32],
     /// tokens x e/2: cosines of each position's rotations.
     cosines: &'a mut [f32],
@@ -83,6 +83,7 @@ impl<'a> Scratch<'a> {
         let of = |width: usize| all.saturating_mul(width as u64);
         let pairs = (tokens as u64).saturating_mul(u64::from(spec.head_dim / 2));
         let head = (tokens as u64).saturating_mul(spec.head_dim.into()).saturating_add(context as u64);
+        let groups = sequences.min(MOST_GROUPS);
         [
             of(spec.hidden as usize),
             of(spec.query_width()),
@@ -90,7 +91,7 @@ impl<'a> Scratch<'a> {
             of(spec.kv_width()),
             of(spec.intermediate as usize),
             of(spec.intermediate as usize),
-            head.saturating_mul(spec.heads.into()),
+            head.saturating_mul(spec.heads.into()).saturating_mul(groups as u64),
             pairs,
             pairs,
         ]
@@ -174,17 +175,9 @@ pub fn block<W: BlockWeights>(
 
     rotate(machine, spec, batch, queries, scratch.cosines, scratch.sines);
     rotate(machine, spec, batch, keys, scratch.cosines, scratch.sines);
-    let sequence_cache = cache_elems(spec, context) as usize;
-    for sequence in 0..batch.sequences {
-        let tokens = sequence * batch.tokens..(sequence + 1) * batch.tokens;
-        let new = tokens.start * spec.kv_width()..tokens.end * spec.kv_width();
-        let kept = sequence * sequence_cache..(sequence + 1) * sequence_cache;
-        keep(spec, batch.start, context, &keys[new.clone()], &mut cache.keys[kept.clone()]);
-        keep(spec, batch.start, context, &values[new], &mut cache.values[kept.clone()]);
-        let own = tokens.start * spec.query_width()..tokens.end * spec.query_width();
-        let (keys, values) = (&cache.keys[kept.clone()], &cache.values[kept]);
-        attend(machine, spec, batch.start, context, keys, values, &mut queries[own], scratch.heads);
-    }
+    keep(machine, spec, batch, context, keys, cache.keys);
+    keep(machine, spec, batch, context, values, cache.values);
+    attend_all(machine, spec, batch, context, cache, queries, scratch.heads);
     weights.apply(LinearSet::Output, m, queries, &mut [&mut *hidden])?;
     for_each_part(machine, stream, hidden, d, kernels.add);
 
@@ -245,15 +238,62 @@ fn rotate(
     });
 }
 
-/// Copies new keys or values (tokens x g e) of one sequence into its cache (g x c x e).
-fn keep(spec: &ModelSpec, start: usize, context: usize, new: &[f32], cache: &mut [f32]) {
-    let e = spec.head_dim as usize;
-    for (token, heads) in new.chunks_exact(spec.kv_width()).enumerate() {
-        for (head, values) in heads.chunks_exact(e).enumerate() {
-            let at = (head * context + start + token) * e;
-            cache[at..at + e].copy_from_slice(values);
+/// Copies new keys or values (m x g e) into each sequence's cache (g x c x e).
+fn keep(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    batch: Batch,
+    context: usize,
+    new: &[f32],
+    cache: &mut [f32],
+) {
+    let (e, width) = (spec.head_dim as usize, spec.kv_width());
+    let elems = batch.tokens * width;
+    for_each_chunk(machine.executor, cache, cache_elems(spec, context) as usize, |sequence, cache| {
+        let new = &new[sequence * elems..][..elems];
+        for (token, heads) in new.chunks_exact(width).enumerate() {
+            for (head, values) in heads.chunks_exact(e).enumerate() {
+                let at = (head * context + batch.start + token) * e;
+                cache[at..at + e].copy_from_slice(values);
+            }
         }
+    });
+}
+
+/// The most groups that sequences are divided into: more than processors of a host, so that each has its share.
+const MOST_GROUPS: usize = 16;
+
+/// Attention of every sequence. Several sequences run in parallel, groups of them one after the other; the heads of a lone one do.
+fn attend_all(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    batch: Batch,
+    context: usize,
+    cache: &LayerCache<'_>,
+    queries: &mut [f32],
+    work: &mut [f32],
+) {
+    let Batch { sequences, tokens, start } = batch;
+    let kept = cache_elems(spec, context) as usize;
+    let attend = |machine, sequence: usize, queries: &mut [f32], work: &mut [f32]| {
+        let (keys, values) =
+            (&cache.keys[sequence * kept..][..kept], &cache.values[sequence * kept..][..kept]);
+        attend(machine, spec, start, context, keys, values, queries, work);
+    };
+    let together = sequences.div_ceil(MOST_GROUPS);
+    let own = tokens * spec.query_width();
+    let work_elems = spec.heads as usize * (own / spec.heads as usize + start + tokens);
+    if sequences == 1 {
+        return attend(machine, 0, queries, work);
     }
+    let groups = sequences.div_ceil(together);
+    let slices = [queries, &mut work[..groups * work_elems]];
+    for_each_chunk_pair(machine.executor, slices, [together * own, work_elems], |group, queries, work| {
+        for (index, queries) in queries.chunks_exact_mut(own).enumerate() {
+            let machine = Machine { executor: &Serial, ..machine };
+            attend(machine, group * together + index, queries, work);
+        }
+    });
 }
 
 /// Causal attention of one sequence: `queries` (tokens x h e) become the outputs, in place. `keys` and `values` are g x c x e. Heads are

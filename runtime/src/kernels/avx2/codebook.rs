@@ -1,25 +1,28 @@
-//! 2, 3 and 4 bits on AVX2, with VPSHUFB.
+//! 2 to 6 bits on AVX2, with VPSHUFB.
 //!
 //! VPMADDUBSW multiplies unsigned by signed bytes and adds pairs in int16. So the tables hold levels plus their bound, which are
 //! not negative, and `bound * sum(activations)` is taken off at the end of a group. A pair is at most 2 * 126 * 127 = 32004 at 4
-//! bits, which fits its int16 and is widened at once, and 2 * 62 * 127 = 15748 at 2 and 3 bits, two of which fit.
+//! and 6 bits, which fits its int16 and is widened at once, and 2 * 62 * 127 = 15748 at 2, 3 and 5 bits, two of which fit.
 
 use super::load;
 use crate::kernels::TILE_ROWS;
 use crate::kernels::instantiate::products;
 use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::codebook::{
-    BLOCK_STEPS, BLOCK_UNITS, Block, Blocks, STEP_UNITS, ScaleCodes, nibble_patterns,
+    BLOCK_STEPS, BLOCK_UNITS, Block, Blocks, LowPart, NibbleTable, STEP_UNITS, ScaleCodes, TABLES,
+    is_stacked, low_part, nibble_tables, width,
 };
 use core::arch::x86_64::*;
 use rescomp_formats::encodings::int3::SPARE_BITS;
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
+use rescomp_formats::encodings::{MAX_UNIT_WORDS, UNIT_ELEMS};
 use rescomp_formats::matrix::TABLE_ENTRIES;
 
 products! { "avx2,fma,f16c", "avx2":
     INT2 = "int2", Blocks<Codebook, 2>, gemv_int2_avx2, gemm_int2_avx2;
     INT3 = "int3", Blocks<Codebook, 3>, gemv_int3_avx2, gemm_int3_avx2;
     INT4 = "int4", Blocks<Codebook, 4>, gemv_int4_avx2, gemm_int4_avx2;
+    INT5 = "int5", Blocks<Codebook, 5>, gemv_int5_avx2, gemm_int5_avx2;
+    INT6 = "int6", Blocks<Codebook, 6>, gemv_int6_avx2, gemm_int6_avx2;
 }
 
 struct Codebook;
@@ -28,16 +31,12 @@ struct Codebook;
 #[derive(Clone, Copy)]
 struct Tables {
     /// Levels plus their bound, by nibble: as many tables as the width needs.
-    levels: [__m256i; 4],
+    levels: [__m256i; TABLES],
     multipliers: __m128i,
 }
 
-const fn bound(words: usize) -> i8 {
-    match words {
-        2 => CodeWidth::Int2.level_bound(),
-        3 => CodeWidth::Int3.level_bound(),
-        _ => CodeWidth::Int4.level_bound(),
-    }
+const fn bound<const WORDS: usize>() -> i8 {
+    width::<WORDS>().level_bound()
 }
 
 impl<const WORDS: usize> Block<WORDS> for Codebook {
@@ -101,12 +100,17 @@ impl<const WORDS: usize> Block<WORDS> for Codebook {
 fn tables<const WORDS: usize>(levels: &[i8; TABLE_ENTRIES], multipliers: &[u8; TABLE_ENTRIES]) -> Tables {
     // SAFETY: 16 readable bytes; no alignment needed.
     let levels = unsafe { _mm_loadu_si128(levels.as_ptr().cast()) };
-    let levels = _mm_add_epi8(levels, _mm_set1_epi8(bound(WORDS)));
-    let mut by_nibble = [_mm256_setzero_si256(); 4];
-    for (table, pattern) in by_nibble.iter_mut().zip(const { nibble_patterns::<WORDS>() }) {
-        // SAFETY: 16 readable bytes; no alignment needed.
-        let pattern = unsafe { _mm_loadu_si128(pattern.as_ptr().cast()) };
-        *table = _mm256_broadcastsi128_si256(_mm_shuffle_epi8(levels, pattern));
+    let levels = _mm_add_epi8(levels, _mm_set1_epi8(bound::<WORDS>()));
+    let mut by_nibble = [_mm256_setzero_si256(); TABLES];
+    for (table, entries) in by_nibble.iter_mut().zip(const { &nibble_tables::<WORDS>() }) {
+        *table = _mm256_broadcastsi128_si256(match entries {
+            NibbleTable::Levels(pattern) => {
+                // SAFETY: 16 readable bytes; no alignment needed.
+                _mm_shuffle_epi8(levels, unsafe { _mm_loadu_si128(pattern.as_ptr().cast()) })
+            }
+            // SAFETY: likewise.
+            NibbleTable::Low(low) => unsafe { _mm_loadu_si128(low.as_ptr().cast()) },
+        });
     }
     // SAFETY: 16 readable bytes; no alignment needed.
     let multipliers = unsafe { _mm_loadu_si128(multipliers.as_ptr().cast()) };
@@ -203,7 +207,7 @@ fn add_unit<const WORDS: usize, const TILES: usize, const TOKENS: usize>(
     for token in 0..TOKENS {
         // SAFETY: has AVX2.
         let codes = unsafe { load(activations[token]) };
-        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(bound(WORDS)), codes);
+        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(bound::<WORDS>()), codes);
         offsets[token] = _mm256_add_epi32(offsets[token], _mm256_madd_epi16(pairs, ones));
     }
     for tile in 0..TILES {
@@ -214,7 +218,8 @@ fn add_unit<const WORDS: usize, const TILES: usize, const TOKENS: usize>(
                 let even = _mm256_maddubs_epi16(quads[2 * pair], quad(with[2 * pair]));
                 let odd = _mm256_maddubs_epi16(quads[2 * pair + 1], quad(with[2 * pair + 1]));
                 let sum = &mut integers[tile][token];
-                if WORDS == 4 {
+                if bound::<WORDS>() > 31 {
+                    // Two pairs don't fit.
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(even, ones));
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(odd, ones));
                 } else {
@@ -229,8 +234,7 @@ fn add_unit<const WORDS: usize, const TILES: usize, const TOKENS: usize>(
 #[inline]
 #[target_feature(enable = "avx2")]
 fn quads<const WORDS: usize>(tables: &Tables, words: &[Word; WORDS]) -> [__m256i; 8] {
-    let nibble = _mm256_set1_epi8(15);
-    let mut codes = [_mm256_setzero_si256(); 4];
+    let mut codes = [_mm256_setzero_si256(); MAX_UNIT_WORDS];
     for (codes, word) in codes.iter_mut().zip(words) {
         // SAFETY: has AVX2.
         *codes = unsafe { load(word) };
@@ -243,9 +247,7 @@ fn quads<const WORDS: usize>(tables: &Tables, words: &[Word; WORDS]) -> [__m256i
     }
     let mut quads = [_mm256_setzero_si256(); 8];
     for pair in 0..4 {
-        let codes = codes[if WORDS == 2 { pair / 2 } else { pair }];
-        let low = _mm256_and_si256(codes, nibble);
-        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+        let [low, high] = nibbles(codes[if WORDS == 2 { pair / 2 } else { pair }]);
         // At 2 bits a nibble holds both quads.
         let (even, odd) = match (WORDS, pair % 2) {
             (2, 0) => ((0, low), (1, low)),
@@ -255,8 +257,24 @@ fn quads<const WORDS: usize>(tables: &Tables, words: &[Word; WORDS]) -> [__m256i
         };
         quads[2 * pair] = _mm256_shuffle_epi8(tables.levels[even.0], even.1);
         quads[2 * pair + 1] = _mm256_shuffle_epi8(tables.levels[odd.0], odd.1);
+        if is_stacked::<WORDS>() {
+            let LowPart { word, nibble, tables: [even, odd] } = low_part::<WORDS>(pair);
+            let low = nibbles(codes[word])[nibble];
+            for (quad, table) in [(2 * pair, even), (2 * pair + 1, odd)] {
+                let part = _mm256_shuffle_epi8(tables.levels[table], low);
+                quads[quad] = _mm256_add_epi8(quads[quad], part);
+            }
+        }
     }
     quads
+}
+
+/// The low and the high nibble of each byte.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibbles(codes: __m256i) -> [__m256i; 2] {
+    let mask = _mm256_set1_epi8(15);
+    [_mm256_and_si256(codes, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask)]
 }
 
 /// Adds a group's integer sums times its multipliers, which the low nibbles of `scale_codes` choose, to `totals`.

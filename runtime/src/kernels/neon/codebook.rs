@@ -1,4 +1,4 @@
-//! 2, 3 and 4 bits on NEON without dotprod: TBL, then products in int16.
+//! 2 to 6 bits on NEON without dotprod: TBL, then products in int16.
 //!
 //! SMULL and SMLAL make products in int16. A lane (a row, and a column modulo four) takes one product a quad: four of at most
 //! 63 * 127 make 32004, which fits. SADALP widens them then.
@@ -19,6 +19,8 @@ products! { "neon", "neon":
     INT2 = "int2", Blocks<Codebook, 2>, gemv_int2_neon, gemm_int2_neon;
     INT3 = "int3", Blocks<Codebook, 3>, gemv_int3_neon, gemm_int3_neon;
     INT4 = "int4", Blocks<Codebook, 4>, gemv_int4_neon, gemm_int4_neon;
+    INT5 = "int5", Blocks<Codebook, 5>, gemv_int5_neon, gemm_int5_neon;
+    INT6 = "int6", Blocks<Codebook, 6>, gemv_int6_neon, gemm_int6_neon;
 }
 
 struct Codebook;

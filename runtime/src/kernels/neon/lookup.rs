@@ -4,7 +4,7 @@
 
 use crate::kernels::neon::insn::insert;
 use crate::kernels::nr8k4::Word;
-use crate::kernels::nr8k4::codebook::nibble_patterns;
+use crate::kernels::nr8k4::codebook::{LowPart, NibbleTable, TABLES, is_stacked, low_part, nibble_tables};
 use core::arch::aarch64::*;
 use rescomp_formats::encodings::int3::SPARE_BITS;
 use rescomp_formats::matrix::TABLE_ENTRIES;
@@ -13,7 +13,7 @@ use rescomp_formats::matrix::TABLE_ENTRIES;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Tables {
     /// Levels by nibble: as many tables as the width needs.
-    levels: [int8x16_t; 4],
+    levels: [int8x16_t; TABLES],
     multipliers: uint8x16_t,
 }
 
@@ -26,10 +26,14 @@ pub(in crate::kernels) fn tables<const WORDS: usize>(
 ) -> Tables {
     // SAFETY: 16 readable bytes.
     let levels = unsafe { vld1q_s8(levels.as_ptr()) };
-    let mut by_nibble = [levels; 4];
-    for (table, pattern) in by_nibble.iter_mut().zip(const { nibble_patterns::<WORDS>() }) {
-        // SAFETY: 16 readable bytes.
-        *table = vqtbl1q_s8(levels, unsafe { vld1q_u8(pattern.as_ptr()) });
+    let mut by_nibble = [levels; TABLES];
+    for (table, entries) in by_nibble.iter_mut().zip(const { &nibble_tables::<WORDS>() }) {
+        *table = match entries {
+            // SAFETY: 16 readable bytes.
+            NibbleTable::Levels(pattern) => vqtbl1q_s8(levels, unsafe { vld1q_u8(pattern.as_ptr()) }),
+            // SAFETY: 16 readable bytes.
+            NibbleTable::Low(low) => unsafe { vld1q_s8(low.as_ptr()) },
+        };
     }
     // SAFETY: 16 readable bytes.
     let multipliers = unsafe { vld1q_u8(multipliers.as_ptr()) };
@@ -37,13 +41,19 @@ pub(in crate::kernels) fn tables<const WORDS: usize>(
 }
 
 /// The words of a unit by pair of quads, and in each rows 0 to 3 and 4 to 7 of a tile.
-pub(in crate::kernels) type Loaded = [[uint8x16_t; 2]; 4];
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Loaded {
+    codes: [[uint8x16_t; 2]; 4],
+    /// Of the low bits at a stacked width.
+    low: [[uint8x16_t; 2]; 4],
+}
 
 /// Nothing loaded.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(in crate::kernels) fn nothing() -> Loaded {
-    [[vdupq_n_u8(0); 2]; 4]
+    let nothing = [[vdupq_n_u8(0); 2]; 4];
+    Loaded { codes: nothing, low: nothing }
 }
 
 /// Loads what holds quads `2 * PAIR` and `2 * PAIR + 1` of a unit, where no earlier pair has. To be called with rising `PAIR`.
@@ -53,22 +63,33 @@ pub(in crate::kernels) fn load<const WORDS: usize, const PAIR: usize>(
     words: &[Word; WORDS],
     loaded: &mut Loaded,
 ) {
+    let codes = &mut loaded.codes;
     if WORDS == 2 && PAIR % 2 == 1 {
-        loaded[PAIR] = loaded[PAIR - 1];
+        codes[PAIR] = codes[PAIR - 1];
     } else if WORDS == 3 && PAIR == 3 {
         let spare = SPARE_BITS.map(|bits| vdupq_n_u8(bits));
         for half in 0..2 {
-            let joined = insert(loaded[0][half], loaded[1][half], spare[1]);
-            loaded[PAIR][half] = insert(joined, loaded[2][half], spare[2]);
+            let joined = insert(codes[0][half], codes[1][half], spare[1]);
+            codes[PAIR][half] = insert(joined, codes[2][half], spare[2]);
         }
     } else {
-        let word = if WORDS == 2 { PAIR / 2 } else { PAIR };
-        let (halves, _) = words[word].as_chunks::<16>();
-        for half in 0..2 {
-            // SAFETY: 16 readable bytes.
-            loaded[PAIR][half] = unsafe { vld1q_u8(halves[half].as_ptr()) };
-        }
+        codes[PAIR] = load_word(&words[if WORDS == 2 { PAIR / 2 } else { PAIR }]);
     }
+    if is_stacked::<WORDS>() {
+        let word = low_part::<WORDS>(PAIR).word;
+        loaded.low[PAIR] = match PAIR {
+            1.. if low_part::<WORDS>(PAIR - 1).word == word => loaded.low[PAIR - 1],
+            _ => load_word(&words[word]),
+        };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_word(word: &Word) -> [uint8x16_t; 2] {
+    let (halves, _) = word.as_chunks::<16>();
+    // SAFETY: 16 readable bytes each.
+    unsafe { [vld1q_u8(halves[0].as_ptr()), vld1q_u8(halves[1].as_ptr())] }
 }
 
 /// The levels of half a tile in quads `2 * PAIR` and `2 * PAIR + 1` of a unit.
@@ -79,15 +100,24 @@ pub(in crate::kernels) fn levels<const WORDS: usize, const PAIR: usize>(
     loaded: &Loaded,
     half: usize,
 ) -> [int8x16_t; 2] {
-    let codes = loaded[PAIR][half];
-    let (low, high) = (vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes));
+    let nibbles = |codes| [vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes)];
+    let [low, high] = nibbles(loaded.codes[PAIR][half]);
     if WORDS == 2 {
         // A nibble holds both quads.
         let nibbles = if PAIR % 2 == 0 { low } else { high };
         return [vqtbl1q_s8(tables.levels[0], nibbles), vqtbl1q_s8(tables.levels[1], nibbles)];
     }
     let levels = tables.levels[if WORDS == 3 { PAIR } else { 0 }];
-    [vqtbl1q_s8(levels, low), vqtbl1q_s8(levels, high)]
+    let levels = [vqtbl1q_s8(levels, low), vqtbl1q_s8(levels, high)];
+    if !is_stacked::<WORDS>() {
+        return levels;
+    }
+    let LowPart { nibble, tables: [even, odd], .. } = low_part::<WORDS>(PAIR);
+    let low = nibbles(loaded.low[PAIR][half])[nibble];
+    [
+        vaddq_s8(levels[0], vqtbl1q_s8(tables.levels[even], low)),
+        vaddq_s8(levels[1], vqtbl1q_s8(tables.levels[odd], low)),
+    ]
 }
 
 /// The multipliers of a tile's rows, from the low nibbles (`NIBBLE` 0) or the high ones of a byte a row.

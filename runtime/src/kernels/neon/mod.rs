@@ -25,6 +25,8 @@ pub(super) const unsafe fn table() -> Kernels {
         int2: codebook::INT2,
         int3: codebook::INT3,
         int4: codebook::INT4,
+        int5: codebook::INT5,
+        int6: codebook::INT6,
         int8: int8::INT8,
         quantize_activations,
         scores,

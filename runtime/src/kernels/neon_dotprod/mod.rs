@@ -12,6 +12,8 @@ static KERNELS: Kernels = Kernels {
     int2: codebook::INT2,
     int3: codebook::INT3,
     int4: codebook::INT4,
+    int5: codebook::INT5,
+    int6: codebook::INT6,
     int8: int8::INT8,
     // SAFETY: `detect` requires NEON too.
     ..unsafe { neon::table() }

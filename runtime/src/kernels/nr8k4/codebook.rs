@@ -1,4 +1,4 @@
-//! The walk over a codebook matrix (2, 3 and 4 bits), in blocks of two activation steps:
+//! The walk over a codebook matrix (2 to 6 bits), in blocks of two activation steps:
 //!
 //! ```text
 //! for each step: sums = fma(f32(sum over groups: multiplier * integer sum), activation scale, sums)
@@ -12,6 +12,7 @@ use crate::kernels::TILE_ROWS;
 use crate::kernels::quantized::Activations;
 use core::array::from_fn;
 use core::marker::PhantomData;
+use rescomp_formats::encodings::stacked::{HIGH_BITS, low_level};
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES, int3};
 use rescomp_formats::matrix::{Codebook, MatrixView, STEP_ELEMS, Scaling, TABLE_ENTRIES};
 
@@ -69,40 +70,91 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
     );
 }
 
-/// Which entries of the table of levels a table for nibbles has, for each of the tables that a width needs:
+/// The width of this many words a unit.
+pub(in crate::kernels) const fn width<const WORDS: usize>() -> CodeWidth {
+    match WORDS {
+        2 => CodeWidth::Int2,
+        3 => CodeWidth::Int3,
+        4 => CodeWidth::Int4,
+        5 => CodeWidth::Int5,
+        _ => CodeWidth::Int6,
+    }
+}
+
+/// Tables for nibbles that a width needs at most.
+pub(in crate::kernels) const TABLES: usize = 5;
+
+/// What a table for nibbles has.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) enum NibbleTable {
+    /// These entries of the matrix's table of levels.
+    Levels([u8; TABLE_ENTRIES]),
+    /// The parts of low bits, which are the same in every matrix.
+    Low([i8; TABLE_ENTRIES]),
+}
+
+/// The tables that a width needs:
 ///
 /// | bits | tables |
 /// |---|---|
+/// | 6 | 0: the levels; 1: the part of the low code of a nibble of low bits; 2: that of the high one |
+/// | 5 | 0: the levels; 1 to 4: the parts of each bit of a nibble of low bits |
 /// | 4 | 0: the levels |
 /// | 3 | 0 to 2: a nibble of that word; 3: a nibble of joined spare bits |
 /// | 2 | 0: the low code of a nibble; 1: the high one |
-pub(in crate::kernels) const fn nibble_patterns<const WORDS: usize>() -> [[u8; TABLE_ENTRIES]; 4] {
-    let mut patterns = [[0; TABLE_ENTRIES]; 4];
+pub(in crate::kernels) const fn nibble_tables<const WORDS: usize>() -> [NibbleTable; TABLES] {
+    let low_bits = width::<WORDS>().low_bits();
+    let mut tables = [NibbleTable::Levels([0; TABLE_ENTRIES]); TABLES];
     let mut table = 0;
-    while table < 4 {
+    while table < TABLES {
+        let (mut pattern, mut low) = ([0; TABLE_ENTRIES], [0; TABLE_ENTRIES]);
         let mut nibble = 0;
         while nibble < TABLE_ENTRIES as u8 {
-            patterns[table][nibble as usize] = match WORDS {
+            pattern[nibble as usize] = match WORDS {
                 2 => nibble >> (2 * (table % 2)) & 3,
                 3 => int3::code_of_nibble(table, nibble),
                 _ => nibble,
             };
+            if table > 0 {
+                low[nibble as usize] = low_level(low_bits, nibble >> (low_bits * (table - 1)));
+            }
             nibble += 1;
         }
+        tables[table] =
+            if table > 0 && low_bits > 0 { NibbleTable::Low(low) } else { NibbleTable::Levels(pattern) };
         table += 1;
     }
-    patterns
+    tables
+}
+
+/// Whether a level is a sum of two parts.
+pub(in crate::kernels) const fn is_stacked<const WORDS: usize>() -> bool {
+    width::<WORDS>().low_bits() > 0
+}
+
+/// Where the low bits of two quads are, at a stacked width.
+pub(in crate::kernels) struct LowPart {
+    /// The word.
+    pub(in crate::kernels) word: usize,
+    /// Which nibbles of it: the low ones (0) or the high ones (1).
+    pub(in crate::kernels) nibble: usize,
+    /// The tables for them, by quad.
+    pub(in crate::kernels) tables: [usize; 2],
+}
+
+/// Where the low bits of quads `2 * pair` and `2 * pair + 1` are.
+pub(in crate::kernels) const fn low_part<const WORDS: usize>(pair: usize) -> LowPart {
+    match WORDS {
+        5 => LowPart { word: HIGH_BITS, nibble: pair / 2, tables: [1 + 2 * (pair % 2), 2 + 2 * (pair % 2)] },
+        _ => LowPart { word: HIGH_BITS + pair / 2, nibble: pair % 2, tables: [1, 2] },
+    }
 }
 
 /// The walk of a backend's block.
 pub(in crate::kernels) struct Blocks<B, const WORDS: usize>(PhantomData<B>);
 
 impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
-    const WIDTH: CodeWidth = match WORDS {
-        2 => CodeWidth::Int2,
-        3 => CodeWidth::Int3,
-        _ => CodeWidth::Int4,
-    };
+    const WIDTH: CodeWidth = width::<WORDS>();
     const MOST_TOKENS: usize = B::MOST_TOKENS;
     type Tables = B::Tables;
 
@@ -225,11 +277,21 @@ fn scale_codes<const GROUP: usize>(octets: &[Octet], block: usize) -> ScaleCodes
 mod tests {
     use super::*;
 
-    /// The tables find every code of every unit where `decode_unit` does.
+    /// The tables find the level of every code of every unit where `decode_unit` finds the code.
     #[test]
-    fn nibbles_find_the_codes() {
-        fn check<const WORDS: usize>(width: CodeWidth) {
-            let patterns = nibble_patterns::<WORDS>();
+    fn nibbles_find_the_levels() {
+        let levels: [i8; TABLE_ENTRIES] = core::array::from_fn(|index| 7 * index as i8 - 50);
+        fn nibble(byte: u8, high: usize) -> usize {
+            usize::from(byte >> (4 * high) & 15)
+        }
+        fn check<const WORDS: usize>(levels: &[i8; TABLE_ENTRIES]) {
+            let width = width::<WORDS>();
+            assert_eq!(width.bits(), WORDS);
+            let tables = nibble_tables::<WORDS>();
+            let lookup = |table: usize, nibble: usize| match tables[table] {
+                NibbleTable::Levels(pattern) => levels[usize::from(pattern[nibble])],
+                NibbleTable::Low(low) => low[nibble],
+            };
             for start in 0..=255u8 {
                 let mut words = [[0; 4]; 8];
                 for (index, word) in words.iter_mut().take(WORDS).enumerate() {
@@ -240,25 +302,33 @@ mod tests {
                 let codes = width.decode_unit(&words);
                 for (column, code) in codes.into_iter().enumerate() {
                     let (quad, lane) = (column / 4, column % 4);
-                    let high = |byte: u8, high: bool| usize::from(if high { byte >> 4 } else { byte & 15 });
-                    let (table, nibble) = match WORDS {
-                        2 => (quad % 2, high(words[quad / 4][lane], quad % 4 >= 2)),
+                    let (table, high) = match WORDS {
+                        2 => (quad % 2, nibble(words[quad / 4][lane], quad % 4 / 2)),
                         3 if quad >= 6 => {
                             let spare = int3::SPARE_BITS;
                             let joined = (0..3).fold(words[0][lane], |joined, word| {
                                 joined & !spare[word] | words[word][lane] & spare[word]
                             });
-                            (3, high(joined, quad == 7))
+                            (3, nibble(joined, quad % 2))
                         }
-                        3 => (quad / 2, high(words[quad / 2][lane], quad % 2 == 1)),
-                        _ => (0, high(words[quad / 2][lane], quad % 2 == 1)),
+                        3 => (quad / 2, nibble(words[quad / 2][lane], quad % 2)),
+                        _ => (0, nibble(words[quad / 2][lane], quad % 2)),
                     };
-                    assert_eq!(patterns[table][nibble], code, "{width:?} {column}");
+                    let mut level = lookup(table, high);
+                    if is_stacked::<WORDS>() {
+                        let low = low_part::<WORDS>(quad / 2);
+                        level += lookup(low.tables[quad % 2], nibble(words[low.word][lane], low.nibble));
+                    }
+                    let low_bits = width.low_bits();
+                    let expected = levels[usize::from(code >> low_bits)] + low_level(low_bits, code);
+                    assert_eq!(level, expected, "{width:?} {column}");
                 }
             }
         }
-        check::<2>(CodeWidth::Int2);
-        check::<3>(CodeWidth::Int3);
-        check::<4>(CodeWidth::Int4);
+        check::<2>(&levels);
+        check::<3>(&levels);
+        check::<4>(&levels);
+        check::<5>(&levels);
+        check::<6>(&levels);
     }
 }

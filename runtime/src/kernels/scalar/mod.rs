@@ -15,6 +15,8 @@ static KERNELS: Kernels = Kernels {
     int2: portable::products(Layout::Nr8k4, CodeWidth::Int2),
     int3: portable::products(Layout::Nr8k4, CodeWidth::Int3),
     int4: portable::products(Layout::Nr8k4, CodeWidth::Int4),
+    int5: portable::products(Layout::Nr8k4, CodeWidth::Int5),
+    int6: portable::products(Layout::Nr8k4, CodeWidth::Int6),
     int8: portable::products(Layout::Nr8k4, CodeWidth::Int8),
     quantize_activations: canonical::quantize_activations::<Scalar>,
     scores: canonical::scores::<Scalar>,

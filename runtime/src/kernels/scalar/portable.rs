@@ -91,10 +91,14 @@ pub(crate) const fn products(layout: Layout, width: CodeWidth) -> Products {
         (Layout::Rows, CodeWidth::Int2) => named!("int2_rows"),
         (Layout::Rows, CodeWidth::Int3) => named!("int3_rows"),
         (Layout::Rows, CodeWidth::Int4) => named!("int4_rows"),
+        (Layout::Rows, CodeWidth::Int5) => named!("int5_rows"),
+        (Layout::Rows, CodeWidth::Int6) => named!("int6_rows"),
         (Layout::Rows, CodeWidth::Int8) => named!("int8_rows"),
         (Layout::Nr8k4, CodeWidth::Int2) => named!("int2_nr8k4"),
         (Layout::Nr8k4, CodeWidth::Int3) => named!("int3_nr8k4"),
         (Layout::Nr8k4, CodeWidth::Int4) => named!("int4_nr8k4"),
+        (Layout::Nr8k4, CodeWidth::Int5) => named!("int5_nr8k4"),
+        (Layout::Nr8k4, CodeWidth::Int6) => named!("int6_nr8k4"),
         (Layout::Nr8k4, CodeWidth::Int8) => named!("int8_nr8k4"),
     }
 }

@@ -110,10 +110,11 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
         0 => [0; 16],
         _ => rising(random, 1..=255, 16).try_into().expect("sixteen"),
     };
-    let bound = i32::from(shape.width().level_bound());
-    let mut table = rising(random, -bound..=bound, levels);
+    let bound = shape.width().level_bound();
+    let mut table = fixed_levels(shape.width(), levels)
+        .unwrap_or_else(|| rising(random, -i32::from(bound)..=bound.into(), levels));
     if kind == Codes::Extreme {
-        (table[0], table[levels - 1]) = (-bound, bound);
+        (table[0], table[levels - 1]) = ((-bound).into(), bound.into());
     }
     let table: Vec<i8> = table.into_iter().map(|level| level as i8).collect();
     let multipliers = multipliers.map(|multiplier| multiplier as u8);
@@ -125,6 +126,11 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
         row_scales: &row_scales,
     };
     pack_codebook(shape, &matrix, section).expect("pack");
+}
+
+/// The levels of a width whose levels no matrix chooses.
+fn fixed_levels<T: From<i8>>(width: CodeWidth, levels: usize) -> Option<Vec<T>> {
+    (0..levels).map(|code| width.fixed_level(code as u8).map(T::from)).collect()
 }
 
 /// Different numbers of a range, in rising order.
@@ -184,7 +190,8 @@ fn the_largest_sums_fit() {
                 let shape = case.shape;
                 let multiplier = match width.levels() {
                     Some(levels) => {
-                        let mut table: Vec<i8> = (0..levels as i8).collect();
+                        let mut table =
+                            fixed_levels::<i8>(width, levels).unwrap_or_else(|| (0..levels as i8).collect());
                         (table[0], table[levels - 1]) = (-bound, bound);
                         let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
                         let matrix = CodebookMatrix {
@@ -302,7 +309,7 @@ fn run_split(case: &Case, product: MatrixProduct, executor: &dyn Executor, granu
 #[test]
 fn any_split_gives_the_same_rows() {
     let mut random = Random(5);
-    for width in [CodeWidth::Int3, CodeWidth::Int4, CodeWidth::Int8] {
+    for width in CodeWidth::ALL {
         for rows in [1, 7, 8, 17, 40, 75] {
             for tokens in [1, 4, 7] {
                 let case = Case::new(

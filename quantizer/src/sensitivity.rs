@@ -1,15 +1,15 @@
-//! How much the model loses by each matrix in each format, for distributing bits ([`crate::allocate`]).
+//! How much the model loses by each matrix in each format, estimated for distributing bits ([`crate::distribute`]).
 //!
 //! ```text
 //! run the full-precision model over a few calibration windows, keeping the stream before every block and each set's H
 //! for each matrix t:
-//!     in every format f: solve it by itself, e(t, f) = its relative error on its own inputs
+//!     in every format f: solve some rows by themselves, refined; e(t, f) = their relative error on the matrix's own inputs
 //!     quantize it alone, in one format r, and run the rest of the model: d(t) = mean KL from the full-precision model
 //!     loss(t, f) = d(t) e(t, f) / e(t, r)
 //! ```
 //! Small errors change the logits in proportion, so the divergence grows with their square, as e does: one run of the model a
 //! matrix says what its errors cost, and solving says how large they are. What is left out is that later matrices correct for
-//! the errors of earlier ones, and that errors meet: both change all formats of a matrix alike, nearly.
+//! the errors of earlier ones, and that errors meet: trials of the whole model say how much that is ([`crate::trial`]).
 
 use crate::allocate::Candidate;
 use crate::calibrate::{CalibrationError, check_finite, dequantized, to_f64};
@@ -22,6 +22,7 @@ use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat};
 use crate::vocabulary;
 use faer::{Mat, MatRef};
+use rayon::prelude::*;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName};
 use rescomp_runtime::Machine;
@@ -238,7 +239,7 @@ impl Tried {
         name: SectionName,
         matrix: &Matrix,
         formats: &[MatrixFormat],
-        solve: impl Fn(MatRef<'_, f64>, MatrixFormat) -> Result<(Solution<f64>, f64), MethodError>,
+        solve: impl Fn(MatRef<'_, f64>, MatrixFormat) -> Result<(Solution<f64>, f64), MethodError> + Sync,
     ) -> Result<Self, SensitivityError> {
         let failed = |cause| SensitivityError::Method { name, cause };
         let tried = MatrixFormat { bits: TRIED_BITS, group: measurement.plan.options.group };
@@ -246,12 +247,13 @@ impl Tried {
         let values = dequantized(&solution);
         let sample = sample(matrix);
         let error = |format| solve(sample.as_ref(), format).map(|(_, loss)| loss).map_err(failed);
-        let mut all = Vec::new();
-        for &format in formats {
+        let in_format = |&format: &MatrixFormat| {
             let bytes = section_bytes(matrix, format, measurement.layout)
                 .map_err(|cause| SensitivityError::Shape { name, cause })?;
-            all.push((format, bytes, error(format)?));
-        }
+            Ok((format, bytes, error(format)?))
+        };
+        // So few rows leave threads idle: formats keep them busy.
+        let all = formats.par_iter().map(in_format).collect::<Result<Vec<_>, SensitivityError>>()?;
         let weights = (matrix.rows * matrix.cols) as u64;
         Ok(Tried { name, weights, formats: all, error: error(tried)?, values })
     }

@@ -1,38 +1,45 @@
-//! How much the model loses by each matrix in each format, for distributing bits ([`crate::allocate`]).
+//! How much the model loses by each matrix in each format, estimated for distributing bits ([`crate::distribute`]).
 //!
 //! ```text
 //! run the full-precision model over a few calibration windows, keeping the stream before every block and each set's H
 //! for each matrix t:
-//!     in every format f: solve it by itself, e(t, f) = its relative error on its own inputs
+//!     in every format f: solve some rows by themselves, refined; e(t, f) = their relative error on the matrix's own inputs
 //!     quantize it alone, in one format r, and run the rest of the model: d(t) = mean KL from the full-precision model
 //!     loss(t, f) = d(t) e(t, f) / e(t, r)
 //! ```
 //! Small errors change the logits in proportion, so the divergence grows with their square, as e does: one run of the model a
 //! matrix says what its errors cost, and solving says how large they are. What is left out is that later matrices correct for
-//! the errors of earlier ones, and that errors meet: both change all formats of a matrix alike, nearly.
+//! the errors of earlier ones, and that errors meet: trials of the whole model say how much that is ([`crate::trial`]).
 
 use crate::allocate::Candidate;
-use crate::calibrate::check_finite;
-use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
-use crate::dense::{DenseError, DenseLayer, Streams, multiply};
+use crate::calibrate::{CalibrationError, check_finite, dequantized, to_f64};
+use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
+use crate::choose::Setting;
+use crate::dense::{DenseError, DenseLayer, Streams};
 use crate::encode::{self, EncodeError};
-use crate::evaluate::kl_divergence;
-use crate::methods::{self, Method, MethodError, Prepared, Solution};
+use crate::methods::{self, Method, MethodError, Prepared, RefineLimits, Solution, Start};
 use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat};
 use crate::vocabulary;
-use faer::Mat;
+use faer::{Mat, MatRef};
 use rayon::prelude::*;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName};
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
-use rescomp_runtime::eval::log_sum_exp;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use std::collections::BTreeMap;
 
+pub(crate) mod divergence;
+use divergence::{Hidden, mean_kl, run};
+
 /// The format in which a matrix is tried in the model.
 const TRIED_BITS: u8 = 3;
+/// Rows of a matrix that are solved in every format. Rows are solved independently of each other, so these say how large the errors
+/// of all are, up to the spread among rows.
+const SAMPLED_ROWS: usize = 64;
+/// Sweeps of refinement where the number is chosen for each matrix: most of what more would gain.
+const SWEEPS: usize = 4;
 
 /// What a matrix costs in each format.
 #[derive(Clone, Debug)]
@@ -53,6 +60,9 @@ pub enum SensitivityError {
     /// The model could not be read or run.
     #[error(transparent)]
     Dense(#[from] DenseError),
+    /// The model could not be quantized on trial.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// A matrix could not be solved.
     #[error("{name}: {cause}")]
     Method {
@@ -124,7 +134,8 @@ pub fn measure(
     let last = |streams: &Streams<'_>| -> Vec<Vec<f32>> {
         (0..windows.len()).map(|window| streams.hidden_states(window, &gain)).collect()
     };
-    let reference = Hidden { states: last(&streams), head: head.as_ref().unwrap_or(&embedding) };
+    let states = last(&streams);
+    let reference = Hidden { states: &states, head: head.as_ref().unwrap_or(&embedding) };
     let hidden_moments = {
         let all = reference.states.concat();
         Moments::new(&all, &all, embedding.cols)
@@ -138,14 +149,14 @@ pub fn measure(
     let tried = Tried::vocabulary(measurement, name, &embedding, importance)?;
     let mut other = Streams::new(machine, checkpoint, &tried.values, windows, positions).map_err(forward)?;
     run(&mut other, checkpoint, 0, None)?;
-    let subject = Hidden { states: last(&other), head: head.as_ref().unwrap_or(&tried.values) };
+    let subject = Hidden { states: &last(&other), head: head.as_ref().unwrap_or(&tried.values) };
     let kl = mean_kl(&reference, &subject);
     found.push(tried.sensitivity(kl));
     if let Some(head) = &head {
         let name = SectionName { kind: SectionKind::Head, layer: None };
         progress(name);
         let tried = Tried::vocabulary(measurement, name, head, Some(&hidden_moments))?;
-        let kl = mean_kl(&reference, &Hidden { states: reference.states.clone(), head: &tried.values });
+        let kl = mean_kl(&reference, &Hidden { states: &states, head: &tried.values });
         found.push(tried.sensitivity(kl));
     }
     for (layer, (before, moments)) in before.iter().zip(&moments).enumerate() {
@@ -168,7 +179,7 @@ pub fn measure(
                 }
                 streams.restart(before);
                 run(&mut streams, checkpoint, layer, Some(&weights))?;
-                let subject = Hidden { states: last(&streams), head: reference.head };
+                let subject = Hidden { states: &last(&streams), head: reference.head };
                 found.push(tried.sensitivity(mean_kl(&reference, &subject)));
             }
         }
@@ -182,66 +193,13 @@ pub fn steps(checkpoint: &Checkpoint) -> usize {
     1 + usize::from(!checkpoint.spec.tied_head) + kinds * checkpoint.spec.layers as usize
 }
 
-/// Runs the blocks from `first` on, that one with other weights where there are any.
-fn run(
-    streams: &mut Streams<'_>,
-    checkpoint: &Checkpoint,
-    first: usize,
-    other: Option<&LayerWeights>,
-) -> Result<(), SensitivityError> {
-    let forward = |cause| DenseError::Forward { model: checkpoint.name(), cause };
-    for layer in first..checkpoint.spec.layers as usize {
-        let read;
-        let weights = match other {
-            Some(weights) if layer == first => weights,
-            _ => {
-                read = checkpoint.layer(layer)?;
-                &read
-            }
-        };
-        streams.run_block(&mut DenseLayer { weights, layer }).map_err(forward)?;
-    }
-    Ok(())
-}
-
-/// The head's input on every window, and the head.
-struct Hidden<'a> {
-    states: Vec<Vec<f32>>,
-    head: &'a Matrix,
-}
-
-impl Hidden<'_> {
-    fn logits(&self, window: usize) -> Vec<f32> {
-        let states = &self.states[window];
-        let mut logits = vec![0.0; states.len() / self.head.cols * self.head.rows];
-        multiply(self.head, states, &mut logits);
-        logits
-    }
-}
-
-/// Mean KL divergence of the second from the first, nats a token.
-fn mean_kl(reference: &Hidden<'_>, subject: &Hidden<'_>) -> f64 {
-    let vocabulary = reference.head.rows;
-    let window_sum = |window: usize| -> (f64, usize) {
-        let (full, other) = (reference.logits(window), subject.logits(window));
-        let tokens = full.chunks_exact(vocabulary).zip(other.chunks_exact(vocabulary));
-        let divergence = |(full, other): (&[f32], &[f32])| -> f64 {
-            kl_divergence(full, log_sum_exp(full), other, log_sum_exp(other))
-        };
-        (tokens.map(divergence).sum(), full.len() / vocabulary)
-    };
-    let sums: Vec<(f64, usize)> = (0..reference.states.len()).into_par_iter().map(window_sum).collect();
-    let (total, tokens) = sums.iter().fold((0.0, 0), |all, part| (all.0 + part.0, all.1 + part.1));
-    total / tokens as f64
-}
-
 /// A matrix solved in all formats.
 struct Tried {
     name: SectionName,
     weights: u64,
-    /// Relative errors and bytes by format.
+    /// Relative errors and bytes by format, on the sampled rows.
     formats: Vec<(MatrixFormat, u64, f64)>,
-    /// The relative error at the tried bits, and the values.
+    /// The error at the tried bits on the sampled rows, and the values of all rows.
     error: f64,
     values: Matrix,
 }
@@ -254,14 +212,9 @@ impl Tried {
         moments: &Moments,
         prepared: &Prepared<f64>,
     ) -> Result<Self, SensitivityError> {
-        let weights = Mat::from_fn(matrix.rows, matrix.cols, |i, j| f64::from(matrix.row(i)[j]));
-        let solve = |format| {
-            let solver = measurement.plan.solver_for(format);
-            // By itself, without drift: gptq.
-            let configuration = Method::Gptq.configuration(format.bits);
-            let solution =
-                methods::solve(weights.as_ref(), prepared, configuration.as_ref(), &solver.options)?;
-            let loss = solution.loss(weights.as_ref(), moments.hessian.as_ref(), None)?;
+        let solve = |weights: MatRef<'_, f64>, format| {
+            let solution = alone(weights, prepared, measurement.plan, format)?;
+            let loss = solution.loss(weights, moments.hessian.as_ref(), None)?;
             Ok((solution, loss))
         };
         Self::new(measurement, name, matrix, measurement.formats, solve)
@@ -273,35 +226,36 @@ impl Tried {
         matrix: &Matrix,
         importance: Option<&Moments>,
     ) -> Result<Self, SensitivityError> {
-        let weights = Mat::from_fn(matrix.rows, matrix.cols, |i, j| f64::from(matrix.row(i)[j]));
-        let solve = |format| {
-            let solved = vocabulary::solve(weights.as_ref(), importance, measurement.plan, format)?;
+        let solve = |weights: MatRef<'_, f64>, format| {
+            let solved = vocabulary::solve(weights, importance, measurement.plan, format)?;
             Ok((solved.solution, solved.loss))
         };
         Self::new(measurement, name, matrix, measurement.vocabulary_formats, solve)
     }
 
-    /// `solve` gives the solution and its loss, on any scale.
+    /// `solve` gives the solution of some rows and its loss, on any scale.
     fn new(
         measurement: &Measurement<'_>,
         name: SectionName,
         matrix: &Matrix,
         formats: &[MatrixFormat],
-        solve: impl Fn(MatrixFormat) -> Result<(Solution<f64>, f64), MethodError>,
+        solve: impl Fn(MatRef<'_, f64>, MatrixFormat) -> Result<(Solution<f64>, f64), MethodError> + Sync,
     ) -> Result<Self, SensitivityError> {
         let failed = |cause| SensitivityError::Method { name, cause };
         let tried = MatrixFormat { bits: TRIED_BITS, group: measurement.plan.options.group };
-        let (solution, error) = solve(tried).map_err(failed)?;
-        let data = solution.values().into_iter().map(|value| value as f32).collect();
-        let values = Matrix { rows: matrix.rows, cols: matrix.cols, data };
-        let mut all = Vec::new();
-        for &format in formats {
+        let (solution, _) = solve(to_f64(matrix).as_ref(), tried).map_err(failed)?;
+        let values = dequantized(&solution);
+        let sample = sample(matrix);
+        let error = |format| solve(sample.as_ref(), format).map(|(_, loss)| loss).map_err(failed);
+        let in_format = |&format: &MatrixFormat| {
             let bytes = section_bytes(matrix, format, measurement.layout)
                 .map_err(|cause| SensitivityError::Shape { name, cause })?;
-            all.push((format, bytes, solve(format).map_err(failed)?.1));
-        }
+            Ok((format, bytes, error(format)?))
+        };
+        // So few rows leave threads idle: formats keep them busy.
+        let all = formats.par_iter().map(in_format).collect::<Result<Vec<_>, SensitivityError>>()?;
         let weights = (matrix.rows * matrix.cols) as u64;
-        Ok(Tried { name, weights, formats: all, error, values })
+        Ok(Tried { name, weights, formats: all, error: error(tried)?, values })
     }
 
     fn sensitivity(self, mean_kl: f64) -> Sensitivity {
@@ -310,6 +264,34 @@ impl Tried {
         let formats = self.formats.into_iter().map(candidate).collect();
         Sensitivity { name: self.name, weights: self.weights, mean_kl, formats }
     }
+}
+
+/// At most [`SAMPLED_ROWS`] rows, evenly spaced.
+fn sample(matrix: &Matrix) -> Mat<f64> {
+    let rows = matrix.rows.min(SAMPLED_ROWS);
+    Mat::from_fn(rows, matrix.cols, |i, j| f64::from(matrix.row(i * matrix.rows / rows)[j]))
+}
+
+/// Solves a matrix by itself: without drift, which is `gptq` for the methods that correct for it, and refined as the plan says.
+fn alone(
+    weights: MatRef<'_, f64>,
+    prepared: &Prepared<f64>,
+    plan: &BlockPlan,
+    format: MatrixFormat,
+) -> Result<Solution<f64>, MethodError> {
+    let options = plan.solver_for(format).options;
+    let configuration = plan.configuration(format.bits).and_then(|_| Method::Gptq.configuration(format.bits));
+    let mut solution = methods::solve(weights, prepared, configuration.as_ref(), &options)?;
+    let sweeps = match plan.tuning.refine {
+        Setting::Auto => SWEEPS,
+        Setting::Fixed(sweeps) => sweeps,
+    };
+    if configuration.is_some() && sweeps > 0 {
+        let target = prepared.target(weights, Start::Unchanged)?;
+        let (scales, limits) = (options.row_format(weights.ncols()), RefineLimits::sweeps(sweeps));
+        methods::refine(&mut solution, target.as_ref(), prepared, scales, limits)?;
+    }
+    Ok(solution)
 }
 
 /// Bytes of a matrix's section and the padding after it.
@@ -345,99 +327,4 @@ impl BlockWeights for MomentsTaker<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::methods::SolverOptions;
-    use crate::pack::{PackOptions, bytes_without_matrices, pack};
-    use crate::plan::Vocabulary;
-    use crate::recipe::Recipe;
-    use crate::texts;
-    use rescomp_formats::container::Container;
-    use rescomp_runtime::executor::Serial;
-    use rescomp_runtime::kernels;
-    use std::path::Path;
-
-    const POSITIONS: usize = 24;
-
-    fn format(bits: u8, group: &str) -> MatrixFormat {
-        MatrixFormat { bits, group: group.parse().unwrap() }
-    }
-
-    /// The embedded model in a few formats, on two windows of arbitrary tokens.
-    fn measured() -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-1m");
-        let checkpoint = Checkpoint::open(&folder).unwrap();
-        let windows: Vec<Vec<u32>> = (0..2)
-            .map(|w| (0..=POSITIONS as u32).map(|t| (w * 331 + t * t * 7 + t) % 1024).collect())
-            .collect();
-        let plan = BlockPlan::new(Method::Rtn, SolverOptions::for_container(3, "64".parse().unwrap()));
-        let options = PackOptions {
-            plan: plan.with_head_bits(3),
-            layout: Layout::Nr8k4,
-            calibration: windows,
-            calibration_positions: POSITIONS,
-            check_tokens: (0..512).collect(),
-            tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
-            target: "test".to_owned(),
-        };
-        let formats = [format(2, "row"), format(3, "64"), format(4, "64"), format(4, "32"), format(8, "128")];
-        let measurement = Measurement {
-            checkpoint: &checkpoint,
-            windows: &options.calibration,
-            positions: POSITIONS,
-            plan: &options.plan,
-            layout: options.layout,
-            formats: &formats,
-            vocabulary_formats: &formats[1..],
-        };
-        let machine = Machine { kernels: kernels::best(), executor: &Serial };
-        let mut heard = Vec::new();
-        let found = measure(machine, &measurement, &mut |name| heard.push(name)).unwrap();
-        assert_eq!(heard.len(), steps(&checkpoint));
-        assert_eq!(heard, found.iter().map(|matrix| matrix.name).collect::<Vec<_>>());
-        (checkpoint, options, found)
-    }
-
-    #[test]
-    fn more_bits_lose_less_and_sizes_are_those_of_the_file() {
-        let (checkpoint, mut options, found) = measured();
-        assert_eq!(found.len(), 1 + 7 * 6);
-        for matrix in &found {
-            assert!(matrix.mean_kl > 0.0 && matrix.mean_kl < 10.0, "{}: {}", matrix.name, matrix.mean_kl);
-            let losses: Vec<(u8, f64)> =
-                matrix.formats.iter().map(|(format, candidate)| (format.bits, candidate.loss)).collect();
-            for (&(bits, loss), &(more_bits, less)) in losses.iter().zip(&losses[1..]) {
-                assert!(bits == more_bits || less < 0.7 * loss, "{}: {losses:?}", matrix.name);
-            }
-            // By the definition: the format that was tried costs what was measured.
-            let tried = matrix.formats.iter().find(|(tried, _)| *tried == format(3, "64")).unwrap();
-            assert!((tried.1.loss / matrix.mean_kl - 1.0).abs() < 1e-9);
-        }
-
-        // A container with other formats for every matrix.
-        let chosen = |index: usize| found[index].formats[index % found[index].formats.len()];
-        let matrices =
-            (0..found.len()).map(|index| (found[index].name.to_string(), chosen(index).0)).collect();
-        let recipe = Recipe { default: format(3, "64"), matrices };
-        options.plan.formats = recipe.block_formats(&checkpoint.spec);
-        options.plan.vocabulary = Some(Vocabulary::same(recipe.format(found[0].name)));
-        let machine = Machine { kernels: kernels::best(), executor: &Serial };
-        let packed = pack(machine, &checkpoint, &options, &mut |_| ()).unwrap();
-        let container = Container::open(&packed.file).unwrap();
-        let mut matrices = 0;
-        for (index, matrix) in found.iter().enumerate() {
-            let (_, entry) = container.entries().find(|(name, _)| *name == matrix.name).unwrap();
-            let bytes = chosen(index).1.bytes;
-            assert_eq!(entry.length_bytes.next_multiple_of(64), bytes, "{}", matrix.name);
-            matrices += bytes;
-        }
-        // What else the file has is known before; the last section has no padding, the manifest may be shorter by some digits.
-        let others = bytes_without_matrices(&checkpoint, &options, packed.file.len()).unwrap();
-        let file = packed.file.len() as u64;
-        assert!(
-            file <= matrices + others.all && matrices + others.all <= file + 192,
-            "{matrices} {others:?} {file}"
-        );
-        assert_eq!(others.norms, 4 * 128 * (2 * 6 + 1));
-    }
-}
+mod tests;

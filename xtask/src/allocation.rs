@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rescomp_quantizer::allocate::{Candidate, allocate};
+use rescomp_quantizer::allocate::Candidate;
 use rescomp_quantizer::checkpoint::Checkpoint;
+use rescomp_quantizer::distribute::{self, DistributeError, Distribution};
 use rescomp_quantizer::methods::GroupSize;
 use rescomp_quantizer::pack::{PackOptions, bytes_without_matrices};
 use rescomp_quantizer::plan::{MatrixFormat, Vocabulary};
 use rescomp_quantizer::recipe::Recipe;
 use rescomp_quantizer::sensitivity::{self, Measurement, Sensitivity};
+use rescomp_quantizer::trial::Trials;
 use rescomp_runtime::Machine;
 use serde::Serialize;
 
@@ -35,7 +37,7 @@ struct Planned {
     #[serde(flatten)]
     format: MatrixFormat,
     bytes: u64,
-    /// Mean KL divergence that it is expected to cause by itself, nats a token.
+    /// Mean KL divergence that it was estimated to cause by itself, nats a token.
     estimated_kl: f64,
 }
 
@@ -46,7 +48,20 @@ pub(crate) struct Allocation {
     budget_bytes: u64,
     /// What they take.
     bytes: u64,
+    /// What trials said, where there were any.
+    trials: Option<TrialFigures>,
     matrices: Vec<Planned>,
+}
+
+/// What trial quantizations of the whole model said.
+#[derive(Debug, Serialize)]
+struct TrialFigures {
+    /// Mean KL divergence of what the estimates chose.
+    estimated_kl: f64,
+    /// Mean KL divergence of what is used.
+    chosen_kl: f64,
+    /// How many times as much as estimated the matrices of a kind cost.
+    factors: BTreeMap<&'static str, f64>,
 }
 
 /// The formats of all matrices, where the flags ask for other than the same ones; `options` get them. `None` where a recipe or
@@ -75,17 +90,10 @@ pub(crate) fn plan(
     // A file is everything; bits a weight count the norms beside the matrices.
     let others = if flags.target_bpw.is_some() { parts.norms } else { parts.all };
     let budget_bytes = budget_bytes.saturating_sub(others);
-    let (windows, allocated) =
-        (flags.sensitivity_windows.min(options.calibration.len()), "distributing bits");
+    let windows = flags.sensitivity_windows.min(options.calibration.len());
     let measured = measure(machine, checkpoint, options, windows)?;
-    let candidates: Vec<Vec<Candidate>> = measured
-        .iter()
-        .map(|matrix| matrix.formats.iter().map(|(_, candidate)| *candidate).collect())
-        .collect();
-    let chosen = allocate(&candidates, budget_bytes).map_err(|error| {
-        Error::input(format!("{allocated}: {error}"))
-            .remedy(format!("{others} bytes are needed for everything else"))
-    })?;
+    let (chosen, trials) = choose(machine, checkpoint, options, &measured, budget_bytes)
+        .map_err(|error| error.remedy(format!("{others} bytes are needed for everything else")))?;
     let mut recipe = Recipe {
         default: MatrixFormat { bits: flags.bits, group: flags.group_size.into() },
         matrices: BTreeMap::new(),
@@ -99,11 +107,41 @@ pub(crate) fn plan(
     }
     apply(&recipe, checkpoint, options);
     let bytes = planned.iter().map(|matrix| matrix.bytes).sum();
-    let allocation = Allocation { budget_bytes, bytes, matrices: planned };
+    let allocation = Allocation { budget_bytes, bytes, trials, matrices: planned };
     if !flags.json {
         print(&allocation);
     }
     Ok(Some(allocation))
+}
+
+/// The index of each matrix's format, and what trials said.
+fn choose(
+    machine: Machine<'_>,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    measured: &[Sensitivity],
+    budget_bytes: u64,
+) -> Result<(Vec<usize>, Option<TrialFigures>), Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::failed(format!("distributing bits: {error}"));
+    let too_small = |error: &dyn std::fmt::Display| Error::input(format!("distributing bits: {error}"));
+    // Found out before the trials, which take a while.
+    let estimated = distribute::by_estimates(measured, budget_bytes).map_err(|error| too_small(&error))?;
+    let trials = Trials::new(machine, checkpoint, &options.calibration, options.calibration_positions)
+        .map_err(|error| failed(&error))?;
+    let Some(trials) = trials else { return Ok((estimated, None)) };
+    let bar = host::progress("trials", distribute::steps(measured));
+    let mut progress = |name: &str| {
+        bar.set_message(name.to_owned());
+        bar.inc(1);
+    };
+    let found = distribute::distribute(&trials, &options.plan, measured, budget_bytes, &mut progress);
+    bar.finish_and_clear();
+    let Distribution { chosen, trial_kl: (estimated_kl, chosen_kl), factors } =
+        found.map_err(|error| match error {
+            DistributeError::TooSmall(error) => too_small(&error),
+            DistributeError::Trial(error) => failed(&error),
+        })?;
+    Ok((chosen, Some(TrialFigures { estimated_kl, chosen_kl, factors })))
 }
 
 /// The formats that a container was packed with, as a recipe that makes them again.
@@ -175,7 +213,7 @@ fn measure(
 }
 
 fn print(allocation: &Allocation) {
-    let Allocation { budget_bytes, bytes, matrices } = allocation;
+    let Allocation { budget_bytes, bytes, trials, matrices } = allocation;
     output::line(&format!("bits distributed: {bytes} of {budget_bytes} bytes for the matrices"));
     output::line(&format!(
         "{:<20} {:>10} {:>5} {:>6} {:>10} {:>13}",
@@ -186,6 +224,12 @@ fn print(allocation: &Allocation) {
         output::line(&format!(
             "{matrix:<20} {weights:>10} {bits:>5} {group:>6} {bytes:>10} {estimated_kl:>13.6}"
         ));
+    }
+    if let Some(TrialFigures { estimated_kl, chosen_kl, factors }) = trials {
+        let factors: Vec<String> =
+            factors.iter().map(|(kind, factor)| format!("{kind} {factor:.2}")).collect();
+        output::line(&format!("trials: KL {estimated_kl:.6} as estimated, {chosen_kl:.6} as chosen"));
+        output::line(&format!("cost of a kind over its estimate: {}", factors.join(", ")));
     }
     output::line("");
 }

@@ -79,7 +79,7 @@ pub(crate) struct PackFlags {
     pub(crate) head_bits: u8,
     /// Distribute 2, 3, 4, 5, 6 and 8 bits and the group sizes over the matrices, so that weights take this many bits on average
     /// (everything of them counted: scales, tables, embedding, head, norms) and the divergence is least, by the measured sensitivity of
-    /// each matrix.
+    /// each matrix and trial quantizations of the whole model.
     #[arg(long, value_name = "BITS", value_parser = bits_per_weight, conflicts_with_all = ["max_bytes", "recipe"])]
     pub(crate) target_bpw: Option<f64>,
     /// The same, so that the container has at most this many bytes.

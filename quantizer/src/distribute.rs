@@ -1,0 +1,170 @@
+//! Distributing bytes over the matrices of a model: estimates, corrected by trials.
+//!
+//! ```text
+//! estimates: the loss of every matrix in every format, by itself (crate::sensitivity); chosen = the best that fits (crate::allocate)
+//! KL = trial quantization of the whole model with what was chosen (crate::trial)
+//! for each kind of matrix:
+//!     move all of its matrices to the next smaller width; factor = what a trial's KL changes / what the estimates say
+//! scale the estimates by the factors, and by their roots; choose again
+//! keep the choice with the least KL in a trial
+//! ```
+//! A matrix by itself, in a full-precision model, is not what it is among others that are quantized, too: later ones correct for
+//! errors that are a linear function of what they see (of the embedding, of values), and do not for others (of queries and keys,
+//! which pass the softmax). That is alike in all layers, nearly, so a factor for each kind says most of it.
+
+use crate::allocate::{Candidate, TooSmall, allocate};
+use crate::plan::{BlockPlan, MatrixFormat, Vocabulary};
+use crate::sensitivity::{Sensitivity, SensitivityError};
+use crate::trial::Trials;
+use rescomp_formats::section::SectionKind;
+use std::collections::BTreeMap;
+
+/// A factor is a quotient of small differences: beyond these bounds it is taken for noise.
+const FACTORS: (f64, f64) = (0.25, 4.0);
+
+/// A distribution.
+#[derive(Clone, Debug)]
+pub struct Distribution {
+    /// The index of each matrix's format.
+    pub chosen: Vec<usize>,
+    /// Mean KL divergence in trials: with the formats that the estimates chose, and with these.
+    pub trial_kl: (f64, f64),
+    /// How many times as much as estimated the matrices of a kind cost in trials.
+    pub factors: BTreeMap<&'static str, f64>,
+}
+
+/// Why there is no distribution.
+#[derive(Debug, thiserror::Error)]
+pub enum DistributeError {
+    /// A trial failed.
+    #[error(transparent)]
+    Trial(#[from] SensitivityError),
+    /// The bytes are too few.
+    #[error(transparent)]
+    TooSmall(#[from] TooSmall),
+}
+
+/// What [`allocate`] chooses by the estimates alone.
+///
+/// # Errors
+/// [`TooSmall`].
+pub fn by_estimates(measured: &[Sensitivity], budget_bytes: u64) -> Result<Vec<usize>, TooSmall> {
+    let candidates: Vec<Vec<Candidate>> =
+        measured.iter().map(|matrix| candidates(matrix).collect()).collect();
+    allocate(&candidates, budget_bytes)
+}
+
+fn candidates(matrix: &Sensitivity) -> impl Iterator<Item = Candidate> + '_ {
+    matrix.formats.iter().map(|(_, candidate)| *candidate)
+}
+
+/// The plan with the chosen formats.
+pub fn planned(plan: &BlockPlan, measured: &[Sensitivity], chosen: &[usize]) -> BlockPlan {
+    let mut plan = plan.clone();
+    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group };
+    let mut vocabulary = plan.vocabulary.unwrap_or(Vocabulary::same(default));
+    for (matrix, &at) in measured.iter().zip(chosen) {
+        let format = matrix.formats[at].0;
+        match (matrix.name.layer, matrix.name.kind) {
+            (Some(layer), kind) => {
+                plan.formats.insert((usize::from(layer), kind.name()), format);
+            }
+            (None, SectionKind::Head) => vocabulary.head = format,
+            (None, _) => vocabulary.embedding = format,
+        }
+    }
+    plan.vocabulary = Some(vocabulary);
+    plan
+}
+
+/// How often [`distribute`] calls `progress`, at most.
+pub fn steps(measured: &[Sensitivity]) -> usize {
+    3 + kinds(measured).len()
+}
+
+/// Distributes at most `budget_bytes`. `progress` hears of each trial. Results depend on nothing but the arguments.
+///
+/// # Errors
+/// [`DistributeError`].
+pub fn distribute(
+    trials: &Trials<'_>,
+    plan: &BlockPlan,
+    measured: &[Sensitivity],
+    budget_bytes: u64,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Distribution, DistributeError> {
+    let mut trial = |chosen: &[usize], name: &str| {
+        progress(name);
+        trials.mean_kl(&planned(plan, measured, chosen))
+    };
+    let first = by_estimates(measured, budget_bytes)?;
+    let first_kl = trial(&first, "as estimated")?;
+    let mut factors = BTreeMap::new();
+    for kind in kinds(measured) {
+        let fewer = moved(measured, &first, kind, false);
+        // Where all have the fewest bits already: more.
+        let moved = if fewer == first { moved(measured, &first, kind, true) } else { fewer };
+        let estimate = estimated(measured, &moved) - estimated(measured, &first);
+        let factor = match estimate == 0.0 {
+            true => 1.0,
+            false => (trial(&moved, kind.name())? - first_kl) / estimate,
+        };
+        factors.insert(kind.name(), factor.clamp(FACTORS.0, FACTORS.1));
+    }
+    let (mut best, mut best_kl) = (first.clone(), first_kl);
+    for (name, power) in [("corrected", 1.0), ("half corrected", 0.5)] {
+        let corrected: Vec<Vec<Candidate>> = measured
+            .iter()
+            .map(|matrix| {
+                let factor = factors[matrix.name.kind.name()].powf(power);
+                candidates(matrix)
+                    .map(|candidate| Candidate { loss: factor * candidate.loss, ..candidate })
+                    .collect()
+            })
+            .collect();
+        let chosen = allocate(&corrected, budget_bytes)?;
+        let kl = trial(&chosen, name)?;
+        if kl < best_kl {
+            (best, best_kl) = (chosen, kl);
+        }
+    }
+    Ok(Distribution { chosen: best, trial_kl: (first_kl, best_kl), factors })
+}
+
+fn estimated(measured: &[Sensitivity], chosen: &[usize]) -> f64 {
+    measured.iter().zip(chosen).map(|(matrix, &at)| matrix.formats[at].1.loss).sum()
+}
+
+/// The kinds of matrices that there are, in the order of the container.
+fn kinds(measured: &[Sensitivity]) -> Vec<SectionKind> {
+    let mut kinds: Vec<SectionKind> = Vec::new();
+    for matrix in measured {
+        if !kinds.contains(&matrix.name.kind) {
+            kinds.push(matrix.name.kind);
+        }
+    }
+    kinds
+}
+
+/// All matrices of a kind at the next width, in groups of the same size where there are such.
+fn moved(measured: &[Sensitivity], chosen: &[usize], kind: SectionKind, more_bits: bool) -> Vec<usize> {
+    let next = |(matrix, &at): (&Sensitivity, &usize)| {
+        let now = matrix.formats[at].0;
+        let away = |format: MatrixFormat| match more_bits {
+            true => format.bits.checked_sub(now.bits).filter(|bits| *bits > 0),
+            false => now.bits.checked_sub(format.bits).filter(|bits| *bits > 0),
+        };
+        let others = matrix.formats.iter().enumerate();
+        let nearest = others
+            .filter_map(|(index, (format, _))| Some((away(*format)?, format.group != now.group, index)))
+            .min();
+        match nearest {
+            Some((_, _, index)) if matrix.name.kind == kind => index,
+            _ => at,
+        }
+    };
+    measured.iter().zip(chosen).map(next).collect()
+}
+
+#[cfg(test)]
+mod tests;

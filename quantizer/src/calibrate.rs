@@ -21,8 +21,8 @@ use crate::dense::{DenseLayer, Streams, missing, multiply};
 use crate::journal::JournalError;
 use crate::methods::{self, Loss, Method, MethodError, Objective, Prepared, Solution, Start};
 use crate::moments::Moments;
-use crate::plan::{BlockPlan, MatrixFormat, Solver};
-use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
+use crate::plan::{BlockPlan, MatrixFormat, Solver, Vocabulary};
+use crate::vocabulary::{self, VocabularyMatrix, VocabularyReport};
 use faer::{Mat, MatRef};
 use rayon::prelude::*;
 use rescomp_formats::section::SectionKind;
@@ -157,17 +157,16 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
         Streams::new(machine, checkpoint, &original, windows, positions).map_err(CalibrationError::from)?;
     let beside = |embedding: &Matrix| full.beside(embedding, windows).map_err(CalibrationError::from);
     let mut vocabulary = Vec::new();
-    let mut quantized = match plan.vocabulary {
+    let mut quantized = match &plan.vocabulary {
         None => beside(&original)?,
         Some(formats) => {
             (run.progress)(Progress::Phase("embedding"));
             let few = enough_for_the_head(windows, positions, original.cols);
             let few = Streams::new(machine, checkpoint, &original, &few, positions)
                 .map_err(CalibrationError::from)?;
-            let embedding = embedding(checkpoint, &original, plan, formats.embedding, few)?;
-            let quantized = beside(&embedding.values())?;
-            vocabulary.push(embedding);
-            quantized
+            vocabulary = embedding(checkpoint, &original, plan, formats, few)?;
+            let values = vocabulary::embedding_values(&vocabulary, formats.bands.as_ref());
+            beside(values.as_ref().unwrap_or(&original))?
         }
     };
     let layers = checkpoint.spec.layers as usize;
@@ -217,7 +216,7 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
         (run.progress)(Progress::Block { layer, restored });
     }
     let head = checkpoint.head().map_err(CalibrationError::from)?;
-    if let (Some(head), Some(formats)) = (head, plan.vocabulary) {
+    if let (Some(head), Some(formats)) = (head, &plan.vocabulary) {
         (run.progress)(Progress::Phase("head"));
         let gain = checkpoint.final_norm().map_err(CalibrationError::from)?;
         let inputs = [&quantized, &full].map(|streams| streams.all_hidden_states(&gain));
@@ -238,9 +237,9 @@ fn embedding(
     checkpoint: &Checkpoint,
     original: &Matrix,
     plan: &BlockPlan,
-    format: MatrixFormat,
+    formats: &Vocabulary,
     mut full: Streams<'_>,
-) -> Result<VocabularyMatrix, CalibrationError> {
+) -> Result<Vec<VocabularyMatrix>, CalibrationError> {
     let mut moments = None;
     if checkpoint.spec.tied_head && plan.calibrates() {
         for layer in 0..checkpoint.spec.layers as usize {
@@ -253,9 +252,9 @@ fn embedding(
         }
         moments = Some(Moments::new(&hidden, &hidden, original.cols));
     }
-    let kind = SectionKind::Embedding;
-    VocabularyMatrix::new(kind, original, moments.as_ref(), plan, format)
-        .map_err(|cause| CalibrationError::Vocabulary { kind: kind.name(), cause })
+    let kind = SectionKind::Embedding.name();
+    VocabularyMatrix::embedding(original, moments.as_ref(), plan, formats)
+        .map_err(|cause| CalibrationError::Vocabulary { kind, cause })
 }
 
 /// Quantizes a head of its own, as a linear layer whose `inputs` are the final hidden states of the quantized and of the
@@ -283,8 +282,8 @@ fn own_head(
     // It was reported as a matrix of a block, and is in none.
     let warnings =
         warnings.iter().map(|text| text.strip_prefix("layer 0 ").unwrap_or(text).to_owned()).collect();
-    let report = VocabularyReport { kind: kind.name(), format, relative_error, warnings };
-    Ok(VocabularyMatrix { kind, format, solution: solved.solution, report })
+    let report = VocabularyReport { kind: kind.name(), band: None, format, relative_error, warnings };
+    Ok(VocabularyMatrix { kind, band: None, format, solution: solved.solution, report })
 }
 
 /// A full-precision block that keeps the input of each set.

@@ -62,15 +62,19 @@ fn candidates(matrix: &Sensitivity) -> impl Iterator<Item = Candidate> + '_ {
 pub fn planned(plan: &BlockPlan, measured: &[Sensitivity], chosen: &[usize]) -> BlockPlan {
     let mut plan = plan.clone();
     let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group };
-    let mut vocabulary = plan.vocabulary.unwrap_or(Vocabulary::same(default));
+    let mut vocabulary = plan.vocabulary.take().unwrap_or_else(|| Vocabulary::same(default));
     for (matrix, &at) in measured.iter().zip(chosen) {
         let format = matrix.formats[at].0;
-        match (matrix.name.layer, matrix.name.kind) {
-            (Some(layer), kind) => {
-                plan.formats.insert((usize::from(layer), kind.name()), format);
+        match (matrix.name.kind, matrix.name.layer) {
+            (SectionKind::Embedding, band) => {
+                if let Some(place) = vocabulary.embedding.get_mut(usize::from(band.unwrap_or(0))) {
+                    *place = format;
+                }
             }
-            (None, SectionKind::Head) => vocabulary.head = format,
-            (None, _) => vocabulary.embedding = format,
+            (SectionKind::Head, _) => vocabulary.head = format,
+            (kind, layer) => {
+                plan.formats.insert((usize::from(layer.unwrap_or(0)), kind.name()), format);
+            }
         }
     }
     plan.vocabulary = Some(vocabulary);

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod allocate;
+pub mod bands;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod choose;

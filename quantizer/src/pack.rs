@@ -1,5 +1,6 @@
 //! Making a container: quantize, encode, record the full-precision model, run the result, write down what it gave.
 
+use crate::bands::{BANDS, Bands};
 use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dense::{DenseError, DenseLogits};
@@ -16,6 +17,7 @@ use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
 use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval;
@@ -210,10 +212,13 @@ pub fn pack_run(
         },
     )?;
     for matrix in &vocabulary {
-        let section = SectionName { kind: matrix.kind, layer: None };
+        let section = matrix.name();
         let contents = encode(&matrix.solution, matrix.format, options.layout)
             .map_err(|cause| PackFailure::Encode { section, cause })?;
-        put(matrix.kind, None, contents);
+        put(matrix.kind, matrix.band.map(usize::from), contents);
+    }
+    if let Some(bands) = bands(options) {
+        put(SectionKind::TokenBands, None, Contents::Bytes(bands.of_token().to_vec()));
     }
     put(SectionKind::FinalNorm, None, Contents::F32(checkpoint.final_norm()?));
     put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
@@ -304,6 +309,7 @@ pub fn bytes_without_matrices(
             }
             SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
             SectionKind::Tokenizer => Contents::Bytes(options.tokenizer.clone()),
+            SectionKind::TokenBands => Contents::Bytes(vec![0; spec.vocabulary as usize]),
             SectionKind::CheckWindows => Contents::Bytes(vec![0; check.section_bytes().unwrap_or(0)]),
             _ => Contents::Bytes(Vec::new()),
         })
@@ -357,15 +363,25 @@ fn measure(machine: Machine<'_>, file: &[u8], reference_nll: f64) -> Result<Chec
     })
 }
 
-/// Bits of the head: of the embedding where they are the same.
+/// Bits of the head: of the embedding where they are the same, and of its widest band.
 fn head_bits(vocabulary: &[VocabularyMatrix]) -> u8 {
-    vocabulary.last().map_or(0, |matrix| matrix.format.bits)
+    let Some(last) = vocabulary.last() else { return 0 };
+    let same_kind = vocabulary.iter().filter(|matrix| matrix.kind == last.kind);
+    same_kind.map(|matrix| matrix.format.bits).max().unwrap_or(0)
+}
+
+/// The bands of the embedding, where it has several.
+fn bands(options: &PackOptions) -> Option<&Bands> {
+    options.plan.vocabulary.as_ref()?.bands.as_ref()
 }
 
 fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check: CheckRecord) -> Manifest {
     let solver = &options.plan.options;
     Manifest {
-        spec: checkpoint.spec.clone(),
+        spec: ModelSpec {
+            embedding_bands: bands(options).map_or(1, |_| BANDS as u8),
+            ..checkpoint.spec.clone()
+        },
         provenance: Provenance {
             checkpoint: text(&checkpoint.name()),
             checkpoint_sha256: checkpoint.digest(),

@@ -1,5 +1,6 @@
 //! What is to be done with a model's matrices: the method, and for every matrix its bits and groups.
 
+use crate::bands::Bands;
 use crate::choose::Tuning;
 use crate::grids::{ScaleFormat, Spacing};
 use crate::methods::{ClipSearch, GroupSize, LazyVariant, Method, SolverOptions, SweepConfiguration};
@@ -37,18 +38,26 @@ pub struct Solver {
 }
 
 /// Formats of the matrices with a row a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
-    /// Of the embedding, and of the head where it is tied.
-    pub embedding: MatrixFormat,
+    /// The bands of the embedding, where it has several.
+    pub bands: Option<Bands>,
+    /// Of the embedding, and of the head where it is tied: one, or one for each band.
+    pub embedding: Vec<MatrixFormat>,
     /// Of a head of its own.
     pub head: MatrixFormat,
 }
 
 impl Vocabulary {
-    /// The same format for both.
-    pub const fn same(format: MatrixFormat) -> Self {
-        Vocabulary { embedding: format, head: format }
+    /// The same format for both, without bands.
+    pub fn same(format: MatrixFormat) -> Self {
+        Vocabulary { bands: None, embedding: vec![format], head: format }
+    }
+
+    /// The embedding's matrices: the band of each, where it has bands, and the format.
+    pub fn embedding_matrices(&self) -> impl Iterator<Item = (Option<u8>, MatrixFormat)> {
+        let banded = self.bands.is_some();
+        (0_u8..).zip(&self.embedding).map(move |(band, format)| (banded.then_some(band), *format))
     }
 }
 

@@ -10,6 +10,7 @@
 //! "layer 0 query" = { bits = 2, group = "32" }
 //! ```
 
+use crate::bands::BANDS;
 use crate::plan::MatrixFormat;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::section::{SectionKind, SectionName, sections};
@@ -70,7 +71,8 @@ impl Recipe {
     /// [`RecipeError`].
     pub fn parse(text: &str, spec: &ModelSpec) -> Result<Recipe, RecipeError> {
         let recipe: Recipe = toml::from_str(text)?;
-        let known = Self::names(spec);
+        let embedding_bands = if recipe.is_banded() { BANDS as u8 } else { 1 };
+        let known = Self::names(&ModelSpec { embedding_bands, ..spec.clone() });
         check("default", recipe.default)?;
         for (name, format) in &recipe.matrices {
             if !known.contains_key(name) {
@@ -80,6 +82,13 @@ impl Recipe {
             check(name, *format)?;
         }
         Ok(recipe)
+    }
+
+    /// Whether the embedding is divided into bands: where one of them is named.
+    pub fn is_banded(&self) -> bool {
+        let first = SectionName { kind: SectionKind::Embedding, layer: Some(0) }.to_string();
+        let prefix = first.trim_end_matches('0');
+        self.matrices.keys().any(|name| name.starts_with(prefix))
     }
 
     /// As TOML.
@@ -98,6 +107,9 @@ impl Recipe {
     /// Formats of the blocks' matrices, as [`crate::plan::BlockPlan::formats`] has them.
     pub fn block_formats(&self, spec: &ModelSpec) -> BTreeMap<(usize, &'static str), MatrixFormat> {
         let block = |name: SectionName| {
+            if name.kind == SectionKind::Embedding {
+                return None;
+            }
             let layer = usize::from(name.layer?);
             Some(((layer, name.kind.name()), self.format(name)))
         };

@@ -142,16 +142,26 @@ pub fn measure(
     };
 
     let mut found = Vec::new();
-    // The embedding, and the head with it where it is tied.
-    let name = SectionName { kind: SectionKind::Embedding, layer: None };
-    progress(name);
+    // The embedding, and the head with it where it is tied; band by band where it has several.
     let importance = head.is_none().then_some(&hidden_moments);
-    let tried = Tried::vocabulary(measurement, name, &embedding, importance)?;
-    let mut other = Streams::new(machine, checkpoint, &tried.values, windows, positions).map_err(forward)?;
-    run(&mut other, checkpoint, 0, None)?;
-    let subject = Hidden { states: &last(&other), head: head.as_ref().unwrap_or(&tried.values) };
-    let kl = mean_kl(&reference, &subject);
-    found.push(tried.sensitivity(kl));
+    for band in 0..embedding_matrices(measurement) {
+        let bands = measurement.plan.vocabulary.as_ref().and_then(|formats| formats.bands.as_ref());
+        let name = SectionName { kind: SectionKind::Embedding, layer: bands.map(|_| u16::from(band)) };
+        progress(name);
+        let part = bands.map(|bands| bands.part(&embedding, band));
+        let mut tried =
+            Tried::vocabulary(measurement, name, part.as_ref().unwrap_or(&embedding), importance)?;
+        if let Some(bands) = bands {
+            let mut whole = embedding.clone();
+            bands.put(&mut whole, &tried.values, band);
+            tried.values = whole;
+        }
+        let mut other = streams.beside(&tried.values, windows).map_err(forward)?;
+        run(&mut other, checkpoint, 0, None)?;
+        let subject = Hidden { states: &last(&other), head: head.as_ref().unwrap_or(&tried.values) };
+        let kl = mean_kl(&reference, &subject);
+        found.push(tried.sensitivity(kl));
+    }
     if let Some(head) = &head {
         let name = SectionName { kind: SectionKind::Head, layer: None };
         progress(name);
@@ -187,10 +197,19 @@ pub fn measure(
     Ok(found)
 }
 
+/// The matrices of the embedding: one, or one for each band.
+fn embedding_matrices(measurement: &Measurement<'_>) -> u8 {
+    let formats = measurement.plan.vocabulary.as_ref();
+    formats.map_or(1, |formats| formats.embedding_matrices().count() as u8)
+}
+
 /// How often [`measure`] calls `progress`.
-pub fn steps(checkpoint: &Checkpoint) -> usize {
+pub fn steps(measurement: &Measurement<'_>) -> usize {
+    let checkpoint = measurement.checkpoint;
     let kinds: usize = LinearSet::ALL.into_iter().map(|set| set.kinds().len()).sum();
-    1 + usize::from(!checkpoint.spec.tied_head) + kinds * checkpoint.spec.layers as usize
+    usize::from(embedding_matrices(measurement))
+        + usize::from(!checkpoint.spec.tied_head)
+        + kinds * checkpoint.spec.layers as usize
 }
 
 /// A matrix solved in all formats.

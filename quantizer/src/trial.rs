@@ -11,6 +11,7 @@ use crate::dense::{DenseError, DenseLayer, Streams};
 use crate::plan::BlockPlan;
 use crate::sensitivity::SensitivityError;
 use crate::sensitivity::divergence::{Hidden, mean_kl, run};
+use crate::vocabulary::{self, VocabularyMatrix};
 use rescomp_formats::section::SectionKind;
 use rescomp_runtime::Machine;
 
@@ -112,11 +113,10 @@ impl<'a> Trials<'a> {
                 Ok::<(), CalibrationError>(())
             },
         )?;
-        let quantized = |kind: SectionKind| {
-            let matrix = vocabulary.iter().find(|matrix| matrix.kind == kind);
-            matrix.map(|matrix| dequantized(&matrix.solution))
-        };
-        let (embedding, head) = (quantized(SectionKind::Embedding), quantized(SectionKind::Head));
+        let bands = plan.vocabulary.as_ref().and_then(|formats| formats.bands.as_ref());
+        let embedding = vocabulary::embedding_values(&vocabulary, bands);
+        let head = vocabulary.iter().find(|matrix| matrix.kind == SectionKind::Head);
+        let head = head.map(VocabularyMatrix::values);
         let embedding = embedding.as_ref().unwrap_or(&self.embedding);
         let head = head.as_ref().or(self.head.as_ref()).unwrap_or(embedding);
         let mut streams = self.streams(embedding)?;

@@ -8,13 +8,14 @@
 //! An embedding is quantized before the blocks, which can then correct for its errors; a head of its own after them, as another
 //! linear layer with two streams ([`crate::calibrate`]), so that it corrects for what is left of theirs.
 
+use crate::bands::Bands;
 use crate::checkpoint::Matrix;
 use crate::choose::Setting;
 use crate::methods::{self, Method, MethodError, RefineLimits, Solution, Start};
 use crate::moments::Moments;
-use crate::plan::{BlockPlan, MatrixFormat};
+use crate::plan::{BlockPlan, MatrixFormat, Vocabulary};
 use faer::{Mat, MatRef};
-use rescomp_formats::section::SectionKind;
+use rescomp_formats::section::{SectionKind, SectionName};
 use serde::Serialize;
 
 /// What an error of the embedding costs beside one of the head, as a share of H's mean diagonal: measured for tied heads
@@ -107,6 +108,8 @@ fn measure(moments: Option<&Moments>, n: usize) -> Mat<f64> {
 pub struct VocabularyMatrix {
     /// Which one: the embedding, also where it is the head as well, or the head.
     pub kind: SectionKind,
+    /// The band of the embedding, where it has several.
+    pub band: Option<u8>,
     /// Its bits and groups.
     pub format: MatrixFormat,
     /// Levels and scales.
@@ -120,6 +123,8 @@ pub struct VocabularyMatrix {
 pub struct VocabularyReport {
     /// Name of the kind.
     pub kind: &'static str,
+    /// The band of the embedding, where it has several.
+    pub band: Option<u8>,
     /// Its bits and groups.
     pub format: MatrixFormat,
     /// Loss over what setting all weights to 0 would lose, in the measure that was minimized.
@@ -129,17 +134,38 @@ pub struct VocabularyReport {
 }
 
 impl VocabularyMatrix {
-    /// Quantizes a matrix by [`solve`].
+    /// Quantizes an embedding by [`solve`], each band by itself: rows are independent of each other.
     ///
     /// # Errors
     /// Those of the solvers.
-    pub fn new(
-        kind: SectionKind,
+    pub fn embedding(
         matrix: &Matrix,
         moments: Option<&Moments>,
         plan: &BlockPlan,
+        formats: &Vocabulary,
+    ) -> Result<Vec<Self>, MethodError> {
+        let of_band = |(band, format): (Option<u8>, MatrixFormat)| {
+            let part;
+            let matrix = match (&formats.bands, band) {
+                (Some(bands), Some(band)) => {
+                    part = bands.part(matrix, band);
+                    &part
+                }
+                _ => matrix,
+            };
+            Self::new(matrix, moments, plan, band, format)
+        };
+        formats.embedding_matrices().map(of_band).collect()
+    }
+
+    fn new(
+        matrix: &Matrix,
+        moments: Option<&Moments>,
+        plan: &BlockPlan,
+        band: Option<u8>,
         format: MatrixFormat,
     ) -> Result<Self, MethodError> {
+        let kind = SectionKind::Embedding;
         let weights = Mat::from_fn(matrix.rows, matrix.cols, |i, j| f64::from(matrix.row(i)[j]));
         let SolvedEmbedding { solution, loss, rounded_because } =
             solve(weights.as_ref(), moments, plan, format)?;
@@ -150,8 +176,13 @@ impl VocabularyMatrix {
         let relative_error = if power == 0.0 { 0.0 } else { loss / power };
         let warning = |cause| format!("{}: rounded to nearest, because {cause}", kind.name());
         let warnings = rounded_because.map(warning).into_iter().collect();
-        let report = VocabularyReport { kind: kind.name(), format, relative_error, warnings };
-        Ok(VocabularyMatrix { kind, format, solution, report })
+        let report = VocabularyReport { kind: kind.name(), band, format, relative_error, warnings };
+        Ok(VocabularyMatrix { kind, band, format, solution, report })
+    }
+
+    /// Its section.
+    pub fn name(&self) -> SectionName {
+        SectionName { kind: self.kind, layer: self.band.map(u16::from) }
     }
 
     /// The values that the model runs with.
@@ -159,6 +190,21 @@ impl VocabularyMatrix {
         let data = self.solution.values().into_iter().map(|value| value as f32).collect();
         Matrix { rows: self.solution.rows, cols: self.solution.columns, data }
     }
+}
+
+/// The values of a whole embedding, from those of its matrices among `matrices`; `None` where it is not among them.
+pub fn embedding_values(matrices: &[VocabularyMatrix], bands: Option<&Bands>) -> Option<Matrix> {
+    let mut parts = matrices.iter().filter(|matrix| matrix.kind == SectionKind::Embedding);
+    let Some(bands) = bands else { return parts.next().map(VocabularyMatrix::values) };
+    let rows = bands.of_token().len();
+    let mut whole: Option<Matrix> = None;
+    for part in parts {
+        let values = part.values();
+        let cols = values.cols;
+        let whole = whole.get_or_insert_with(|| Matrix { rows, cols, data: vec![0.0; rows * cols] });
+        bands.put(whole, &values, part.band.unwrap_or(0));
+    }
+    whole
 }
 
 #[cfg(test)]
@@ -190,7 +236,7 @@ mod tests {
 
     fn quantized(method: Method, moments: Option<&Moments>) -> VocabularyMatrix {
         let format = MatrixFormat { bits: 3, group: GroupSize::elements(16).unwrap() };
-        VocabularyMatrix::new(SectionKind::Embedding, &embedding(), moments, &plan(method), format).unwrap()
+        VocabularyMatrix::new(&embedding(), moments, &plan(method), None, format).unwrap()
     }
 
     #[test]

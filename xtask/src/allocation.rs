@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_quantizer::allocate::Candidate;
+use rescomp_quantizer::bands::{BANDS, Bands};
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::distribute::{self, DistributeError, Distribution};
 use rescomp_quantizer::methods::GroupSize;
@@ -85,6 +87,11 @@ pub(crate) fn plan(
         (Some(bits), _) => (bits * checkpoint.parameters() as f64 / 8.0) as u64,
         (None, Some(bytes)) => bytes,
     };
+    let format = MatrixFormat { bits: flags.bits, group: flags.group_size.into() };
+    if let Some(bands) = bands(checkpoint, options) {
+        let embedding = vec![format; BANDS];
+        options.plan.vocabulary = Some(Vocabulary { bands: Some(bands), embedding, head: format });
+    }
     let parts = bytes_without_matrices(checkpoint, options, budget_bytes as usize)
         .map_err(|error| Error::input(error.to_string()))?;
     // A file is everything; bits a weight count the norms beside the matrices.
@@ -94,10 +101,7 @@ pub(crate) fn plan(
     let measured = measure(machine, checkpoint, options, windows)?;
     let (chosen, trials) = choose(machine, checkpoint, options, &measured, budget_bytes)
         .map_err(|error| error.remedy(format!("{others} bytes are needed for everything else")))?;
-    let mut recipe = Recipe {
-        default: MatrixFormat { bits: flags.bits, group: flags.group_size.into() },
-        matrices: BTreeMap::new(),
-    };
+    let mut recipe = Recipe { default: format, matrices: BTreeMap::new() };
     let mut planned = Vec::new();
     for (matrix, at) in measured.iter().zip(chosen) {
         let (format, Candidate { bytes, loss }) = matrix.formats[at];
@@ -155,8 +159,11 @@ pub(crate) fn recipe_of(checkpoint: &Checkpoint, options: &PackOptions) -> Resul
         .iter()
         .map(|((layer, kind), format)| (format!("layer {layer} {kind}"), *format))
         .collect();
-    if let Some(vocabulary) = plan.vocabulary {
-        matrices.insert("embedding".to_owned(), vocabulary.embedding);
+    if let Some(vocabulary) = &plan.vocabulary {
+        for (band, format) in vocabulary.embedding_matrices() {
+            let name = SectionName { kind: SectionKind::Embedding, layer: band.map(u16::from) };
+            matrices.insert(name.to_string(), format);
+        }
         if !checkpoint.spec.tied_head {
             matrices.insert("head".to_owned(), vocabulary.head);
         }
@@ -172,13 +179,22 @@ fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Recipe, Error> {
 }
 
 fn apply(recipe: &Recipe, checkpoint: &Checkpoint, options: &mut PackOptions) {
-    use rescomp_formats::section::{SectionKind, SectionName};
-    let format = |kind| recipe.format(SectionName { kind, layer: None });
     options.plan.options.bits = recipe.default.bits;
     options.plan.options.group = recipe.default.group;
     options.plan.formats = recipe.block_formats(&checkpoint.spec);
-    options.plan.vocabulary =
-        Some(Vocabulary { embedding: format(SectionKind::Embedding), head: format(SectionKind::Head) });
+    let bands = if recipe.is_banded() { bands(checkpoint, options) } else { None };
+    let format = |kind, layer| recipe.format(SectionName { kind, layer });
+    let embedding = match bands {
+        None => vec![format(SectionKind::Embedding, None)],
+        Some(_) => (0..BANDS as u16).map(|band| format(SectionKind::Embedding, Some(band))).collect(),
+    };
+    options.plan.vocabulary = Some(Vocabulary { bands, embedding, head: format(SectionKind::Head, None) });
+}
+
+/// The bands of the embedding by the calibration text.
+fn bands(checkpoint: &Checkpoint, options: &PackOptions) -> Option<Bands> {
+    let vocabulary = checkpoint.spec.vocabulary as usize;
+    Bands::by_frequency(&options.calibration, options.calibration_positions, vocabulary)
 }
 
 fn measure(
@@ -194,7 +210,6 @@ fn measure(
             formats.push(MatrixFormat { bits, group: group(name)? });
         }
     }
-    let bar = host::progress("measuring sensitivities", sensitivity::steps(checkpoint));
     let measurement = Measurement {
         checkpoint,
         windows: &options.calibration[..windows],
@@ -204,6 +219,7 @@ fn measure(
         formats: &formats,
         vocabulary_formats: &formats,
     };
+    let bar = host::progress("measuring sensitivities", sensitivity::steps(&measurement));
     let measured = sensitivity::measure(machine, &measurement, &mut |name| {
         bar.set_message(name.to_string());
         bar.inc(1);

@@ -116,6 +116,17 @@ pub enum ContainerError {
         /// Why.
         error: ShapeError,
     },
+    /// A band of the embedding has more or fewer rows than tokens.
+    BandRows {
+        /// The band.
+        section: SectionName,
+        /// Offset of its number of rows, in the section table.
+        offset: u64,
+        /// Tokens of the band.
+        expected: u32,
+        /// Rows of the band.
+        found: u32,
+    },
     /// A matrix has contents that it can't have.
     Matrix {
         /// The section.
@@ -204,6 +215,9 @@ impl fmt::Display for ContainerError {
                 write!(f, "{section}: encoding {encoding} with layout {layout} isn't one that it can have")
             }
             Self::Shape { section, error } => write!(f, "{section}: {error}"),
+            Self::BandRows { section, offset, expected, found } => {
+                write!(f, "{section}: byte {offset}: rows: expected {expected}, one a token, found {found}")
+            }
             Self::Matrix { section, offset, error } => write!(f, "{section} at byte {offset}: {error}"),
             Self::NotFinite { section, offset, bits } => {
                 write!(f, "{section}: byte {offset}: expected a finite number, found bits {bits:#010x}")

@@ -26,6 +26,8 @@ pub enum SectionKind {
     Head = 5,
     /// Gain of the last RMSNorm.
     FinalNorm = 6,
+    /// The band of each token's row, a byte a token, where the embedding is divided into bands.
+    TokenBands = 7,
     /// Gain of the RMSNorm before attention.
     AttentionNorm = 16,
     /// Query projection.
@@ -48,22 +50,23 @@ pub enum SectionKind {
 
 use SectionKind as K;
 
-/// Sections before the layers; the head is left out where it is tied.
-const MODEL_SECTIONS: [SectionKind; 6] =
-    [K::Tokenizer, K::RopeFrequencies, K::CheckWindows, K::Embedding, K::Head, K::FinalNorm];
+/// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
+const MODEL_SECTIONS: [SectionKind; 7] =
+    [K::Tokenizer, K::RopeFrequencies, K::CheckWindows, K::TokenBands, K::Embedding, K::Head, K::FinalNorm];
 /// Sections of a Llama layer.
 const LLAMA_LAYER_SECTIONS: [SectionKind; 9] =
     [K::AttentionNorm, K::Query, K::Key, K::Value, K::Output, K::MlpNorm, K::Gate, K::Up, K::Down];
 
 impl SectionKind {
     /// Every kind.
-    pub const ALL: [SectionKind; 15] = [
+    pub const ALL: [SectionKind; 16] = [
         K::Tokenizer,
         K::RopeFrequencies,
         K::CheckWindows,
         K::Embedding,
         K::Head,
         K::FinalNorm,
+        K::TokenBands,
         K::AttentionNorm,
         K::Query,
         K::Key,
@@ -84,6 +87,7 @@ impl SectionKind {
             K::Embedding => "embedding",
             K::Head => "head",
             K::FinalNorm => "final_norm",
+            K::TokenBands => "token_bands",
             K::AttentionNorm => "attention_norm",
             K::Query => "query",
             K::Key => "key",
@@ -109,12 +113,14 @@ impl SectionKind {
         )
     }
 
-    /// The shape that the model gives it, `(rows, columns)`; `None` for bytes of any length.
+    /// The shape that the model gives it, `(rows, columns)`; `None` for bytes, and for an embedding in bands: how many rows a band
+    /// has is for [`K::TokenBands`] to say.
     pub fn shape(self, spec: &ModelSpec) -> Option<(u32, u32)> {
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         match self {
-            K::Tokenizer | K::CheckWindows => None,
+            K::Tokenizer | K::CheckWindows | K::TokenBands => None,
             K::RopeFrequencies => Some((1, spec.head_dim / 2)),
+            K::Embedding if spec.embedding_bands > 1 => None,
             K::Embedding | K::Head => Some((spec.vocabulary, spec.hidden)),
             K::FinalNorm | K::AttentionNorm | K::MlpNorm => Some((1, spec.hidden)),
             K::Query => Some((queries, spec.hidden)),
@@ -126,28 +132,38 @@ impl SectionKind {
     }
 }
 
-/// Which section: a kind, and a layer where the kind has layers.
+/// Which section: a kind, and a layer where the kind has layers, or a band where the embedding has bands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SectionName {
     /// What it holds.
     pub kind: SectionKind,
-    /// The layer, from 0.
+    /// The layer, from 0. Of an embedding in bands, the band.
     pub layer: Option<u16>,
 }
 
 impl core::fmt::Display for SectionName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.layer {
+            Some(band) if self.kind == K::Embedding => write!(f, "{} band {band}", self.kind.name()),
             Some(layer) => write!(f, "layer {layer} {}", self.kind.name()),
             None => f.write_str(self.kind.name()),
         }
     }
 }
 
-fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionKind> + use<> {
-    let tied = spec.tied_head;
-    MODEL_SECTIONS.into_iter().filter(move |&kind| !(tied && kind == K::Head))
+fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
+    let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
+    MODEL_SECTIONS.into_iter().flat_map(move |kind| {
+        let banded = bands > 1 && kind == K::Embedding;
+        let count = match kind {
+            K::Head => u16::from(!tied),
+            K::TokenBands => u16::from(bands > 1),
+            K::Embedding => bands,
+            _ => 1,
+        };
+        (0..count).map(move |band| SectionName { kind, layer: banded.then_some(band) })
+    })
 }
 
 fn layer_sections(architecture: Architecture) -> &'static [SectionKind] {
@@ -160,7 +176,7 @@ fn layer_sections(architecture: Architecture) -> &'static [SectionKind] {
 pub fn sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
     let layers = 0..spec.layers as u16;
     let in_layer = layer_sections(spec.architecture);
-    model_sections(spec).map(|kind| SectionName { kind, layer: None }).chain(
+    model_sections(spec).chain(
         layers.flat_map(move |layer| {
             in_layer.iter().map(move |&kind| SectionName { kind, layer: Some(layer) })
         }),
@@ -175,7 +191,9 @@ pub fn section_count(spec: &ModelSpec) -> usize {
 /// Where a section stands in the table; `None` where this model has none of that name.
 pub fn section_index(spec: &ModelSpec, name: SectionName) -> Option<usize> {
     match name.layer {
-        None => model_sections(spec).position(|kind| kind == name.kind),
+        // A band's number is no layer.
+        None => model_sections(spec).position(|section| section == name),
+        Some(_) if name.kind == K::Embedding => model_sections(spec).position(|section| section == name),
         Some(layer) if u32::from(layer) < spec.layers => {
             let in_layer = layer_sections(spec.architecture);
             let place = in_layer.iter().position(|&kind| kind == name.kind)?;
@@ -191,7 +209,7 @@ pub fn section_index(spec: &ModelSpec, name: SectionName) -> Option<usize> {
 pub struct SectionEntry {
     /// Number of the [`SectionKind`].
     pub kind: u16,
-    /// Layer, or [`NO_LAYER`].
+    /// Layer, or band of an embedding in bands; or [`NO_LAYER`].
     pub layer: u16,
     /// Encoding number.
     pub encoding: u8,
@@ -260,14 +278,17 @@ pub mod layout {
 mod tests {
     use super::*;
 
-    fn spec(tied_head: bool, layers: u32) -> ModelSpec {
-        ModelSpec { tied_head, layers, ..crate::spec::tests::spec() }
+    fn spec(tied_head: bool, layers: u32, embedding_bands: u8) -> ModelSpec {
+        ModelSpec { tied_head, layers, embedding_bands, ..crate::spec::tests::spec() }
     }
 
     #[test]
     fn every_section_is_found_where_it_stands() {
-        for (tied, layers) in [(true, 1), (false, 3)] {
-            let spec = spec(tied, layers);
+        for (tied, layers, bands) in
+            [(true, 1), (false, 3)].into_iter().flat_map(|(t, l)| (1..=8).map(move |b| (t, l, b)))
+        {
+            let spec = spec(tied, layers, bands);
+            let bands = u16::from(bands);
             assert_eq!(sections(&spec).count(), section_count(&spec));
             for (index, name) in sections(&spec).enumerate() {
                 assert_eq!(section_index(&spec, name), Some(index), "{name}");
@@ -278,7 +299,30 @@ mod tests {
             );
             assert_eq!(section_index(&spec, SectionName { kind: K::Query, layer: None }), None);
             assert_eq!(section_index(&spec, SectionName { kind: K::Head, layer: None }).is_none(), tied);
+            let banded = bands > 1;
+            let embedding = |layer| section_index(&spec, SectionName { kind: K::Embedding, layer });
+            assert_eq!(embedding(None).is_none(), banded);
+            assert_eq!(embedding(Some(0)).is_some(), banded);
+            assert_eq!(embedding(Some(bands - 1)).is_some(), banded);
+            assert_eq!(embedding(Some(bands)), None);
+            let token_bands = SectionName { kind: K::TokenBands, layer: None };
+            assert_eq!(section_index(&spec, token_bands).is_some(), banded);
         }
+    }
+
+    #[test]
+    fn bands_stand_in_the_place_of_the_embedding() {
+        use std::string::{String, ToString};
+        let names = |bands| -> std::vec::Vec<String> {
+            sections(&spec(false, 1, bands)).map(|name| name.to_string()).collect()
+        };
+        let (one, three) = (names(1), names(3));
+        assert_eq!(one[2..5], ["check_windows", "embedding", "head"]);
+        let bands = ["token_bands", "embedding band 0", "embedding band 1", "embedding band 2"];
+        assert_eq!(
+            (&three[..3], &three[3..7], &three[7..]),
+            (&one[..3], &bands.map(String::from)[..], &one[4..])
+        );
     }
 
     #[test]

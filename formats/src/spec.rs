@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most end-of-text tokens a model may have.
 pub const MAX_END_TOKENS: usize = 8;
+/// Most matrices that an embedding may be divided into.
+pub const MAX_EMBEDDING_BANDS: u8 = 8;
 
 /// The architecture, named as Hugging Face names it (`model_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub struct ModelSpec {
     pub norm_epsilon: f32,
     /// The head is the embedding matrix, stored once.
     pub tied_head: bool,
+    /// How many matrices the embedding's rows are divided into: bands of tokens, each with bits and groups of its own.
+    pub embedding_bands: u8,
     /// The token that starts a text, where the model has one.
     pub begin_token: Option<u32>,
     /// Tokens that end a text.
@@ -103,6 +107,7 @@ impl ModelSpec {
         within("kv_heads", self.kv_heads, 1024, "1 to 1024")?;
         within("head_dim", self.head_dim, 1024, "1 to 1024")?;
         within("context", self.context, 1 << 20, "1 to 1048576")?;
+        within("embedding_bands", self.embedding_bands.into(), MAX_EMBEDDING_BANDS.into(), "1 to 8")?;
         if !self.head_dim.is_multiple_of(2) {
             return Err(SpecError { field: "head_dim", found: self.head_dim, expected: "an even number" });
         }
@@ -151,6 +156,7 @@ pub(crate) mod tests {
             context: 64,
             norm_epsilon: 1e-5,
             tied_head: true,
+            embedding_bands: 1,
             begin_token: Some(0),
             end_tokens: heapless::Vec::from_slice(&[0]).unwrap(),
         }
@@ -162,6 +168,9 @@ pub(crate) mod tests {
         let field = |spec: ModelSpec| spec.check().unwrap_err().field;
         assert_eq!(field(ModelSpec { hidden: 0, ..spec() }), "hidden");
         assert_eq!(field(ModelSpec { layers: 513, ..spec() }), "layers");
+        for bands in [0, 9] {
+            assert_eq!(field(ModelSpec { embedding_bands: bands, ..spec() }), "embedding_bands");
+        }
         assert_eq!(field(ModelSpec { kv_heads: 3, ..spec() }), "kv_heads");
         assert_eq!(field(ModelSpec { head_dim: 7, ..spec() }), "head_dim");
         assert_eq!(field(ModelSpec { norm_epsilon: f32::NAN, ..spec() }), "norm_epsilon (its bits)");

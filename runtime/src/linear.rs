@@ -13,6 +13,7 @@ use crate::memory::{Arena, slice_bytes};
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::matrix::{MatrixShape, MatrixView};
 use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::spec::MAX_EMBEDDING_BANDS;
 
 /// Matrices of a block that share one input, in the order in which a block uses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +97,8 @@ pub struct QuantizedWeights<'a> {
     activations: ActivationFormat,
     codes: &'a mut [i8],
     scales: &'a mut [f32],
+    /// The logits band by band, where the embedding is tied and has bands.
+    banded_logits: &'a mut [f32],
 }
 
 impl<'a> QuantizedWeights<'a> {
@@ -116,10 +119,18 @@ impl<'a> QuantizedWeights<'a> {
         (most.0.saturating_mul(tile), most.1.saturating_mul(tile))
     }
 
+    /// Elements of the logits band by band.
+    fn banded_logits_elems(container: &CheckedContainer<'_>) -> u64 {
+        let spec = &container.manifest().spec;
+        if spec.tied_head && spec.embedding_bands > 1 { spec.vocabulary.into() } else { 0 }
+    }
+
     /// Bytes that [`QuantizedWeights::carve`] takes.
     pub fn bytes(container: &CheckedContainer<'_>, tile: u64) -> u64 {
         let (codes, scales) = Self::elems(container, tile);
-        slice_bytes::<i8>(codes).saturating_add(slice_bytes::<f32>(scales))
+        slice_bytes::<i8>(codes)
+            .saturating_add(slice_bytes::<f32>(scales))
+            .saturating_add(slice_bytes::<f32>(Self::banded_logits_elems(container)))
     }
 
     /// Takes memory for tiles of at most `tile` tokens.
@@ -140,6 +151,7 @@ impl<'a> QuantizedWeights<'a> {
             activations,
             codes: arena.take(codes as usize)?,
             scales: arena.take(scales as usize)?,
+            banded_logits: arena.take(Self::banded_logits_elems(container) as usize)?,
         })
     }
 
@@ -149,10 +161,11 @@ impl<'a> QuantizedWeights<'a> {
         self.container.matrix(name).ok_or(missing)
     }
 
-    /// The matrix that makes logits: the head, or the embedding where it is tied.
-    fn head(&self) -> Result<MatrixView<'a>, RuntimeError> {
-        let tied = self.container.manifest().spec.tied_head;
-        self.matrix(if tied { SectionKind::Embedding } else { SectionKind::Head }, None)
+    /// A band of the embedding, or the embedding where it is one matrix.
+    fn embedding(&self, band: Option<u8>) -> Result<MatrixView<'a>, RuntimeError> {
+        let kind = SectionKind::Embedding;
+        let name = SectionName { kind, layer: band.map(u16::from) };
+        self.container.matrix(name).ok_or(RuntimeError::Missing { kind: kind.name(), layer: None })
     }
 
     /// Products of one input with several matrices of as many columns. The input is quantized once for each length of step that
@@ -229,13 +242,24 @@ impl<'a> QuantizedWeights<'a> {
 /// An input that can't be quantized.
 struct NotFinite;
 
+const HEAD_NOT_FINITE: RuntimeError = RuntimeError::NotFinite { layer: None, set: None };
+
 impl<'a> QuantizedWeights<'a> {
     /// Writes the embedding of a token (`hidden` numbers). The token is in the vocabulary.
     ///
     /// # Errors
     /// [`RuntimeError::Missing`].
     pub fn embed(&self, token: u32, output: &mut [f32]) -> Result<(), RuntimeError> {
-        self.matrix(SectionKind::Embedding, None)?.decode_row(token as usize, output);
+        let token = token as usize;
+        let (band, row) = match self.container.token_bands() {
+            None => (None, token),
+            // Counting bytes takes microseconds a token, a table of rows would take four bytes a token for good.
+            Some(bands) => {
+                let band = bands[token];
+                (Some(band), bands[..token].iter().filter(|&&other| other == band).count())
+            }
+        };
+        self.embedding(band)?.decode_row(row, output);
         Ok(())
     }
 
@@ -252,9 +276,48 @@ impl<'a> QuantizedWeights<'a> {
     /// # Errors
     /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
     pub fn logits(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError> {
-        let head = self.head()?;
-        self.products(&[head], 1, hidden, &mut [output])
-            .map_err(|NotFinite| RuntimeError::NotFinite { layer: None, set: None })
+        let tied = self.container.manifest().spec.tied_head;
+        match self.container.token_bands() {
+            Some(token_bands) if tied => self.logits_of_bands(token_bands, hidden, output),
+            _ => {
+                let head = if tied { self.embedding(None) } else { self.matrix(SectionKind::Head, None) }?;
+                self.products(&[head], 1, hidden, &mut [output]).map_err(|NotFinite| HEAD_NOT_FINITE)
+            }
+        }
+    }
+
+    /// The logits of an embedding in bands: the products of all bands, put into the order of tokens.
+    fn logits_of_bands(
+        &mut self,
+        token_bands: &[u8],
+        hidden: &[f32],
+        output: &mut [f32],
+    ) -> Result<(), RuntimeError> {
+        const BANDS: usize = MAX_EMBEDDING_BANDS as usize;
+        let mut bands = heapless::Vec::<MatrixView<'_>, BANDS>::new();
+        for band in 0..self.container.manifest().spec.embedding_bands {
+            // No container has more than `BANDS`.
+            let _ = bands.push(self.embedding(Some(band))?);
+        }
+        // Taken out, since `products` borrows all of `self`.
+        let banded = core::mem::take(&mut self.banded_logits);
+        let mut outputs: [&mut [f32]; BANDS] = Default::default();
+        // Where the logit of a band's next token lies.
+        let mut next = [0; BANDS];
+        let (mut start, mut rest) = (0, &mut *banded);
+        for ((band, output), next) in bands.iter().zip(&mut outputs).zip(&mut next) {
+            *next = start;
+            start += band.shape().rows();
+            (*output, rest) = rest.split_at_mut(band.shape().rows());
+        }
+        let made = self.products(&bands, 1, hidden, &mut outputs[..bands.len()]);
+        for (logit, &band) in output.iter_mut().zip(token_bands) {
+            let next = &mut next[usize::from(band)];
+            *logit = banded[*next];
+            *next += 1;
+        }
+        self.banded_logits = banded;
+        made.map_err(|NotFinite| HEAD_NOT_FINITE)
     }
 
     /// The weights of a block.

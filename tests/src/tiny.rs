@@ -40,6 +40,7 @@ pub fn odd_spec() -> ModelSpec {
         context: 40,
         norm_epsilon: 1e-5,
         tied_head: false,
+        embedding_bands: 1,
         begin_token: Some(0),
         end_tokens: heapless::Vec::new(),
     }

@@ -6,6 +6,7 @@ use crate::error::ContainerError;
 use crate::manifest::Manifest;
 use crate::matrix::{MatrixShape, MatrixView};
 use crate::section::{SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, section_index};
+use crate::spec::MAX_EMBEDDING_BANDS;
 use crate::tokenizer::TokenizerView;
 use sha2::{Digest, Sha256};
 
@@ -65,6 +66,7 @@ impl<'a> Container<'a> {
                         )?);
                 }
                 SectionKind::RopeFrequencies => {}
+                SectionKind::TokenBands => self.check_token_bands(name, entry, bytes)?,
                 kind if kind.is_matrix() => {
                     let shape = matrix_shape(name, entry)?;
                     MatrixView::new(shape, bytes).and_then(|view| view.check(bytes)).map_err(|error| {
@@ -85,6 +87,33 @@ impl<'a> Container<'a> {
             check_windows: check_windows.ok_or(missing(SectionKind::CheckWindows))?,
             container: self,
         })
+    }
+
+    /// Checks that each token has a band, and that each band has a row for each of its tokens.
+    fn check_token_bands(
+        &self,
+        section: SectionName,
+        entry: &SectionEntry,
+        bytes: &[u8],
+    ) -> Result<(), ContainerError> {
+        let mut tokens = [0_u32; MAX_EMBEDDING_BANDS as usize];
+        let tokens = &mut tokens[..self.manifest.spec.embedding_bands.into()];
+        for (offset, &band) in (entry.offset_bytes..).zip(bytes) {
+            let Some(tokens) = tokens.get_mut(usize::from(band)) else {
+                let expected = "a band below the model's embedding_bands";
+                return Err(ContainerError::Structure { section, offset, expected, found: band.into() });
+            };
+            *tokens += 1;
+        }
+        let bands = self.entries().filter(|(name, _)| name.kind == SectionKind::Embedding);
+        for (&expected, (section, entry)) in tokens.iter().zip(bands) {
+            if entry.rows != expected {
+                let at = core::ptr::from_ref(entry).addr() - self.file.as_ptr().addr();
+                let (offset, found) = (at as u64 + 8, entry.rows);
+                return Err(ContainerError::BandRows { section, offset, expected, found });
+            }
+        }
+        Ok(())
     }
 
     fn parse_tokenizer(
@@ -139,6 +168,13 @@ impl<'a> CheckedContainer<'a> {
     /// The embedded windows.
     pub fn check_windows(&self) -> CheckWindows<'a> {
         self.check_windows
+    }
+
+    /// The band of each token's row of the embedding; `None` where the embedding is one matrix. Within a band, rows come in the order of
+    /// tokens: a token's row in its band is how many earlier tokens have the same band.
+    pub fn token_bands(&self) -> Option<&'a [u8]> {
+        let name = SectionName { kind: SectionKind::TokenBands, layer: None };
+        self.container.section(name).map(|(_, bytes)| bytes)
     }
 
     /// A matrix; `None` where the model has none of that name.

@@ -24,6 +24,7 @@ use crate::section::{
     NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, encoding,
     layout, section_count, section_index, sections,
 };
+use crate::spec::ModelSpec;
 
 /// CRC-32 as IEEE 802.3 and zlib compute it.
 pub fn crc32(bytes: &[u8]) -> u32 {
@@ -107,8 +108,11 @@ impl<'a> Container<'a> {
             if let Some((rows, cols)) = expected.kind.shape(spec) {
                 field("rows", at + 8, rows.into(), entry.rows.into())?;
                 field("columns", at + 12, cols.into(), entry.cols.into())?;
+            } else if expected.kind == SectionKind::Embedding {
+                // How many rows a band has is known when the tokens' bands are read, by `check`.
+                field("columns", at + 12, spec.hidden.into(), entry.cols.into())?;
             }
-            let length = expected_length(expected, entry, at)?;
+            let length = expected_length(spec, expected, entry, at)?;
             field(
                 "offset",
                 at + 24,
@@ -163,28 +167,36 @@ impl<'a> Container<'a> {
         self.weight_entries().map(|entry| u64::from(entry.rows) * u64::from(entry.cols)).sum()
     }
 
-    /// Bits that the container spends on a parameter, on average: codes, scales, norms and padding inside sections, over [`Container::parameters`].
+    /// Bits that the container spends on a parameter, on average: codes, scales, norms, tokens' bands and padding inside sections, over
+    /// [`Container::parameters`].
     pub fn bits_per_weight(&self) -> f64 {
         let bits: u64 = self.weight_entries().map(|entry| 8 * entry.length_bytes).sum();
         bits as f64 / self.parameters() as f64
     }
 
     fn weight_entries(&self) -> impl Iterator<Item = &'a SectionEntry> + use<'a> {
+        use SectionKind as K;
         let weights = |kind: SectionKind| {
-            kind.is_matrix()
-                || matches!(kind, SectionKind::FinalNorm | SectionKind::AttentionNorm | SectionKind::MlpNorm)
+            // A token's band is no parameter (its section has no rows), but a cost of the embedding's rows.
+            let other = [K::FinalNorm, K::AttentionNorm, K::MlpNorm, K::TokenBands];
+            kind.is_matrix() || other.contains(&kind)
         };
         self.entries().filter(move |(name, _)| weights(name.kind)).map(|(_, entry)| entry)
     }
 }
 
-/// The length that an entry's section must have, by its kind, encoding and shape.
-fn expected_length(name: SectionName, entry: &SectionEntry, at: u64) -> Result<u64, ContainerError> {
+/// The length that an entry's section must have, by its kind, encoding and shape; its own where the kind allows any.
+fn expected_length(
+    spec: &ModelSpec,
+    name: SectionName,
+    entry: &SectionEntry,
+    at: u64,
+) -> Result<u64, ContainerError> {
     if name.kind.is_matrix() {
         return Ok(matrix_shape(name, entry)?.section_bytes() as u64);
     }
     let (encoding, element_bytes) = match name.kind {
-        SectionKind::Tokenizer | SectionKind::CheckWindows => (encoding::BYTES, 0),
+        SectionKind::Tokenizer | SectionKind::CheckWindows | SectionKind::TokenBands => (encoding::BYTES, 0),
         SectionKind::RopeFrequencies => (encoding::U64, 8),
         _ => (encoding::F32, 4),
     };
@@ -206,7 +218,10 @@ fn expected_length(name: SectionName, entry: &SectionEntry, at: u64) -> Result<u
     if element_bytes == 0 {
         zero("rows", at + 8, entry.rows)?;
         zero("columns", at + 12, entry.cols)?;
-        return Ok(entry.length_bytes);
+        return Ok(match name.kind {
+            SectionKind::TokenBands => spec.vocabulary.into(),
+            _ => entry.length_bytes,
+        });
     }
     Ok(u64::from(entry.rows) * u64::from(entry.cols) * element_bytes)
 }

@@ -86,6 +86,7 @@ impl HfConfig {
             context,
             norm_epsilon: norm_epsilon(&fields)?,
             tied_head: fields.flag("tie_word_embeddings")?,
+            embedding_bands: 1,
             begin_token: None,
             end_tokens: Default::default(),
         };

@@ -45,6 +45,7 @@ pub(crate) fn spec() -> ModelSpec {
         context: 64,
         norm_epsilon: 1e-5,
         tied_head: true,
+        embedding_bands: 1,
         begin_token: Some(BEGIN),
         end_tokens: heapless_vec(&[]),
     }

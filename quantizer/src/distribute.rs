@@ -8,9 +8,9 @@
 //! scale the estimates by the factors, and by their roots; choose again
 //! keep the choice with the least KL in a trial
 //! ```
-//! A matrix by itself, in a full-precision model, is not what it is among others that are quantized, too: later ones correct for
-//! errors that are a linear function of what they see (of the embedding, of values), and do not for others (of queries and keys,
-//! which pass the softmax). That is alike in all layers, nearly, so a factor for each kind says most of it.
+//! A matrix by itself, in a full-precision model, is not what it is among others that are quantized, too: errors meet, and later matrices
+//! correct for some of them. By how much the estimates are off differs between kinds (docs/methods.md has figures), and layers of a kind
+//! have the same part in the model, so there is one factor for each kind: a trial for each matrix would take far longer than packing.
 
 use crate::allocate::{Candidate, TooSmall, allocate};
 use crate::plan::{BlockPlan, MatrixFormat, Vocabulary};

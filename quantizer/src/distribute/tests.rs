@@ -1,3 +1,5 @@
+//! Moving kinds of matrices, trials, and distributions of the embedded model.
+
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::methods::{Method, SolverOptions};
@@ -73,7 +75,7 @@ fn trials_see_that_more_bits_lose_less() {
     };
     let (two, four, eight) = (kl(2), kl(4), kl(8));
     assert!(two > 2.0 * four && four > 4.0 * eight && eight > 0.0, "{two} {four} {eight}");
-    // With everything in full precision besides one matrix, it is that matrix alone that counts.
+    // An embedding in full precision loses nothing of its own.
     let unquantized = BlockPlan { vocabulary: None, ..plan() };
     assert!(trials.mean_kl(&unquantized).unwrap() < trials.mean_kl(&plan()).unwrap());
 }

@@ -1,3 +1,5 @@
+//! Estimates and sizes against the embedded model and a container of it.
+
 use super::*;
 use crate::methods::SolverOptions;
 use crate::pack::{PackOptions, bytes_without_matrices, pack};

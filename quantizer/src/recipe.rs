@@ -160,9 +160,26 @@ mod tests {
         let formats = read.block_formats(&spec());
         assert_eq!(formats.len(), 42);
         assert_eq!(formats[&(1, "down")], format(2, "32"));
+        assert!(!read.is_banded());
         assert_eq!(formats[&(0, "down")], format(3, "64"));
         let embedding = SectionName { kind: SectionKind::Embedding, layer: None };
         assert_eq!(read.format(embedding), format(6, "row"));
+    }
+
+    #[test]
+    fn bands_have_formats_of_their_own() {
+        let text = "default = { bits = 3, group = \"64\" }\n[matrices]\n\"embedding band 2\" = { bits = 5, group = \"32\" }\n";
+        let recipe = Recipe::parse(text, &spec()).unwrap();
+        assert!(recipe.is_banded());
+        let bits = |layer| recipe.format(SectionName { kind: SectionKind::Embedding, layer }).bits;
+        assert_eq!((bits(Some(1)), bits(Some(2))), (3, 5));
+        assert_eq!(recipe.block_formats(&spec()).len(), 42);
+        // All of an embedding is divided, or nothing is.
+        let wrong = ["embedding band 4", "embedding band 0\" = { bits = 2, group = \"64\" }\n\"embedding"];
+        for name in wrong {
+            let text = text.replace("embedding band 2", name);
+            assert!(matches!(Recipe::parse(&text, &spec()), Err(RecipeError::Unknown { .. })), "{text}");
+        }
     }
 
     #[test]

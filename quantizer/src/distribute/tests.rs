@@ -134,12 +134,13 @@ proptest! {
             (0..4).map(|layer| matrix(SectionKind::Up, layer, &formats)).collect();
         measured[0].name = SectionName { kind: SectionKind::Embedding, layer: None };
         let planned = planned(&plan(), &measured, &picks);
-        prop_assert_eq!(planned.vocabulary.unwrap().embedding, formats[picks[0]].0);
+        let vocabulary = planned.vocabulary.clone().unwrap();
+        prop_assert_eq!(vocabulary.embedding, [formats[picks[0]].0]);
         for layer in 1..4 {
             prop_assert_eq!(planned.format(layer, SectionKind::Up), formats[picks[layer]].0);
         }
         // What was not chosen is as before.
         prop_assert_eq!(planned.format(0, SectionKind::Up), format(3, "64"));
-        prop_assert_eq!(planned.vocabulary.unwrap().head, format(3, "64"));
+        prop_assert_eq!(vocabulary.head, format(3, "64"));
     }
 }

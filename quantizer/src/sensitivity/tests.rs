@@ -1,6 +1,7 @@
 //! Estimates and sizes against the embedded model and a container of it.
 
 use super::*;
+use crate::bands::{BANDS, Bands};
 use crate::methods::SolverOptions;
 use crate::pack::{PackOptions, bytes_without_matrices, pack};
 use crate::plan::Vocabulary;
@@ -17,15 +18,23 @@ fn format(bits: u8, group: &str) -> MatrixFormat {
     MatrixFormat { bits, group: group.parse().unwrap() }
 }
 
-/// The embedded model in a few formats, on two windows of arbitrary tokens.
-fn measured() -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
+/// The embedded model in a few formats, on two windows of arbitrary tokens; its embedding whole, or in bands.
+fn measured(banded: bool) -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-1m");
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let windows: Vec<Vec<u32>> =
         (0..2).map(|w| (0..=POSITIONS as u32).map(|t| (w * 331 + t * t * 7 + t) % 1024).collect()).collect();
     let plan = BlockPlan::new(Method::Rtn, SolverOptions::for_container(3, "64".parse().unwrap()));
+    let mut plan = plan.with_head_bits(3);
+    if banded {
+        plan.vocabulary = Some(Vocabulary {
+            bands: Bands::by_frequency(&windows, POSITIONS, checkpoint.spec.vocabulary as usize),
+            embedding: vec![format(3, "64"); BANDS],
+            head: format(3, "64"),
+        });
+    }
     let options = PackOptions {
-        plan: plan.with_head_bits(3),
+        plan,
         layout: Layout::Nr8k4,
         calibration: windows,
         calibration_positions: POSITIONS,
@@ -46,15 +55,27 @@ fn measured() -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
     let machine = Machine { kernels: kernels::best(), executor: &Serial };
     let mut heard = Vec::new();
     let found = measure(machine, &measurement, &mut |name| heard.push(name)).unwrap();
-    assert_eq!(heard.len(), steps(&checkpoint));
+    assert_eq!(heard.len(), steps(&measurement));
     assert_eq!(heard, found.iter().map(|matrix| matrix.name).collect::<Vec<_>>());
     (checkpoint, options, found)
 }
 
 #[test]
 fn more_bits_lose_less_and_sizes_are_those_of_the_file() {
-    let (checkpoint, mut options, found) = measured();
-    assert_eq!(found.len(), 1 + 7 * 6);
+    check(false);
+}
+
+#[test]
+fn bands_are_measured_and_stored_one_by_one() {
+    check(true);
+}
+
+fn check(banded: bool) {
+    let (checkpoint, mut options, found) = measured(banded);
+    let embeddings = if banded { BANDS } else { 1 };
+    assert_eq!(found.len(), embeddings + 7 * 6);
+    let weights: u64 = found[..embeddings].iter().map(|matrix| matrix.weights).sum();
+    assert_eq!(weights, 1024 * 128);
     for matrix in &found {
         assert!(matrix.mean_kl > 0.0 && matrix.mean_kl < 10.0, "{}: {}", matrix.name, matrix.mean_kl);
         let losses: Vec<(u8, f64)> =
@@ -72,7 +93,11 @@ fn more_bits_lose_less_and_sizes_are_those_of_the_file() {
     let matrices = (0..found.len()).map(|index| (found[index].name.to_string(), chosen(index).0)).collect();
     let recipe = Recipe { default: format(3, "64"), matrices };
     options.plan.formats = recipe.block_formats(&checkpoint.spec);
-    options.plan.vocabulary = Some(Vocabulary::same(recipe.format(found[0].name)));
+    options.plan.vocabulary = Some(Vocabulary {
+        bands: options.plan.vocabulary.take().and_then(|formats| formats.bands),
+        embedding: found[..embeddings].iter().map(|matrix| recipe.format(matrix.name)).collect(),
+        head: format(3, "64"),
+    });
     let machine = Machine { kernels: kernels::best(), executor: &Serial };
     let packed = pack(machine, &checkpoint, &options, &mut |_| ()).unwrap();
     let container = Container::open(&packed.file).unwrap();

@@ -96,7 +96,7 @@ fn known_kind<'de, D: Deserializer<'de>>(input: D) -> Result<KindName, D::Error>
 }
 
 /// Tokens an input of a tied head, from which its Hessian is taken.
-const HEAD_TOKENS_PER_INPUT: usize = 64;
+const HEAD_TOKENS_PER_INPUT: usize = 256;
 
 /// Why calibration stopped.
 #[derive(Debug, thiserror::Error)]

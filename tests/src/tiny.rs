@@ -2,7 +2,7 @@
 //!
 //! Every number comes from integer arithmetic or from single float operations that IEEE 754 rounds in one way, so a container is
 //! the same wherever it is made, and what it computes can be compared with a constant. A matrix's numbers depend on its name
-//! alone: the layouts hold the same weights.
+//! alone: the layouts hold the same weights, and so do an embedding in bands and one that isn't, where their encoding is the same.
 
 use half::f16;
 use rescomp_formats::check_windows::{self, CheckSizes};
@@ -20,7 +20,8 @@ use rescomp_runtime::memory::AlignedBytes;
 /// How the matrices of a tiny container are encoded.
 #[derive(Clone, Copy, Debug)]
 pub enum Widths {
-    /// 2, 3, 4 and 8 bits, in other places in each layer: sets of matrices with one input differ in width, group and step.
+    /// 2, 3, 4 and 8 bits, in other places in each layer: sets of matrices with one input, and bands of the embedding, differ in
+    /// width, group and step.
     Mixed,
     /// All of these bits.
     All(CodeWidth),
@@ -59,6 +60,21 @@ pub fn wide_spec() -> ModelSpec {
         tied_head: true,
         ..odd_spec()
     }
+}
+
+/// A tied embedding in four bands, and a vocabulary that no tile divides.
+pub fn banded_spec() -> ModelSpec {
+    ModelSpec { vocabulary: 269, embedding_bands: 4, ..wide_spec() }
+}
+
+/// The band of each token: bands are interleaved, and the higher the number, the fewer the tokens.
+pub fn token_bands(spec: &ModelSpec) -> Vec<u8> {
+    let mut random = Random::new(78);
+    let mut band = || {
+        let most = random.below(spec.embedding_bands.into());
+        random.below(most + 1) as u8
+    };
+    (0..spec.vocabulary).map(|_| band()).collect()
 }
 
 /// Numbers that look random and are the same each time (xorshift64*).
@@ -114,6 +130,7 @@ pub fn container(spec: &ModelSpec, widths: Widths, layout: Layout) -> AlignedByt
                 )
             }
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
+            SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
             kind if kind.is_matrix() => matrix_section(spec, name, widths, layout),
             _ => {
                 let mut random = Random::new(seed(name));
@@ -129,22 +146,47 @@ fn seed(name: SectionName) -> u64 {
 }
 
 fn matrix_section(spec: &ModelSpec, name: SectionName, widths: Widths, layout: Layout) -> Contents {
-    let (rows, cols) = name.kind.shape(spec).expect("a matrix has a shape");
-    let place = name.kind as usize + name.layer.map_or(0, usize::from);
-    let width = match widths {
-        Widths::Mixed => {
-            [CodeWidth::Int8, CodeWidth::Int4, CodeWidth::Int8, CodeWidth::Int3, CodeWidth::Int2][place % 5]
-        }
-        Widths::All(width) => width,
+    let band = name.layer.filter(|_| name.kind == SectionKind::Embedding);
+    let whole = SectionName { layer: name.layer.filter(|_| band.is_none()), ..name };
+    let (all_rows, cols) = name.kind.shape(spec).unwrap_or((spec.vocabulary, spec.hidden));
+    let place = whole.kind as usize + whole.layer.map_or(0, usize::from);
+    let whole_row = MatrixShape::whole_row(cols);
+    let mixed =
+        [CodeWidth::Int8, CodeWidth::Int4, CodeWidth::Int8, CodeWidth::Int3, CodeWidth::Int2][place % 5];
+    let group_elems = [128, 64, 32, whole_row][place % 4];
+    let (width, group_elems) = match (widths, band) {
+        (Widths::All(width), _) => (width, group_elems),
+        (Widths::Mixed, None) => (mixed, group_elems),
+        (Widths::Mixed, Some(band)) => [
+            (CodeWidth::Int4, 64),
+            (CodeWidth::Int3, 32),
+            (CodeWidth::Int2, whole_row),
+            (CodeWidth::Int8, 32),
+        ][usize::from(band) % 4],
     };
-    let group_elems = [128, 64, 32, MatrixShape::whole_row(cols)][place % 4];
-    let shape = MatrixShape::new(rows, cols, group_elems, width, layout).expect("a possible shape");
+    let rows: Vec<usize> = match band {
+        None => (0..all_rows as usize).collect(),
+        Some(band) => (0..)
+            .zip(token_bands(spec))
+            .filter(|(_, of)| u16::from(*of) == band)
+            .map(|(row, _)| row)
+            .collect(),
+    };
+    let shape = |rows| MatrixShape::new(rows, cols, group_elems, width, layout).expect("a possible shape");
+    let (all, shape) = (shape(all_rows), shape(rows.len() as u32));
     let mut section = vec![0; shape.section_bytes()];
+    let random = &mut Random::new(seed(whole));
     match width.levels() {
-        Some(levels) => pack_random_codebook(&mut Random::new(seed(name)), &shape, levels, &mut section),
-        None => pack_random_numbers(&mut Random::new(seed(name)), &shape, &mut section),
+        Some(levels) => pack_random_codebook(random, &all, levels, &rows, &shape, &mut section),
+        None => pack_random_numbers(random, &all, &rows, &shape, &mut section),
     }
     Contents::Matrix(shape, section)
+}
+
+/// Some of the rows.
+fn pick<T: Copy>(values: &[T], all: &MatrixShape, rows: &[usize]) -> Vec<T> {
+    let each = values.len() / all.rows();
+    rows.iter().flat_map(|row| values[row * each..][..each].iter().copied()).collect()
 }
 
 /// Weights of about 1/sqrt(k), so that the stream keeps its size; every eleventh scale is zero.
@@ -155,18 +197,30 @@ fn random_scale(random: &mut Random, index: usize, highest: f32, cols: usize) ->
     }
 }
 
-fn pack_random_numbers(random: &mut Random, shape: &MatrixShape, section: &mut [u8]) {
+fn pack_random_numbers(
+    random: &mut Random,
+    all: &MatrixShape,
+    rows: &[usize],
+    shape: &MatrixShape,
+    section: &mut [u8],
+) {
     let codes: Vec<i8> =
-        (0..shape.rows() * shape.cols()).map(|_| (random.below(255) as i64 - 127) as i8).collect();
-    let scales: Vec<f16> = (0..shape.rows() * shape.groups())
-        .map(|index| random_scale(random, index, 127.0, shape.cols()))
-        .collect();
-    matrix::pack_scaled(shape, &codes, &scales, section).expect("codes and scales of that shape");
+        (0..all.rows() * all.cols()).map(|_| (random.below(255) as i64 - 127) as i8).collect();
+    let scales: Vec<f16> =
+        (0..all.rows() * all.groups()).map(|index| random_scale(random, index, 127.0, all.cols())).collect();
+    matrix::pack_scaled(shape, &pick(&codes, all, rows), &pick(&scales, all, rows), section)
+        .expect("codes and scales of that shape");
 }
 
-fn pack_random_codebook(random: &mut Random, shape: &MatrixShape, levels: usize, section: &mut [u8]) {
-    let codes: Vec<u8> =
-        (0..shape.rows() * shape.cols()).map(|_| random.below(levels as u64) as u8).collect();
+fn pack_random_codebook(
+    random: &mut Random,
+    all: &MatrixShape,
+    levels: usize,
+    rows: &[usize],
+    shape: &MatrixShape,
+    section: &mut [u8],
+) {
+    let codes: Vec<u8> = (0..all.rows() * all.cols()).map(|_| random.below(levels as u64) as u8).collect();
     let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
     // About an octave of multipliers, and about evenly spaced levels.
     let multipliers = std::array::from_fn(|index| u8::from(groups > 0) * (20 + index as u8));
@@ -177,14 +231,15 @@ fn pack_random_codebook(random: &mut Random, shape: &MatrixShape, levels: usize,
         .map(|index| shape.width().fixed_level(index as u8).unwrap_or_else(|| chosen(index)))
         .collect();
     let highest = f32::from(table[levels - 1]) * if groups > 0 { 27.0 } else { 1.0 } * shape.row_scale_unit();
+    let scale_codes: Vec<u8> = (0..all.rows() * groups).map(|_| random.below(16) as u8).collect();
+    let row_scales: Vec<f16> =
+        (0..all.rows()).map(|row| random_scale(random, row, highest, all.cols())).collect();
     let codebook = CodebookMatrix {
         levels: &table,
         multipliers,
-        codes: &codes,
-        scale_codes: &(0..shape.rows() * groups).map(|_| random.below(16) as u8).collect::<Vec<u8>>(),
-        row_scales: &(0..shape.rows())
-            .map(|row| random_scale(random, row, highest, shape.cols()))
-            .collect::<Vec<f16>>(),
+        codes: &pick(&codes, all, rows),
+        scale_codes: &pick(&scale_codes, all, rows),
+        row_scales: &pick(&row_scales, all, rows),
     };
     matrix::pack_codebook(shape, &codebook, section).expect("tables and codes of that shape");
 }

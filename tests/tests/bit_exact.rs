@@ -32,6 +32,9 @@ const INT4_INT8: &str = "28442939769ac1a0bb87b60757477532ca1093d596549bd69bce76f
 
 const INT5_INT8: &str = "428d5dd97cb4e5de27092db9ed00cad62c5b69700051f09a343fa6c098e1bc08";
 const INT6_INT8: &str = "139fda465c8c485f3eb60c6f496e5a2b70c856b169f3538848c13b2de3213efb";
+const BANDED_INT8: &str = "e62676303e93c478c53be476262d65d4884b2da91f6f5552f857c9cbcce18343";
+const BANDED_F32: &str = "fac3f136be867cc06512af7bafc19ec763c51b04c65178db403b8cf84251e233";
+const UNTIED_BANDS_INT8: &str = "688c628a253637ae49aa90221534c57e150783fe097868425be77d09da111aef";
 
 fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -117,6 +120,40 @@ fn each_narrow_width_alone() {
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int6), ActivationFormat::Int8, INT6_INT8);
 }
 
+/// A head of its own, and an embedding in bands that is only looked up.
+fn untied_bands_spec() -> ModelSpec {
+    ModelSpec { embedding_bands: 3, ..tiny::odd_spec() }
+}
+
+#[test]
+fn an_embedding_in_bands_with_int8_activations() {
+    check(&tiny::banded_spec(), Widths::Mixed, ActivationFormat::Int8, BANDED_INT8);
+    check(&untied_bands_spec(), Widths::Mixed, ActivationFormat::Int8, UNTIED_BANDS_INT8);
+}
+
+#[test]
+fn an_embedding_in_bands_with_f32_activations() {
+    check(&tiny::banded_spec(), Widths::Mixed, ActivationFormat::F32, BANDED_F32);
+}
+
+/// Where bands have one encoding and hold the rows of one matrix, the logits are those of that matrix.
+#[test]
+fn bands_change_no_logit() {
+    for spec in [tiny::banded_spec(), untied_bands_spec()] {
+        let one = ModelSpec { embedding_bands: 1, ..spec.clone() };
+        for width in CodeWidth::ALL {
+            for activations in [ActivationFormat::Int8, ActivationFormat::F32] {
+                let of = |spec: &ModelSpec| {
+                    let file = tiny::container(spec, Widths::All(width), Layout::Nr8k4);
+                    let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+                    digest(&container, conformance::serial_machine(), activations, 7, 0xff)
+                };
+                assert_eq!(of(&spec), of(&one), "{width:?}, {activations:?}, tied: {}", spec.tied_head);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_the_memory_held_before_does_not_count() {
     let serial = |kernels: &'static Kernels| Machine { kernels, executor: &Serial };
@@ -157,7 +194,7 @@ fn a_session_that_was_used_before_gives_the_same_after_a_reset() {
 
 #[test]
 fn the_memory_plan_is_exact() {
-    for spec in [tiny::odd_spec(), tiny::wide_spec()] {
+    for spec in [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands_spec()] {
         let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
         let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
         let machine = conformance::serial_machine();
@@ -182,6 +219,21 @@ fn the_memory_plan_is_exact() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn bands_take_memory_where_they_are_the_head() {
+    let limits = Limits { context: 4, tile: 2 };
+    let scratch = |spec: &ModelSpec| {
+        let file = tiny::container(spec, Widths::All(CodeWidth::Int4), Layout::Nr8k4);
+        let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+        SessionPlan::new(&container, limits).unwrap().scratch_bytes
+    };
+    for (spec, more) in [(tiny::banded_spec(), (269 * 4_u64).next_multiple_of(64)), (untied_bands_spec(), 0)]
+    {
+        let one = ModelSpec { embedding_bands: 1, ..spec.clone() };
+        assert_eq!(scratch(&spec), scratch(&one) + more);
     }
 }
 

@@ -6,7 +6,8 @@ use conformance::tiny::{self, Widths};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::section::SectionName;
+use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::Machine;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
@@ -16,6 +17,7 @@ use rescomp_runtime::linear::ActivationFormat;
 fn weights(container: &CheckedContainer<'_>, name: SectionName) -> Vec<Vec<f64>> {
     let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
     match container.matrix(name) {
+        None if name.kind == SectionKind::Embedding => banded_embedding(container),
         Some(matrix) => (0..matrix.shape().rows())
             .map(|row| {
                 let mut values = vec![0.0; matrix.shape().cols()];
@@ -27,9 +29,26 @@ fn weights(container: &CheckedContainer<'_>, name: SectionName) -> Vec<Vec<f64>>
     }
 }
 
+/// The embedding in the order of tokens: each takes the next row of its band.
+fn banded_embedding(container: &CheckedContainer<'_>) -> Vec<Vec<f64>> {
+    let band = |band| weights(container, SectionName { kind: SectionKind::Embedding, layer: Some(band) });
+    let spec = &container.manifest().spec;
+    let mut bands: Vec<_> =
+        (0..u16::from(spec.embedding_bands)).map(|number| band(number).into_iter()).collect();
+    let rows: Vec<Vec<f64>> = container
+        .token_bands()
+        .unwrap()
+        .iter()
+        .map(|&band| bands[usize::from(band)].next().unwrap())
+        .collect();
+    assert!(bands.iter_mut().all(|band| band.next().is_none()));
+    rows
+}
+
 #[test]
 fn logits_are_those_of_the_naive_forward() {
-    for spec in [tiny::odd_spec(), tiny::wide_spec()] {
+    let untied_bands = ModelSpec { embedding_bands: 3, ..tiny::odd_spec() };
+    for spec in [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands] {
         let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
         let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
         let turn = std::f64::consts::TAU / 2_f64.powi(64);

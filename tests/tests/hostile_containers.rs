@@ -31,6 +31,16 @@ const KEY_0: usize = 8;
 static VALID: LazyLock<Vec<u8>> =
     LazyLock::new(|| tiny::container(&tiny::odd_spec(), Widths::Mixed, Layout::Nr8k4).to_vec());
 
+// Places in the table of a container whose embedding has bands.
+const TOKEN_BANDS: usize = 3;
+const BAND_0: usize = 4;
+const BAND_2: usize = 6;
+
+static VALID_BANDS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let spec = ModelSpec { embedding_bands: 3, tied_head: true, ..tiny::odd_spec() };
+    tiny::container(&spec, Widths::Mixed, Layout::Nr8k4).to_vec()
+});
+
 fn head(file: &[u8]) -> Head {
     bytemuck::pod_read_unaligned(&file[..HEAD_BYTES])
 }
@@ -86,7 +96,13 @@ fn refusal(file: &[u8]) -> ContainerError {
 /// Changes the valid container, expects it to be refused, and that the message has all of `parts`.
 #[track_caller]
 fn refuse(change: impl FnOnce(&mut Vec<u8>), parts: &[&str]) -> ContainerError {
-    let mut file = VALID.clone();
+    refuse_of(&VALID, change, parts)
+}
+
+/// [`refuse`] of another container.
+#[track_caller]
+fn refuse_of(valid: &[u8], change: impl FnOnce(&mut Vec<u8>), parts: &[&str]) -> ContainerError {
+    let mut file = valid.to_vec();
     change(&mut file);
     let error = refusal(&file);
     let message = error.to_string();
@@ -144,12 +160,14 @@ fn byte(index: usize, plus: u64) -> String {
 
 #[test]
 fn the_container_that_the_others_are_made_of_is_accepted() {
-    let file = AlignedBytes::new(&VALID);
-    Container::open(&file).unwrap().check(Integrity::Digest).unwrap();
-    // Repairing a sound container changes nothing.
-    let mut repaired = VALID.clone();
-    repair(&mut repaired);
-    assert!(repaired == *VALID);
+    for valid in [&*VALID, &*VALID_BANDS] {
+        let file = AlignedBytes::new(valid);
+        Container::open(&file).unwrap().check(Integrity::Digest).unwrap();
+        // Repairing a sound container changes nothing.
+        let mut repaired = valid.clone();
+        repair(&mut repaired);
+        assert!(repaired == *valid);
+    }
 }
 
 #[test]
@@ -234,6 +252,7 @@ fn each_kind_of_error_occurs_and_says_where() {
         ),
     ];
     errors.extend(matrix_errors());
+    errors.extend(band_errors());
     // An odd address.
     let mut shifted = vec![0];
     shifted.extend_from_slice(&VALID);
@@ -267,6 +286,101 @@ fn each_kind_of_error_occurs_and_says_where() {
     kinds.sort_unstable();
     kinds.dedup();
     assert_eq!(kinds, (0..19).collect::<Vec<_>>());
+}
+
+/// What only an embedding in bands can have wrong.
+fn band_errors() -> Vec<ContainerError> {
+    let bands = tiny::token_bands(&ModelSpec { embedding_bands: 3, ..tiny::odd_spec() });
+    let tokens = |band| bands.iter().filter(|&&of| of == band).count();
+    let [first, last] = [0, 2].map(|band| bands.iter().position(|&of| of == band).unwrap());
+    let begin = entry(&VALID_BANDS, TOKEN_BANDS).offset_bytes as usize;
+    let rows = |index| entry_at(&VALID_BANDS, index) + 8;
+    let others =
+        |band: u8| format!("rows: expected {}, one a token, found {}", tokens(band) + 1, tokens(band));
+    let refuse =
+        |change: Box<dyn FnOnce(&mut Vec<u8>)>, parts: &[&str]| refuse_of(&VALID_BANDS, change, parts);
+    vec![
+        refuse(
+            Box::new(in_section(TOKEN_BANDS, |bytes| bytes[200] = 3)),
+            &[
+                &format!("token_bands: byte {}: expected a band below", begin + 200),
+                "embedding_bands, found 3",
+            ],
+        ),
+        refuse(
+            Box::new(in_section(TOKEN_BANDS, |bytes| bytes[262] = 0xff)),
+            &[&format!("token_bands: byte {}: ", begin + 262), "found 255"],
+        ),
+        // A token of one band says that it is in another: the first band in the file that has it wrong is named.
+        refuse(
+            Box::new(in_section(TOKEN_BANDS, move |bytes| bytes[last] = 0)),
+            &[&format!("embedding band 0: byte {}: {}", rows(BAND_0), others(0))],
+        ),
+        refuse(
+            Box::new(in_section(TOKEN_BANDS, move |bytes| (bytes[first], bytes[last]) = (1, 0))),
+            &["embedding band 1: byte "],
+        ),
+        // A band without tokens, and one without rows.
+        refuse(
+            Box::new(in_section(TOKEN_BANDS, |bytes| bytes.fill(0))),
+            &["embedding band 0: byte ", "rows: expected 263, one a token"],
+        ),
+        refuse(
+            Box::new(in_entry(BAND_2, |entry| entry.rows = 0)),
+            &["embedding band 2: 0 rows; expected 1 to"],
+        ),
+        refuse(Box::new(in_entry(BAND_2, |entry| entry.rows = u32::MAX)), &["embedding band 2: "]),
+        refuse(
+            Box::new(in_entry(BAND_2, |entry| entry.cols = 47)),
+            &[&format!("byte {}: columns: expected 48, found 47", rows(BAND_2) + 4)],
+        ),
+        refuse(
+            Box::new(in_entry(TOKEN_BANDS, |entry| entry.length_bytes = 262)),
+            &[&format!("byte {}: length: expected 263, found 262", rows(TOKEN_BANDS) + 24)],
+        ),
+        refuse(Box::new(in_entry(TOKEN_BANDS, |entry| entry.encoding = 2)), &["token_bands: encoding 2"]),
+        refuse(
+            Box::new(in_entry(BAND_0, |entry| entry.layer = 1)),
+            &["section 4: expected embedding band 0, found kind 4 (embedding), layer 1"],
+        ),
+        refuse(
+            Box::new(in_entry(TOKEN_BANDS, |entry| entry.kind = 4)),
+            &["section 3: expected token_bands, found kind 4 (embedding)"],
+        ),
+        // The sections of three bands, called those of another number.
+        refuse(
+            Box::new(in_spec(|spec| spec.embedding_bands = 2)),
+            &["number of sections: expected 25, found 26"],
+        ),
+        refuse(
+            Box::new(in_spec(|spec| spec.embedding_bands = 4)),
+            &["number of sections: expected 27, found 26"],
+        ),
+        refuse(
+            Box::new(in_spec(|spec| (spec.embedding_bands, spec.tied_head) = (2, false))),
+            &["section 6: expected head, found kind 4 (embedding)"],
+        ),
+        refuse(
+            Box::new(in_spec(|spec| spec.embedding_bands = 1)),
+            &["number of sections: expected 23, found 26"],
+        ),
+        refuse(
+            Box::new(in_spec(|spec| spec.embedding_bands = 0)),
+            &["manifest: model embedding_bands: expected 1 to 8, found 0"],
+        ),
+        refuse(
+            Box::new(in_spec(|spec| spec.embedding_bands = 9)),
+            &["manifest: model embedding_bands: expected 1 to 8, found 9"],
+        ),
+    ]
+}
+
+/// Which token is in which band is free where the counts agree: such a container is another model, and runs.
+#[test]
+fn bands_with_the_right_counts_are_accepted_in_any_order() {
+    let mut file = VALID_BANDS.clone();
+    in_section(TOKEN_BANDS, <[u8]>::reverse)(&mut file);
+    run(&file).expect("opens").expect("runs");
 }
 
 /// What only a matrix's own check can find.
@@ -417,9 +531,10 @@ proptest! {
     /// Bytes changed inside sections: everything before the contents still agrees.
     #[test]
     fn changed_sections_never_panic(
+        bands in any::<bool>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6)
     ) {
-        let mut file = VALID.clone();
+        let mut file = if bands { VALID_BANDS.clone() } else { VALID.clone() };
         let sections = head(&file).section_count as usize;
         for (section, place, value) in changes {
             let entry = entry(&file, section.index(sections));
@@ -442,12 +557,30 @@ proptest! {
         let _ = run(&file);
     }
 
+    /// Tokens that change places between bands.
+    #[test]
+    fn changed_bands_never_panic(
+        swaps in prop::collection::vec((0_usize..263, 0_usize..263), 0..40),
+        change in prop::option::of((0_usize..263, 0_u8..4)),
+    ) {
+        let mut file = VALID_BANDS.clone();
+        in_section(TOKEN_BANDS, |bytes| {
+            swaps.iter().for_each(|&(left, right)| bytes.swap(left, right));
+            if let Some((place, band)) = change {
+                bytes[place] = band;
+            }
+        })(&mut file);
+        let ran = run(&file);
+        prop_assert!(change.is_some() || matches!(ran, Some(Ok(()))));
+    }
+
     /// Bytes changed in the manifest and the table.
     #[test]
     fn changed_manifests_and_tables_never_panic(
+        bands in any::<bool>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
     ) {
-        let mut file = VALID.clone();
+        let mut file = if bands { VALID_BANDS.clone() } else { VALID.clone() };
         let end = entry_at(&file, head(&file).section_count as usize);
         for (place, value) in changes {
             file[HEAD_BYTES + place.index(end - HEAD_BYTES)] = value;

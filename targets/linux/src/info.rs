@@ -190,6 +190,9 @@ fn in_words(info: &Info<'_>) -> String {
     table.pair("context", model.context);
     table.pair("norm epsilon", format_args!("{:e}", model.norm_epsilon));
     table.pair("head", if model.tied_head { "tied to the embedding" } else { "a matrix of its own" });
+    if model.embedding_bands > 1 {
+        table.pair("embedding bands", model.embedding_bands);
+    }
     table.pair("begin token", model.begin_token.map_or("none".to_owned(), |token| token.to_string()));
     table.pair("end tokens", format_args!("{:?}", model.end_tokens.as_slice()));
     table.pair("checkpoint", made.checkpoint);

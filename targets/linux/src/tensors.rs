@@ -40,22 +40,25 @@ pub(crate) fn products(
     })
 }
 
-/// The kernels of every kind of matrix, in the order of the file.
+/// The kernels of every kind of matrix, in the order of the file; of bands of the embedding, one for each width that occurs.
 pub(crate) fn tensor_kernels(container: &CheckedContainer<'_>, kernels: &Kernels) -> Vec<TensorKernels> {
     let mut all = Vec::new();
-    let spec = &container.manifest().spec;
-    if !spec.tied_head
-        && let Some(matrix) = container.matrix(SectionName { kind: SectionKind::Embedding, layer: None })
-    {
-        all.push(entry(SectionKind::Embedding.name(), matrix.shape(), None, None));
+    let mut add = |entry| {
+        if !all.contains(&entry) {
+            all.push(entry);
+        }
+    };
+    if !container.manifest().spec.tied_head {
+        let embedding =
+            container.container().entries().filter(|(name, _)| name.kind == SectionKind::Embedding);
+        for matrix in embedding.filter_map(|(name, _)| container.matrix(name)) {
+            add(entry(SectionKind::Embedding.name(), matrix.shape(), None, None));
+        }
     }
     for (name, shape, in_tiles) in products(container) {
         let gemv = Some(kernels.matrix_product(&shape, 1).1);
         let gemm = in_tiles.then(|| kernels.matrix_product(&shape, 2).1);
-        let entry = entry(name.kind.name(), &shape, gemv, gemm);
-        if !all.contains(&entry) {
-            all.push(entry);
-        }
+        add(entry(name.kind.name(), &shape, gemv, gemm));
     }
     all
 }

@@ -58,6 +58,37 @@ fn info_reports_the_container() {
 }
 
 #[test]
+fn bands_of_the_embedding_are_listed_and_run() {
+    let folder = Folder::new();
+    for tied_head in [true, false] {
+        let spec = ModelSpec { tied_head, embedding_bands: 3, ..spec() };
+        let path = folder.file("model", &container(&spec, Layout::Nr8k4));
+        let info = json("info", &path, &[]);
+        assert_eq!(info["model"]["embedding_bands"], 3);
+        let names: Vec<&str> = info["sections"].as_array().expect("a list")[3..7]
+            .iter()
+            .filter_map(|section| section["name"].as_str())
+            .collect();
+        assert_eq!(names, ["token_bands", "embedding band 0", "embedding band 1", "embedding band 2"]);
+        assert_eq!(
+            (&info["sections"][3]["bytes"], &info["sections"][3]["encoding"]),
+            (&260.into(), &"bytes".into())
+        );
+        assert_eq!(info["sections"][4]["rows"], 87);
+        let tensors = info["tensor_kernels"].as_array().expect("a list");
+        for (tensor, encoding) in tensors.iter().zip(["int8", "int4"]) {
+            assert_eq!((&tensor["tensor"], &tensor["encoding"]), (&"embedding".into(), &encoding.into()));
+            assert_eq!(tensor["gemv"].is_null(), !tied_head);
+        }
+        assert_eq!(tensors[2]["tensor"], if tied_head { "query" } else { "head" });
+        let words = succeed("info", &path, &[]);
+        assert!(words.contains("embedding bands") && words.contains("embedding band 2"), "{words}");
+        assert_eq!(json("check", &path, &[])["passed"], true);
+        json("bench", &path, &["--tokens", "4"]);
+    }
+}
+
+#[test]
 fn check_passes_on_every_kernel_thread_count_and_layout() {
     let folder = Folder::new();
     for layout in Layout::ALL {

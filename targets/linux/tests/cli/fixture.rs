@@ -120,9 +120,17 @@ pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRe
                 (1..=u64::from(spec.head_dim / 2)).map(|pair| u64::MAX / (7 * pair * pair)).collect(),
             ),
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
+            SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
             kind if kind.is_matrix() => {
-                let (rows, cols) = kind.shape(spec).expect("a matrix");
-                let width = if name.layer.is_none() { CodeWidth::Int8 } else { CodeWidth::Int4 };
+                let (rows, cols) = kind.shape(spec).unwrap_or_else(|| {
+                    let bands = token_bands(spec).into_iter().map(|band| Some(band.into()));
+                    (bands.filter(|band| *band == name.layer).count() as u32, spec.hidden)
+                });
+                // Of an embedding in bands, the first at 8 bits and the others at 4.
+                let width = match (kind, name.layer) {
+                    (_, None) | (SectionKind::Embedding, Some(0)) => CodeWidth::Int8,
+                    _ => CodeWidth::Int4,
+                };
                 let shape = MatrixShape::new(rows, cols, 32, width, layout).expect("a shape");
                 let mut section = vec![0; shape.section_bytes()];
                 let (rows, places) = (shape.rows(), shape.rows() * shape.cols());
@@ -151,6 +159,11 @@ pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRe
         })
     })
     .expect("a container")
+}
+
+/// Tokens in turn.
+fn token_bands(spec: &ModelSpec) -> Vec<u8> {
+    (0..spec.embedding_bands).cycle().take(spec.vocabulary as usize).collect()
 }
 
 /// 16-bit numbers.

@@ -288,6 +288,8 @@ fn each_kind_of_error_occurs_and_says_where() {
     assert_eq!(kinds, (0..19).collect::<Vec<_>>());
 }
 
+type Change = Box<dyn FnOnce(&mut Vec<u8>)>;
+
 /// What only an embedding in bands can have wrong.
 fn band_errors() -> Vec<ContainerError> {
     let bands = tiny::token_bands(&ModelSpec { embedding_bands: 3, ..tiny::odd_spec() });
@@ -297,8 +299,7 @@ fn band_errors() -> Vec<ContainerError> {
     let rows = |index| entry_at(&VALID_BANDS, index) + 8;
     let others =
         |band: u8| format!("rows: expected {}, one a token, found {}", tokens(band) + 1, tokens(band));
-    let refuse =
-        |change: Box<dyn FnOnce(&mut Vec<u8>)>, parts: &[&str]| refuse_of(&VALID_BANDS, change, parts);
+    let refuse = |change: Change, parts: &[&str]| refuse_of(&VALID_BANDS, change, parts);
     vec![
         refuse(
             Box::new(in_section(TOKEN_BANDS, |bytes| bytes[200] = 3)),

@@ -272,8 +272,8 @@ pub fn pack_run(
 /// Bytes of a container besides its matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherBytes {
-    /// Gains of the norms.
-    pub norms: u64,
+    /// What counts as weights: gains of the norms, and the bands of the embedding's rows.
+    pub weights: u64,
     /// Everything: norms, head, manifest, table of sections, rotary frequencies, tokenizer, check windows, alignment.
     pub all: u64,
 }
@@ -300,21 +300,24 @@ pub fn bytes_without_matrices(
     };
     let manifest = manifest(checkpoint, options, u8::MAX, longest);
     let gain = vec![0.0_f32; spec.hidden as usize];
-    let mut norms = 0;
+    let mut weights = 0;
     let file = write(&manifest, |name| -> Result<Contents, PackFailure> {
         Ok(match name.kind {
             SectionKind::AttentionNorm | SectionKind::MlpNorm | SectionKind::FinalNorm => {
-                norms += 4 * gain.len() as u64;
+                weights += 4 * gain.len() as u64;
                 Contents::F32(gain.clone())
             }
             SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
             SectionKind::Tokenizer => Contents::Bytes(options.tokenizer.clone()),
-            SectionKind::TokenBands => Contents::Bytes(vec![0; spec.vocabulary as usize]),
+            SectionKind::TokenBands => {
+                weights += u64::from(spec.vocabulary);
+                Contents::Bytes(vec![0; spec.vocabulary as usize])
+            }
             SectionKind::CheckWindows => Contents::Bytes(vec![0; check.section_bytes().unwrap_or(0)]),
             _ => Contents::Bytes(Vec::new()),
         })
     })?;
-    Ok(OtherBytes { norms, all: file.len() as u64 })
+    Ok(OtherBytes { weights, all: file.len() as u64 })
 }
 
 fn contents_bytes(contents: &Contents) -> usize {

@@ -253,7 +253,7 @@ impl<'a> QuantizedWeights<'a> {
         let token = token as usize;
         let (band, row) = match self.container.token_bands() {
             None => (None, token),
-            // Counting bytes takes microseconds a token, a table of rows would take four bytes a token for good.
+            // Counting bytes is little beside a block's products, and a table of rows would take four bytes a token for good.
             Some(bands) => {
                 let band = bands[token];
                 (Some(band), bands[..token].iter().filter(|&&other| other == band).count())

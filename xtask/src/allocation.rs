@@ -94,8 +94,8 @@ pub(crate) fn plan(
     }
     let parts = bytes_without_matrices(checkpoint, options, budget_bytes as usize)
         .map_err(|error| Error::input(error.to_string()))?;
-    // A file is everything; bits a weight count the norms beside the matrices.
-    let others = if flags.target_bpw.is_some() { parts.norms } else { parts.all };
+    // A file is everything; bits a weight count what counts as weights.
+    let others = if flags.target_bpw.is_some() { parts.weights } else { parts.all };
     let budget_bytes = budget_bytes.saturating_sub(others);
     let windows = flags.sensitivity_windows.min(options.calibration.len());
     let measured = measure(machine, checkpoint, options, windows)?;

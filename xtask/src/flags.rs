@@ -231,7 +231,7 @@ pub(crate) struct CalibrationFlags {
     /// Quantization method.
     #[arg(long, value_enum, default_value_t = Method::RescompExact)]
     pub(crate) method: Method,
-    /// Bits a weight in the blocks' linear layers: 2, 3, 4 or 8.
+    /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
     pub(crate) bits: u8,
     /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.

@@ -52,7 +52,12 @@ fn a_budget_is_kept_and_used_and_its_recipe_gives_the_same_file() {
     let used = file.len() as u64;
     assert!(used <= bytes && used + bytes / 50 > bytes, "{used} of {bytes}");
     let matrices = found["allocation"]["matrices"].as_array().expect("a list");
-    assert_eq!(matrices.len(), 8);
+    // Four bands of the embedding, and a layer.
+    assert_eq!(matrices.len(), 4 + 7);
+    assert_eq!(
+        (&matrices[3]["matrix"], &matrices[3]["weights"]),
+        (&json!("embedding band 3"), &json!(576 * 128))
+    );
     let bits: Vec<u64> = matrices.iter().map(|matrix| matrix["bits"].as_u64().expect("a number")).collect();
     assert!(bits.iter().any(|bits| *bits != 3), "{bits:?}");
 

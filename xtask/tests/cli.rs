@@ -365,6 +365,28 @@ fn methods_are_compared_matrix_by_matrix() {
 }
 
 #[test]
+fn calibration_is_timed_and_its_operations_counted() {
+    let arguments = "bench calibration --bits 3 --calibration-windows 2 --context 24";
+    let timed = |more: &str| run(&format!("{arguments} {more}").split_whitespace().collect::<Vec<_>>());
+    let output = timed("--json");
+    ended(&output, 0);
+    let report: serde_json::Value = serde_json::from_str(&text(&output.stdout)).expect("JSON");
+    let number = |name: &str| report[name].as_f64().expect("a number");
+    // Two streams of 48 tokens through 1,179,648 weights.
+    assert_eq!(report["operations"]["forward"], 4.0 * 48.0 * 1_179_648.0);
+    assert!(number("seconds") > 0.0 && number("speed") > 0.0 && number("peak") > number("speed"), "{report}");
+    assert!(number("peak_memory_bytes") > 1e6, "{report}");
+    let output = timed("--method rtn");
+    ended(&output, 0);
+    assert!(
+        text(&output.stdout).contains("the peak of f32 matrix products here"),
+        "{}",
+        text(&output.stdout)
+    );
+    assert!(ended(&timed("--context 0"), 2).contains("--context"));
+}
+
+#[test]
 fn an_interrupt_ends_with_130() {
     let machine = Machine::new();
     let started = machine.0.path().join("started");

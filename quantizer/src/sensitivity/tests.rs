@@ -115,5 +115,5 @@ fn check(banded: bool) {
         file <= matrices + others.all && matrices + others.all <= file + 192,
         "{matrices} {others:?} {file}"
     );
-    assert_eq!(others.norms, 4 * 128 * (2 * 6 + 1));
+    assert_eq!(others.weights, 4 * 128 * (2 * 6 + 1) + if banded { 1024 } else { 0 });
 }

@@ -113,7 +113,9 @@ pub fn distribute(
             true => 1.0,
             false => (trial(&moved, kind.name())? - first_kl) / estimate,
         };
-        factors.insert(kind.name(), factor.clamp(FACTORS.0, FACTORS.1));
+        // A trial whose logits leave the range of numbers says nothing about the estimates.
+        let factor = if factor.is_nan() { 1.0 } else { factor.clamp(FACTORS.0, FACTORS.1) };
+        factors.insert(kind.name(), factor);
     }
     let (mut best, mut best_kl) = (first.clone(), first_kl);
     for (name, power) in [("corrected", 1.0), ("half corrected", 0.5)] {

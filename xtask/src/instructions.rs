@@ -1,13 +1,15 @@
 //! Looks for instructions in a built 64-bit ARM program: the fast path is in it, and in nothing that every processor runs.
 //!
 //! ```text
-//! each gemv/gemm of neon_dotprod:      has SDOT      (or the fast kernels are slow ones with a fast name)
+//! each gemv/gemm of neon_dotprod:      has SDOT      (or the fast kernels are slow ones with a fast name), itself in what devices
+//!                                      get; it or what it calls in tests, where less is inlined
 //! every other function of ours:        has none      (a Cortex-A72 would die of SIGILL)
 //! every function of ours:              no atomics of ARMv8.1 (a Cortex-A72 lacks them, too)
 //! ```
 //! Only functions of the project's crates are looked at: the standard library chooses its atomics at run time. Instructions are
 //! four bytes each, so a mask and a value tell an encoding (Arm Architecture Reference Manual, DDI 0487, section C4.1).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
@@ -60,17 +62,56 @@ fn family(instruction: u32) -> Option<Family> {
     ENCODINGS.iter().find(|(mask, value, _)| instruction & mask == *value).map(|(_, _, family)| *family)
 }
 
-/// A function of a program: its mangled name and its code.
+/// Where the SDOT of a kernel may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the kernel's own function, under the symbol that profilers count.
+    Inlined,
+    /// There, or in a function that is called from there.
+    Called,
+}
+
+/// A function of a program: its mangled name, its code and where that is.
 struct Function<'a> {
     name: &'a str,
+    address: u64,
     code: &'a [u8],
 }
 
 impl Function<'_> {
-    fn count(&self, wanted: Family) -> usize {
-        let instructions = self.code.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
-        instructions.filter(|instruction| family(*instruction) == Some(wanted)).count()
+    fn instructions(&self) -> impl Iterator<Item = u32> {
+        self.code.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes))
     }
+
+    fn count(&self, wanted: Family) -> usize {
+        self.instructions().filter(|instruction| family(*instruction) == Some(wanted)).count()
+    }
+
+    /// Addresses that it branches to with a link (BL: a signed count of instructions in the low 26 bits).
+    fn calls(&self) -> impl Iterator<Item = u64> {
+        let from_here = |(index, instruction): (usize, u32)| {
+            let offset = i64::from((instruction << 6).cast_signed() >> 6) * 4;
+            (instruction >> 26 == 0b10_0101)
+                .then(|| (self.address + 4 * index as u64).wrapping_add_signed(offset))
+        };
+        self.instructions().enumerate().filter_map(from_here)
+    }
+}
+
+/// This function and all that it reaches by calls, of `functions`.
+fn reached<'f, 'a>(
+    from: &'f Function<'a>,
+    functions: &'f BTreeMap<u64, &'f Function<'a>>,
+) -> Vec<&'f Function<'a>> {
+    let (mut known, mut found) = (BTreeSet::from([from.address]), vec![from]);
+    let mut at = 0;
+    while let Some(function) = found.get(at) {
+        let called = function.calls().filter(|address| known.insert(*address));
+        let called: Vec<_> = called.filter_map(|address| functions.get(&address).copied()).collect();
+        found.extend(called);
+        at += 1;
+    }
+    found
 }
 
 /// Checks a program; returns one line about what was found.
@@ -78,12 +119,12 @@ impl Function<'_> {
 /// # Errors
 /// `Exit::Disk` when the program can't be read, `Exit::Failed` naming the functions that break a rule, or when there is no
 /// function to look at.
-pub(crate) fn check(program: &Path) -> Result<String, Error> {
+pub(crate) fn check(program: &Path, place: Place) -> Result<String, Error> {
     let bytes = std::fs::read(program).map_err(|error| Error::disk("read", program, &error))?;
     let failed = |why: String| Error::failed(format!("{}: {why}", program.display()));
     let file = object::File::parse(bytes.as_slice()).map_err(|error| failed(error.to_string()))?;
     let functions: Vec<Function<'_>> = file.symbols().filter_map(|symbol| function(&file, &symbol)).collect();
-    judge(&functions).map_err(failed)
+    judge(&functions, place).map_err(failed)
 }
 
 fn function<'a>(file: &object::File<'a>, symbol: &object::Symbol<'a, '_>) -> Option<Function<'a>> {
@@ -93,17 +134,22 @@ fn function<'a>(file: &object::File<'a>, symbol: &object::Symbol<'a, '_>) -> Opt
     }
     let section = file.section_by_index(symbol.section_index()?).ok()?;
     let code = section.data_range(symbol.address(), symbol.size()).ok()??;
-    Some(Function { name, code })
+    Some(Function { name, address: symbol.address(), code })
 }
 
 /// The rules.
-fn judge(functions: &[Function<'_>]) -> Result<String, String> {
+fn judge(functions: &[Function<'_>], place: Place) -> Result<String, String> {
     let mut wrong = Vec::new();
     let mut found = 0;
+    let by_address: BTreeMap<u64, &Function<'_>> =
+        functions.iter().map(|function| (function.address, function)).collect();
     for wanted in DOTPROD_FUNCTIONS {
-        let count: usize = functions
-            .iter()
-            .filter(|function| function.name.contains(wanted))
+        let kernels = functions.iter().filter(|function| function.name.contains(wanted));
+        let count: usize = kernels
+            .flat_map(|kernel| match place {
+                Place::Inlined => vec![kernel],
+                Place::Called => reached(kernel, &by_address),
+            })
             .map(|function| function.count(Family::DotProduct))
             .sum();
         found += count;
@@ -162,7 +208,8 @@ mod tests {
     const LDADD: u32 = 0xb820_0041;
     const RET: u32 = 0xd65f_03c0;
 
-    fn judged(extra: &[(&str, u32)], without: &str) -> Result<String, String> {
+    /// Functions of two instructions, one after another in memory from address 0.
+    fn judged_at(place: Place, extra: &[(&str, u32)], without: &str) -> Result<String, String> {
         let kernels = DOTPROD_FUNCTIONS.iter().filter(|name| **name != without).map(|name| (*name, SDOT));
         let code: Vec<(String, Vec<u8>)> = kernels
             .chain(extra.iter().copied())
@@ -171,8 +218,29 @@ mod tests {
                 (format!("_ZN15rescomp_runtime7kernels{name}E"), code)
             })
             .collect();
-        let functions: Vec<Function<'_>> = code.iter().map(|(name, code)| Function { name, code }).collect();
-        judge(&functions)
+        let functions: Vec<Function<'_>> = (0..)
+            .step_by(8)
+            .zip(&code)
+            .map(|(address, (name, code))| Function { name, address, code })
+            .collect();
+        judge(&functions, place)
+    }
+
+    fn judged(extra: &[(&str, u32)], without: &str) -> Result<String, String> {
+        judged_at(Place::Inlined, extra, without)
+    }
+
+    #[test]
+    fn a_fast_path_that_is_called_counts_where_it_may() {
+        let kernel = DOTPROD_FUNCTIONS[11];
+        // Eleven kernels, this one at 88, one that calls it back at 96, SDOT at 104.
+        let called =
+            [(kernel, 0x9400_0002), ("12neon_dotprod3add", 0x9400_0002), ("12neon_dotprod4sdot", SDOT)];
+        assert_eq!(judged_at(Place::Inlined, &called, kernel), Err(format!("{kernel} has no SDOT")));
+        assert!(judged_at(Place::Called, &called, kernel).is_ok());
+        let back =
+            [(kernel, 0x9400_0002), ("12neon_dotprod3add", 0x97ff_fffe), ("12neon_dotprod4sdot", SDOT)];
+        assert_eq!(judged_at(Place::Called, &back, kernel), Err(format!("{kernel} has no SDOT")));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::error::Error;
 use crate::flags::TestFlags;
-use crate::instructions;
+use crate::instructions::{self, Place};
 use crate::output;
 use crate::qemu::Emulator;
 use crate::root;
@@ -47,16 +47,22 @@ const CPU_VARIABLE: &str = "RESCOMP_EMULATED_CPU";
 const PROGRAM_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Tests by how they ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counts {
     passed: u64,
     failed: u64,
     ignored: u64,
+    /// What failed, by name, for the end of a long log.
+    failures: Vec<String>,
 }
 
 impl Counts {
-    /// Adds a line of the test harness: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines add nothing.
-    fn add_line(&mut self, line: &str) {
+    /// Adds a line of the test harness: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`, or `test NAME ... FAILED`, whose
+    /// name is remembered as run in `place`. Other lines add nothing.
+    fn add_line(&mut self, line: &str, place: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failures.push(format!("{place}: {name}"));
+        }
         let Some(rest) = line.strip_prefix("test result: ") else { return };
         let Some((_, counts)) = rest.split_once(". ") else { return };
         for part in counts.split("; ") {
@@ -76,18 +82,20 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.failures.extend(other.failures);
     }
 
     /// The counts of a program: one that fails without a failed test (a crash, an abort) counts as one failure.
-    fn of_program(mut self, succeeded: bool) -> Counts {
+    fn of_program(mut self, succeeded: bool, place: &str) -> Counts {
         if !succeeded && self.failed == 0 {
             self.failed = 1;
+            self.failures.push(format!("{place}: ended with an error and without a failed test"));
         }
         self
     }
 
     /// For a heading of one run.
-    fn shown(self) -> String {
+    fn shown(&self) -> String {
         format!("{} passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)
     }
 }
@@ -148,7 +156,10 @@ pub(crate) fn run(flags: &TestFlags) -> Result<(), Error> {
     if counts.ignored > 0 {
         output::line(&format!("ignored tests: {}", counts.ignored));
     }
-    output::line(&closing_line(counts));
+    for failure in &counts.failures {
+        output::line(&format!("failed: {failure}"));
+    }
+    output::line(&closing_line(&counts));
     match missing {
         _ if counts.failed > 0 => {
             if let Some(error) = missing {
@@ -163,7 +174,7 @@ pub(crate) fn run(flags: &TestFlags) -> Result<(), Error> {
 }
 
 /// The plain last line: sums over everything.
-fn closing_line(counts: Counts) -> String {
+fn closing_line(counts: &Counts) -> String {
     format!("{} passed, {} failed", counts.passed, counts.failed)
 }
 
@@ -176,9 +187,9 @@ fn test_host(root: &Path) -> Result<Counts, Error> {
     let mut counts = Counts::default();
     let status = command::stream(&mut cargo, None, |line| {
         output::line(line);
-        counts.add_line(line);
+        counts.add_line(line, "host");
     })?;
-    let counts = counts.of_program(status.success());
+    let counts = counts.of_program(status.success(), "host");
     output::line(&format!("== host: {} ({} s)", counts.shown(), start.elapsed().as_secs()));
     Ok(counts)
 }
@@ -223,8 +234,9 @@ fn test_instructions(
     let tests = programs.iter().filter(|program| program.name == KERNELS_CRATE);
     let runner = toolchain.program(package, Profile::Release);
     let mut counts = Counts::default();
-    for program in tests.map(|program| &program.executable).chain([&runner]) {
-        match instructions::check(program) {
+    let tests = tests.map(|program| (&program.executable, Place::Called));
+    for (program, place) in tests.chain([(&runner, Place::Inlined)]) {
+        match instructions::check(program, place) {
             Ok(found) => {
                 output::line(&format!("== instructions of {}: {found}", program.display()));
                 counts.passed += 1;
@@ -232,6 +244,7 @@ fn test_instructions(
             Err(error) => {
                 output::note(&format!("error: {error}"));
                 counts.failed += 1;
+                counts.failures.push(format!("instructions of {}", program.display()));
             }
         }
     }
@@ -279,16 +292,17 @@ fn run_program(emulator: &Emulator, cpu: &str, program: &TestProgram) -> Result<
     let mut emulated = emulator.command(cpu, &program.executable);
     command::clean(&mut emulated);
     emulated.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).env(CPU_VARIABLE, cpu);
+    let place = format!("{cpu}: {}", program.name);
     let mut counts = Counts::default();
     let status = command::stream(&mut emulated, Some(PROGRAM_LIMIT), |line| {
         output::line(line);
-        counts.add_line(line);
+        counts.add_line(line, &place);
     });
     // A hang is one failed test, and the other programs still run.
     let succeeded = match status {
         Ok(status) => {
             if !status.success() {
-                output::line(&format!("{cpu}: {}: {status}", program.name));
+                output::line(&format!("{place}: {status}"));
             }
             status.success()
         }
@@ -298,7 +312,7 @@ fn run_program(emulator: &Emulator, cpu: &str, program: &TestProgram) -> Result<
         }
         Err(error) => return Err(error),
     };
-    Ok(counts.of_program(succeeded))
+    Ok(counts.of_program(succeeded, &place))
 }
 
 #[cfg(test)]
@@ -311,22 +325,28 @@ mod tests {
         for line in [
             "running 3 tests",
             "test a ... ok",
+            "test b::c ... FAILED",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
             "7 passed by hand",
         ] {
-            counts.add_line(line);
+            counts.add_line(line, "host");
         }
-        assert_eq!(counts, Counts { passed: 8, failed: 2, ignored: 1 });
-        assert_eq!(closing_line(counts), "8 passed, 2 failed");
+        assert_eq!(
+            counts,
+            Counts { passed: 8, failed: 2, ignored: 1, failures: vec!["host: b::c".to_owned()] }
+        );
+        assert_eq!(closing_line(&counts), "8 passed, 2 failed");
     }
 
     #[test]
     fn a_crash_counts_as_a_failure_once() {
-        let counts = Counts { passed: 4, failed: 0, ignored: 0 };
-        assert_eq!(counts.of_program(false).failed, 1);
-        assert_eq!(counts.of_program(true).failed, 0);
-        assert_eq!(Counts { failed: 2, ..counts }.of_program(false).failed, 2);
+        let counts = Counts { passed: 4, ..Counts::default() };
+        let crashed = counts.clone().of_program(false, "max: forward");
+        assert_eq!(crashed.failed, 1);
+        assert_eq!(crashed.failures, ["max: forward: ended with an error and without a failed test"]);
+        assert_eq!(counts.clone().of_program(true, "host"), counts);
+        assert_eq!(Counts { failed: 2, ..counts }.of_program(false, "host").failed, 2);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! [`exp`] 1 ulp on -87..=88, [`sin_cos_turn`] 1.5 ulp and
 //! 7e-8, half of which is the rounding of the angle.
 
-use super::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, fold};
+use super::lanes::{Elementwise, LANES, Lanes, fold};
+
+pub(super) use super::attention::{scores, softmax, weighted_sum, weighted_sum_pair};
 
 /// Below this, `exp` is exactly 0; the result just above it, 1.6e-38, is a normal number.
 const EXP_BOTTOM: f32 = -87.0;
@@ -20,7 +22,7 @@ const EXP_POLYNOMIAL: [f32; 5] = [0.001_381_982_4, 0.008_368_687, 0.041_668_277,
 
 /// e^x by reduction to r = x - n ln 2, a polynomial, and 2^n. NaN stays NaN.
 #[inline(always)]
-fn exp_each<E: Elementwise>(x: E) -> E {
+pub(super) fn exp_each<E: Elementwise>(x: E) -> E {
     let clamped = E::splat(EXP_BOTTOM).larger(E::splat(EXP_TOP).smaller(x));
     let shifted = clamped.fma(E::splat(core::f32::consts::LOG2_E), E::splat(ROUNDER));
     let n = shifted.sub(E::splat(ROUNDER));
@@ -76,7 +78,7 @@ pub(super) fn dot_lanes<L: Lanes>(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]
 }
 
 #[inline(always)]
-fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     accumulate::<L>(L::splat(0.0), a, b).fold_sum()
 }
 
@@ -107,121 +109,6 @@ pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, outp
     }
     if !x_rest.is_empty() {
         L::load_partial(x_rest, 0.0).mul(r).mul(L::load_partial(g_rest, 0.0)).store_partial(y_rest);
-    }
-}
-
-#[inline(always)]
-fn maximum(a: f32, b: f32) -> f32 {
-    a.larger(b)
-}
-
-#[inline(always)]
-pub(super) fn softmax<L: Lanes>(scores: &mut [f32]) {
-    let (chunks, rest) = scores.as_chunks_mut();
-    let mut largest = L::splat(f32::NEG_INFINITY);
-    for chunk in chunks.iter() {
-        largest = largest.larger(L::load(chunk));
-    }
-    if !rest.is_empty() {
-        largest = largest.larger(L::load_partial(rest, f32::NEG_INFINITY));
-    }
-    let largest = L::splat(fold(largest, maximum));
-    let mut sum = L::splat(0.0);
-    for chunk in chunks.iter_mut() {
-        let e = exp_each(L::load(chunk).sub(largest));
-        e.store(chunk);
-        sum = sum.add(e);
-    }
-    if !rest.is_empty() {
-        exp_each(L::load_partial(rest, 0.0).sub(largest)).store_partial(rest);
-        sum = sum.add(L::load_partial(rest, 0.0));
-    }
-    let factor = L::splat(1.0 / sum.fold_sum());
-    for chunk in chunks {
-        L::load(chunk).mul(factor).store(chunk);
-    }
-    if !rest.is_empty() {
-        L::load_partial(rest, 0.0).mul(factor).store_partial(rest);
-    }
-}
-
-#[inline(always)]
-pub(super) fn scores<L: Lanes>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
-    let mut keys = &keys[..scores.len() * query.len()];
-    let (blocks, rest) = scores.as_chunks_mut::<FOLDED_TOGETHER>();
-    for scores in blocks {
-        let mut sums = [L::splat(0.0); FOLDED_TOGETHER];
-        for sum in &mut sums {
-            let (key, later) = keys.split_at(query.len());
-            *sum = accumulate::<L>(L::splat(0.0), query, key);
-            keys = later;
-        }
-        let folded = L::fold_sums(sums);
-        scores.iter_mut().zip(folded).for_each(|(score, folded)| *score = folded * scale);
-    }
-    for score in rest {
-        let (key, later) = keys.split_at(query.len());
-        *score = dot::<L>(query, key) * scale;
-        keys = later;
-    }
-}
-
-#[inline(always)]
-pub(super) fn weighted_sum<L: Lanes>(
-    weights: &[f32],
-    values: &[f32],
-    stride_elems: usize,
-    output: &mut [f32],
-) {
-    let needed = weights.len().checked_sub(1).map(|last| last * stride_elems + output.len());
-    assert!(needed.unwrap_or(0) <= values.len(), "weighted sum beyond its values");
-    let (whole, rest) = output.as_chunks_mut::<LANES>();
-    let done = whole.len() * LANES;
-    // Four times sixteen lanes at once: a usual head, and enough chains of additions to keep the pipeline full. Smaller heads, and what
-    // is left of large ones, take two and one.
-    let (fours, whole) = whole.as_chunks_mut::<4>();
-    let (twos, ones) = whole.as_chunks_mut::<2>();
-    let mut at = 0;
-    for block in fours {
-        weighted_block::<L, 4>(weights, &values[at..], stride_elems, block);
-        at += 4 * LANES;
-    }
-    for block in twos {
-        weighted_block::<L, 2>(weights, &values[at..], stride_elems, block);
-        at += 2 * LANES;
-    }
-    for one in ones {
-        weighted_block::<L, 1>(weights, &values[at..], stride_elems, core::array::from_mut(one));
-        at += LANES;
-    }
-    if !rest.is_empty() {
-        let mut sum = L::splat(0.0);
-        for (token, &weight) in weights.iter().enumerate() {
-            let at = token * stride_elems + done;
-            sum = L::splat(weight).fma(L::load_partial(&values[at..at + rest.len()], 0.0), sum);
-        }
-        sum.store_partial(rest);
-    }
-}
-
-/// `N` times sixteen columns of a weighted sum, in registers.
-#[inline(always)]
-fn weighted_block<L: Lanes, const N: usize>(
-    weights: &[f32],
-    values: &[f32],
-    stride_elems: usize,
-    output: &mut [[f32; LANES]; N],
-) {
-    let mut sums = [L::splat(0.0); N];
-    for (token, &weight) in weights.iter().enumerate() {
-        let (values, _) = values[token * stride_elems..][..N * LANES].as_chunks();
-        let weight = L::splat(weight);
-        for (sum, values) in sums.iter_mut().zip(values) {
-            *sum = weight.fma(L::load(values), *sum);
-        }
-    }
-    for (sum, output) in sums.into_iter().zip(output) {
-        sum.store(output);
     }
 }
 

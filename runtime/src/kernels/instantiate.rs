@@ -24,7 +24,8 @@ macro_rules! instantiate {
             dot_lanes(lanes: &mut [f32; 16], a: &[f32], b: &[f32]);
             rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]);
             softmax(scores: &mut [f32]);
-            weighted_sum(weights: &[f32], values: &[f32], stride_elems: usize, output: &mut [f32]);
+            weighted_sum(weights: &[f32], values: &[f32], output: &mut [f32]);
+            weighted_sum_pair(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]);
             silu_multiply(gate: &mut [f32], up: &[f32]);
             add(sum: &mut [f32], addend: &[f32]);
             rotate(head: &mut [f32], cos: &[f32], sin: &[f32]);

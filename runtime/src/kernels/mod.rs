@@ -8,6 +8,7 @@
 //!
 //! Shapes: m tokens, n rows (outputs), k columns (inputs, padded to a multiple of 32). Rows are handed out in tiles of eight.
 
+mod attention;
 mod canonical;
 mod lanes;
 mod output;
@@ -24,6 +25,8 @@ mod nr8k4;
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -45,7 +48,7 @@ pub const TILE_ROWS: usize = 8;
 /// its documentation, and computes what docs/numerics.md defines.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
-    /// The name of the table: "scalar", "avx2", "neon" or "neon_dotprod".
+    /// The name of the table: "scalar", "avx2", "avx512", "neon" or "neon_dotprod".
     pub name: &'static str,
     /// Products with matrices of 2 bits in layout nr8k4.
     pub int2: Products,
@@ -72,8 +75,11 @@ pub struct Kernels {
     pub rms_norm: fn(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]),
     /// Softmax in place. No score may be NaN.
     pub softmax: fn(scores: &mut [f32]),
-    /// `output[d] = sum over t of weights[t] * values[t * stride_elems + d]`, `t` rising.
-    pub weighted_sum: fn(weights: &[f32], values: &[f32], stride_elems: usize, output: &mut [f32]),
+    /// `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as `output`, at least as many as there
+    /// are weights.
+    pub weighted_sum: fn(weights: &[f32], values: &[f32], output: &mut [f32]),
+    /// Two of them over the same values; the numbers of weights may differ.
+    pub weighted_sum_pair: fn(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]),
     /// `gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]` (SwiGLU, arXiv:2002.05202, section 2).
     pub silu_multiply: fn(gate: &mut [f32], up: &[f32]),
     /// `sum[i] += addend[i]`.
@@ -130,7 +136,7 @@ type Detect = fn() -> Option<&'static Kernels>;
 
 /// Slowest first.
 #[cfg(target_arch = "x86_64")]
-const BACKENDS: &[Detect] = &[scalar::detect, avx2::detect];
+const BACKENDS: &[Detect] = &[scalar::detect, avx2::detect, avx512::detect];
 #[cfg(target_arch = "aarch64")]
 const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect];
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]

@@ -68,7 +68,7 @@ pub struct Scratch<'a> {
     gate: &'a mut [f32],
     /// m x i.
     up: &'a mut [f32],
-    /// For each group of sequences, h x (tokens e + c): each head's outputs, and its scores.
+    /// For each group of sequences, h x (tokens e + 2 c): each head's outputs, and the scores of two of its tokens.
     heads: &'a mut [f32],
     /// tokens x e/2: cosines of each position's rotations.
     cosines: &'a mut [f32],
@@ -82,7 +82,8 @@ impl<'a> Scratch<'a> {
         let all = (sequences as u64).saturating_mul(tokens as u64);
         let of = |width: usize| all.saturating_mul(width as u64);
         let pairs = (tokens as u64).saturating_mul(u64::from(spec.head_dim / 2));
-        let head = (tokens as u64).saturating_mul(spec.head_dim.into()).saturating_add(context as u64);
+        let scores = (context as u64).saturating_mul(SHARING.min(tokens) as u64);
+        let head = (tokens as u64).saturating_mul(spec.head_dim.into()).saturating_add(scores);
         let groups = sequences.min(MOST_GROUPS);
         [
             of(spec.hidden as usize),
@@ -260,6 +261,9 @@ fn keep(
     });
 }
 
+/// Tokens of a head that share the loads of values.
+const SHARING: usize = 2;
+
 /// The most groups that sequences are divided into: more than processors of a host, so that each has its share.
 const MOST_GROUPS: usize = 16;
 
@@ -282,7 +286,8 @@ fn attend_all(
     };
     let together = sequences.div_ceil(MOST_GROUPS);
     let own = tokens * spec.query_width();
-    let work_elems = spec.heads as usize * (own / spec.heads as usize + start + tokens);
+    let work_elems =
+        spec.heads as usize * (own / spec.heads as usize + SHARING.min(tokens) * (start + tokens));
     if sequences == 1 {
         return attend(machine, 0, queries, work);
     }
@@ -314,18 +319,28 @@ fn attend(
     let heads_per_kv = h / spec.kv_heads as usize;
     let tokens = queries.len() / width;
     let score_scale = 1.0 / libm::sqrtf(e as f32);
-    let chunk = tokens * e + start + tokens;
+    let most = start + tokens;
+    let chunk = tokens * e + SHARING.min(tokens) * most;
     let input: &[f32] = queries;
     for_each_chunk(machine.executor, &mut work[..h * chunk], chunk, |head, chunk| {
         let (outputs, scores) = chunk.split_at_mut(tokens * e);
         let first = head / heads_per_kv * context * e;
         let (keys, values) = (&keys[first..first + context * e], &values[first..first + context * e]);
-        for (token, output) in outputs.chunks_exact_mut(e).enumerate() {
-            let query = &input[token * width + head * e..][..e];
-            let scores = &mut scores[..start + token + 1];
-            (kernels.scores)(query, keys, score_scale, scores);
-            (kernels.softmax)(scores);
-            (kernels.weighted_sum)(scores, values, e, output);
+        for (pair, outputs) in outputs.chunks_mut(SHARING * e).enumerate() {
+            for (token, scores) in (pair * SHARING..tokens).zip(scores.chunks_exact_mut(most)) {
+                let query = &input[token * width + head * e..][..e];
+                let scores = &mut scores[..start + token + 1];
+                (kernels.scores)(query, keys, score_scale, scores);
+                (kernels.softmax)(scores);
+            }
+            let (first, second) = scores.split_at(most);
+            let seen = start + pair * SHARING + 1;
+            match outputs.split_at_mut(e) {
+                (output, []) => (kernels.weighted_sum)(&first[..seen], values, output),
+                (output, next) => {
+                    (kernels.weighted_sum_pair)([&first[..seen], &second[..=seen]], values, [output, next]);
+                }
+            }
         }
     });
     for (head, chunk) in work[..h * chunk].chunks_exact(chunk).enumerate() {

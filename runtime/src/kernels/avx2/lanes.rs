@@ -150,17 +150,28 @@ fn to_codes(low: __m256, high: __m256) -> [i8; LANES] {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn fold_sum(low: __m256, high: __m256) -> f32 {
-    let eight = _mm256_add_ps(low, high);
+    fold_eight(_mm256_add_ps(low, high))
+}
+
+/// The folds after the first one.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernels) fn fold_eight(eight: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<0b01>(two, two)))
 }
 
-/// The folds of [`fold_sum`], two sums a register from eight lanes on, then four, then eight.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn fold_sums(sums: [[__m256; 2]; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
-    let eight = sums.map(|[low, high]| _mm256_add_ps(low, high));
+    fold_eights(sums.map(|[low, high]| _mm256_add_ps(low, high)))
+}
+
+/// The folds of [`fold_eight`], two sums a register, then four, then eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernels) fn fold_eights(eight: [__m256; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
     // Sums 0 and 4, 1 and 5, .. each in their half of the register.
     let four = core::array::from_fn::<_, 4, _>(|pair| {
         let (a, b) = (eight[pair], eight[pair + 4]);

@@ -3,7 +3,7 @@
 
 mod codebook;
 mod int8;
-mod lanes;
+pub(super) mod lanes;
 
 use super::instantiate::instantiate;
 use super::{Kernels, TILE_ROWS};
@@ -12,25 +12,34 @@ use lanes::Avx2Lanes;
 
 instantiate!(Avx2Lanes, "avx2,fma,f16c");
 
-/// The processor has AVX2, FMA and F16C wherever this table is used: it leaves the module through `detect` alone.
-static KERNELS: Kernels = Kernels {
-    name: "avx2",
-    int2: codebook::INT2,
-    int3: codebook::INT3,
-    int4: codebook::INT4,
-    int5: codebook::INT5,
-    int6: codebook::INT6,
-    int8: int8::INT8,
-    quantize_activations,
-    scores,
-    dot_lanes,
-    rms_norm,
-    softmax,
-    weighted_sum,
-    silu_multiply,
-    add,
-    rotate,
-};
+/// The table, also for the backend that adds to AVX2.
+///
+/// # Safety
+/// The processor has AVX2, FMA and F16C wherever the table is used.
+pub(super) const unsafe fn table() -> Kernels {
+    Kernels {
+        name: "avx2",
+        int2: codebook::INT2,
+        int3: codebook::INT3,
+        int4: codebook::INT4,
+        int5: codebook::INT5,
+        int6: codebook::INT6,
+        int8: int8::INT8,
+        quantize_activations,
+        scores,
+        dot_lanes,
+        rms_norm,
+        softmax,
+        weighted_sum,
+        weighted_sum_pair,
+        silu_multiply,
+        add,
+        rotate,
+    }
+}
+
+// SAFETY: private; `detect` hands it out only where the processor has AVX2, FMA and F16C.
+static KERNELS: Kernels = unsafe { table() };
 
 /// The table, where the processor has AVX2, FMA and F16C.
 pub fn detect() -> Option<&'static Kernels> {

@@ -34,6 +34,7 @@ pub(super) const unsafe fn table() -> Kernels {
         rms_norm,
         softmax,
         weighted_sum,
+        weighted_sum_pair,
         silu_multiply,
         add,
         rotate,

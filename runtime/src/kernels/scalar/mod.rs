@@ -24,6 +24,7 @@ static KERNELS: Kernels = Kernels {
     rms_norm: canonical::rms_norm::<Scalar>,
     softmax: canonical::softmax::<Scalar>,
     weighted_sum: canonical::weighted_sum::<Scalar>,
+    weighted_sum_pair: canonical::weighted_sum_pair::<Scalar>,
     silu_multiply: canonical::silu_multiply::<Scalar>,
     add: canonical::add::<Scalar>,
     rotate: canonical::rotate::<Scalar>,

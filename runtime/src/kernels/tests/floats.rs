@@ -105,28 +105,33 @@ fn weighted_sums_agree() {
     let mut random = Random(14);
     for length in lengths() {
         let kind = KINDS[length % 5];
-        for (tokens, stride) in [(0, 0), (1, 0), (3, length), (5, length + 7)] {
-            let weights = random.values(Kind::Usual, tokens);
-            let values = random.values(kind, tokens * stride + length + 1);
+        for tokens in [[0, 0], [1, 1], [3, 4], [5, 2]] {
+            let weights = tokens.map(|tokens| random.values(Kind::Usual, tokens));
+            let [first, second] = &weights;
+            let values = random.values(kind, 5 * length + 1);
             let run = |kernels: &Kernels| {
-                let mut output = vec![f32::NAN; length];
-                (kernels.weighted_sum)(&weights, &values[1..], stride, &mut output);
-                output
+                let mut alone = vec![f32::NAN; length];
+                (kernels.weighted_sum)(first, &values[1..], &mut alone);
+                let [mut one, mut other] = [vec![f32::NAN; length], vec![f32::NAN; length]];
+                (kernels.weighted_sum_pair)([first, second], &values[1..], [&mut one, &mut other]);
+                [alone, one, other]
             };
-            let expected = run(scalar());
-            for kernels in others() {
-                let what = format!("{} {kind:?} {length} {tokens} {stride}", kernels.name);
-                assert_same_bits(&run(kernels), &expected, &what);
-            }
             // The definition, spelled out.
-            let definition: Vec<f32> = (0..length)
-                .map(|d| {
-                    (0..tokens).fold(0.0f32, |acc, t| {
-                        lanes::Elementwise::fma(weights[t], values[1 + t * stride + d], acc)
+            let definition = [first, first, second].map(|weights| {
+                let of_column = |d: usize| {
+                    let products = weights.iter().zip(values[1..].chunks_exact(length));
+                    products.fold(0.0_f32, |sum, (weight, values)| {
+                        lanes::Elementwise::fma(*weight, values[d], sum)
                     })
-                })
-                .collect();
-            assert_same_bits(&expected, &definition, "definition");
+                };
+                (0..length).map(of_column).collect::<Vec<f32>>()
+            });
+            for kernels in available() {
+                for (found, expected) in run(kernels).iter().zip(&definition) {
+                    let what = format!("{} {kind:?} {length} {tokens:?}", kernels.name);
+                    assert_same_bits(found, expected, &what);
+                }
+            }
         }
     }
 }

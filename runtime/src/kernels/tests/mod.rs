@@ -111,6 +111,13 @@ fn detection_agrees_with_the_processor() {
             && std::is_x86_feature_detected!("fma")
             && std::is_x86_feature_detected!("f16c")
     );
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(
+        by_name("avx512").is_some(),
+        by_name("avx2").is_some()
+            && std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512dq")
+    );
     #[cfg(target_arch = "aarch64")]
     {
         assert!(by_name("neon").is_some());

@@ -1,9 +1,11 @@
 //! AVX2 with FMA and F16C: hosts, so that calibration and evaluation run the device's arithmetic at speed.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+pub(super) mod block;
 mod codebook;
 mod int8;
 pub(super) mod lanes;
+pub(super) mod lookup;
 
 use super::instantiate::instantiate;
 use super::{Kernels, TILE_ROWS};
@@ -12,34 +14,26 @@ use lanes::Avx2Lanes;
 
 instantiate!(Avx2Lanes, "avx2,fma,f16c");
 
-/// The table, also for the backend that adds to AVX2.
-///
-/// # Safety
-/// The processor has AVX2, FMA and F16C wherever the table is used.
-pub(super) const unsafe fn table() -> Kernels {
-    Kernels {
-        name: "avx2",
-        int2: codebook::INT2,
-        int3: codebook::INT3,
-        int4: codebook::INT4,
-        int5: codebook::INT5,
-        int6: codebook::INT6,
-        int8: int8::INT8,
-        quantize_activations,
-        scores,
-        dot_lanes,
-        rms_norm,
-        softmax,
-        weighted_sum,
-        weighted_sum_pair,
-        silu_multiply,
-        add,
-        rotate,
-    }
-}
-
-// SAFETY: private; `detect` hands it out only where the processor has AVX2, FMA and F16C.
-static KERNELS: Kernels = unsafe { table() };
+/// The processor has AVX2, FMA and F16C wherever this table is used: it leaves the module through `detect` alone.
+static KERNELS: Kernels = Kernels {
+    name: "avx2",
+    int2: codebook::INT2,
+    int3: codebook::INT3,
+    int4: codebook::INT4,
+    int5: codebook::INT5,
+    int6: codebook::INT6,
+    int8: int8::INT8,
+    quantize_activations,
+    scores,
+    dot_lanes,
+    rms_norm,
+    softmax,
+    weighted_sum,
+    weighted_sum_pair,
+    silu_multiply,
+    add,
+    rotate,
+};
 
 /// The table, where the processor has AVX2, FMA and F16C.
 pub fn detect() -> Option<&'static Kernels> {
@@ -57,7 +51,7 @@ pub fn detect() -> Option<&'static Kernels> {
 /// # Safety
 /// The processor has AVX2.
 #[inline(always)]
-unsafe fn load<T>(bytes: &[T; 32]) -> __m256i {
+pub(in crate::kernels) unsafe fn load<T>(bytes: &[T; 32]) -> __m256i {
     const { assert!(size_of::<T>() == 1) };
     // SAFETY: 32 readable bytes; no alignment needed.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
@@ -69,7 +63,7 @@ unsafe fn load<T>(bytes: &[T; 32]) -> __m256i {
 /// The processor has AVX2, FMA and F16C.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_step(
+pub(in crate::kernels) fn add_step(
     integers: __m256i,
     weight_scales: &[u16; TILE_ROWS],
     activation_scale: f32,

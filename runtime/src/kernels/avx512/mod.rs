@@ -1,7 +1,9 @@
-//! AVX-512 for the float operations of hosts that have it: sixteen lanes are one register. The integer products are those of AVX2, and
-//! their names say so.
+//! AVX-512 with VNNI: hosts of the last years. Sixteen float lanes are one register; the integer products are those of AVX2 with
+//! VPDPBUSD in place of three instructions, on twice as many registers.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+mod codebook;
+mod int8;
 mod lanes;
 
 use super::instantiate::instantiate;
@@ -10,8 +12,15 @@ use lanes::Avx512Lanes;
 
 instantiate!(Avx512Lanes, "avx512f,avx512dq,avx2,fma,f16c");
 
+/// The processor has all that `detect` asks for wherever this table is used: it leaves the module through `detect` alone.
 static KERNELS: Kernels = Kernels {
     name: "avx512",
+    int2: codebook::INT2,
+    int3: codebook::INT3,
+    int4: codebook::INT4,
+    int5: codebook::INT5,
+    int6: codebook::INT6,
+    int8: int8::INT8,
     quantize_activations,
     scores,
     dot_lanes,
@@ -22,15 +31,21 @@ static KERNELS: Kernels = Kernels {
     silu_multiply,
     add,
     rotate,
-    // SAFETY: private; `detect` hands it out only where the processor has AVX2, FMA and F16C, too.
-    ..unsafe { avx2::table() }
 };
 
-/// The table, where the processor has AVX2, FMA, F16C and AVX-512 F and DQ.
+/// The table, where the processor has AVX2, FMA, F16C and AVX-512 F, DQ, VL and VNNI.
 pub fn detect() -> Option<&'static Kernels> {
     #[cfg(feature = "std")]
-    let found = std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512dq");
+    let found = std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512dq")
+        && std::is_x86_feature_detected!("avx512vl")
+        && std::is_x86_feature_detected!("avx512vnni");
     #[cfg(not(feature = "std"))]
-    let found = cfg!(all(target_feature = "avx512f", target_feature = "avx512dq"));
+    let found = cfg!(all(
+        target_feature = "avx512f",
+        target_feature = "avx512dq",
+        target_feature = "avx512vl",
+        target_feature = "avx512vnni"
+    ));
     (found && avx2::detect().is_some()).then_some(&KERNELS)
 }

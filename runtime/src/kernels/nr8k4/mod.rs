@@ -23,7 +23,7 @@ pub(super) type Word = [u8; TILE_ROWS * WORD_BYTES];
 pub(super) trait Walk {
     /// The width of the codes.
     const WIDTH: CodeWidth;
-    /// Most tokens at once, 2 or 4: as many as the sums and operands of fit the registers.
+    /// Most tokens at once, 2, 4 or 8: as many as the sums and operands of fit the registers.
     const MOST_TOKENS: usize;
     /// What is loaded once a product.
     type Tables: Copy;
@@ -89,9 +89,13 @@ pub(super) fn gemm<W: Walk>(
                     put(output, row, token, W::outputs::<1, 2>(tables, matrix, activations, tile, token));
                     token += 2;
                 }
-                _ => {
+                left if W::MOST_TOKENS < 8 || left < 8 => {
                     put(output, row, token, W::outputs::<1, 4>(tables, matrix, activations, tile, token));
                     token += 4;
+                }
+                _ => {
+                    put(output, row, token, W::outputs::<1, 8>(tables, matrix, activations, tile, token));
+                    token += 8;
                 }
             }
         }

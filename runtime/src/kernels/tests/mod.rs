@@ -117,6 +117,8 @@ fn detection_agrees_with_the_processor() {
         by_name("avx2").is_some()
             && std::is_x86_feature_detected!("avx512f")
             && std::is_x86_feature_detected!("avx512dq")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx512vnni")
     );
     #[cfg(target_arch = "aarch64")]
     {

@@ -1,0 +1,38 @@
+//! 2 to 6 bits on AVX-512 VNNI.
+//!
+//! VPDPBUSD multiplies unsigned by signed bytes and adds four products to an int32, exactly.
+
+use crate::kernels::TILE_ROWS;
+use crate::kernels::avx2::block::blocks;
+use crate::kernels::avx2::load;
+use crate::kernels::avx2::lookup::{self, Tables, add_group, bound, quad, quads};
+use crate::kernels::instantiate::products;
+use crate::kernels::nr8k4::Word;
+use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, BLOCK_UNITS, Block, Blocks, STEP_UNITS, ScaleCodes};
+use core::arch::x86_64::*;
+use rescomp_formats::encodings::UNIT_ELEMS;
+use rescomp_formats::matrix::TABLE_ENTRIES;
+
+products! { "avx512f,avx512vl,avx512vnni,avx2,fma,f16c", "avx512":
+    INT2 = "int2", Blocks<Codebook, 2>, gemv_int2_avx512, gemm_int2_avx512;
+    INT3 = "int3", Blocks<Codebook, 3>, gemv_int3_avx512, gemm_int3_avx512;
+    INT4 = "int4", Blocks<Codebook, 4>, gemv_int4_avx512, gemm_int4_avx512;
+    INT5 = "int5", Blocks<Codebook, 5>, gemv_int5_avx512, gemm_int5_avx512;
+    INT6 = "int6", Blocks<Codebook, 6>, gemv_int6_avx512, gemm_int6_avx512;
+}
+
+struct Codebook;
+
+blocks! { "avx512f,avx512vl,avx512vnni,avx2,fma,f16c", most_tokens: 8 }
+
+#[inline]
+#[target_feature(enable = "avx512vl,avx512vnni")]
+fn add_pair<const WORDS: usize>(sums: __m256i, levels: [__m256i; 2], with: [__m256i; 2]) -> __m256i {
+    _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(sums, levels[0], with[0]), levels[1], with[1])
+}
+
+#[inline]
+#[target_feature(enable = "avx512vl,avx512vnni")]
+fn add_offset<const WORDS: usize>(sums: __m256i, activations: __m256i) -> __m256i {
+    _mm256_dpbusd_epi32(sums, _mm256_set1_epi8(bound::<WORDS>()), activations)
+}

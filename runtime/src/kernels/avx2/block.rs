@@ -1,8 +1,8 @@
-//! A block of a codebook product, for AVX2 and AVX-512 VNNI: everything but the integer products of two quads.
+//! A block of a codebook product, for AVX2 and AVX-512 VNNI: everything but the integer products of a unit.
 
 /// Implements `Block` for `Codebook`, from what the module has:
 ///
-/// - `add_pair::<WORDS>(sums, levels: [__m256i; 2], with: [__m256i; 2])`, which adds the products of two quads of levels plus bound;
+/// - `add_quads::<WORDS, TOKENS>(sums, levels: [__m256i; 8], with: [__m256i; 8])`, which adds the products of a unit's levels plus bound;
 /// - `add_offset::<WORDS>(sums, activations: __m256i)`, which adds the bound times the activations, in lanes of four.
 ///
 /// A macro, because a function's target features can't be generic.
@@ -167,12 +167,10 @@ macro_rules! blocks {
             for tile in 0..TILES {
                 let quads = quads(tables, weights[tile]);
                 for token in 0..TOKENS {
-                    let (with, _) = activations[token].as_chunks::<4>();
-                    for pair in 0..4 {
-                        let levels = [quads[2 * pair], quads[2 * pair + 1]];
-                        let with = [quad(with[2 * pair]), quad(with[2 * pair + 1])];
-                        integers[tile][token] = add_pair::<WORDS>(integers[tile][token], levels, with);
-                    }
+                    let (with, _) = activations[token].as_chunks();
+                    let with = core::array::from_fn(|index| quad(with[index]));
+                    let sums = integers[tile][token];
+                    integers[tile][token] = add_quads::<WORDS, TOKENS>(sums, quads, with);
                 }
             }
         }

@@ -28,17 +28,24 @@ blocks! { "avx2,fma", most_tokens: 4 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_pair<const WORDS: usize>(sums: __m256i, levels: [__m256i; 2], with: [__m256i; 2]) -> __m256i {
+fn add_quads<const WORDS: usize, const TOKENS: usize>(
+    mut sums: __m256i,
+    levels: [__m256i; 8],
+    with: [__m256i; 8],
+) -> __m256i {
     let ones = _mm256_set1_epi16(1);
-    let even = _mm256_maddubs_epi16(levels[0], with[0]);
-    let odd = _mm256_maddubs_epi16(levels[1], with[1]);
-    if bound::<WORDS>() > 31 {
-        // Two pairs don't fit.
-        let sums = _mm256_add_epi32(sums, _mm256_madd_epi16(even, ones));
-        _mm256_add_epi32(sums, _mm256_madd_epi16(odd, ones))
-    } else {
-        _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones))
+    for pair in 0..4 {
+        let even = _mm256_maddubs_epi16(levels[2 * pair], with[2 * pair]);
+        let odd = _mm256_maddubs_epi16(levels[2 * pair + 1], with[2 * pair + 1]);
+        if bound::<WORDS>() > 31 {
+            // Two pairs don't fit.
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(even, ones));
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(odd, ones));
+        } else {
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones));
+        }
     }
+    sums
 }
 
 #[inline]

@@ -27,8 +27,20 @@ blocks! { "avx512f,avx512vl,avx512vnni,avx2,fma,f16c", most_tokens: 8 }
 
 #[inline]
 #[target_feature(enable = "avx512vl,avx512vnni")]
-fn add_pair<const WORDS: usize>(sums: __m256i, levels: [__m256i; 2], with: [__m256i; 2]) -> __m256i {
-    _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(sums, levels[0], with[0]), levels[1], with[1])
+fn add_quads<const WORDS: usize, const TOKENS: usize>(
+    sums: __m256i,
+    levels: [__m256i; 8],
+    with: [__m256i; 8],
+) -> __m256i {
+    if TOKENS > 2 {
+        return (0..8).fold(sums, |sums, quad| _mm256_dpbusd_epi32(sums, levels[quad], with[quad]));
+    }
+    // Few tokens make few chains, and each VPDPBUSD of one waits four or five cycles for the one before.
+    let mut chains = [_mm256_setzero_si256(); 2];
+    for quad in 0..8 {
+        chains[quad % 2] = _mm256_dpbusd_epi32(chains[quad % 2], levels[quad], with[quad]);
+    }
+    _mm256_add_epi32(sums, _mm256_add_epi32(chains[0], chains[1]))
 }
 
 #[inline]

@@ -217,6 +217,37 @@ pub(crate) enum BenchCommand {
     Methods(MethodsFlags),
     /// Time calibrating and solving, and compare with the machine's speed at f32 matrix products.
     Calibration(CalibrationFlags),
+    /// Time prefill and decode of a container on this machine, by number of threads, beside the speed of its memory.
+    Decode(DecodeFlags),
+}
+
+/// Options of `bench decode`.
+#[derive(Debug, Args)]
+pub(crate) struct DecodeFlags {
+    /// The container [default: what `pack` wrote for this machine's target].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) container: Option<PathBuf>,
+    /// Numbers of threads, separated by commas [default: 1 to the processors].
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = at_least_one)]
+    pub(crate) threads: Vec<usize>,
+    /// Kernels by the names that `rescomp info` gives, separated by commas [default: the fastest].
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) kernels: Vec<String>,
+    /// Tokens of the prompt.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    pub(crate) prompt_tokens: usize,
+    /// Tokens to decode.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) tokens: usize,
+    /// Times to measure; the median is reported.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
+    pub(crate) repeats: usize,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Never install anything.
+    #[arg(long)]
+    pub(crate) no_install: bool,
 }
 
 /// Options of `bench calibration`.

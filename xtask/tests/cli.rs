@@ -387,6 +387,14 @@ fn calibration_is_timed_and_its_operations_counted() {
 }
 
 #[test]
+fn decoding_a_container_that_is_not_there_says_how_to_make_one() {
+    let output = run(&["bench", "decode", "--container", "no-such-container"]);
+    let stderr = ended(&output, 4);
+    assert!(stderr.contains("no-such-container") && stderr.contains("cargo xtask pack --target"), "{stderr}");
+    assert!(ended(&run(&["bench", "decode", "--threads", "0"]), 2).contains("--threads"));
+}
+
+#[test]
 fn an_interrupt_ends_with_130() {
     let machine = Machine::new();
     let started = machine.0.path().join("started");

@@ -79,7 +79,7 @@ pub struct Kernels {
     /// are weights.
     pub weighted_sum: fn(weights: &[f32], values: &[f32], output: &mut [f32]),
     /// Two of them over the same values; the numbers of weights may differ.
-    pub weighted_sum_pair: fn(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]),
+    pub weighted_sum_pair: WeightedSumPair,
     /// `gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]` (SwiGLU, arXiv:2002.05202, section 2).
     pub silu_multiply: fn(gate: &mut [f32], up: &[f32]),
     /// `sum[i] += addend[i]`.
@@ -88,6 +88,9 @@ pub struct Kernels {
     /// `cos` and `sin` have half its length.
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
 }
+
+/// [`Kernels::weighted_sum_pair`].
+pub type WeightedSumPair = fn(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]);
 
 /// The integer products of one kind of matrix. Both give the same for any number of tokens.
 #[derive(Clone, Copy, Debug)]

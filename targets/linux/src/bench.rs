@@ -8,6 +8,7 @@ use rescomp_formats::container::{CheckedContainer, Integrity};
 use rescomp_runtime::session::Session;
 use serde::Serialize;
 
+use crate::bandwidth::read_bandwidth;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::BenchFlags;
@@ -30,6 +31,8 @@ struct Report {
     weight_bytes_per_token: u64,
     /// Bytes of weights a second in decode, over 10^9.
     decode_gigabytes_per_second: f64,
+    /// Bytes a second over 10^9 at which these threads read the container's file: what memory, or the caches that it fits, can give.
+    read_gigabytes_per_second: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,6 +76,7 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let decode = speed(decode_tokens, decode, decode_weights);
     let weight_bytes_per_token =
         tensors::products(&container).map(|(_, shape, _)| shape.section_bytes() as u64).sum();
+    let bandwidth = read_bandwidth(engine.machine().executor, &file);
     let report = Report {
         container: path.display().to_string(),
         cpu: machine::cpu(),
@@ -82,6 +86,7 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
         prefill: speed(prompt_tokens, prefill, prefill_weights),
         weight_bytes_per_token,
         decode_gigabytes_per_second: weight_bytes_per_token as f64 * decode.tokens_per_second / 1e9,
+        read_gigabytes_per_second: bandwidth / 1e9,
         decode,
     };
     output::text(&if flags.json { output::json(&report)? } else { in_words(&report) });
@@ -139,6 +144,8 @@ fn in_words(report: &Report) -> String {
     let mut machine = Table::default();
     machine.pair("bytes of weights a token", report.weight_bytes_per_token);
     machine.pair("decode, GB of weights a second", format_args!("{:.3}", report.decode_gigabytes_per_second));
+    machine
+        .pair("reading the file alone, GB a second", format_args!("{:.3}", report.read_gigabytes_per_second));
     machine.pair("processor", &report.cpu);
     machine.pair("kernels", report.kernels);
     machine.pair("threads", report.threads);

@@ -3,6 +3,7 @@
 //!
 //! This file dispatches; each command has its own. `machine` maps and checks the container and chooses kernels and threads.
 
+mod bandwidth;
 mod bench;
 mod check;
 mod error;

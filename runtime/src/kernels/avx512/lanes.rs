@@ -89,12 +89,16 @@ impl Lanes for Avx512Lanes {
     #[inline(always)]
     fn fold_sum(self) -> f32 {
         // SAFETY: has AVX-512.
-        unsafe { fold_eight(halves_added(self.0)) }
+        let eight = unsafe { halves_added(self.0) };
+        // SAFETY: likewise.
+        unsafe { fold_eight(eight) }
     }
     #[inline(always)]
     fn fold_sums(sums: [Self; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
         // SAFETY: has AVX-512.
-        unsafe { fold_eights(sums.map(|sum| halves_added(sum.0))) }
+        let eights = sums.map(|sum| unsafe { halves_added(sum.0) });
+        // SAFETY: likewise.
+        unsafe { fold_eights(eights) }
     }
 }
 

@@ -178,6 +178,7 @@ fn bench_counts_the_weights_of_each_kernel() {
         let bytes = block / 2 + 2 * layer + 264 * 64 + 264 * 2 * 2;
         assert_eq!(report["weight_bytes_per_token"], bytes);
         assert_eq!(report["repeats"], 2);
+        assert!(report["read_gigabytes_per_second"].as_f64() > Some(0.0));
     }
     assert!(succeed("bench", &path, &["--repeats", "1"]).contains("tokens a second"));
     assert_refused(

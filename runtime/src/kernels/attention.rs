@@ -1,6 +1,8 @@
 //! Attention's operations on the keys and values of one head: scores, softmax, weighted sum. Written once over sixteen lanes, like the
 //! rest of [`super::canonical`], in the order of docs/numerics.md.
 //!
+//! No closures here but those of iterators: one that touches lanes would be a function of its own, compiled without the backend's features.
+//!
 //! Heads of 32, 64 and 128 have instances of their own: the query stays in registers and every loop over the head is unrolled. Other
 //! heads take the general code, and get the same bits.
 
@@ -22,29 +24,42 @@ pub(super) fn scores<L: Lanes>(query: &[f32], keys: &[f32], scale: f32, scores: 
 fn scores_of<L: Lanes, const N: usize>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
     let query = chunks::<L, N>(query);
     let keys = &keys[..scores.len() * N * LANES];
-    let score = |key: &[f32]| {
-        let mut sum = L::splat(0.0);
-        for (query, key) in query.into_iter().zip(chunks::<L, N>(key)) {
-            sum = query.fma(key, sum);
-        }
-        sum
-    };
     let (blocks, rest) = scores.as_chunks_mut::<FOLDED_TOGETHER>();
     let (key_blocks, key_rest) = keys.split_at(blocks.len() * FOLDED_TOGETHER * N * LANES);
     for (scores, keys) in blocks.iter_mut().zip(key_blocks.chunks_exact(FOLDED_TOGETHER * N * LANES)) {
-        let folded = L::fold_sums(core::array::from_fn(|at| score(&keys[at * N * LANES..][..N * LANES])));
-        scores.iter_mut().zip(folded).for_each(|(score, folded)| *score = folded * scale);
+        let mut sums = [L::splat(0.0); FOLDED_TOGETHER];
+        for (sum, key) in sums.iter_mut().zip(keys.chunks_exact(N * LANES)) {
+            *sum = products(query, key);
+        }
+        let folded = L::fold_sums(sums);
+        for (score, folded) in scores.iter_mut().zip(folded) {
+            *score = folded * scale;
+        }
     }
     for (result, key) in rest.iter_mut().zip(key_rest.chunks_exact(N * LANES)) {
-        *result = score(key).fold_sum() * scale;
+        *result = products(query, key).fold_sum() * scale;
     }
+}
+
+/// The products of a query and a key, summed by lane.
+#[inline(always)]
+fn products<L: Lanes, const N: usize>(query: [L; N], key: &[f32]) -> L {
+    let mut sum = L::splat(0.0);
+    for (query, key) in query.into_iter().zip(chunks::<L, N>(key)) {
+        sum = query.fma(key, sum);
+    }
+    sum
 }
 
 /// `N` times sixteen values, in registers.
 #[inline(always)]
 fn chunks<L: Lanes, const N: usize>(values: &[f32]) -> [L; N] {
     let (values, _) = values[..N * LANES].as_chunks();
-    core::array::from_fn(|at| L::load(&values[at]))
+    let mut chunks = [L::splat(0.0); N];
+    for (chunk, values) in chunks.iter_mut().zip(values) {
+        *chunk = L::load(values);
+    }
+    chunks
 }
 
 #[inline(always)]
@@ -146,17 +161,16 @@ fn weighted_block<L: Lanes, const Q: usize, const N: usize>(
 ) {
     let e = outputs.first().map_or(0, |output| output.len());
     let shared = weights.iter().map(|weights| weights.len()).min().unwrap_or(0);
-    let row = |token: usize| chunks::<L, N>(&values[token * e + at..]);
     let mut sums = [[L::splat(0.0); N]; Q];
     for token in 0..shared {
-        let values = row(token);
+        let values = chunks(&values[token * e + at..]);
         for (sums, weights) in sums.iter_mut().zip(weights) {
             add_weighted(sums, weights[token], values);
         }
     }
     for (sums, weights) in sums.iter_mut().zip(weights) {
         for (token, &weight) in weights.iter().enumerate().skip(shared) {
-            add_weighted(sums, weight, row(token));
+            add_weighted(sums, weight, chunks(&values[token * e + at..]));
         }
     }
     for (sums, output) in sums.into_iter().zip(outputs) {

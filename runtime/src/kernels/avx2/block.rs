@@ -2,7 +2,7 @@
 
 /// Implements `Block` for `Codebook`, from what the module has:
 ///
-/// - `add_quads::<WORDS, TOKENS>(sums, levels: [__m256i; 8], with: [__m256i; 8])`, which adds the products of a unit's levels plus bound;
+/// - `add_quads::<WORDS, TOKENS>(sums, levels: [__m256i; 8], activations)`, which adds the products of a unit's levels plus bound;
 /// - `add_offset::<WORDS>(sums, activations: __m256i)`, which adds the bound times the activations, in lanes of four.
 ///
 /// A macro, because a function's target features can't be generic.
@@ -167,10 +167,8 @@ macro_rules! blocks {
             for tile in 0..TILES {
                 let quads = quads(tables, weights[tile]);
                 for token in 0..TOKENS {
-                    let (with, _) = activations[token].as_chunks();
-                    let with = core::array::from_fn(|index| quad(with[index]));
                     let sums = integers[tile][token];
-                    integers[tile][token] = add_quads::<WORDS, TOKENS>(sums, quads, with);
+                    integers[tile][token] = add_quads::<WORDS, TOKENS>(sums, quads, activations[token]);
                 }
             }
         }

@@ -31,12 +31,13 @@ blocks! { "avx2,fma", most_tokens: 4 }
 fn add_quads<const WORDS: usize, const TOKENS: usize>(
     mut sums: __m256i,
     levels: [__m256i; 8],
-    with: [__m256i; 8],
+    activations: &[i8; UNIT_ELEMS],
 ) -> __m256i {
     let ones = _mm256_set1_epi16(1);
+    let (with, _) = activations.as_chunks();
     for pair in 0..4 {
-        let even = _mm256_maddubs_epi16(levels[2 * pair], with[2 * pair]);
-        let odd = _mm256_maddubs_epi16(levels[2 * pair + 1], with[2 * pair + 1]);
+        let even = _mm256_maddubs_epi16(levels[2 * pair], quad(with[2 * pair]));
+        let odd = _mm256_maddubs_epi16(levels[2 * pair + 1], quad(with[2 * pair + 1]));
         if bound::<WORDS>() > 31 {
             // Two pairs don't fit.
             sums = _mm256_add_epi32(sums, _mm256_madd_epi16(even, ones));

@@ -30,15 +30,20 @@ blocks! { "avx512f,avx512vl,avx512vnni,avx2,fma,f16c", most_tokens: 8 }
 fn add_quads<const WORDS: usize, const TOKENS: usize>(
     sums: __m256i,
     levels: [__m256i; 8],
-    with: [__m256i; 8],
+    activations: &[i8; UNIT_ELEMS],
 ) -> __m256i {
+    let (with, _) = activations.as_chunks();
     if TOKENS > 2 {
-        return (0..8).fold(sums, |sums, quad| _mm256_dpbusd_epi32(sums, levels[quad], with[quad]));
+        let mut sums = sums;
+        for at in 0..8 {
+            sums = _mm256_dpbusd_epi32(sums, levels[at], quad(with[at]));
+        }
+        return sums;
     }
     // Few tokens make few chains, and each VPDPBUSD of one waits four or five cycles for the one before.
     let mut chains = [_mm256_setzero_si256(); 2];
-    for quad in 0..8 {
-        chains[quad % 2] = _mm256_dpbusd_epi32(chains[quad % 2], levels[quad], with[quad]);
+    for at in 0..8 {
+        chains[at % 2] = _mm256_dpbusd_epi32(chains[at % 2], levels[at], quad(with[at]));
     }
     _mm256_add_epi32(sums, _mm256_add_epi32(chains[0], chains[1]))
 }

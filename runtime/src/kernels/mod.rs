@@ -12,6 +12,7 @@ mod attention;
 mod canonical;
 mod lanes;
 mod output;
+mod prefetch;
 mod product_f32;
 mod quantized;
 pub mod scalar;

@@ -9,6 +9,7 @@
 
 use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::quantized::Activations;
 use core::array::from_fn;
 use core::marker::PhantomData;
@@ -233,6 +234,12 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
     });
     let mut sums = [[B::zero(); TOKENS]; TILES];
     for block in 0..blocks {
+        if TOKENS == 1 {
+            // The same block of the next tiles.
+            for words in whole_words {
+                prefetch(&words[block], TILES * units * size_of::<[Word; WORDS]>());
+            }
+        }
         B::add::<TILES, TOKENS, GROUP>(
             tables,
             from_fn(|index| &whole_words[index][block]),

@@ -8,6 +8,7 @@
 
 use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::quantized::Activations;
 use core::array::from_fn;
 use core::marker::PhantomData;
@@ -112,6 +113,12 @@ fn walk<S: Step, const TILES: usize, const TOKENS: usize, const STEP_UNITS: usiz
 
     let mut sums = [[S::zero(); TOKENS]; TILES];
     for step in 0..whole_steps {
+        if TOKENS == 1 {
+            // The same step of the next tiles.
+            for (words, _) in weights {
+                prefetch(&words[step], TILES * units * size_of::<[Word; WORDS]>());
+            }
+        }
         S::add::<TILES, TOKENS, STEP_UNITS>(
             from_fn(|index| weights[index].0[step].as_slice()),
             from_fn(|index| &scales[index][group_of_step(step)]),

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Check(CheckFlags),
     /// Measure a model on text: negative log-likelihood, perplexity, divergence from a reference.
     Eval(EvalFlags),
+    /// Say how many tokens a second a board can decode at most, from its memory's bandwidth and its processor's cycles.
+    Estimate(EstimateFlags),
     /// Measure the project itself.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -431,6 +433,23 @@ pub(crate) struct BuildNoStdFlags {
     /// Install nothing: a missing tool is an error that names the commands.
     #[arg(long)]
     pub(crate) no_install: bool,
+}
+
+/// Options of `estimate`.
+#[derive(Debug, Args)]
+pub(crate) struct EstimateFlags {
+    /// The board: a name in `targets/`, or a TOML file of your own, with a table `[board]`.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(crate) target: String,
+    /// The container [default: what `pack --target` wrote for this target, or else for its architecture].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) container: Option<PathBuf>,
+    /// Position of the decoded token: keys and values of as many are read [default: half the model's context, at most 256].
+    #[arg(long, value_name = "N")]
+    pub(crate) position: Option<usize>,
+    /// Print the estimate as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of `targets`.

@@ -5,10 +5,12 @@ mod bench_calibration;
 mod bench_decode;
 mod bench_methods;
 mod bench_quality;
+mod board;
 mod build_no_std;
 mod check;
 mod command;
 mod error;
+mod estimate;
 mod eval;
 mod flags;
 mod host;
@@ -51,6 +53,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Pack(flags) => pack::run(flags),
         Command::Check(flags) => check::run(flags),
         Command::Eval(flags) => eval::run(flags),
+        Command::Estimate(flags) => estimate::run(flags),
         Command::Bench(BenchCommand::Quality(flags)) => bench_quality::run(flags),
         Command::Bench(BenchCommand::Methods(flags)) => bench_methods::run(flags),
         Command::Bench(BenchCommand::Calibration(flags)) => bench_calibration::run(flags),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::board::Board;
 use crate::error::Error;
 use crate::root;
 
@@ -41,6 +42,9 @@ pub(crate) struct Target {
     pub(crate) test_cpus: Vec<String>,
     /// How far the device's numbers may be from the host's.
     pub(crate) bounds: Bounds,
+    /// How fast the device is, where it is one board and not a kind of boards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) board: Option<Board>,
 }
 
 /// Instruction sets with kernels.
@@ -225,6 +229,9 @@ impl Target {
         if self.cpu.is_empty() {
             return Err(("cpu", "expected a processor's name or `generic`, found nothing".to_owned()));
         }
+        if let Some(board) = &self.board {
+            board.validate()?;
+        }
         if self.memory_bytes == Some(0) {
             return Err(("memory_bytes", "expected a number of bytes above 0, found 0".to_owned()));
         }
@@ -373,7 +380,12 @@ digest = "equal"
         let error = Target::load("no-such-board").expect_err("missing");
         assert_eq!(error.exit(), Exit::Missing);
         let text = error.to_string();
-        assert!(text.contains("`no-such-board`") && text.contains("aarch64, x86-64-linux"), "{text}");
+        assert!(
+            text.contains("`no-such-board`")
+                && text.contains("aarch64, jetson-nano")
+                && text.contains("x86-64-linux"),
+            "{text}"
+        );
         assert_eq!(Target::load("./none.toml").expect_err("missing").exit(), Exit::Missing);
     }
 

@@ -21,10 +21,10 @@ pub(crate) fn run(flags: &TargetsFlags) -> Result<(), Error> {
         return Ok(());
     }
     for target in &targets {
-        output::line(&format!("{:<16}{}", target.name, target.description));
+        output::line(&format!("{:<18}{}", target.name, target.description));
         let memory = target.memory_bytes.map_or("no limit".to_owned(), |bytes| format!("{bytes} bytes"));
         output::line(&format!(
-            "{:<16}{}; layout {}; memory {memory}",
+            "{:<18}{}; layout {}; memory {memory}",
             "",
             target.triples.join(" or "),
             target.layout

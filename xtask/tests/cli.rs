@@ -395,6 +395,17 @@ fn decoding_a_container_that_is_not_there_says_how_to_make_one() {
 }
 
 #[test]
+fn an_estimate_needs_a_board_and_a_container() {
+    let refused =
+        |arguments: &str, exit| ended(&run(&arguments.split_whitespace().collect::<Vec<_>>()), exit);
+    let without_board = refused("estimate --target aarch64", 2);
+    assert!(without_board.contains("`aarch64` has no table [board]"), "{without_board}");
+    let missing = refused("estimate --target rpi5 --container no-such-container", 4);
+    assert!(missing.contains("no-such-container") && missing.contains("pack --target rpi5"), "{missing}");
+    assert!(refused("estimate --target rpi6", 3).contains("there are aarch64, jetson-nano"));
+}
+
+#[test]
 fn an_interrupt_ends_with_130() {
     let machine = Machine::new();
     let started = machine.0.path().join("started");

@@ -184,6 +184,20 @@ impl<'a> CheckedContainer<'a> {
         MatrixView::new(shape, self.container.bytes_of(entry)).ok()
     }
 
+    /// The matrices that a token runs through, in the order of the file, with whether they see every token of a prompt: those of the head
+    /// see the last one alone. An embedding that is no head is left out: its rows are only looked up.
+    pub fn products(&self) -> impl Iterator<Item = (SectionName, MatrixShape, bool)> {
+        let tied = self.manifest().spec.tied_head;
+        self.container.entries().filter_map(move |(name, _)| {
+            let shape = *self.matrix(name)?.shape();
+            match name.kind {
+                SectionKind::Embedding if !tied => None,
+                SectionKind::Embedding | SectionKind::Head => Some((name, shape, false)),
+                _ => Some((name, shape, true)),
+            }
+        })
+    }
+
     /// The numbers of an f32 section; `None` where the model has none of that name, or it holds something else.
     pub fn floats(&self, name: SectionName) -> Option<&'a [f32]> {
         let (entry, bytes) = self.container.section(name)?;

@@ -74,8 +74,7 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let mut decode_weights = tensors::weights_processed(&container, engine.kernels(), 1, 1);
     decode_weights.values_mut().for_each(|weights| *weights *= decode_tokens as u64);
     let decode = speed(decode_tokens, decode, decode_weights);
-    let weight_bytes_per_token =
-        tensors::products(&container).map(|(_, shape, _)| shape.section_bytes() as u64).sum();
+    let weight_bytes_per_token = container.products().map(|(_, shape, _)| shape.section_bytes() as u64).sum();
     let bandwidth = read_bandwidth(engine.machine().executor, &file);
     let report = Report {
         container: path.display().to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::matrix::MatrixShape;
-use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::section::SectionKind;
 use rescomp_runtime::kernels::Kernels;
 use serde::Serialize;
 
@@ -25,21 +25,6 @@ pub(crate) struct TensorKernels {
     pub(crate) gemm: Option<&'static str>,
 }
 
-/// The matrices that a token runs through, in order, with whether they see several tokens at once in prefill.
-pub(crate) fn products(
-    container: &CheckedContainer<'_>,
-) -> impl Iterator<Item = (SectionName, MatrixShape, bool)> {
-    let tied = container.manifest().spec.tied_head;
-    container.container().entries().filter_map(move |(name, _)| {
-        let shape = *container.matrix(name)?.shape();
-        match name.kind {
-            SectionKind::Embedding if !tied => None,
-            SectionKind::Embedding | SectionKind::Head => Some((name, shape, false)),
-            _ => Some((name, shape, true)),
-        }
-    })
-}
-
 /// The kernels of every kind of matrix, in the order of the file; of bands of the embedding, one for each width that occurs.
 pub(crate) fn tensor_kernels(container: &CheckedContainer<'_>, kernels: &Kernels) -> Vec<TensorKernels> {
     let mut all = Vec::new();
@@ -55,7 +40,7 @@ pub(crate) fn tensor_kernels(container: &CheckedContainer<'_>, kernels: &Kernels
             add(entry(SectionKind::Embedding.name(), matrix.shape(), None, None));
         }
     }
-    for (name, shape, in_tiles) in products(container) {
+    for (name, shape, in_tiles) in container.products() {
         let gemv = Some(kernels.matrix_product(&shape, 1).1);
         let gemm = in_tiles.then(|| kernels.matrix_product(&shape, 2).1);
         add(entry(name.kind.name(), &shape, gemv, gemm));
@@ -97,7 +82,7 @@ pub(crate) fn weights_processed(
     tile: usize,
 ) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
-    for (_, shape, in_tiles) in products(container) {
+    for (_, shape, in_tiles) in container.products() {
         let weights = shape.rows() as u64 * shape.cols() as u64;
         let mut count = |tokens: usize, calls: usize| {
             if calls > 0 {

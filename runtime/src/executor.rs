@@ -71,11 +71,11 @@ pub fn for_each_row_range(
 ///
 /// # Panics
 /// Where `chunk_elems` is 0.
-pub fn for_each_chunk(
+pub fn for_each_chunk<T: Send>(
     executor: &dyn Executor,
-    output: &mut [f32],
+    output: &mut [T],
     chunk_elems: usize,
-    task: impl Fn(usize, &mut [f32]) + Sync,
+    task: impl Fn(usize, &mut [T]) + Sync,
 ) {
     let length = output.len();
     let chunks = length.div_ceil(chunk_elems);

@@ -8,6 +8,9 @@ use crate::models::llama::{self, Batch, LayerCache, Scratch};
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::spec::{Architecture, ModelSpec};
 
+/// What keys and values are kept as: the bits of binary16 numbers, half the bytes of f32 to keep and to read.
+type CacheNumber = u16;
+
 /// What a session is to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -43,7 +46,7 @@ impl SessionPlan {
         };
         within("context", spec.context, limits.context)?;
         within("tile", 4096, limits.tile)?;
-        let cache = slice_bytes::<f32>(cache_elems(spec, limits));
+        let cache = slice_bytes::<CacheNumber>(cache_elems(spec, limits));
         let stream = (limits.tile as u64).saturating_mul(spec.hidden.into());
         let scratch = [
             Scratch::bytes(spec, 1, limits.tile, limits.context),
@@ -83,8 +86,8 @@ pub struct Session<'a> {
     weights: QuantizedWeights<'a>,
     frequencies: &'a [u64],
     scratch: Scratch<'a>,
-    keys: &'a mut [f32],
-    values: &'a mut [f32],
+    keys: &'a mut [CacheNumber],
+    values: &'a mut [CacheNumber],
     /// tile x hidden.
     stream: &'a mut [f32],
     hidden: &'a mut [f32],

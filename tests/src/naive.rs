@@ -26,12 +26,31 @@ fn rotate(head: &mut [f64], position: usize, frequencies: &[f64]) {
     }
 }
 
+/// What keys and values are kept as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// Binary16, as on devices.
+    F16,
+    /// As they are.
+    Exact,
+}
+
+impl Cache {
+    fn kept(self, row: Vec<f64>) -> Vec<f64> {
+        match self {
+            Cache::F16 => row.into_iter().map(|value| half::f16::from_f64(value).to_f64()).collect(),
+            Cache::Exact => row,
+        }
+    }
+}
+
 /// The logits of every position. `weights` gives a matrix by its rows, a norm's gain as one row; `frequencies` are radians a position.
 pub fn logits(
     spec: &ModelSpec,
     frequencies: &[f64],
     weights: &dyn Fn(SectionName) -> Rows,
     tokens: &[u32],
+    cache: Cache,
 ) -> Rows {
     let of_model = |kind| weights(SectionName { kind, layer: None });
     let epsilon = f64::from(spec.norm_epsilon);
@@ -51,8 +70,8 @@ pub fn logits(
             q.chunks_mut(width)
                 .chain(k.chunks_mut(width))
                 .for_each(|head| rotate(head, position, frequencies));
-            keys.push(k);
-            values.push(multiply(&value, &hidden));
+            keys.push(cache.kept(k));
+            values.push(cache.kept(multiply(&value, &hidden)));
             let mut attended = Vec::new();
             for (head, q) in q.chunks(width).enumerate() {
                 let own = head / sharing * width..(head / sharing + 1) * width;

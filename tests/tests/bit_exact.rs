@@ -22,19 +22,19 @@ use sha2::{Digest, Sha256};
 const POSITIONS: usize = 23;
 const TILES: [usize; 6] = [1, 2, 3, 7, 16, POSITIONS];
 
-const ODD_INT8: &str = "84966fd7c7cc9a7fd4399080977d212edbe5f7dce91f223f496ae2f4846e6dbe";
-const ODD_F32: &str = "5e7f2bf4bb6173c9b0eefb4720e313c1f8741e21e181d8515b068c82fabda263";
-const WIDE_INT8: &str = "45fcc47e70d4a65dab96a2fd30278987beb598284382cd1727d4cd1d05687d44";
-const WIDE_F32: &str = "f3e560ab8beb6edfdbe5209e5eb3563cc5cb4db90a8d9d63846ece31c85f531f";
-const INT2_INT8: &str = "1262e2867a4ec25984648c2121308e6c19d6b11b091e467fbdbeba1837e0a7a0";
-const INT3_INT8: &str = "592a060b854ea500e899ba8762be2b6f08e7d9e76d0db7f9d795361d285bc073";
-const INT4_INT8: &str = "28442939769ac1a0bb87b60757477532ca1093d596549bd69bce76f86353c6be";
+const ODD_INT8: &str = "e32495ec8986668c7294996d0cbe5ff0d1537db1b21ab7e96a0bdcf4d74285d0";
+const ODD_F32: &str = "f48c91e38bfefa46443f097b196361393d39e576643a39660f4b4bb4a9251366";
+const WIDE_INT8: &str = "3d9ad8cc15c93a8554135d56b6e71f6fbf6f84032561367321511ba799deecf5";
+const WIDE_F32: &str = "f6bb62400827e3d6c9ed0ac86a059a35eaf9ce95c15a0401f02dac68f881edf5";
+const INT2_INT8: &str = "b9bf7d84cf3bf2c6a5aa029dedcd5af99066e5c124ba6867173d2cc295138854";
+const INT3_INT8: &str = "eebf2904817b66abfbf1aab55eb5a38458a8aae7745d38e24ef7ee73849497ed";
+const INT4_INT8: &str = "f1fdc2bd0b53dc510d11e3d84eeb590720d73acd0de3db54aa18ea517b4c0b1a";
 
-const INT5_INT8: &str = "428d5dd97cb4e5de27092db9ed00cad62c5b69700051f09a343fa6c098e1bc08";
-const INT6_INT8: &str = "139fda465c8c485f3eb60c6f496e5a2b70c856b169f3538848c13b2de3213efb";
-const BANDED_INT8: &str = "e62676303e93c478c53be476262d65d4884b2da91f6f5552f857c9cbcce18343";
-const BANDED_F32: &str = "fac3f136be867cc06512af7bafc19ec763c51b04c65178db403b8cf84251e233";
-const UNTIED_BANDS_INT8: &str = "688c628a253637ae49aa90221534c57e150783fe097868425be77d09da111aef";
+const INT5_INT8: &str = "bcbc304a72e4e2886a1ae2c7034141c1f96976d16462c5024c3c32a7febf92c1";
+const INT6_INT8: &str = "78d6e4ba2000d1f164e89e0399afcba1de862d0a6075e5b847ddabc38dd7a98f";
+const BANDED_INT8: &str = "b19d74e6ebf4df7cb9e88d1e340719b0b5085cb06a158930ebfd6aada20b04f0";
+const BANDED_F32: &str = "dd1f7fc2a9092f162ac8467241d137988e2bb40fefc91f29ee537bf7116a263a";
+const UNTIED_BANDS_INT8: &str = "a387653b23c8bb98bc3715d3411a19ce207e4a77a1bae070de7e2a5c9aaa0277";
 
 fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -55,7 +55,8 @@ fn logits_are_those_of_the_naive_forward() {
         let frequencies: Vec<f64> =
             container.rope_frequencies().iter().map(|&turns| turns as f64 * turn).collect();
         let tokens = tiny::tokens(&spec, 21);
-        let expected = naive::logits(&spec, &frequencies, &|name| weights(&container, name), &tokens);
+        let expected =
+            naive::logits(&spec, &frequencies, &|name| weights(&container, name), &tokens, naive::Cache::F16);
         for kernels in kernels::available() {
             // f32 activations leave the rounding of floats; int8 ones are off by half of 1/127 of a step's largest, and more after
             // each matrix, which a mistake in the forward would exceed by far.
@@ -83,13 +84,15 @@ fn narrow_widths_agree_as_well() {
         let frequencies: Vec<f64> =
             container.rope_frequencies().iter().map(|&turns| turns as f64 * turn).collect();
         let tokens = tiny::tokens(&spec, 9);
-        let expected = naive::logits(&spec, &frequencies, &|name| weights(&container, name), &tokens);
+        let expected =
+            naive::logits(&spec, &frequencies, &|name| weights(&container, name), &tokens, naive::Cache::F16);
         let machine = conformance::serial_machine();
         let mut memory = conformance::memory(&container, tokens.len(), 9);
         let mut session =
             conformance::session(&container, machine, tokens.len(), 9, ActivationFormat::F32, &mut memory);
         let mut found = Vec::new();
         session.run_each(&tokens, |_, logits| found.extend_from_slice(logits)).unwrap();
-        naive::assert_close(&found, &expected, 1e-5);
+        // A key or value in the middle between two binary16 numbers may be kept as either.
+        naive::assert_close(&found, &expected, 2e-4);
     }
 }

@@ -182,7 +182,7 @@ fn each_kind_of_error_occurs_and_says_where() {
         refuse(|file| file.truncate(60), &["head: expected 64 bytes, found 60"]),
         refuse(|file| file.push(0), &["file: expected ", " bytes, found "]),
         refuse(|file| file[..4].copy_from_slice(b"GGUF"), &["not a rescomp container", "byte 0"]),
-        refuse(in_head(|head| head.minor = 9), &["byte 8", "version 3.9", "3.0 to 3.0"]),
+        refuse(in_head(|head| head.minor = 9), &["byte 8", "version 4.9", "4.0 to 4.0"]),
         refuse(in_head(|head| head.endianness = 1), &["byte 12: endianness mark"]),
         refuse(in_head(|head| head.reserved[1] = 5), &["byte 48: reserved: expected 0, found 5"]),
         refuse(in_head(|head| head.section_count = 9000), &["byte 28: number of sections: expected at most"]),

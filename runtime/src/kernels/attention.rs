@@ -6,23 +6,33 @@
 //! Heads of 32, 64 and 128 have instances of their own: the query stays in registers and every loop over the head is unrolled. Other
 //! heads take the general code, and get the same bits.
 
-use super::canonical::{dot, exp_each};
-use super::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, fold};
+use super::canonical::exp_each;
+use super::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Stored, fold};
 
 #[inline(always)]
-pub(super) fn scores<L: Lanes>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+pub(super) fn scores_f32<L: Lanes>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+    scores_with::<L, f32>(query, keys, scale, scores);
+}
+
+#[inline(always)]
+pub(super) fn scores_f16<L: Lanes>(query: &[f32], keys: &[u16], scale: f32, scores: &mut [f32]) {
+    scores_with::<L, u16>(query, keys, scale, scores);
+}
+
+#[inline(always)]
+fn scores_with<L: Lanes, S: Stored>(query: &[f32], keys: &[S], scale: f32, scores: &mut [f32]) {
     match query.len() {
-        32 => scores_of::<L, 2>(query, keys, scale, scores),
-        64 => scores_of::<L, 4>(query, keys, scale, scores),
-        128 => scores_of::<L, 8>(query, keys, scale, scores),
-        _ => scores_of_any::<L>(query, keys, scale, scores),
+        32 => scores_of::<L, S, 2>(query, keys, scale, scores),
+        64 => scores_of::<L, S, 4>(query, keys, scale, scores),
+        128 => scores_of::<L, S, 8>(query, keys, scale, scores),
+        _ => scores_of_any::<L, S>(query, keys, scale, scores),
     }
 }
 
 /// Of a head of `N` times sixteen.
 #[inline(always)]
-fn scores_of<L: Lanes, const N: usize>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
-    let query = chunks::<L, N>(query);
+fn scores_of<L: Lanes, S: Stored, const N: usize>(query: &[f32], keys: &[S], scale: f32, scores: &mut [f32]) {
+    let query = chunks::<L, f32, N>(query);
     let keys = &keys[..scores.len() * N * LANES];
     let (blocks, rest) = scores.as_chunks_mut::<FOLDED_TOGETHER>();
     let (key_blocks, key_rest) = keys.split_at(blocks.len() * FOLDED_TOGETHER * N * LANES);
@@ -43,9 +53,9 @@ fn scores_of<L: Lanes, const N: usize>(query: &[f32], keys: &[f32], scale: f32, 
 
 /// The products of a query and a key, summed by lane.
 #[inline(always)]
-fn products<L: Lanes, const N: usize>(query: [L; N], key: &[f32]) -> L {
+fn products<L: Lanes, S: Stored, const N: usize>(query: [L; N], key: &[S]) -> L {
     let mut sum = L::splat(0.0);
-    for (query, key) in query.into_iter().zip(chunks::<L, N>(key)) {
+    for (query, key) in query.into_iter().zip(chunks::<L, S, N>(key)) {
         sum = query.fma(key, sum);
     }
     sum
@@ -53,21 +63,30 @@ fn products<L: Lanes, const N: usize>(query: [L; N], key: &[f32]) -> L {
 
 /// `N` times sixteen values, in registers.
 #[inline(always)]
-fn chunks<L: Lanes, const N: usize>(values: &[f32]) -> [L; N] {
+fn chunks<L: Lanes, S: Stored, const N: usize>(values: &[S]) -> [L; N] {
     let (values, _) = values[..N * LANES].as_chunks();
     let mut chunks = [L::splat(0.0); N];
     for (chunk, values) in chunks.iter_mut().zip(values) {
-        *chunk = L::load(values);
+        *chunk = S::load(values);
     }
     chunks
 }
 
 #[inline(always)]
-fn scores_of_any<L: Lanes>(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+fn scores_of_any<L: Lanes, S: Stored>(query: &[f32], keys: &[S], scale: f32, scores: &mut [f32]) {
     let mut keys = &keys[..scores.len() * query.len()];
+    let (chunks, rest) = query.as_chunks();
     for score in scores {
         let (key, later) = keys.split_at(query.len());
-        *score = dot::<L>(query, key) * scale;
+        let (key_chunks, key_rest) = key.as_chunks();
+        let mut sum = L::splat(0.0);
+        for (query, key) in chunks.iter().zip(key_chunks) {
+            sum = L::load(query).fma(S::load(key), sum);
+        }
+        if !rest.is_empty() {
+            sum = L::load_partial(rest, 0.0).fma(S::load_partial(key_rest), sum);
+        }
+        *score = sum.fold_sum() * scale;
         keys = later;
     }
 }
@@ -108,21 +127,39 @@ pub(super) fn softmax<L: Lanes>(scores: &mut [f32]) {
 }
 
 #[inline(always)]
-pub(super) fn weighted_sum<L: Lanes>(weights: &[f32], values: &[f32], output: &mut [f32]) {
+pub(super) fn weighted_sum_f32<L: Lanes>(weights: &[f32], values: &[f32], output: &mut [f32]) {
     // Four times sixteen lanes at once: a usual head, and enough chains of additions to keep the pipeline full.
-    weighted_sums::<L, 1, 4>([weights], values, [output]);
+    weighted_sums::<L, f32, 1, 4>([weights], values, [output]);
 }
 
 #[inline(always)]
-pub(super) fn weighted_sum_pair<L: Lanes>(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]) {
-    weighted_sums::<L, 2, 2>(weights, values, outputs);
+pub(super) fn weighted_sum_f16<L: Lanes>(weights: &[f32], values: &[u16], output: &mut [f32]) {
+    weighted_sums::<L, u16, 1, 4>([weights], values, [output]);
+}
+
+#[inline(always)]
+pub(super) fn weighted_sum_pair_f32<L: Lanes>(
+    weights: [&[f32]; 2],
+    values: &[f32],
+    outputs: [&mut [f32]; 2],
+) {
+    weighted_sums::<L, f32, 2, 2>(weights, values, outputs);
+}
+
+#[inline(always)]
+pub(super) fn weighted_sum_pair_f16<L: Lanes>(
+    weights: [&[f32]; 2],
+    values: &[u16],
+    outputs: [&mut [f32]; 2],
+) {
+    weighted_sums::<L, u16, 2, 2>(weights, values, outputs);
 }
 
 /// The weighted sums of `Q` queries, `N` times sixteen columns at once. As far as all of them see the values, they share their loads.
 #[inline(always)]
-fn weighted_sums<L: Lanes, const Q: usize, const N: usize>(
+fn weighted_sums<L: Lanes, S: Stored, const Q: usize, const N: usize>(
     weights: [&[f32]; Q],
-    values: &[f32],
+    values: &[S],
     mut outputs: [&mut [f32]; Q],
 ) {
     let e = outputs.first().map_or(0, |output| output.len());
@@ -133,18 +170,18 @@ fn weighted_sums<L: Lanes, const Q: usize, const N: usize>(
     );
     let mut at = 0;
     while at + N * LANES <= e {
-        weighted_block::<L, Q, N>(weights, values, at, &mut outputs);
+        weighted_block::<L, S, Q, N>(weights, values, at, &mut outputs);
         at += N * LANES;
     }
     while at + LANES <= e {
-        weighted_block::<L, Q, 1>(weights, values, at, &mut outputs);
+        weighted_block::<L, S, Q, 1>(weights, values, at, &mut outputs);
         at += LANES;
     }
     if at < e {
         for (weights, output) in weights.into_iter().zip(outputs) {
             let mut sum = L::splat(0.0);
             for (&weight, values) in weights.iter().zip(values.chunks_exact(e)) {
-                sum = L::splat(weight).fma(L::load_partial(&values[at..], 0.0), sum);
+                sum = L::splat(weight).fma(S::load_partial(&values[at..]), sum);
             }
             sum.store_partial(&mut output[at..]);
         }
@@ -153,9 +190,9 @@ fn weighted_sums<L: Lanes, const Q: usize, const N: usize>(
 
 /// `N` times sixteen columns from column `at` on, in registers.
 #[inline(always)]
-fn weighted_block<L: Lanes, const Q: usize, const N: usize>(
+fn weighted_block<L: Lanes, S: Stored, const Q: usize, const N: usize>(
     weights: [&[f32]; Q],
-    values: &[f32],
+    values: &[S],
     at: usize,
     outputs: &mut [&mut [f32]; Q],
 ) {

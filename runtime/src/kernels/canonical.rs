@@ -6,7 +6,10 @@
 
 use super::lanes::{Elementwise, LANES, Lanes, fold};
 
-pub(super) use super::attention::{scores, softmax, weighted_sum, weighted_sum_pair};
+pub(super) use super::attention::{
+    scores_f16, scores_f32, softmax, weighted_sum_f16, weighted_sum_f32, weighted_sum_pair_f16,
+    weighted_sum_pair_f32,
+};
 
 /// Below this, `exp` is exactly 0; the result just above it, 1.6e-38, is a normal number.
 const EXP_BOTTOM: f32 = -87.0;

@@ -41,6 +41,8 @@ pub(super) trait Elementwise: Copy {
 pub(super) trait Lanes: Elementwise {
     /// Sixteen values.
     fn load(values: &[f32; LANES]) -> Self;
+    /// Sixteen values from binary16, exactly.
+    fn load_f16(values: &[u16; LANES]) -> Self;
     /// Writes sixteen values.
     fn store(self, values: &mut [f32; LANES]);
     /// The larger of the bits without sign, as integers: the larger magnitude, and NaN above infinity above all else.
@@ -74,6 +76,39 @@ pub(super) trait Lanes: Elementwise {
         let mut padded = [0.0; LANES];
         self.store(&mut padded);
         values.copy_from_slice(&padded[..values.len()]);
+    }
+}
+
+/// A number as it lies in memory.
+pub(super) trait Stored: Copy {
+    /// 0.
+    const ZERO: Self;
+    /// Sixteen of them.
+    fn load<L: Lanes>(values: &[Self; LANES]) -> L;
+
+    /// Up to sixteen, then zeros.
+    #[inline(always)]
+    fn load_partial<L: Lanes>(values: &[Self]) -> L {
+        let mut padded = [Self::ZERO; LANES];
+        padded[..values.len()].copy_from_slice(values);
+        Self::load(&padded)
+    }
+}
+
+impl Stored for f32 {
+    const ZERO: f32 = 0.0;
+    #[inline(always)]
+    fn load<L: Lanes>(values: &[f32; LANES]) -> L {
+        L::load(values)
+    }
+}
+
+/// The bits of a binary16 number.
+impl Stored for u16 {
+    const ZERO: u16 = 0;
+    #[inline(always)]
+    fn load<L: Lanes>(values: &[u16; LANES]) -> L {
+        L::load_f16(values)
     }
 }
 

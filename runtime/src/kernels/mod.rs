@@ -67,8 +67,10 @@ pub struct Kernels {
     /// `scales` (one a step). False where a value is NaN or infinite; `codes` and `scales` are then meaningless.
     pub quantize_activations:
         fn(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool,
-    /// `scores[t] = dot(query, keys[t]) * scale`: `query` has e values, `keys` at least as many times e as there are scores.
-    pub scores: fn(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]),
+    /// Attention over keys and values that are kept as f32.
+    pub attention_f32: Attention<f32>,
+    /// Attention over keys and values that are kept as binary16.
+    pub attention_f16: Attention<u16>,
     /// Continues a dot product by sixteen lanes: `lanes[i mod 16] = fma(a[i], b[i], lanes[i mod 16])`. A dot product of several
     /// slices is right where all but the last are multiples of sixteen long; [`fold_sum`] ends it.
     pub dot_lanes: fn(lanes: &mut [f32; 16], &[f32], &[f32]),
@@ -76,11 +78,6 @@ pub struct Kernels {
     pub rms_norm: fn(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]),
     /// Softmax in place. No score may be NaN.
     pub softmax: fn(scores: &mut [f32]),
-    /// `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as `output`, at least as many as there
-    /// are weights.
-    pub weighted_sum: fn(weights: &[f32], values: &[f32], output: &mut [f32]),
-    /// Two of them over the same values; the numbers of weights may differ.
-    pub weighted_sum_pair: WeightedSumPair,
     /// `gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]` (SwiGLU, arXiv:2002.05202, section 2).
     pub silu_multiply: fn(gate: &mut [f32], up: &[f32]),
     /// `sum[i] += addend[i]`.
@@ -90,8 +87,20 @@ pub struct Kernels {
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
 }
 
-/// [`Kernels::weighted_sum_pair`].
-pub type WeightedSumPair = fn(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]);
+/// Attention's operations on the keys and values of a head, which are numbers of type `S`: `f32`, or `u16` for the bits of binary16.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<S: 'static> {
+    /// `scores[t] = dot(query, keys[t]) * scale`: `query` has e values, `keys` at least as many times e as there are scores.
+    pub scores: fn(query: &[f32], keys: &[S], scale: f32, scores: &mut [f32]),
+    /// `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as `output`, at least as many as there
+    /// are weights.
+    pub weighted_sum: fn(weights: &[f32], values: &[S], output: &mut [f32]),
+    /// Two of them over the same values; the numbers of weights may differ.
+    pub weighted_sum_pair: WeightedSumPair<S>,
+}
+
+/// [`Attention::weighted_sum_pair`].
+pub type WeightedSumPair<S> = fn(weights: [&[f32]; 2], values: &[S], outputs: [&mut [f32]; 2]);
 
 /// The integer products of one kind of matrix. Both give the same for any number of tokens.
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,7 @@ use crate::executor::{Serial, for_each_chunk, for_each_chunk_pair};
 use crate::kernels::sin_cos_turn;
 use crate::linear::{BlockWeights, LinearSet};
 use crate::memory::{Arena, slice_bytes};
+use crate::models::cache::CacheElem;
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::ModelSpec;
 
@@ -41,11 +42,11 @@ impl Batch {
 
 /// Keys and values of one layer, for every sequence: `sequences x g x c x e` each.
 #[derive(Debug)]
-pub struct LayerCache<'a> {
+pub struct LayerCache<'a, S> {
     /// Keys, already rotated.
-    pub keys: &'a mut [f32],
+    pub keys: &'a mut [S],
     /// Values.
-    pub values: &'a mut [f32],
+    pub values: &'a mut [S],
 }
 
 /// Elements of the keys (and of the values) of one layer and one sequence.
@@ -151,14 +152,14 @@ impl<'a> Scratch<'a> {
 /// # Errors
 /// What `weights` fails with.
 #[expect(clippy::too_many_arguments, reason = "a block's operands, each once")]
-pub fn block<W: BlockWeights>(
+pub fn block<W: BlockWeights, S: CacheElem>(
     machine: Machine<'_>,
     spec: &ModelSpec,
     weights: &mut W,
     batch: Batch,
     context: usize,
     stream: &mut [f32],
-    cache: &mut LayerCache<'_>,
+    cache: &mut LayerCache<'_, S>,
     scratch: &mut Scratch<'_>,
 ) -> Result<(), W::Error> {
     let m = batch.all_tokens();
@@ -240,13 +241,13 @@ fn rotate(
 }
 
 /// Copies new keys or values (m x g e) into each sequence's cache (g x c x e).
-fn keep(
+fn keep<S: CacheElem>(
     machine: Machine<'_>,
     spec: &ModelSpec,
     batch: Batch,
     context: usize,
     new: &[f32],
-    cache: &mut [f32],
+    cache: &mut [S],
 ) {
     let (e, width) = (spec.head_dim as usize, spec.kv_width());
     let elems = batch.tokens * width;
@@ -255,7 +256,9 @@ fn keep(
         for (token, heads) in new.chunks_exact(width).enumerate() {
             for (head, values) in heads.chunks_exact(e).enumerate() {
                 let at = (head * context + batch.start + token) * e;
-                cache[at..at + e].copy_from_slice(values);
+                for (kept, value) in cache[at..at + e].iter_mut().zip(values) {
+                    *kept = S::from_f32(*value);
+                }
             }
         }
     });
@@ -268,12 +271,12 @@ const SHARING: usize = 2;
 const MOST_GROUPS: usize = 16;
 
 /// Attention of every sequence. Several sequences run in parallel, groups of them one after the other; the heads of a lone one do.
-fn attend_all(
+fn attend_all<S: CacheElem>(
     machine: Machine<'_>,
     spec: &ModelSpec,
     batch: Batch,
     context: usize,
-    cache: &LayerCache<'_>,
+    cache: &LayerCache<'_, S>,
     queries: &mut [f32],
     work: &mut [f32],
 ) {
@@ -304,17 +307,18 @@ fn attend_all(
 /// Causal attention of one sequence: `queries` (tokens x h e) become the outputs, in place. `keys` and `values` are g x c x e. Heads are
 /// independent and run in parallel; `work` holds each head's outputs and scores.
 #[expect(clippy::too_many_arguments, reason = "attention's operands, each once")]
-fn attend(
+fn attend<S: CacheElem>(
     machine: Machine<'_>,
     spec: &ModelSpec,
     start: usize,
     context: usize,
-    keys: &[f32],
-    values: &[f32],
+    keys: &[S],
+    values: &[S],
     queries: &mut [f32],
     work: &mut [f32],
 ) {
-    let kernels = machine.kernels;
+    let attention = S::attention(machine.kernels);
+    let softmax = machine.kernels.softmax;
     let (h, e, width) = (spec.heads as usize, spec.head_dim as usize, spec.query_width());
     let heads_per_kv = h / spec.kv_heads as usize;
     let tokens = queries.len() / width;
@@ -330,15 +334,15 @@ fn attend(
             for (token, scores) in (pair * SHARING..tokens).zip(scores.chunks_exact_mut(most)) {
                 let query = &input[token * width + head * e..][..e];
                 let scores = &mut scores[..start + token + 1];
-                (kernels.scores)(query, keys, score_scale, scores);
-                (kernels.softmax)(scores);
+                (attention.scores)(query, keys, score_scale, scores);
+                softmax(scores);
             }
             let (first, second) = scores.split_at(most);
             let seen = start + pair * SHARING + 1;
             match outputs.split_at_mut(e) {
-                (output, []) => (kernels.weighted_sum)(&first[..seen], values, output),
+                (output, []) => (attention.weighted_sum)(&first[..seen], values, output),
                 (output, next) => {
-                    (kernels.weighted_sum_pair)([&first[..seen], &second[..=seen]], values, [output, next]);
+                    (attention.weighted_sum_pair)([&first[..seen], &second[..=seen]], values, [output, next]);
                 }
             }
         }

@@ -83,6 +83,16 @@ impl Lanes for Avx2Lanes {
         ])
     }
     #[inline(always)]
+    fn load_f16(values: &[u16; LANES]) -> Self {
+        let (halves, _) = values.as_chunks::<8>();
+        Avx2Lanes([
+            // SAFETY: has F16C.
+            unsafe { widened(&halves[0]) },
+            // SAFETY: likewise.
+            unsafe { widened(&halves[1]) },
+        ])
+    }
+    #[inline(always)]
     fn store(self, values: &mut [f32; LANES]) {
         let (halves, _) = values.as_chunks_mut::<8>();
         for (half, register) in halves.iter_mut().zip(self.0) {
@@ -109,6 +119,13 @@ impl Lanes for Avx2Lanes {
         // SAFETY: has AVX2.
         unsafe { fold_sums(sums.map(|sum| sum.0)) }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widened(values: &[u16; 8]) -> __m256 {
+    // SAFETY: 16 readable bytes; no alignment needed.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(values.as_ptr().cast()) })
 }
 
 #[inline]

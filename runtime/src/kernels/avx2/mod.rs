@@ -8,7 +8,7 @@ pub(super) mod lanes;
 pub(super) mod lookup;
 
 use super::instantiate::instantiate;
-use super::{Kernels, TILE_ROWS};
+use super::{Attention, Kernels, TILE_ROWS};
 use core::arch::x86_64::*;
 use lanes::Avx2Lanes;
 
@@ -24,12 +24,19 @@ static KERNELS: Kernels = Kernels {
     int6: codebook::INT6,
     int8: int8::INT8,
     quantize_activations,
-    scores,
+    attention_f32: Attention {
+        scores: scores_f32,
+        weighted_sum: weighted_sum_f32,
+        weighted_sum_pair: weighted_sum_pair_f32,
+    },
+    attention_f16: Attention {
+        scores: scores_f16,
+        weighted_sum: weighted_sum_f16,
+        weighted_sum_pair: weighted_sum_pair_f16,
+    },
     dot_lanes,
     rms_norm,
     softmax,
-    weighted_sum,
-    weighted_sum_pair,
     silu_multiply,
     add,
     rotate,

@@ -73,6 +73,10 @@ impl Lanes for Avx512Lanes {
         lanes!(_mm512_loadu_ps, values.as_ptr())
     }
     #[inline(always)]
+    fn load_f16(values: &[u16; LANES]) -> Self {
+        lanes!(widened, values)
+    }
+    #[inline(always)]
     fn store(self, values: &mut [f32; LANES]) {
         // SAFETY: sixteen writable values; has AVX-512.
         unsafe { _mm512_storeu_ps(values.as_mut_ptr(), self.0) };
@@ -100,6 +104,13 @@ impl Lanes for Avx512Lanes {
         // SAFETY: likewise.
         unsafe { fold_eights(eights) }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widened(values: &[u16; LANES]) -> __m512 {
+    // SAFETY: 32 readable bytes; no alignment needed.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(values.as_ptr().cast()) })
 }
 
 #[inline]

@@ -7,7 +7,7 @@ mod int8;
 mod lanes;
 
 use super::instantiate::instantiate;
-use super::{Kernels, avx2};
+use super::{Attention, Kernels, avx2};
 use lanes::Avx512Lanes;
 
 instantiate!(Avx512Lanes, "avx512f,avx512dq,avx2,fma,f16c");
@@ -22,12 +22,19 @@ static KERNELS: Kernels = Kernels {
     int6: codebook::INT6,
     int8: int8::INT8,
     quantize_activations,
-    scores,
+    attention_f32: Attention {
+        scores: scores_f32,
+        weighted_sum: weighted_sum_f32,
+        weighted_sum_pair: weighted_sum_pair_f32,
+    },
+    attention_f16: Attention {
+        scores: scores_f16,
+        weighted_sum: weighted_sum_f16,
+        weighted_sum_pair: weighted_sum_pair_f16,
+    },
     dot_lanes,
     rms_norm,
     softmax,
-    weighted_sum,
-    weighted_sum_pair,
     silu_multiply,
     add,
     rotate,

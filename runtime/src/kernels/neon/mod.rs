@@ -9,8 +9,8 @@ mod lanes;
 pub(super) mod lookup;
 pub(super) mod sums;
 
-use super::Kernels;
 use super::instantiate::instantiate;
+use super::{Attention, Kernels};
 use lanes::NeonLanes;
 
 instantiate!(NeonLanes, "neon");
@@ -29,12 +29,19 @@ pub(super) const unsafe fn table() -> Kernels {
         int6: codebook::INT6,
         int8: int8::INT8,
         quantize_activations,
-        scores,
+        attention_f32: Attention {
+            scores: scores_f32,
+            weighted_sum: weighted_sum_f32,
+            weighted_sum_pair: weighted_sum_pair_f32,
+        },
+        attention_f16: Attention {
+            scores: scores_f16,
+            weighted_sum: weighted_sum_f16,
+            weighted_sum_pair: weighted_sum_pair_f16,
+        },
         dot_lanes,
         rms_norm,
         softmax,
-        weighted_sum,
-        weighted_sum_pair,
         silu_multiply,
         add,
         rotate,

@@ -113,6 +113,10 @@ impl Lanes for [f32; LANES] {
         *values
     }
     #[inline(always)]
+    fn load_f16(values: &[u16; LANES]) -> Self {
+        values.map(|bits| half::f16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
     fn store(self, values: &mut [f32; LANES]) {
         *values = self;
     }

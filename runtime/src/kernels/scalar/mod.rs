@@ -4,7 +4,7 @@ mod lanes;
 pub(super) mod portable;
 
 use super::lanes::LANES;
-use super::{Kernels, canonical};
+use super::{Attention, Kernels, canonical};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
 
@@ -19,12 +19,19 @@ static KERNELS: Kernels = Kernels {
     int6: portable::products(Layout::Nr8k4, CodeWidth::Int6),
     int8: portable::products(Layout::Nr8k4, CodeWidth::Int8),
     quantize_activations: canonical::quantize_activations::<Scalar>,
-    scores: canonical::scores::<Scalar>,
+    attention_f32: Attention {
+        scores: canonical::scores_f32::<Scalar>,
+        weighted_sum: canonical::weighted_sum_f32::<Scalar>,
+        weighted_sum_pair: canonical::weighted_sum_pair_f32::<Scalar>,
+    },
+    attention_f16: Attention {
+        scores: canonical::scores_f16::<Scalar>,
+        weighted_sum: canonical::weighted_sum_f16::<Scalar>,
+        weighted_sum_pair: canonical::weighted_sum_pair_f16::<Scalar>,
+    },
     dot_lanes: canonical::dot_lanes::<Scalar>,
     rms_norm: canonical::rms_norm::<Scalar>,
     softmax: canonical::softmax::<Scalar>,
-    weighted_sum: canonical::weighted_sum::<Scalar>,
-    weighted_sum_pair: canonical::weighted_sum_pair::<Scalar>,
     silu_multiply: canonical::silu_multiply::<Scalar>,
     add: canonical::add::<Scalar>,
     rotate: canonical::rotate::<Scalar>,

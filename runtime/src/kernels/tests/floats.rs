@@ -50,7 +50,7 @@ fn scores_agree() {
                 (random.values(Kind::Usual, length), random.values(KINDS[length % 5], tokens * length + 3));
             let run = |kernels: &Kernels| {
                 let mut scores = vec![f32::NAN; tokens];
-                (kernels.scores)(&query, &keys[3..], 0.3, &mut scores);
+                (kernels.attention_f32.scores)(&query, &keys[3..], 0.3, &mut scores);
                 scores
             };
             let definition: Vec<f32> =
@@ -111,9 +111,13 @@ fn weighted_sums_agree() {
             let values = random.values(kind, 5 * length + 1);
             let run = |kernels: &Kernels| {
                 let mut alone = vec![f32::NAN; length];
-                (kernels.weighted_sum)(first, &values[1..], &mut alone);
+                (kernels.attention_f32.weighted_sum)(first, &values[1..], &mut alone);
                 let [mut one, mut other] = [vec![f32::NAN; length], vec![f32::NAN; length]];
-                (kernels.weighted_sum_pair)([first, second], &values[1..], [&mut one, &mut other]);
+                (kernels.attention_f32.weighted_sum_pair)(
+                    [first, second],
+                    &values[1..],
+                    [&mut one, &mut other],
+                );
                 [alone, one, other]
             };
             // The definition, spelled out.
@@ -131,6 +135,40 @@ fn weighted_sums_agree() {
                     let what = format!("{} {kind:?} {length} {tokens:?}", kernels.name);
                     assert_same_bits(found, expected, &what);
                 }
+            }
+        }
+    }
+}
+
+/// Binary16 numbers are widened exactly: attention over them is that over the same numbers as f32.
+#[test]
+fn attention_over_binary16_is_that_over_the_same_numbers() {
+    let mut random = Random(23);
+    for length in lengths() {
+        for tokens in [1, 2, 8, 21] {
+            let query = random.values(Kind::Usual, length);
+            let weights = [random.values(Kind::Usual, tokens), random.values(Kind::Usual, tokens - 1)];
+            // Without the lowest bit of the exponent: subnormal numbers and large ones, none infinite.
+            let halves: Vec<u16> =
+                (0..tokens * length + 1).map(|_| (random.bits() >> 48) as u16 & 0xfbff).collect();
+            let widened: Vec<f32> = halves.iter().map(|bits| half::f16::from_bits(*bits).to_f32()).collect();
+            for kernels in available() {
+                let what = format!("{} {length} {tokens}", kernels.name);
+                let (of_f16, of_f32) = (kernels.attention_f16, kernels.attention_f32);
+                let [mut found, mut expected] = [vec![f32::NAN; tokens], vec![f32::NAN; tokens]];
+                (of_f16.scores)(&query, &halves[1..], 0.3, &mut found);
+                (of_f32.scores)(&query, &widened[1..], 0.3, &mut expected);
+                assert_same_bits(&found, &expected, &what);
+                let [mut found, mut expected] = [vec![f32::NAN; length], vec![f32::NAN; length]];
+                (of_f16.weighted_sum)(&weights[0], &halves[1..], &mut found);
+                (of_f32.weighted_sum)(&weights[0], &widened[1..], &mut expected);
+                assert_same_bits(&found, &expected, &what);
+                let both = [weights[0].as_slice(), weights[1].as_slice()];
+                let [mut one, mut other] = [vec![f32::NAN; length], vec![f32::NAN; length]];
+                (of_f16.weighted_sum_pair)(both, &halves[1..], [&mut one, &mut other]);
+                assert_same_bits(&one, &expected, &what);
+                (of_f32.weighted_sum)(&weights[1], &widened[1..], &mut expected);
+                assert_same_bits(&other, &expected, &what);
             }
         }
     }

@@ -42,7 +42,7 @@ fn info_reports_the_container() {
         let end = last["offset_bytes"].as_u64().zip(last["bytes"].as_u64()).map(|(at, bytes)| at + bytes);
         assert_eq!(end, Some(bytes.len() as u64));
         // Keys and values: 2 layers x 40 positions x 2 heads of 16, f32.
-        assert_eq!(info["memory"]["kv_cache_bytes"], 2 * 2 * 40 * 2 * 16 * 4);
+        assert_eq!(info["memory"]["kv_cache_bytes"], 2 * 2 * 40 * 2 * 16 * 2);
         let tensors = info["tensor_kernels"].as_array().expect("a list");
         assert_eq!(tensors.len(), 8 + head);
         assert_eq!(tensors[0]["tensor"], "embedding");

@@ -12,7 +12,6 @@ mod attention;
 mod canonical;
 mod lanes;
 mod output;
-mod prefetch;
 mod product_f32;
 mod quantized;
 pub mod scalar;
@@ -23,6 +22,8 @@ mod tests;
 mod instantiate;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod nr8k4;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod prefetch;
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;

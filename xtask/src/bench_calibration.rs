@@ -94,10 +94,7 @@ pub(crate) fn run(flags: &CalibrationFlags) -> Result<(), Error> {
         peak_memory_bytes: peak_memory_bytes(),
     };
     match flags.json {
-        true => output::line(
-            &serde_json::to_string(&report)
-                .map_err(|error| Error::failed("the report is not JSON").caused_by(&error))?,
-        ),
+        true => output::line(&output::json(&report)?),
         false => output::line(&text_of(&report)),
     }
     Ok(())

@@ -74,10 +74,7 @@ pub(crate) fn run(flags: &DecodeFlags) -> Result<(), Error> {
     }
     let report = Report { container: container.display().to_string(), file_bytes, runs };
     match flags.json {
-        true => output::line(
-            &serde_json::to_string(&report)
-                .map_err(|error| Error::failed("the report is not JSON").caused_by(&error))?,
-        ),
+        true => output::line(&output::json(&report)?),
         false => output::line(&text_of(&report)),
     }
     Ok(())

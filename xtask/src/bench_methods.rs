@@ -85,8 +85,7 @@ pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
         summary: summarize(&matrices),
         matrices,
     };
-    let json = serde_json::to_string(&report)
-        .map_err(|error| Error::failed("the report is not JSON").caused_by(&error))?;
+    let json = output::json(&report)?;
     let markdown = markdown(&report);
     if let (Some(path), Some(json_path)) = (&flags.output, json_path) {
         write_whole(path, markdown.as_bytes())?;

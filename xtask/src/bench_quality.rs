@@ -132,8 +132,7 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
         rows: rows(&runs),
         runs,
     };
-    let json = serde_json::to_string(&report)
-        .map_err(|error| Error::failed("the report is not JSON").caused_by(&error))?;
+    let json = output::json(&report)?;
     let markdown = markdown(&report);
     if let Some(paths) = paths {
         write_whole(&paths.markdown, markdown.as_bytes())?;

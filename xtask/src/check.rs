@@ -45,8 +45,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     let program = runner::build(&root, &target, install)?;
     let result = check_everywhere(&target, &program, &container, &record, install)?;
     if flags.json {
-        let json = serde_json::to_string(&result).map_err(|error| Error::failed(error.to_string()))?;
-        output::line(&json);
+        output::line(&output::json(&result)?);
     } else {
         runner::print_table(result.reference_nll, &result.host, &result.places);
     }

@@ -97,10 +97,7 @@ pub(crate) fn run(flags: &EstimateFlags) -> Result<(), Error> {
         by_threads: (1..=board.processors).map(|threads| bounds(board, &work, threads)).collect(),
     };
     match flags.json {
-        true => output::line(
-            &serde_json::to_string(&estimate)
-                .map_err(|error| Error::failed("the estimate is not JSON").caused_by(&error))?,
-        ),
+        true => output::line(&output::json(&estimate)?),
         false => output::line(&text_of(&estimate)),
     }
     Ok(())

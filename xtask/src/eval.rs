@@ -49,8 +49,7 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     bar.finish_and_clear();
     let evaluation = evaluation.map_err(|error| Error::failed(error.to_string()))?;
     if flags.json {
-        let json = serde_json::to_string(&evaluation).map_err(|error| Error::failed(error.to_string()))?;
-        output::line(&json);
+        output::line(&output::json(&evaluation)?);
     } else {
         print(&evaluation);
     }

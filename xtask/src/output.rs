@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::error::{Error, Exit};
 
 /// Writes one line to standard output.
@@ -14,6 +16,14 @@ pub(crate) fn line(text: &str) {
     if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
         std::process::exit(i32::from(Exit::Disk.code()));
     }
+}
+
+/// A report as one JSON object.
+///
+/// # Errors
+/// `Exit::Failed` for what JSON cannot hold.
+pub(crate) fn json(report: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(report).map_err(|error| Error::failed("the report is not JSON").caused_by(&error))
 }
 
 /// Writes one line to standard error; nothing can be done when that fails.

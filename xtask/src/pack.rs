@@ -89,9 +89,9 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let target = target.name.clone();
     let output = output_folder;
     let report = Report { target, output, allocation, pack: report, restored_layers, check, seconds };
-    write_whole(&report.output.join("report.json"), json(&report)?.as_bytes())?;
+    write_whole(&report.output.join("report.json"), output::json(&report)?.as_bytes())?;
     if flags.json {
-        output::line(&json(&report)?);
+        output::line(&output::json(&report)?);
     } else {
         print(&report);
     }
@@ -104,10 +104,6 @@ fn check_writable(folder: &Path) -> Result<(), Error> {
     tempfile::tempfile_in(there)
         .map(|_| ())
         .map_err(|error| Error::disk("write to the folder", folder, &error))
-}
-
-fn json<T: Serialize>(report: &T) -> Result<String, Error> {
-    serde_json::to_string(report).map_err(|error| Error::failed("the report is not JSON").caused_by(&error))
 }
 
 /// The quantizer's options, from the command line and the texts that it names.
@@ -316,7 +312,7 @@ fn write_output(
     report: &PackReport,
 ) -> Result<(), Error> {
     let program_bytes = std::fs::read(program).map_err(|error| Error::disk("read", program, &error))?;
-    let expected = json(&report.check)?;
+    let expected = output::json(&report.check)?;
     let readme = device_readme(target, report);
     let files: [(&str, &[u8]); 5] = [
         (CONTAINER_FILE, container),

@@ -6,7 +6,7 @@
 //! Heads of 32, 64 and 128 have instances of their own: the query stays in registers and every loop over the head is unrolled. Other
 //! heads take the general code, and get the same bits.
 
-use super::canonical::exp_each;
+use super::canonical::{dot, exp_each};
 use super::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Stored, fold};
 
 #[inline(always)]
@@ -75,18 +75,9 @@ fn chunks<L: Lanes, S: Stored, const N: usize>(values: &[S]) -> [L; N] {
 #[inline(always)]
 fn scores_of_any<L: Lanes, S: Stored>(query: &[f32], keys: &[S], scale: f32, scores: &mut [f32]) {
     let mut keys = &keys[..scores.len() * query.len()];
-    let (chunks, rest) = query.as_chunks();
     for score in scores {
         let (key, later) = keys.split_at(query.len());
-        let (key_chunks, key_rest) = key.as_chunks();
-        let mut sum = L::splat(0.0);
-        for (query, key) in chunks.iter().zip(key_chunks) {
-            sum = L::load(query).fma(S::load(key), sum);
-        }
-        if !rest.is_empty() {
-            sum = L::load_partial(rest, 0.0).fma(S::load_partial(key_rest), sum);
-        }
-        *score = sum.fold_sum() * scale;
+        *score = dot::<L, S>(query, key) * scale;
         keys = later;
     }
 }

@@ -4,7 +4,7 @@
 //! [`exp`] 1 ulp on -87..=88, [`sin_cos_turn`] 1.5 ulp and
 //! 7e-8, half of which is the rounding of the angle.
 
-use super::lanes::{Elementwise, LANES, Lanes, fold};
+use super::lanes::{Elementwise, LANES, Lanes, Stored, fold};
 
 pub(super) use super::attention::{
     scores_f16, scores_f32, softmax, weighted_sum_f16, weighted_sum_f32, weighted_sum_pair_f16,
@@ -77,24 +77,24 @@ pub fn sin_cos_turn(turn: u64) -> (f32, f32) {
 
 #[inline(always)]
 pub(super) fn dot_lanes<L: Lanes>(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]) {
-    accumulate::<L>(L::load(lanes), a, b).store(lanes);
+    accumulate::<L, f32>(L::load(lanes), a, b).store(lanes);
 }
 
 #[inline(always)]
-pub(super) fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
-    accumulate::<L>(L::splat(0.0), a, b).fold_sum()
+pub(super) fn dot<L: Lanes, S: Stored>(a: &[f32], b: &[S]) -> f32 {
+    accumulate::<L, S>(L::splat(0.0), a, b).fold_sum()
 }
 
 #[inline(always)]
-fn accumulate<L: Lanes>(mut sum: L, a: &[f32], b: &[f32]) -> L {
+fn accumulate<L: Lanes, S: Stored>(mut sum: L, a: &[f32], b: &[S]) -> L {
     assert_eq!(a.len(), b.len(), "dot product of different lengths");
     let (a, a_rest) = a.as_chunks();
     let (b, b_rest) = b.as_chunks();
     for (a, b) in a.iter().zip(b) {
-        sum = L::load(a).fma(L::load(b), sum);
+        sum = L::load(a).fma(S::load(b), sum);
     }
     if !a_rest.is_empty() {
-        sum = L::load_partial(a_rest, 0.0).fma(L::load_partial(b_rest, 0.0), sum);
+        sum = L::load_partial(a_rest, 0.0).fma(S::load_partial(b_rest), sum);
     }
     sum
 }
@@ -102,7 +102,7 @@ fn accumulate<L: Lanes>(mut sum: L, a: &[f32], b: &[f32]) -> L {
 #[inline(always)]
 pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]) {
     assert!(input.len() == gain.len() && input.len() == output.len(), "RMSNorm of different lengths");
-    let mean = dot::<L>(input, input) / input.len() as f32;
+    let mean = dot::<L, f32>(input, input) / input.len() as f32;
     let r = L::splat(1.0 / libm::sqrtf(mean + epsilon));
     let (x, x_rest) = input.as_chunks();
     let (g, g_rest) = gain.as_chunks();

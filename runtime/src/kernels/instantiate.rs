@@ -37,6 +37,39 @@ macro_rules! instantiate {
 }
 pub(super) use instantiate;
 
+/// The table called `$name`, of the operations that [`instantiate`] made and the products of the modules `codebook` and `int8` beside them.
+macro_rules! table {
+    ($name:literal) => {
+        $crate::kernels::Kernels {
+            name: $name,
+            int2: codebook::INT2,
+            int3: codebook::INT3,
+            int4: codebook::INT4,
+            int5: codebook::INT5,
+            int6: codebook::INT6,
+            int8: int8::INT8,
+            quantize_activations,
+            attention_f32: $crate::kernels::Attention {
+                scores: scores_f32,
+                weighted_sum: weighted_sum_f32,
+                weighted_sum_pair: weighted_sum_pair_f32,
+            },
+            attention_f16: $crate::kernels::Attention {
+                scores: scores_f16,
+                weighted_sum: weighted_sum_f16,
+                weighted_sum_pair: weighted_sum_pair_f16,
+            },
+            dot_lanes,
+            rms_norm,
+            softmax,
+            silu_multiply,
+            add,
+            rotate,
+        }
+    };
+}
+pub(super) use table;
+
 /// The products of a backend: for each width a constant, its name, its walk, and the functions' names, under which profilers and
 /// `cargo xtask test` know them.
 ///

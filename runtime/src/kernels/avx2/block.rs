@@ -99,6 +99,7 @@ macro_rules! blocks {
             for step in 0..units.div_ceil(STEP_UNITS) {
                 let step_units = STEP_UNITS * step..units.min(STEP_UNITS * (step + 1));
                 let mut totals = [[_mm256_setzero_si256(); TOKENS]; TILES];
+                // Written out for both cases: one loop over the units of a group took 7 % longer in decode on AVX2.
                 if GROUP == 32 {
                     for unit in step_units {
                         let nibble = 4 * (unit % STEP_UNITS);

@@ -3,6 +3,7 @@
 //! VPMADDUBSW multiplies unsigned by signed bytes: `|w| * (a with the sign of w) = w * a`. A pair is at most
 //! 2 * 127 * 127 = 32258, which fits its int16, and is widened at once.
 
+use super::step::steps;
 use super::{add_step, load};
 use crate::kernels::TILE_ROWS;
 use crate::kernels::instantiate::products;
@@ -17,36 +18,7 @@ products! { "avx2,fma,f16c", "avx2":
 
 struct Int8;
 
-impl Step for Int8 {
-    const MOST_TOKENS: usize = 4;
-    type Sums = __m256;
-
-    #[inline(always)]
-    fn zero() -> __m256 {
-        // SAFETY: instantiated only in the functions above, which have AVX2.
-        unsafe { _mm256_setzero_ps() }
-    }
-
-    #[inline(always)]
-    fn rows(sums: __m256) -> [f32; TILE_ROWS] {
-        let mut rows = [0.0; TILE_ROWS];
-        // SAFETY: eight writable values; instantiated only in the functions above, which have AVX2.
-        unsafe { _mm256_storeu_ps(rows.as_mut_ptr(), sums) };
-        rows
-    }
-
-    #[inline(always)]
-    fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
-        weights: [&[[Word; WORDS]]; TILES],
-        weight_scales: [&[u16; TILE_ROWS]; TILES],
-        activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
-        activation_scales: [f32; TOKENS],
-        sums: &mut [[__m256; TOKENS]; TILES],
-    ) {
-        // SAFETY: instantiated only in the functions above, which have AVX2, FMA and F16C.
-        unsafe { add::<TILES, TOKENS, UNITS>(weights, weight_scales, activations, activation_scales, sums) }
-    }
-}
+steps! { most_tokens: 4 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

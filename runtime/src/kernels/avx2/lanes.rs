@@ -121,9 +121,10 @@ impl Lanes for Avx2Lanes {
     }
 }
 
+/// Eight binary16 numbers, exactly.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn widened(values: &[u16; 8]) -> __m256 {
+pub(in crate::kernels) fn widened(values: &[u16; 8]) -> __m256 {
     // SAFETY: 16 readable bytes; no alignment needed.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(values.as_ptr().cast()) })
 }

@@ -3,6 +3,7 @@
 //! Both multiply unsigned by signed bytes. So the tables hold levels plus their bound, which are not negative, and
 //! `bound * sum(activations)` is taken off at the end of a group.
 
+use super::lanes::widened;
 use super::load;
 use crate::kernels::TILE_ROWS;
 use crate::kernels::nr8k4::Word;
@@ -54,9 +55,7 @@ pub(in crate::kernels) fn tables<const WORDS: usize>(
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(in crate::kernels) fn rows(sums: __m256, row_scales: &[u16; TILE_ROWS], unit: f32) -> [f32; TILE_ROWS] {
-    // SAFETY: 16 readable bytes; no alignment needed.
-    let scales = unsafe { _mm_loadu_si128(row_scales.as_ptr().cast()) };
-    let outputs = _mm256_mul_ps(sums, _mm256_mul_ps(_mm256_cvtph_ps(scales), _mm256_set1_ps(unit)));
+    let outputs = _mm256_mul_ps(sums, _mm256_mul_ps(widened(row_scales), _mm256_set1_ps(unit)));
     let mut rows = [0.0; TILE_ROWS];
     // SAFETY: eight writable values; no alignment needed.
     unsafe { _mm256_storeu_ps(rows.as_mut_ptr(), outputs) };

@@ -6,39 +6,14 @@ mod codebook;
 mod int8;
 mod lanes;
 
-use super::instantiate::instantiate;
-use super::{Attention, Kernels, avx2};
+use super::instantiate::{instantiate, table};
+use super::{Kernels, avx2};
 use lanes::Avx512Lanes;
 
 instantiate!(Avx512Lanes, "avx512f,avx512dq,avx2,fma,f16c");
 
 /// The processor has all that `detect` asks for wherever this table is used: it leaves the module through `detect` alone.
-static KERNELS: Kernels = Kernels {
-    name: "avx512",
-    int2: codebook::INT2,
-    int3: codebook::INT3,
-    int4: codebook::INT4,
-    int5: codebook::INT5,
-    int6: codebook::INT6,
-    int8: int8::INT8,
-    quantize_activations,
-    attention_f32: Attention {
-        scores: scores_f32,
-        weighted_sum: weighted_sum_f32,
-        weighted_sum_pair: weighted_sum_pair_f32,
-    },
-    attention_f16: Attention {
-        scores: scores_f16,
-        weighted_sum: weighted_sum_f16,
-        weighted_sum_pair: weighted_sum_pair_f16,
-    },
-    dot_lanes,
-    rms_norm,
-    softmax,
-    silu_multiply,
-    add,
-    rotate,
-};
+static KERNELS: Kernels = table!("avx512");
 
 /// The table, where the processor has AVX2, FMA, F16C and AVX-512 F, DQ, VL and VNNI.
 pub fn detect() -> Option<&'static Kernels> {

@@ -86,7 +86,7 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         }
     }
     for tile in 0..TILES {
-        let scales = sums::scales(weight_scales[tile]);
+        let scales = sums::widened(weight_scales[tile]);
         for token in 0..TOKENS {
             let [[a, b], [c, d]] = integers[tile][token];
             let integers = [vcvtq_f32_s32(vpaddq_s32(a, b)), vcvtq_f32_s32(vpaddq_s32(c, d))];

@@ -89,9 +89,9 @@ impl Lanes for NeonLanes {
     fn load_f16(values: &[u16; LANES]) -> Self {
         let (halves, _) = values.as_chunks::<8>();
         // SAFETY: has NEON.
-        let [a, b] = unsafe { widened(&halves[0]) };
+        let [a, b] = unsafe { sums::widened(&halves[0]) };
         // SAFETY: likewise.
-        let [c, d] = unsafe { widened(&halves[1]) };
+        let [c, d] = unsafe { sums::widened(&halves[1]) };
         NeonLanes([a, b, c, d])
     }
     #[inline(always)]
@@ -168,12 +168,4 @@ fn fold_sum([a, b, c, d]: [float32x4_t; 4]) -> f32 {
     let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
     let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
     vpadds_f32(two)
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn widened(values: &[u16; 8]) -> [float32x4_t; 2] {
-    // SAFETY: eight readable values.
-    let halves = vreinterpretq_f16_u16(unsafe { vld1q_u16(values.as_ptr()) });
-    [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
 }

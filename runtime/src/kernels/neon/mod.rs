@@ -9,8 +9,8 @@ mod lanes;
 pub(super) mod lookup;
 pub(super) mod sums;
 
-use super::instantiate::instantiate;
-use super::{Attention, Kernels};
+use super::Kernels;
+use super::instantiate::{instantiate, table};
 use lanes::NeonLanes;
 
 instantiate!(NeonLanes, "neon");
@@ -20,32 +20,7 @@ instantiate!(NeonLanes, "neon");
 /// # Safety
 /// The processor has NEON wherever the table is used.
 pub(super) const unsafe fn table() -> Kernels {
-    Kernels {
-        name: "neon",
-        int2: codebook::INT2,
-        int3: codebook::INT3,
-        int4: codebook::INT4,
-        int5: codebook::INT5,
-        int6: codebook::INT6,
-        int8: int8::INT8,
-        quantize_activations,
-        attention_f32: Attention {
-            scores: scores_f32,
-            weighted_sum: weighted_sum_f32,
-            weighted_sum_pair: weighted_sum_pair_f32,
-        },
-        attention_f16: Attention {
-            scores: scores_f16,
-            weighted_sum: weighted_sum_f16,
-            weighted_sum_pair: weighted_sum_pair_f16,
-        },
-        dot_lanes,
-        rms_norm,
-        softmax,
-        silu_multiply,
-        add,
-        rotate,
-    }
+    table!("neon")
 }
 
 // SAFETY: private; `detect` hands it out only where the processor has NEON.

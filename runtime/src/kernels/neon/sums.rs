@@ -29,9 +29,9 @@ pub(in crate::kernels) fn rows(sums: Sums) -> [f32; TILE_ROWS] {
 /// The scales of a tile's rows.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(in crate::kernels) fn scales(weight_scales: &[u16; TILE_ROWS]) -> Sums {
+pub(in crate::kernels) fn widened(values: &[u16; TILE_ROWS]) -> Sums {
     // SAFETY: eight readable values.
-    let halves = vreinterpretq_f16_u16(unsafe { vld1q_u16(weight_scales.as_ptr()) });
+    let halves = vreinterpretq_f16_u16(unsafe { vld1q_u16(values.as_ptr()) });
     [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
 }
 
@@ -43,7 +43,7 @@ pub(in crate::kernels) fn scaled_rows(
     row_scales: &[u16; TILE_ROWS],
     unit: f32,
 ) -> [f32; TILE_ROWS] {
-    let [low, high] = scales(row_scales);
+    let [low, high] = widened(row_scales);
     rows([vmulq_f32(sums[0], vmulq_n_f32(low, unit)), vmulq_f32(sums[1], vmulq_n_f32(high, unit))])
 }
 

@@ -91,7 +91,7 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     unit!(0);
     unit!(1);
     for tile in 0..TILES {
-        let scales = sums::scales(weight_scales[tile]);
+        let scales = sums::widened(weight_scales[tile]);
         for token in 0..TOKENS {
             let integers = integers[tile][token].map(|integers| vcvtq_f32_s32(integers));
             sums[tile][token] = sums::add_step(sums[tile][token], integers, scales, activation_scales[token]);

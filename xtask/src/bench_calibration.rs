@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::flags::CalibrationFlags;
 use crate::model::{self, WindowChoice};
 use crate::progress::Shown;
-use crate::{host, output, root};
+use crate::{host, output};
 
 /// The report of the command.
 #[derive(Debug, Serialize)]
@@ -41,10 +41,7 @@ struct Report {
 /// # Errors
 /// `Exit::Input` for a model, text or option that cannot be, `Exit::Failed` for what cannot be solved.
 pub(crate) fn run(flags: &CalibrationFlags) -> Result<(), Error> {
-    let folder = match &flags.model {
-        Some(folder) => folder.clone(),
-        None => root::root()?.join("models/stories-1m"),
-    };
+    let folder = model::folder(flags.model.as_deref())?;
     let text = model::text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;
     let checkpoint = model::checkpoint(&folder)?;
     let spec = &checkpoint.spec;

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::flags::{Method, MethodsFlags, unique};
 use crate::interrupt::write_whole;
 use crate::model::{self, WindowChoice};
-use crate::{host, output, root};
+use crate::{host, output};
 
 /// The report of the command.
 #[derive(Debug, Serialize)]
@@ -38,10 +38,7 @@ struct Report {
 /// `Exit::Failed` for what cannot be solved.
 pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
     let json_path = flags.output.as_deref().map(|path| output::beside(path, "json")).transpose()?;
-    let folder = match &flags.model {
-        Some(folder) => folder.clone(),
-        None => root::root()?.join("models/stories-1m"),
-    };
+    let folder = model::folder(flags.model.as_deref())?;
     let text = model::text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;
     let checkpoint = model::checkpoint(&folder)?;
     let spec = &checkpoint.spec;

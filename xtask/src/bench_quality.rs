@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::flags::{GroupSize, Levels, QualityFlags, unique};
 use crate::interrupt::write_whole;
 use crate::model::{self, WindowChoice};
-use crate::{host, output, root};
+use crate::{host, output};
 
 /// Held-out tokens for the containers' own check, which is no part of the measurement.
 const CHECK_TOKENS: usize = 512;
@@ -69,10 +69,7 @@ struct Case {
 /// `Exit::Failed` for what cannot be run.
 pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
     let paths = flags.output.as_deref().map(OutputPaths::beside).transpose()?;
-    let folder = match &flags.model {
-        Some(folder) => folder.clone(),
-        None => root::root()?.join("models/stories-1m"),
-    };
+    let folder = model::folder(flags.model.as_deref())?;
     let text = model::text_file(flags.text.as_deref(), &folder, "held_out.txt", "--text")?;
     let calibration_text =
         model::text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;

@@ -13,6 +13,15 @@ use rescomp_runtime::memory::AlignedBytes;
 
 use crate::error::{Error, Exit};
 use crate::flags::Joiner;
+use crate::root;
+
+/// The folder of the model that a command line names, or of the embedded one.
+///
+/// # Errors
+/// Those of [`root::root`].
+pub(crate) fn folder(named: Option<&Path>) -> Result<PathBuf, Error> {
+    named.map_or_else(|| Ok(root::root()?.join("models/stories-1m")), |folder| Ok(folder.to_path_buf()))
+}
 
 /// Opens a checkpoint.
 ///

@@ -55,7 +55,7 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let root = root::root()?;
     let install = Install::unless(flags.no_install);
     let target = Target::load(&flags.target)?;
-    let model_folder = flags.model.clone().unwrap_or_else(|| root.join("models/stories-1m"));
+    let model_folder = model::folder(flags.model.as_deref())?;
     let output_folder = flags.output.clone().unwrap_or_else(|| dist(&root, &target));
 
     // What may be wrong or missing is found out before the long work: the model, its text, the folder, the toolchain.

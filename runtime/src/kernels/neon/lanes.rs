@@ -3,6 +3,7 @@
 //! The methods are safe to the trait and must not be: a value of this type is made only inside functions that are compiled for
 //! NEON and reached through `detect`. That is the "has NEON" of every block below.
 
+use super::sums;
 use crate::kernels::lanes::{Elementwise, LANES, Lanes};
 use core::arch::aarch64::*;
 

@@ -1,5 +1,6 @@
 //! Why a container is refused: which section, which byte, what was expected and what was found.
 
+use crate::container::SignatureError;
 use crate::matrix::{MatrixError, ShapeError};
 use crate::section::{SectionKind, SectionName};
 use crate::spec::SpecError;
@@ -68,6 +69,8 @@ pub enum ContainerError {
         /// The CRC-32 of the bytes.
         found: u32,
     },
+    /// It isn't what the trusted key signed.
+    Signature(SignatureError),
     /// A section's SHA-256 differs.
     Digest {
         /// The section.
@@ -195,6 +198,7 @@ impl fmt::Display for ContainerError {
                 }
                 write!(f, " at byte {offset}: expected CRC-32 {expected:08x}, found {found:08x}")
             }
+            Self::Signature(error) => write!(f, "{error}"),
             Self::Digest { section, offset } => {
                 write!(f, "{section} at byte {offset}: SHA-256 differs from the table's")
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rescomp_formats::container::SIGNATURE_BYTES;
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_quantizer::allocate::Candidate;
 use rescomp_quantizer::bands::{BANDS, Bands};
@@ -85,7 +86,7 @@ pub(crate) fn plan(
     let budget_bytes = match (flags.target_bpw, flags.max_bytes) {
         (None, None) => return Ok(None),
         (Some(bits), _) => (bits * checkpoint.parameters() as f64 / 8.0) as u64,
-        (None, Some(bytes)) => bytes,
+        (None, Some(bytes)) => bytes.saturating_sub(flags.sign.iter().len() as u64 * SIGNATURE_BYTES as u64),
     };
     let format = MatrixFormat { bits: flags.bits, group: flags.group_size.into() };
     if let Some(bands) = bands(checkpoint, options) {

@@ -42,7 +42,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     let container = flags.container.clone().unwrap_or_else(|| folder.join(CONTAINER_FILE));
     let bytes = model::container_bytes(&container)?;
     let record = CheckFigures::from(&model::container(&container, &bytes)?.manifest().check);
-    let program = runner::build(&root, &target, install)?;
+    let program = runner::build(&root, &target, install, None)?;
     let result = check_everywhere(&target, &program, &container, &record, install)?;
     if flags.json {
         output::line(&output::json(&result)?);

@@ -49,6 +49,10 @@ pub(crate) enum Command {
     Bench(BenchCommand),
     /// Run all tests: on the host, and on emulated 64-bit ARM processors.
     Test(TestFlags),
+    /// Make a key that signs containers, and the public key that devices trust.
+    Keygen(KeygenFlags),
+    /// Sign a container, or sign it anew.
+    Sign(SignFlags),
     /// Build the no_std crates for bare-metal targets.
     BuildNoStd(BuildNoStdFlags),
     /// Check the repository's rules.
@@ -142,6 +146,12 @@ pub(crate) struct PackFlags {
     /// Go on after the last finished layer of a run that was stopped, with an identical result. Its other options must be the same.
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Sign the container with this secret key (see `keygen`), and build the program so that it loads nothing else.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) sign: Option<PathBuf>,
+    /// The signed container's release: a device refuses one that is lower than what it has used [default: seconds since 1970].
+    #[arg(long, value_name = "N", requires = "sign")]
+    pub(crate) release: Option<u64>,
     /// Install nothing: a missing tool is an error that names the commands.
     #[arg(long)]
     pub(crate) no_install: bool,
@@ -151,6 +161,30 @@ pub(crate) struct PackFlags {
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Options of `keygen`.
+#[derive(Debug, Args)]
+pub(crate) struct KeygenFlags {
+    /// File of the new secret key, readable by its owner alone; the public key goes beside it, with `.pub` after its name.
+    #[arg(long, value_name = "KEY", default_value = "rescomp.key")]
+    pub(crate) output: PathBuf,
+}
+
+/// Options of `sign`.
+#[derive(Debug, Args)]
+pub(crate) struct SignFlags {
+    /// The container.
+    pub(crate) container: PathBuf,
+    /// The secret key: a file that `keygen` made, or another one of Ed25519 (PKCS #8, PEM).
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    /// Which release it is: a device refuses one that is lower than what it has used [default: seconds since 1970].
+    #[arg(long, value_name = "N")]
+    pub(crate) release: Option<u64>,
+    /// File to write [default: the container itself].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Options of `check`.

@@ -69,7 +69,7 @@ impl Drop for Partial {
 /// # Errors
 /// `Exit::Disk` naming the file.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_whole_as(path, bytes, 0o666)
+    write_whole_as(path, bytes, 0o666, Existing::Replaced)
 }
 
 /// As [`write_whole`], for a program: whoever may read it may run it.
@@ -77,12 +77,28 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// `Exit::Disk` naming the file.
 pub(crate) fn write_program(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_whole_as(path, bytes, 0o777)
+    write_whole_as(path, bytes, 0o777, Existing::Replaced)
+}
+
+/// As [`write_whole`], for a secret: nobody else may read it, and a file that is there already stays.
+///
+/// # Errors
+/// `Exit::Disk` naming the file.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_whole_as(path, bytes, 0o600, Existing::Kept)
+}
+
+/// What becomes of a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Existing {
+    Replaced,
+    /// And writing is an error.
+    Kept,
 }
 
 /// Writes with these permissions, of which the system takes the user's mask away. A temporary file alone would be the
 /// user's only.
-fn write_whole_as(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+fn write_whole_as(path: &Path, bytes: &[u8], mode: u32, existing: Existing) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |source: &std::io::Error| Error::disk("write", path, source);
     std::fs::create_dir_all(folder).map_err(|source| failed(&source))?;
@@ -95,8 +111,11 @@ fn write_whole_as(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let _partial = Partial::new(file.path());
     std::io::Write::write_all(&mut file, bytes).map_err(|source| failed(&source))?;
     file.as_file().sync_all().map_err(|source| failed(&source))?;
-    file.persist(path).map_err(|error| failed(&error.error))?;
-    Ok(())
+    let placed = match existing {
+        Existing::Replaced => file.persist(path),
+        Existing::Kept => file.persist_noclobber(path),
+    };
+    placed.map(|_| ()).map_err(|error| failed(&error.error))
 }
 
 #[cfg(test)]

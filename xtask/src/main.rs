@@ -23,6 +23,7 @@ mod progress;
 mod qemu;
 mod root;
 mod runner;
+mod signing;
 mod system;
 mod target;
 mod targets;
@@ -59,6 +60,8 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Bench(BenchCommand::Calibration(flags)) => bench_calibration::run(flags),
         Command::Bench(BenchCommand::Decode(flags)) => bench_decode::run(flags),
         Command::Test(flags) => test::run(flags),
+        Command::Keygen(flags) => signing::keygen(flags),
+        Command::Sign(flags) => signing::sign(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),
         Command::Tidy => tidy::run(),
         Command::Targets(flags) => targets::run(flags),

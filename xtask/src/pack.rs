@@ -21,6 +21,7 @@ use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
 use crate::interrupt::{self, write_program, write_whole};
 use crate::model::{self, WindowChoice};
 use crate::progress::Shown;
+use crate::signing::Signature;
 use crate::system::Install;
 use crate::target::Target;
 use crate::{host, output, root, runner};
@@ -39,6 +40,10 @@ struct Report {
     /// How bits were distributed over the matrices, where they were.
     allocation: Option<Allocation>,
     pack: PackReport,
+    /// The public key that signed the container, in hexadecimal digits, where one did.
+    signed_by: Option<String>,
+    /// Which release of it was signed.
+    release: Option<u64>,
     /// Layers that came from an earlier run.
     restored_layers: usize,
     check: Option<CheckResult>,
@@ -66,14 +71,22 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let mut options = pack_options(flags, &target, &checkpoint, &model_folder)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
+    let signature = flags.sign.as_deref().map(|key| Signature::new(key, flags.release)).transpose()?;
     let pool = host::thread_pool(flags.threads)?;
     let machine = host::machine(&pool);
     let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
-    let program = runner::build(&root, &target, install)?;
+    let signed_by = signature.as_ref().map(Signature::public_hex);
+    let program = runner::build(&root, &target, install, signed_by.as_deref())?;
 
-    let (Packed { file, report }, restored_layers) = quantize(machine, &checkpoint, &options, &mut journal)?;
+    let (Packed { file, mut report }, restored_layers) =
+        quantize(machine, &checkpoint, &options, &mut journal)?;
     let container = output_folder.join(CONTAINER_FILE);
+    let file = match &signature {
+        Some(signature) => signature.sign(&container, &file)?,
+        None => file.to_vec(),
+    };
+    report.file_bytes = file.len() as u64;
     let recipe = allocation::recipe_of(&checkpoint, &options)?;
     check_memory(&target, &report)
         .and_then(|()| check_bytes(flags, &report))
@@ -88,7 +101,18 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let seconds = start.elapsed().as_secs_f64();
     let target = target.name.clone();
     let output = output_folder;
-    let report = Report { target, output, allocation, pack: report, restored_layers, check, seconds };
+    let release = signature.map(|signature| signature.release);
+    let report = Report {
+        target,
+        output,
+        allocation,
+        pack: report,
+        signed_by,
+        release,
+        restored_layers,
+        check,
+        seconds,
+    };
     write_whole(&report.output.join("report.json"), output::json(&report)?.as_bytes())?;
     if flags.json {
         output::line(&output::json(&report)?);
@@ -396,6 +420,9 @@ fn print(report: &Report) {
     }
     for warning in &pack.warnings {
         output::line(&format!("WARNING: {warning}"));
+    }
+    if let (Some(key), Some(release)) = (&report.signed_by, report.release) {
+        output::line(&format!("signed as release {release} by key {key}; the program loads nothing else"));
     }
     match &report.check {
         Some(check) => {

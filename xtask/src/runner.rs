@@ -21,14 +21,25 @@ use crate::target::{Bounds, Target};
 use crate::toolchain::{self, Profile};
 use crate::{command, model, output};
 
-/// Builds the program for the target and returns its path.
+/// Names the one key whose containers the program loads, in the environment of the compiler (targets/linux/src/trust.rs).
+const TRUSTED_KEY_VARIABLE: &str = "RESCOMP_TRUSTED_KEY";
+
+/// Builds the program for the target and returns its path. With a public key, in hexadecimal digits, it will load nothing but
+/// containers that this key signed.
 ///
 /// # Errors
 /// `Exit::Missing` without a toolchain, `Exit::Failed` when it does not build.
-pub(crate) fn build(root: &Path, target: &Target, install: Install) -> Result<PathBuf, Error> {
+pub(crate) fn build(
+    root: &Path,
+    target: &Target,
+    install: Install,
+    trusted_key: Option<&str>,
+) -> Result<PathBuf, Error> {
     let toolchain = toolchain::find(target, install)?;
     let package = target.runner.package();
-    let status = command::run(&mut toolchain.build(root, package, &[], Profile::Release), None)?;
+    let mut build = toolchain.build(root, package, &[], Profile::Release);
+    build.envs(trusted_key.map(|key| (TRUSTED_KEY_VARIABLE, key)));
+    let status = command::run(&mut build, None)?;
     if !status.success() {
         return Err(Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple)));
     }

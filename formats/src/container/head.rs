@@ -1,7 +1,8 @@
 //! The head: 64 bytes that say what the file is and where manifest and table lie.
 
-use crate::container::crc32;
+use super::{SIGNATURE_BYTES, crc32};
 use crate::error::ContainerError;
+use crate::section::{SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES};
 use bytemuck::{Pod, Zeroable};
 
 /// The first eight bytes.
@@ -9,7 +10,7 @@ pub const MAGIC: [u8; 8] = *b"RESCOMP\x1a";
 /// Major version that this reader reads.
 pub const MAJOR: u16 = 4;
 /// Newest minor version that this reader reads.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = core::mem::size_of::<Head>();
 /// Most bytes of the manifest.
@@ -43,8 +44,12 @@ pub struct Head {
     pub file_bytes: u64,
     /// CRC-32 from byte 64 to the end of the table.
     pub table_crc32: u32,
+    /// Bytes of the signature: 0 or [`SIGNATURE_BYTES`](super::SIGNATURE_BYTES).
+    pub signature_bytes: u32,
+    /// Rises from one release of a signed container to the next; 0 without a signature.
+    pub release: u64,
     /// Zero.
-    pub reserved: [u32; 4],
+    pub reserved: u32,
     /// CRC-32 of bytes 0 to 59.
     pub head_crc32: u32,
 }
@@ -55,6 +60,16 @@ impl Head {
     pub fn sealed(mut self) -> Head {
         self.head_crc32 = crc32(&bytemuck::bytes_of(&self)[..HEAD_BYTES - 4]);
         self
+    }
+
+    /// Bytes of the file from its start to the end of the section table.
+    pub fn front_bytes(&self) -> usize {
+        self.table_offset as usize + self.section_count as usize * SECTION_ENTRY_BYTES
+    }
+
+    /// Where the first section begins: behind the table and the signature.
+    pub fn first_section_offset(&self) -> usize {
+        self.front_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES) + self.signature_bytes as usize
     }
 
     /// Reads and checks the head of a file.
@@ -99,9 +114,11 @@ impl Head {
         let after_manifest = (HEAD_BYTES as u64 + u64::from(head.manifest_bytes)).next_multiple_of(64);
         field("section table offset", 24, after_manifest, head.table_offset.into())?;
         limit("number of sections", 28, MAX_SECTIONS, head.section_count)?;
-        for (index, word) in head.reserved.into_iter().enumerate() {
-            field("reserved", 44 + 4 * index as u64, 0, word.into())?;
+        match head.signature_bytes {
+            0 => field("release of an unsigned file", 48, 0, head.release)?,
+            found => field("bytes of the signature", 44, SIGNATURE_BYTES as u64, found.into())?,
         }
+        field("reserved", 56, 0, head.reserved.into())?;
         if head.file_bytes != found {
             return Err(ContainerError::Length { what: "file", expected: head.file_bytes, found });
         }

@@ -1,13 +1,16 @@
 //! Reading a container in place: `open` for the structure, `check` for the contents.
 //!
 //! ```text
-//! open:   head -> CRC of manifest and table -> manifest -> each entry: kind, order, encoding, shape, offsets that tile the file
+//! open:   head -> signature, where a key is trusted -> CRC of manifest and table -> manifest -> each entry: kind, order, encoding, shape, offsets that tile the file
 //! check:  padding -> each section: CRC-32 (and SHA-256), then what its kind demands
 //! ```
 //! Only a [`CheckedContainer`] can be run; none of its accessors panics.
 
 mod check;
 mod head;
+mod signature;
+#[cfg(all(test, feature = "signature", feature = "write"))]
+mod signature_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "write")]
@@ -15,6 +18,9 @@ pub mod write;
 
 pub use check::{CheckedContainer, Integrity};
 pub use head::{ENDIANNESS_MARK, HEAD_BYTES, Head, MAGIC, MAJOR, MAX_MANIFEST_BYTES, MAX_SECTIONS, MINOR};
+#[cfg(feature = "signature")]
+pub use signature::{BadKey, TrustedKey};
+pub use signature::{SIGNATURE_BYTES, SIGNED_MESSAGE_BYTES, SignatureBlock, SignatureError, signed_message};
 
 use crate::encodings::CodeWidth;
 use crate::error::ContainerError;
@@ -36,8 +42,11 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 #[derive(Clone, Debug)]
 pub struct Container<'a> {
     file: &'a [u8],
+    head: Head,
     manifest: Manifest,
     table: &'a [SectionEntry],
+    /// Whether a trusted key signed head, manifest and table.
+    trusted: bool,
 }
 
 impl<'a> Container<'a> {
@@ -47,11 +56,32 @@ impl<'a> Container<'a> {
     /// [`ContainerError`], naming the byte or section that is wrong. Time is constant in the file's size.
     pub fn open(file: &'a [u8]) -> Result<Self, ContainerError> {
         let head = Head::read(file)?;
+        Self::open_front(file, head, false)
+    }
+
+    /// As [`Container::open`], of a container that `key` signed, in `least_release` or later; anything else is refused when only its head
+    /// has been read. [`Container::check`] then proves each section's SHA-256 before it reads the section.
+    ///
+    /// # Errors
+    /// [`ContainerError::Signature`], and as [`Container::open`].
+    #[cfg(feature = "signature")]
+    pub fn open_trusted(
+        file: &'a [u8],
+        key: &TrustedKey,
+        least_release: u64,
+    ) -> Result<Self, ContainerError> {
+        let head = Head::read(file)?;
+        key.verify(&head, file, least_release)?;
+        Self::open_front(file, head, true)
+    }
+
+    /// Reads the structure behind the head.
+    fn open_front(file: &'a [u8], head: Head, trusted: bool) -> Result<Self, ContainerError> {
         if file.as_ptr().align_offset(SECTION_ALIGNMENT_BYTES) != 0 {
             return Err(ContainerError::Unaligned);
         }
         let table_start = head.table_offset as usize;
-        let table_end = table_start + head.section_count as usize * SECTION_ENTRY_BYTES;
+        let table_end = head.front_bytes();
         let Some(front) = file.get(HEAD_BYTES..table_end) else {
             let (expected, found) = (table_end as u64, file.len() as u64);
             return Err(ContainerError::Length { what: "section table", expected, found });
@@ -77,13 +107,14 @@ impl<'a> Container<'a> {
         let (padding, table) = rest.split_at(table_start - HEAD_BYTES - manifest_bytes.len());
         expect_zero(padding, HEAD_BYTES + manifest_bytes.len())?;
         let table = bytemuck::try_cast_slice(table).map_err(|_| ContainerError::Unaligned)?;
-        let container = Container { file, manifest, table };
-        container.check_table(table_start, table_end)?;
+        signature::read(&head, file)?;
+        let container = Container { file, head, manifest, table, trusted };
+        container.check_table(table_start)?;
         Ok(container)
     }
 
     /// Checks every entry, and that the sections tile the rest of the file.
-    fn check_table(&self, table_start: usize, table_end: usize) -> Result<(), ContainerError> {
+    fn check_table(&self, table_start: usize) -> Result<(), ContainerError> {
         let spec = &self.manifest.spec;
         let field = |field, offset, expected, found| {
             if expected == found {
@@ -93,7 +124,7 @@ impl<'a> Container<'a> {
             }
         };
         field("number of sections", 28, section_count(spec) as u64, self.table.len() as u64)?;
-        let mut end = table_end as u64;
+        let mut end = self.head.first_section_offset() as u64;
         for ((index, expected), entry) in sections(spec).enumerate().zip(self.table) {
             let at = (table_start + index * SECTION_ENTRY_BYTES) as u64;
             if entry.kind != expected.kind as u16 || entry.layer != expected.layer.unwrap_or(NO_LAYER) {
@@ -134,6 +165,16 @@ impl<'a> Container<'a> {
             };
         }
         field("end of the last section", 32, end, self.file.len() as u64)
+    }
+
+    /// Which release of a signed container it is; 0 of an unsigned one.
+    pub fn release(&self) -> u64 {
+        self.head.release
+    }
+
+    /// The key that signed it, or so it says: trust is [`Container::open_trusted`]'s.
+    pub fn signer(&self) -> Option<[u8; 32]> {
+        signature::read(&self.head, self.file).ok().flatten().map(|block| block.public_key)
     }
 
     /// The manifest.

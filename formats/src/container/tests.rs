@@ -13,7 +13,7 @@ use write::{Contents, write};
 
 /// A file at an address that is a multiple of 64.
 #[derive(Clone)]
-struct Aligned {
+pub(super) struct Aligned {
     blocks: Vec<Block>,
     length: usize,
 }
@@ -23,12 +23,12 @@ struct Aligned {
 struct Block([u8; 64]);
 
 impl Aligned {
-    fn new(bytes: &[u8]) -> Aligned {
+    pub(super) fn new(bytes: &[u8]) -> Aligned {
         let mut blocks = vec![Block([0; 64]); bytes.len().div_ceil(64)];
         bytemuck::cast_slice_mut::<Block, u8>(&mut blocks)[..bytes.len()].copy_from_slice(bytes);
         Aligned { blocks, length: bytes.len() }
     }
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.blocks)[..self.length]
     }
 }
@@ -82,7 +82,7 @@ fn token_bands(spec: &ModelSpec) -> Vec<u8> {
 }
 
 /// A small container; every number in it comes from a counter.
-fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
+pub(super) fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
     let mut counter = 0u32;
     let mut next = move || {
         counter = counter.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -144,7 +144,7 @@ fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
     .unwrap()
 }
 
-fn check(file: &[u8]) -> Result<(), ContainerError> {
+pub(super) fn check(file: &[u8]) -> Result<(), ContainerError> {
     let file = Aligned::new(file);
     Container::open(file.bytes())?.check(Integrity::Digest).map(|_| ())
 }
@@ -227,10 +227,10 @@ fn versions_and_strangers_are_named() {
     let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
-    assert_eq!((file[8], file[10]), (4, 0));
-    for (major, minor) in [(2, 1), (3, 0), (4, 1), (5, 0)] {
+    assert_eq!((file[8], file[10]), (4, 1));
+    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0)] {
         (file[8], file[10]) = (major, minor);
-        let expected = format!("container version {major}.{minor}; this reader knows 4.0 to 4.0");
+        let expected = format!("container version {major}.{minor}; this reader knows 4.0 to 4.1");
         assert!(error(&file).contains(&expected));
     }
 }

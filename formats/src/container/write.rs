@@ -1,6 +1,9 @@
 //! Writing a container: sections in, file bytes out.
 
-use super::{ENDIANNESS_MARK, HEAD_BYTES, Head, MAGIC, MAJOR, MAX_MANIFEST_BYTES, MINOR, crc32};
+use super::{
+    ENDIANNESS_MARK, HEAD_BYTES, Head, MAGIC, MAJOR, MAX_MANIFEST_BYTES, MINOR, SIGNATURE_BYTES,
+    SignatureBlock, crc32, signed_message,
+};
 use crate::error::ContainerError;
 use crate::manifest::Manifest;
 use crate::matrix::MatrixShape;
@@ -92,9 +95,45 @@ pub fn write<E: From<ContainerError>>(
         section_count: table.len() as u32,
         file_bytes: file.len() as u64,
         table_crc32: crc32(&file[HEAD_BYTES..table_offset + table_bytes.len()]),
-        reserved: [0; 4],
+        signature_bytes: 0,
+        release: 0,
+        reserved: 0,
         head_crc32: 0,
     };
     file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&head.sealed()));
     Ok(file)
+}
+
+/// Adds a signature to a container, or replaces the one that it has. `sign` makes the Ed25519 signature of a message
+/// ([`super::signed_message`]) with the key that `public_key` belongs to.
+///
+/// # Errors
+/// What [`super::Container::open`] refuses of `file`.
+pub fn signed(
+    file: &[u8],
+    public_key: [u8; 32],
+    release: u64,
+    sign: impl FnOnce(&[u8]) -> [u8; 64],
+) -> Result<Vec<u8>, ContainerError> {
+    let head = super::Container::open(file)?.head;
+    let (front_bytes, old_start) = (head.front_bytes(), head.first_section_offset());
+    let mut head = Head { signature_bytes: SIGNATURE_BYTES as u32, release, minor: MINOR, ..head };
+    let start = head.first_section_offset();
+    head.file_bytes = (file.len() - old_start + start) as u64;
+    let mut signed = alloc::vec![0; start];
+    signed[HEAD_BYTES..front_bytes].copy_from_slice(&file[HEAD_BYTES..front_bytes]);
+    for entry in signed[head.table_offset as usize..front_bytes].as_chunks_mut::<SECTION_ENTRY_BYTES>().0 {
+        let mut moved: SectionEntry = bytemuck::pod_read_unaligned(entry);
+        moved.offset_bytes = moved.offset_bytes - old_start as u64 + start as u64;
+        entry.copy_from_slice(bytemuck::bytes_of(&moved));
+    }
+    head.table_crc32 = crc32(&signed[HEAD_BYTES..front_bytes]);
+    signed[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&head.sealed()));
+    let signature = sign(&signed_message(&signed[..front_bytes]));
+    let mut block =
+        SignatureBlock { public_key, signature: bytemuck::cast(signature), ..SignatureBlock::zeroed() };
+    block.crc32 = crc32(&bytemuck::bytes_of(&block)[..SIGNATURE_BYTES - 4]);
+    signed[start - SIGNATURE_BYTES..].copy_from_slice(bytemuck::bytes_of(&block));
+    signed.extend_from_slice(&file[old_start..]);
+    Ok(signed)
 }

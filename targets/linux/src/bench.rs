@@ -17,6 +17,7 @@ use crate::mapped;
 use crate::output;
 use crate::table::Table;
 use crate::tensors;
+use crate::trust;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -54,7 +55,7 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let file = mapped::map(path)?;
     let engine = Engine::new(&flags.machine, file.len())?;
-    let container = machine::open(path, &file, Integrity::Crc)?;
+    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Crc)?;
     let most = container.manifest().spec.context as usize;
     let prompt_tokens = flags.prompt_tokens.unwrap_or(128.min(most / 2).max(1));
     let decode_tokens = flags.tokens.unwrap_or(64.min(most.saturating_sub(prompt_tokens)).max(1));

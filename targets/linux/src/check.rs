@@ -22,6 +22,7 @@ use crate::mapped;
 use crate::output::{self, hex};
 use crate::table::Table;
 use crate::tensors::{self, TensorKernels};
+use crate::trust;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -75,7 +76,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let file = mapped::map(path)?;
     let engine = Engine::new(&flags.machine, file.len())?;
-    let container = machine::open(path, &file, Integrity::Digest)?;
+    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Digest)?;
     let windows = container.check_windows();
     let limits = machine::limits(windows.sizes().positions);
     let mut memory = machine::session_memory(path, &container, limits)?;

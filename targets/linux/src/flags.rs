@@ -46,6 +46,21 @@ pub(crate) struct MachineFlags {
     /// the fastest].
     #[arg(long, value_name = "NAME")]
     pub(crate) kernels: Option<String>,
+    #[command(flatten)]
+    pub(crate) trust: TrustFlags,
+}
+
+/// Whose containers are run.
+#[derive(Debug, Args)]
+pub(crate) struct TrustFlags {
+    /// Load nothing but containers that this key signed: a file with an Ed25519 public key (PEM), or its 64 hexadecimal digits
+    /// [default: the key that this program was built with, if any].
+    #[arg(long, value_name = "FILE|HEX")]
+    pub(crate) trusted_key: Option<String>,
+    /// With a trusted key, where the highest release of each model that generated text here is kept; older ones are refused
+    /// [default: rescomp/releases.json in $XDG_STATE_HOME or ~/.local/state].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) release_state: Option<PathBuf>,
 }
 
 /// Options of `info`.

@@ -24,6 +24,7 @@ use crate::mapped;
 use crate::output;
 use crate::prompt;
 use crate::stop::StopFilter;
+use crate::trust;
 
 /// Tokens of the prompt that run before the next look at Ctrl-C.
 const PREFILL_TOKENS: usize = 8 * TILE;
@@ -70,7 +71,7 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let sampler = sampler(flags)?;
     let file = mapped::map(path)?;
     let engine = Engine::new(&flags.machine, file.len())?;
-    let container = machine::open(path, &file, Integrity::Crc)?;
+    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Crc)?;
     let prompt = prompt::text(flags)?;
     let tokens = prompt::tokens(path, &container, &prompt, flags.special_tokens)?;
     let most = container.manifest().spec.context as usize;
@@ -86,6 +87,7 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
         ));
     }
     let session = machine::session(path, &container, &engine, limits, &mut memory)?;
+    trust::remember(&container, &flags.machine.trust)?;
     interrupt::end_by_itself();
     if !flags.no_echo {
         output::text(&prompt);

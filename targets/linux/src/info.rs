@@ -16,11 +16,16 @@ use crate::mapped;
 use crate::output::{self, hex};
 use crate::table::Table;
 use crate::tensors::{self, TensorKernels};
+use crate::trust;
 
 #[derive(Debug, Serialize)]
 struct Info<'a> {
     container: String,
     container_version: String,
+    /// The public key that signed it, in hexadecimal digits; whether it is trusted, `--trusted-key` says.
+    signed_by: Option<String>,
+    /// Of a signed container.
+    release: Option<u64>,
     file_bytes: usize,
     parameters: u64,
     bits_per_weight: f64,
@@ -90,13 +95,16 @@ pub(crate) fn run(flags: &InfoFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let file = mapped::map(path)?;
     let engine = Engine::new(&flags.machine, file.len())?;
-    let container = machine::open(path, &file, Integrity::Digest)?;
+    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Digest)?;
     let manifest = container.manifest();
+    let signer = container.container().signer().map(|key| hex(&key));
     let limits = machine::limits(flags.context.unwrap_or(manifest.spec.context as usize));
     let plan = SessionPlan::new(&container, limits).map_err(|error| Error::input(path, error))?;
     let info = Info {
         container: path.display().to_string(),
         container_version: format!("{MAJOR}.{MINOR}"),
+        release: signer.is_some().then(|| container.container().release()),
+        signed_by: signer,
         file_bytes: file.len(),
         parameters: container.container().parameters(),
         bits_per_weight: container.container().bits_per_weight(),
@@ -177,6 +185,10 @@ fn in_words(info: &Info<'_>) -> String {
     let mut table = Table::default();
     table.pair("container", &info.container);
     table.pair("version", &info.container_version);
+    if let (Some(key), Some(release)) = (&info.signed_by, info.release) {
+        table.pair("signed by", key);
+        table.pair("release", release);
+    }
     table.pair("file bytes", info.file_bytes);
     table.pair("parameters", info.parameters);
     table.pair("bits a weight", format_args!("{:.3}", info.bits_per_weight));

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
 use rescomp_runtime::kernels::{self, Kernels};
 use rescomp_runtime::linear::ActivationFormat;
@@ -73,20 +73,6 @@ impl Engine {
 /// Names of the kernel tables that this processor runs, slowest first.
 pub(crate) fn available_kernels() -> Vec<&'static str> {
     kernels::available().map(|kernels| kernels.name).collect()
-}
-
-/// Opens and checks a mapped container.
-///
-/// # Errors
-/// `Exit::Input` naming the file and the byte that is wrong.
-pub(crate) fn open<'a>(
-    path: &Path,
-    file: &'a [u8],
-    integrity: Integrity,
-) -> Result<CheckedContainer<'a>, Error> {
-    Container::open(file)
-        .and_then(|container| container.check(integrity))
-        .map_err(|error| Error::input(path, error))
 }
 
 /// A session's limits: `context` positions, and tiles that are no longer.

@@ -1,7 +1,8 @@
 //! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text,
 //! measures speed.
 //!
-//! This file dispatches; each command has its own. `machine` maps and checks the container and chooses kernels and threads.
+//! This file dispatches; each command has its own. `trust` opens and checks the container, `machine` chooses kernels and
+//! threads.
 
 mod bandwidth;
 mod bench;
@@ -19,6 +20,7 @@ mod prompt;
 mod stop;
 mod table;
 mod tensors;
+mod trust;
 
 use std::process::ExitCode;
 

@@ -20,6 +20,7 @@ pub mod linear;
 pub mod memory;
 pub mod models;
 pub mod sample;
+pub mod self_check;
 pub mod session;
 #[cfg(feature = "std")]
 pub mod threads;

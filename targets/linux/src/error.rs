@@ -38,6 +38,11 @@ impl Error {
         Error { exit: Exit::Failed, message: format!("cannot {doing}: {source}") }
     }
 
+    /// This machine does not compute what it should.
+    pub(crate) fn wrong_machine(message: impl fmt::Display) -> Error {
+        Error { exit: Exit::Failed, message: message.to_string() }
+    }
+
     /// The exit code of this error.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

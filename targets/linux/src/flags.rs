@@ -112,6 +112,9 @@ pub(crate) struct GenerateFlags {
     /// A file with the prompt, UTF-8, taken as it is.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompt_file: Option<PathBuf>,
+    /// Before anything else, compare every kernel with its known answer: some milliseconds.
+    #[arg(long)]
+    pub(crate) self_check: bool,
     /// Read special tokens in the prompt as such, not as text.
     #[arg(long)]
     pub(crate) special_tokens: bool,

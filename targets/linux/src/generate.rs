@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytemuck::Zeroable;
 use rescomp_formats::container::{CheckedContainer, Integrity};
 use rescomp_runtime::sample::{Candidate, SampleOptions, Sampler};
+use rescomp_runtime::self_check::OPERATIONS;
 use rescomp_runtime::session::Session;
 use rescomp_runtime::tokenizer::{Tokenizer, Utf8Stream};
 
@@ -71,6 +72,12 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let sampler = sampler(flags)?;
     let file = mapped::map(path)?;
     let engine = Engine::new(&flags.machine, file.len())?;
+    if flags.self_check {
+        let milliseconds = 1e3 * engine.self_check()?.as_secs_f64();
+        output::note(&format!(
+            "self-check: {OPERATIONS} kernels give their known answers, {milliseconds:.1} ms"
+        ));
+    }
     let container = trust::open(path, &file, &flags.machine.trust, Integrity::Crc)?;
     let prompt = prompt::text(flags)?;
     let tokens = prompt::tokens(path, &container, &prompt, flags.special_tokens)?;

@@ -2,13 +2,14 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
 use rescomp_runtime::kernels::{self, Kernels};
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::self_check::self_check;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use rescomp_runtime::threads::ThreadPool;
 
@@ -57,6 +58,16 @@ impl Engine {
     /// What the runtime computes with.
     pub(crate) fn machine(&self) -> Machine<'_> {
         Machine { kernels: self.kernels, executor: &self.pool }
+    }
+
+    /// Compares every kernel with its known answer; returns how long that took.
+    ///
+    /// # Errors
+    /// `Exit::Failed` naming the kernel that does not compute what it should.
+    pub(crate) fn self_check(&self) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self_check(self.kernels).map_err(|error| Error::wrong_machine(error))?;
+        Ok(start.elapsed())
     }
 
     /// The kernels.

@@ -41,6 +41,17 @@ fn greedy_text_is_the_references_on_all_kernels_and_threads() {
 }
 
 #[test]
+fn kernels_are_checked_before_the_text_where_asked() {
+    let folder = Folder::new();
+    let path = folder.file("model", &container(&spec(), Layout::Nr8k4));
+    for kernels in kernels::available() {
+        let options = ["--prompt", PROMPT, "--max-tokens", "2", "--self-check", "--kernels", kernels.name];
+        let said = errors(&run("generate", &path, &options));
+        assert!(said.starts_with("self-check: 16 kernels give their known answers, "), "{said}");
+    }
+}
+
+#[test]
 fn a_seed_gives_one_text() {
     let folder = Folder::new();
     let path = folder.file("model", &container(&spec(), Layout::Nr8k4));

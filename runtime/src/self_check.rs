@@ -1,0 +1,322 @@
+//! Known answers of every kernel: a device finds out in a few milliseconds whether its kernels compute what they should, before
+//! anyone reads a text that they made.
+//!
+//! Each operation runs on fixed made-up numbers, and the CRC-32 of its results' bits must be the one below, which the scalar kernels gave
+//! when this was written; docs/numerics.md defines one result for all. It finds a kernel that the compiler broke, or instructions that
+//! a processor or an emulator gets wrong. It reads no container and takes no memory but 32 KB of stack.
+
+use core::fmt;
+use half::f16;
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::layouts::Layout;
+use rescomp_formats::matrix::{CodebookMatrix, MatrixShape, MatrixView, pack_codebook, pack_scaled};
+
+use crate::kernels::{Activations, Attention, Kernels, OutputRows};
+use crate::memory::MemoryBlock;
+
+/// Three tiles: two for a kernel that takes two at once, and one.
+const ROWS: usize = 24;
+/// A block of 128 columns, one of 64, and a unit of 32: the last group is short.
+const COLS: usize = 224;
+const GROUP: usize = 64;
+const GROUPS: usize = COLS.div_ceil(GROUP);
+/// Eight, four, two and one at once.
+const TOKENS: usize = 15;
+/// Values of a head, and of vectors.
+const HEAD: usize = 64;
+/// Keys of a head.
+const KEYS: usize = 21;
+/// Blocks of the largest matrix section.
+const SECTION_BLOCKS: usize = 100;
+
+/// The CRC-32 of each operation's results.
+const KNOWN: [(&str, u32); 16] = [
+    ("quantize_activations", 0x806c0b52),
+    ("gemv and gemm, 2 bits", 0xd9da9048),
+    ("gemv and gemm, 3 bits", 0xed68c778),
+    ("gemv and gemm, 4 bits", 0x5aae7117),
+    ("gemv and gemm, 5 bits", 0x06d3809b),
+    ("gemv and gemm, 6 bits", 0xfd9781b5),
+    ("gemv and gemm, 8 bits", 0x76ddd0f8),
+    ("attention over f32", 0x17d5e580),
+    ("attention over f16", 0xc731deda),
+    ("dot_lanes", 0x775cb980),
+    ("rms_norm", 0xcb3c7a9c),
+    ("softmax", 0xe5478539),
+    ("silu_multiply", 0x941a3954),
+    ("add", 0x59244636),
+    ("rotate", 0x8ada8662),
+    ("sin_cos_turn", 0x4075dbfe),
+];
+
+/// Number of operations that are checked.
+pub const OPERATIONS: usize = KNOWN.len();
+
+/// An operation that does not give its known answer on this device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SelfCheckError {
+    /// The kernel table.
+    pub kernels: &'static str,
+    /// The operation.
+    pub operation: &'static str,
+    /// CRC-32 of the known answer.
+    pub expected: u32,
+    /// CRC-32 of what it gave.
+    pub found: u32,
+}
+
+impl fmt::Display for SelfCheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernels, operation, expected, found } = self;
+        write!(
+            f,
+            "self-check: kernels {kernels}: {operation}: expected CRC-32 {expected:08x}, found {found:08x}: they do not compute what \
+             they should on this processor"
+        )
+    }
+}
+
+impl core::error::Error for SelfCheckError {}
+
+/// Checks every operation of a kernel table against its known answer.
+///
+/// # Errors
+/// The first operation that gives another one.
+pub fn self_check(kernels: &Kernels) -> Result<(), SelfCheckError> {
+    for (operation, expected) in KNOWN {
+        let found = answer(kernels, operation);
+        if found != expected {
+            return Err(SelfCheckError { kernels: kernels.name, operation, expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// What an operation gives, as a CRC-32.
+fn answer(kernels: &Kernels, operation: &str) -> u32 {
+    let mut bits = Bits::default();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut values: [f32; 4 * HEAD] = core::array::from_fn(|_| 8.0 * random.unit());
+    let [a, b, c, d] = values.as_chunks_mut::<HEAD>().0 else { return 0 };
+    match operation {
+        "quantize_activations" => {
+            let (codes, scales) = activations(kernels, &mut random);
+            codes.iter().for_each(|token| token.iter().for_each(|code| bits.add(&code.to_le_bytes())));
+            scales.iter().for_each(|token| bits.floats(token));
+        }
+        "gemv and gemm, 2 bits" => products(kernels, CodeWidth::Int2, &mut bits),
+        "gemv and gemm, 3 bits" => products(kernels, CodeWidth::Int3, &mut bits),
+        "gemv and gemm, 4 bits" => products(kernels, CodeWidth::Int4, &mut bits),
+        "gemv and gemm, 5 bits" => products(kernels, CodeWidth::Int5, &mut bits),
+        "gemv and gemm, 6 bits" => products(kernels, CodeWidth::Int6, &mut bits),
+        "gemv and gemm, 8 bits" => products(kernels, CodeWidth::Int8, &mut bits),
+        "attention over f32" => {
+            let kept: [f32; KEYS * HEAD] = core::array::from_fn(|_| random.unit());
+            attention(&kernels.attention_f32, a, &kept, &mut bits);
+        }
+        "attention over f16" => {
+            let kept: [u16; KEYS * HEAD] = core::array::from_fn(|_| f16::from_f32(random.unit()).to_bits());
+            attention(&kernels.attention_f16, a, &kept, &mut bits);
+        }
+        "dot_lanes" => {
+            let mut lanes = [0.25; 16];
+            (kernels.dot_lanes)(&mut lanes, &a[..61], &b[..61]);
+            bits.floats(&lanes);
+        }
+        "rms_norm" => {
+            (kernels.rms_norm)(&a[..61], &b[..61], 1e-5, &mut c[..61]);
+            bits.floats(c);
+        }
+        "softmax" => {
+            (kernels.softmax)(&mut a[..61]);
+            bits.floats(a);
+        }
+        "silu_multiply" => {
+            (kernels.silu_multiply)(&mut a[..61], &b[..61]);
+            bits.floats(a);
+        }
+        "add" => {
+            (kernels.add)(&mut a[..61], &b[..61]);
+            bits.floats(a);
+        }
+        "rotate" => {
+            (kernels.rotate)(&mut a[..58], &c[..29], &d[..29]);
+            bits.floats(a);
+        }
+        "sin_cos_turn" => {
+            for turn in 0..HEAD as u64 {
+                let (sin, cos) = crate::kernels::sin_cos_turn(turn.wrapping_mul(0x0123_4567_89ab_cdef));
+                bits.floats(&[sin, cos]);
+            }
+        }
+        _ => {}
+    }
+    bits.0.finalize()
+}
+
+/// Codes and scales of all tokens.
+fn activations(kernels: &Kernels, random: &mut Random) -> ([[i8; COLS]; TOKENS], [[f32; GROUPS]; TOKENS]) {
+    let (mut codes, mut scales) = ([[0; COLS]; TOKENS], [[0.0; GROUPS]; TOKENS]);
+    for (codes, scales) in codes.iter_mut().zip(&mut scales) {
+        let input: [f32; COLS] = core::array::from_fn(|_| random.unit());
+        (kernels.quantize_activations)(&input, GROUP, codes, scales);
+    }
+    (codes, scales)
+}
+
+/// Both products of a matrix in every layout, for all tokens and for one.
+fn products(kernels: &Kernels, width: CodeWidth, bits: &mut Bits) {
+    for layout in Layout::ALL {
+        let mut random = Random(width.bits() as u64);
+        let Ok(shape) = MatrixShape::new(ROWS as u32, COLS as u32, GROUP as u32, width, layout) else {
+            return;
+        };
+        let mut section = [MemoryBlock([0; 64]); SECTION_BLOCKS];
+        let section: &mut [u8] = bytemuck::cast_slice_mut(&mut section);
+        let Some(section) = section.get_mut(..shape.section_bytes()) else { return };
+        if !pack(&shape, &mut random, section) {
+            return;
+        }
+        let Ok(matrix) = MatrixView::new(shape, section) else { return };
+        let (codes, scales) = activations(kernels, &mut random);
+        let products = kernels.products(layout, width);
+        for (tokens, product) in [(TOKENS, products.gemm), (1, products.gemv)] {
+            let mut output = [f32::NAN; TOKENS * ROWS];
+            let output = &mut output[..tokens * ROWS];
+            let activations = Activations {
+                codes: codes[..tokens].as_flattened(),
+                scales: scales[..tokens].as_flattened(),
+                tokens,
+            };
+            let tiles = 0..ROWS.div_ceil(crate::kernels::TILE_ROWS);
+            product(&matrix, &activations, tiles, &mut OutputRows::new(output, tokens, ROWS));
+            bits.floats(output);
+        }
+    }
+}
+
+/// A matrix with every code, level, multiplier and scale; whether it could be packed.
+fn pack(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) -> bool {
+    let width = shape.width();
+    let scale = |random: &mut Random| f16::from_f32(0.01 + 0.005 * random.unit());
+    if !shape.has_codebook() {
+        let codes: [i8; ROWS * COLS] = core::array::from_fn(|_| (random.below(255) as i16 - 127) as i8);
+        let scales: [f16; ROWS * GROUPS] = core::array::from_fn(|_| scale(random));
+        return pack_scaled(shape, &codes, &scales, section).is_ok();
+    }
+    let count = 1_usize << width.bits();
+    let bound = i32::from(width.level_bound());
+    let mut levels = [0_i8; 64];
+    for (index, level) in levels[..count].iter_mut().enumerate() {
+        // From one bound to the other, spaced as evenly as integers are: at 5 and 6 bits the odd ones.
+        *level = (-bound + 2 * bound * index as i32 / (count as i32 - 1)) as i8;
+    }
+    let codes: [u8; ROWS * COLS] = core::array::from_fn(|_| random.below(count as u64) as u8);
+    let scale_codes: [u8; ROWS * GROUPS] = core::array::from_fn(|_| random.below(16) as u8);
+    let row_scales: [f16; ROWS] = core::array::from_fn(|_| scale(random));
+    let codebook = CodebookMatrix {
+        levels: &levels[..count],
+        multipliers: core::array::from_fn(|index| 15 + 16 * index as u8),
+        codes: &codes,
+        scale_codes: &scale_codes,
+        row_scales: &row_scales,
+    };
+    pack_codebook(shape, &codebook, section).is_ok()
+}
+
+fn attention<S>(attention: &Attention<S>, query: &[f32], kept: &[S], bits: &mut Bits) {
+    let mut scores = [0.0; KEYS];
+    (attention.scores)(query, kept, 0.125, &mut scores);
+    bits.floats(&scores);
+    let (mut output, mut second) = ([0.0; HEAD], [0.0; HEAD]);
+    (attention.weighted_sum)(&scores, kept, &mut output);
+    bits.floats(&output);
+    (attention.weighted_sum_pair)([&scores[..KEYS - 1], &scores], kept, [&mut output, &mut second]);
+    bits.floats(&output);
+    bits.floats(&second);
+}
+
+/// The CRC-32 of numbers' bits.
+struct Bits(crc::Digest<'static, u32>);
+
+impl Default for Bits {
+    fn default() -> Self {
+        const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+        static TABLE: crc::Crc<u32> = CRC;
+        Bits(TABLE.digest())
+    }
+}
+
+impl Bits {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn floats(&mut self, values: &[f32]) {
+        values.iter().for_each(|value| self.add(&value.to_bits().to_le_bytes()));
+    }
+}
+
+/// Numbers that look random and are the same each time (xorshift64*: Vigna, arXiv:1402.6246).
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        (self.bits() >> 33) % bound
+    }
+
+    /// From -1..1.
+    fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 * (2.0 / 16_777_216.0) - 1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels;
+
+    #[test]
+    fn every_table_gives_the_known_answers() {
+        for kernels in kernels::available() {
+            let found = KNOWN.map(|(operation, _)| (operation, answer(kernels, operation)));
+            assert_eq!(found, KNOWN, "{}", kernels.name);
+            assert_eq!(self_check(kernels), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_operation_does_something() {
+        let nothing = Bits::default().0.finalize();
+        let scalar = kernels::by_name("scalar").unwrap();
+        let mut answers = KNOWN.map(|(operation, _)| answer(scalar, operation));
+        answers.sort_unstable();
+        assert!(answers.windows(2).all(|pair| pair[0] != pair[1]) && !answers.contains(&nothing));
+    }
+
+    #[test]
+    fn a_broken_kernel_is_found_and_named() {
+        let mut broken = *kernels::best();
+        broken.softmax = |scores| {
+            (kernels::best().softmax)(scores);
+            scores[0] = f32::from_bits(scores[0].to_bits() ^ 1);
+        };
+        assert_eq!(self_check(&broken).unwrap_err().operation, "softmax");
+        let mut broken = *kernels::best();
+        broken.int4.gemv = |matrix, activations, tiles, output| {
+            (kernels::best().int4.gemv)(matrix, activations, tiles.clone(), output);
+            output.store(0, 8, &[0.0; 8]);
+        };
+        let error = self_check(&broken).unwrap_err();
+        assert_eq!(error.operation, "gemv and gemm, 4 bits");
+        assert!(std::string::ToString::to_string(&error).contains("do not compute what they should"));
+    }
+}

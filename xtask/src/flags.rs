@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Bench(BenchCommand),
     /// Run all tests: on the host, and on emulated 64-bit ARM processors.
     Test(TestFlags),
+    /// Copy to a device what `pack` wrote, check it there, and make it live: all of it, or nothing.
+    Deploy(DeployFlags),
     /// Make a key that signs containers, and the public key that devices trust.
     Keygen(KeygenFlags),
     /// Sign a container, or sign it anew.
@@ -158,6 +160,35 @@ pub(crate) struct PackFlags {
     /// Do not run the container on the target or its emulation.
     #[arg(long)]
     pub(crate) no_check: bool,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct DeployFlags {
+    /// The device, as ssh names it.
+    #[arg(long, value_name = "USER@BOARD")]
+    pub(crate) host: String,
+    /// Folder on the device, created where missing; relative ones are in the user's home.
+    #[arg(long, value_name = "DIR", default_value = "rescomp")]
+    pub(crate) dir: String,
+    /// The target whose folder is copied, and whose bounds the check on the device must keep.
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "aarch64")]
+    pub(crate) target: String,
+    /// Folder that `pack` wrote [default: dist/TARGET in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// Instead, return to the release that was live before the present one.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) rollback: bool,
+    /// An option of ssh, as in its configuration file (Port=2222); may be given several times.
+    #[arg(long = "ssh-option", value_name = "NAME=VALUE")]
+    pub(crate) ssh_options: Vec<String>,
+    /// A command of the device that starts the program, such as an emulator with its options.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) run_with: Option<String>,
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,

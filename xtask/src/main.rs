@@ -9,6 +9,7 @@ mod board;
 mod build_no_std;
 mod check;
 mod command;
+mod deploy;
 mod error;
 mod estimate;
 mod eval;
@@ -60,6 +61,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Bench(BenchCommand::Calibration(flags)) => bench_calibration::run(flags),
         Command::Bench(BenchCommand::Decode(flags)) => bench_decode::run(flags),
         Command::Test(flags) => test::run(flags),
+        Command::Deploy(flags) => deploy::run(flags),
         Command::Keygen(flags) => signing::keygen(flags),
         Command::Sign(flags) => signing::sign(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),

@@ -112,6 +112,16 @@ pub(crate) struct Figures {
     pub(crate) logits_sha256: Option<String>,
 }
 
+/// The options of `rescomp check` for these bounds.
+pub(crate) fn bounds_arguments(bounds: &Bounds) -> [String; 3] {
+    let option = |name: &str, bound: f64| format!("--max-{name}-difference={bound}");
+    [
+        option("nll", bounds.nll_difference),
+        option("kl", bounds.kl_difference),
+        option("top1", bounds.same_top1_difference),
+    ]
+}
+
 /// Runs `rescomp check` in one place. `emulated` is an emulator and its processor.
 ///
 /// # Errors
@@ -127,10 +137,7 @@ pub(crate) fn check(
         Some((emulator, cpu)) => (emulator.command(cpu, program), format!("QEMU {cpu}")),
         None => (std::process::Command::new(program), "this machine".to_owned()),
     };
-    command.arg("check").arg(container).args(["--json", "--threads", "1"]);
-    command.arg("--max-nll-difference").arg(bounds.nll_difference.to_string());
-    command.arg("--max-kl-difference").arg(bounds.kl_difference.to_string());
-    command.arg("--max-top1-difference").arg(bounds.same_top1_difference.to_string());
+    command.arg("check").arg(container).args(["--json", "--threads", "1"]).args(bounds_arguments(bounds));
     if let Some(kernels) = kernels {
         command.args(["--kernels", kernels]);
     }

@@ -14,6 +14,7 @@ use rescomp_runtime::linear::ActivationFormat;
 
 use rescomp_quantizer::choose::Setting;
 
+use crate::bench_kernels::flags::KernelsFlags;
 use crate::target::Layout;
 
 /// `cargo xtask`.
@@ -221,6 +222,8 @@ pub(crate) enum BenchCommand {
     Calibration(CalibrationFlags),
     /// Time prefill and decode of a container on this machine, by number of threads, beside the speed of its memory.
     Decode(DecodeFlags),
+    /// Time the matrix products on this machine, and count instructions and modelled cycles of those for 64-bit ARM.
+    Kernels(KernelsFlags),
 }
 
 /// Options of `bench decode`.
@@ -626,7 +629,7 @@ pub(crate) fn unique<T: Copy + PartialEq>(list: &[T]) -> Vec<T> {
     kept
 }
 
-fn bits(text: &str) -> Result<u8, String> {
+pub(crate) fn bits(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(bits @ (2 | 3 | 4 | 5 | 6 | 8)) => Ok(bits),
         _ => Err("expected 2, 3, 4, 5, 6 or 8".to_owned()),
@@ -663,7 +666,7 @@ fn bits_per_weight(text: &str) -> Result<f64, String> {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number of at least 1".to_owned()),
         Ok(count) => Ok(count),

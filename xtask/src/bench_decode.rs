@@ -10,7 +10,7 @@ use crate::check::{CONTAINER_FILE, dist};
 use crate::error::Error;
 use crate::flags::DecodeFlags;
 use crate::system::Install;
-use crate::target::Target;
+use crate::target::{self, Target};
 use crate::{command, output, root, runner};
 
 /// What `rescomp bench --json` prints: the part that is shown here.
@@ -51,7 +51,7 @@ struct Report {
 /// fails.
 pub(crate) fn run(flags: &DecodeFlags) -> Result<(), Error> {
     let root = root::root()?;
-    let target = Target::load(host_target()?)?;
+    let target = Target::load(target::of_host()?)?;
     let container = flags.container.clone().unwrap_or_else(|| dist(&root, &target).join(CONTAINER_FILE));
     let file_bytes = std::fs::metadata(&container)
         .map_err(|error| {
@@ -78,17 +78,6 @@ pub(crate) fn run(flags: &DecodeFlags) -> Result<(), Error> {
         false => output::line(&text_of(&report)),
     }
     Ok(())
-}
-
-/// The name of this machine's target.
-fn host_target() -> Result<&'static str, Error> {
-    match (std::env::consts::ARCH, std::env::consts::OS) {
-        ("x86_64", "linux") => Ok("x86-64-linux"),
-        ("aarch64", "linux") => Ok("aarch64"),
-        (architecture, system) => {
-            Err(Error::missing(format!("no target runs on this machine ({architecture}, {system})")))
-        }
-    }
 }
 
 fn measured(

@@ -2,6 +2,9 @@
 //!
 //! Values that have a closed set are enums, so a misspelt one is refused with the list of those there are.
 
+mod bench;
+mod deploy;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,7 +17,11 @@ use rescomp_runtime::linear::ActivationFormat;
 
 use rescomp_quantizer::choose::Setting;
 
+use crate::bench_kernels::flags::KernelsFlags;
 use crate::target::Layout;
+
+pub(crate) use bench::{BenchCommand, CalibrationFlags, DecodeFlags, MethodsFlags, QualityFlags};
+pub(crate) use deploy::{DeployFlags, KeygenFlags, SignFlags};
 
 /// `cargo xtask`.
 #[derive(Debug, Parser)]
@@ -165,59 +172,6 @@ pub(crate) struct PackFlags {
     pub(crate) json: bool,
 }
 
-/// Options of `deploy`.
-#[derive(Debug, Args)]
-pub(crate) struct DeployFlags {
-    /// The device, as ssh names it.
-    #[arg(long, value_name = "USER@BOARD")]
-    pub(crate) host: String,
-    /// Folder on the device, created where missing; relative ones are in the user's home.
-    #[arg(long, value_name = "DIR", default_value = "rescomp")]
-    pub(crate) dir: String,
-    /// The target whose folder is copied, and whose bounds the check on the device must keep.
-    #[arg(long, value_name = "NAME|FILE.toml", default_value = "aarch64")]
-    pub(crate) target: String,
-    /// Folder that `pack` wrote [default: dist/TARGET in the project].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) from: Option<PathBuf>,
-    /// Instead, return to the release that was live before the present one.
-    #[arg(long, conflicts_with = "from")]
-    pub(crate) rollback: bool,
-    /// An option of ssh, as in its configuration file (Port=2222); may be given several times.
-    #[arg(long = "ssh-option", value_name = "NAME=VALUE")]
-    pub(crate) ssh_options: Vec<String>,
-    /// A command of the device that starts the program, such as an emulator with its options.
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) run_with: Option<String>,
-    /// Print the report as one JSON object on standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Options of `keygen`.
-#[derive(Debug, Args)]
-pub(crate) struct KeygenFlags {
-    /// File of the new secret key, readable by its owner alone; the public key goes beside it, with `.pub` after its name.
-    #[arg(long, value_name = "KEY", default_value = "rescomp.key")]
-    pub(crate) output: PathBuf,
-}
-
-/// Options of `sign`.
-#[derive(Debug, Args)]
-pub(crate) struct SignFlags {
-    /// The container.
-    pub(crate) container: PathBuf,
-    /// The secret key: a file that `keygen` made, or another one of Ed25519 (PKCS #8, PEM).
-    #[arg(long, value_name = "KEY")]
-    pub(crate) key: PathBuf,
-    /// Which release it is: a device refuses one that is lower than what it has used [default: seconds since 1970].
-    #[arg(long, value_name = "N")]
-    pub(crate) release: Option<u64>,
-    /// File to write [default: the container itself].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-}
-
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckFlags {
@@ -271,209 +225,6 @@ pub(crate) struct EvalFlags {
     #[arg(long, value_enum, default_value_t = Joiner::Auto)]
     pub(crate) joiner: Joiner,
     /// Print the report as one JSON object on standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// What `bench` measures.
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Compare quantization methods: divergence from the full-precision model on held-out text.
-    Quality(QualityFlags),
-    /// Compare quantization methods matrix by matrix: error on calibration text and on text that calibration never saw.
-    Methods(MethodsFlags),
-    /// Time calibrating and solving, and compare with the machine's speed at f32 matrix products.
-    Calibration(CalibrationFlags),
-    /// Time prefill and decode of a container on this machine, by number of threads, beside the speed of its memory.
-    Decode(DecodeFlags),
-}
-
-/// Options of `bench decode`.
-#[derive(Debug, Args)]
-pub(crate) struct DecodeFlags {
-    /// The container [default: what `pack` wrote for this machine's target].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) container: Option<PathBuf>,
-    /// Numbers of threads, separated by commas [default: 1 to the processors].
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = at_least_one)]
-    pub(crate) threads: Vec<usize>,
-    /// Kernels by the names that `rescomp info` gives, separated by commas [default: the fastest].
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub(crate) kernels: Vec<String>,
-    /// Tokens of the prompt.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
-    pub(crate) prompt_tokens: usize,
-    /// Tokens to decode.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    pub(crate) tokens: usize,
-    /// Times to measure; the median is reported.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
-    pub(crate) repeats: usize,
-    /// Print the report as one JSON object on standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Never install anything.
-    #[arg(long)]
-    pub(crate) no_install: bool,
-}
-
-/// Options of `bench calibration`.
-#[derive(Debug, Args)]
-pub(crate) struct CalibrationFlags {
-    /// Folder of the model as Hugging Face lays it out [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
-    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) calibration: Option<PathBuf>,
-    /// Quantization method.
-    #[arg(long, value_enum, default_value_t = Method::RescompExact)]
-    pub(crate) method: Method,
-    /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
-    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
-    pub(crate) bits: u8,
-    /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
-    #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
-    pub(crate) group_size: GroupSize,
-    /// Windows of text to calibrate on, as in `pack`.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    pub(crate) calibration_windows: usize,
-    /// Tokens in a window.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
-    /// What joins the documents of the text, as in `pack`.
-    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
-    pub(crate) joiner: Joiner,
-    /// Threads [default: the host's processors].
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) threads: Option<usize>,
-    /// Print the report as one JSON object on standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Options of `bench quality`.
-#[derive(Debug, Args)]
-pub(crate) struct QualityFlags {
-    /// Folder of the full-precision model as Hugging Face lays it out [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
-    /// Text to measure on, UTF-8 [default: held_out.txt in the model's folder].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: Option<PathBuf>,
-    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) calibration: Option<PathBuf>,
-    /// Quantization methods, separated by commas.
-    #[arg(
-        long, value_enum, value_name = "METHOD,...", value_delimiter = ',',
-        default_values_t = [Method::Rtn, Method::Gptq, Method::Gptaq, Method::Rescomp, Method::RescompExact]
-    )]
-    pub(crate) methods: Vec<Method>,
-    /// Bits a weight in the blocks' linear layers, 2, 3, 4, 5, 6 or 8, separated by commas.
-    #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [4, 8], value_parser = bits)]
-    pub(crate) bits: Vec<u8>,
-    /// Weights of a row that share one scale, 32, 64, 128 or `row`, separated by commas.
-    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', default_values_t = [GroupSize::Elements(64)])]
-    pub(crate) group_size: Vec<GroupSize>,
-    /// Bits a weight in the embedding and the output head, 2, 3, 4, 5, 6 or 8, separated by commas.
-    #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [8], value_parser = bits)]
-    pub(crate) head_bits: Vec<u8>,
-    /// How the levels of 2, 3 and 4 bits are spaced; with `--linears-only`, `uniform` means as published at
-    /// 5 and 6 bits as well, and f16 scales.
-    #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
-    pub(crate) levels: Levels,
-    /// Quantize the blocks' linear layers only, and run them in full precision otherwise: embedding, norms and head as in the
-    /// checkpoint, f32 activations. Bits a weight are then those of the codes and scales of these layers.
-    #[arg(long, conflicts_with_all = ["head_bits", "activations"])]
-    pub(crate) linears_only: bool,
-    /// Disjoint calibration samples, which tell how much a figure depends on the calibration text.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one)]
-    pub(crate) samples: usize,
-    /// Windows of a calibration sample; sample i is the windows from i times this on.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    pub(crate) calibration_windows: usize,
-    /// Windows of held-out text.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    pub(crate) windows: usize,
-    /// Tokens in a window, of calibration and of held-out text.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
-    /// The first position of a held-out window that counts, as in `eval`.
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    pub(crate) score_from: usize,
-    /// Activations of the linear layers, separated by commas; a table each. int8 is what the device computes, f32 shows the
-    /// weights' error alone and takes several times as long.
-    #[arg(
-        long, value_enum, value_name = "FORMAT,...", value_delimiter = ',',
-        default_values_t = [Activations::Int8]
-    )]
-    pub(crate) activations: Vec<Activations>,
-    /// What joins the documents of the texts, as in `pack`.
-    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
-    pub(crate) joiner: Joiner,
-    /// Threads; the result does not depend on them [default: the host's processors].
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) threads: Option<usize>,
-    /// Markdown file to write the tables to; the report and a plot of KL against bits a weight go beside it, with the endings
-    /// .json and .svg.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Print the report, every single run included, as one JSON object on standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Options of `bench methods`.
-#[derive(Debug, Args)]
-pub(crate) struct MethodsFlags {
-    /// Folder of the model as Hugging Face lays it out [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
-    /// Text to calibrate on and to measure on, UTF-8 [default: calibration.txt in the model's folder].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) calibration: Option<PathBuf>,
-    /// Quantization methods, separated by commas.
-    #[arg(
-        long, value_enum, value_name = "METHOD,...", value_delimiter = ',',
-        default_values_t = [Method::Gptq, Method::Gptaq, Method::Rescomp, Method::RescompExact]
-    )]
-    pub(crate) methods: Vec<Method>,
-    /// The method that quantizes the layers which the matrices behind them see
-    /// [default: `rescomp-exact` if it is one of the methods, else the last of them].
-    #[arg(long, value_enum)]
-    pub(crate) continue_with: Option<Method>,
-    /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
-    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
-    pub(crate) bits: u8,
-    /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
-    #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
-    pub(crate) group_size: GroupSize,
-    /// How the levels of 2, 3 and 4 bits are spaced.
-    #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
-    pub(crate) levels: Levels,
-    /// Windows of text to calibrate on, as in `pack`.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    pub(crate) calibration_windows: usize,
-    /// Windows of text after them to measure on.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
-    pub(crate) held_out_windows: usize,
-    /// Windows of text to skip first.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) calibration_offset: usize,
-    /// Tokens in a window.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
-    /// What joins the documents of the text, as in `pack`.
-    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
-    pub(crate) joiner: Joiner,
-    /// Threads; the result does not depend on them [default: the host's processors].
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) threads: Option<usize>,
-    /// Markdown file to write the table to; the report goes beside it, with the ending .json.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Print the report, with what was chosen for each matrix, as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -691,7 +442,7 @@ pub(crate) fn unique<T: Copy + PartialEq>(list: &[T]) -> Vec<T> {
     kept
 }
 
-fn bits(text: &str) -> Result<u8, String> {
+pub(crate) fn bits(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(bits @ (2 | 3 | 4 | 5 | 6 | 8)) => Ok(bits),
         _ => Err("expected 2, 3, 4, 5, 6 or 8".to_owned()),
@@ -728,7 +479,7 @@ fn bits_per_weight(text: &str) -> Result<f64, String> {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number of at least 1".to_owned()),
         Ok(count) => Ok(count),

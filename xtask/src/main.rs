@@ -3,6 +3,7 @@
 mod allocation;
 mod bench_calibration;
 mod bench_decode;
+mod bench_kernels;
 mod bench_methods;
 mod bench_quality;
 mod board;
@@ -60,6 +61,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Bench(BenchCommand::Methods(flags)) => bench_methods::run(flags),
         Command::Bench(BenchCommand::Calibration(flags)) => bench_calibration::run(flags),
         Command::Bench(BenchCommand::Decode(flags)) => bench_decode::run(flags),
+        Command::Bench(BenchCommand::Kernels(flags)) => bench_kernels::run(flags),
         Command::Test(flags) => test::run(flags),
         Command::Deploy(flags) => deploy::run(flags),
         Command::Keygen(flags) => signing::keygen(flags),

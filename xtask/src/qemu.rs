@@ -76,6 +76,13 @@ impl Emulator {
         command.args(["-cpu", cpu]).arg(program);
         command
     }
+
+    /// The same, with a line on standard error for each block of instructions that is translated or executed.
+    pub(crate) fn tracing(&self, cpu: &str, program: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["-cpu", cpu, "-d", "in_asm,exec,nochain"]).arg(program);
+        command
+    }
 }
 
 /// The packages to install, or why they cannot be.

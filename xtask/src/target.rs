@@ -300,6 +300,20 @@ fn place_of(error: &toml::de::Error, text: &str, file: &str) -> String {
     }
 }
 
+/// The name of this machine's target.
+///
+/// # Errors
+/// `Exit::Missing` on other machines than 64-bit Linux ones.
+pub(crate) fn of_host() -> Result<&'static str, Error> {
+    match (std::env::consts::ARCH, std::env::consts::OS) {
+        ("x86_64", "linux") => Ok("x86-64-linux"),
+        ("aarch64", "linux") => Ok("aarch64"),
+        (architecture, system) => {
+            Err(Error::missing(format!("no target runs on this machine ({architecture}, {system})")))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench_kernels::flags::BenchKernelsFlags;
 use crate::exit;
 
 /// `rescomp`.
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     /// Measure tokens a second of prefill (a prompt's tokens, several at once) and of decode (token by token).
     #[command(after_help = exit::HELP)]
     Bench(BenchFlags),
+    /// Measure the integer matrix products alone: weights a second by kernel, bits and tokens. Needs no container.
+    #[command(after_help = exit::HELP)]
+    BenchKernels(BenchKernelsFlags),
 }
 
 /// Options that every command has.
@@ -163,7 +167,8 @@ pub(crate) struct BenchFlags {
     pub(crate) json: bool,
 }
 
-fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
+/// Reads a count.
+pub(crate) fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
     clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1 << 20)
 }
 

@@ -40,12 +40,7 @@ impl Engine {
     pub(crate) fn new(flags: &MachineFlags, file_bytes: usize) -> Result<Engine, Error> {
         let kernels = match &flags.kernels {
             None => kernels::best(),
-            Some(name) => kernels::by_name(name).ok_or_else(|| {
-                let available = available_kernels().join(", ");
-                Error::usage(format!(
-                    "--kernels {name}: not available on this processor; available: {available}"
-                ))
-            })?,
+            Some(name) => kernels_called(name)?,
         };
         let threads = flags.threads.unwrap_or_else(|| {
             let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -66,7 +61,7 @@ impl Engine {
     /// `Exit::Failed` naming the kernel that does not compute what it should.
     pub(crate) fn self_check(&self) -> Result<Duration, Error> {
         let start = Instant::now();
-        self_check(self.kernels).map_err(|error| Error::wrong_machine(error))?;
+        self_check(self.kernels).map_err(Error::wrong_machine)?;
         Ok(start.elapsed())
     }
 
@@ -79,6 +74,17 @@ impl Engine {
     pub(crate) fn threads(&self) -> usize {
         rescomp_runtime::executor::Executor::threads(&self.pool)
     }
+}
+
+/// The kernel table of this name.
+///
+/// # Errors
+/// `Exit::Input` naming those available.
+pub(crate) fn kernels_called(name: &str) -> Result<&'static Kernels, Error> {
+    kernels::by_name(name).ok_or_else(|| {
+        let available = available_kernels().join(", ");
+        Error::usage(format!("--kernels {name}: not available on this processor; available: {available}"))
+    })
 }
 
 /// Names of the kernel tables that this processor runs, slowest first.

@@ -6,6 +6,7 @@
 
 mod bandwidth;
 mod bench;
+mod bench_kernels;
 mod check;
 mod error;
 mod exit;
@@ -48,5 +49,6 @@ fn dispatch(command: &Command) -> Result<Exit, Error> {
         Command::Check(flags) => check::run(flags),
         Command::Generate(flags) => generate::run(flags),
         Command::Bench(flags) => bench::run(flags),
+        Command::BenchKernels(flags) => bench_kernels::run(flags),
     }
 }

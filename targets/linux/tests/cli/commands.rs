@@ -1,6 +1,9 @@
 //! `rescomp info`, `check` and `bench`, and what every command refuses.
 
-use crate::fixture::{Folder, WINDOW, assert_refused, container, container_with, json, run, spec, succeed};
+use crate::fixture::{
+    Folder, WINDOW, assert_refused, container, container_with, errors, json, run, spec, succeed,
+    without_container,
+};
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::CheckRecord;
 use rescomp_formats::spec::ModelSpec;
@@ -125,7 +128,7 @@ fn check_fails_where_a_bound_is_missed_and_says_which() {
             serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
         assert_eq!(written["passed"], name.is_empty(), "{name} {options:?}");
         if name.is_empty() {
-            assert!(output.status.success(), "{}", crate::fixture::errors(&output));
+            assert!(output.status.success(), "{}", errors(&output));
         } else {
             assert_refused(&output, 1, &["missed its bound", name]);
             assert_eq!(String::from_utf8_lossy(&output.stdout).matches("  NO\n").count(), 1, "{name}");
@@ -250,4 +253,39 @@ fn the_command_line_is_checked() {
     assert!(succeed("check", std::path::Path::new("--help"), &[]).contains("130 interrupted"));
     let version = succeed("--version", &path, &[]);
     assert_eq!(version, format!("rescomp {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn bench_kernels_needs_no_container() {
+    let options = ["--shapes", "16x64", "--bits", "2,8", "--tokens", "1,2", "--kernels", "all"];
+    let run = |more: &[&str]| {
+        let output =
+            without_container("bench-kernels", &[&options[..], more].concat()).output().expect("starts");
+        assert!(output.status.success(), "{}", errors(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let report: Value = serde_json::from_str(&run(&["--json", "--repeats", "1"])).expect("JSON");
+    let runs = report["runs"].as_array().expect("a list");
+    assert_eq!(runs.len(), 4 * kernels::available().count());
+    for run in runs {
+        assert!(run["product"]["median"].as_f64().expect("seconds") > 0.0, "{run}");
+        assert!(run["quantization"]["median"].as_f64().expect("seconds") > 0.0, "{run}");
+        let kind = if run["tokens"] == 1 { "gemv" } else { "gemm" };
+        let name = format!("{kind}_int{}_nr8k4", run["bits"]);
+        let kernel = run["kernel"].as_str().expect("a name");
+        assert!(kernel.starts_with(&name) || run["kernels"] == "scalar", "{run}");
+    }
+    assert!(run(&["--repeats", "1"]).contains("weights/s"));
+    let once: Value = serde_json::from_str(&run(&["--once", "--json"])).expect("JSON");
+    assert_eq!(once["runs"].as_array().map(Vec::len), Some(runs.len()));
+    assert!(once["runs"][0]["product"].is_null());
+    for (wrong, part) in [
+        (["--shapes", "9x64"], "multiple of 8"),
+        (["--bits", "7"], "--bits 7"),
+        (["--kernels", "abacus"], "abacus"),
+    ] {
+        let output = without_container("bench-kernels", &wrong).output().expect("starts");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(errors(&output).contains(part), "{part}");
+    }
 }

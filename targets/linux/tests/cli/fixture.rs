@@ -269,6 +269,19 @@ impl Folder {
 
 /// The program, with nothing on its standard input.
 pub(crate) fn program(command: &str, container: &Path, options: &[&str]) -> Command {
+    let mut program = bare_program(command);
+    program.arg(container).args(options);
+    program
+}
+
+/// The program with a command that takes no container.
+pub(crate) fn without_container(command: &str, options: &[&str]) -> Command {
+    let mut program = bare_program(command);
+    program.args(options);
+    program
+}
+
+fn bare_program(command: &str) -> Command {
     let exe = env!("CARGO_BIN_EXE_rescomp");
     let mut program = match std::env::var(CPU_VARIABLE) {
         Ok(cpu) => {
@@ -278,7 +291,7 @@ pub(crate) fn program(command: &str, container: &Path, options: &[&str]) -> Comm
         }
         Err(_) => Command::new(exe),
     };
-    program.arg(command).arg(container).args(options).stdin(Stdio::null());
+    program.arg(command).stdin(Stdio::null());
     program
 }
 

@@ -63,17 +63,18 @@ fn gemv(
 }
 
 /// What the two nibbles of a byte stand for: each table has sixteen entries.
-#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Lane {
-    first_low: [u8; TABLE_ENTRIES],
-    second_low: [u8; TABLE_ENTRIES],
-    first_high: [u8; TABLE_ENTRIES],
-    second_high: [u8; TABLE_ENTRIES],
+    first_low: uint8x16_t,
+    second_low: uint8x16_t,
+    first_high: uint8x16_t,
+    second_high: uint8x16_t,
 }
 
 /// The tables of a unit.
 type UnitTables = [[Lane; LANES]; WORDS];
+/// Room for them.
+type UnitMemory = [[MaybeUninit<Lane>; LANES]; WORDS];
 
 #[inline(never)]
 #[target_feature(enable = "neon")]
@@ -93,8 +94,8 @@ fn gemv_int2_neon(
     // Parts of about equal length.
     let parts = units.div_ceil(MOST_UNITS).max(1);
     let part_units = units.div_ceil(parts).next_multiple_of(BLOCK_UNITS);
-    let mut memory = [const { MaybeUninit::<UnitTables>::uninit() }; MOST_UNITS];
-
+    let mut memory: [UnitMemory; MOST_UNITS] =
+        [const { [const { [const { MaybeUninit::uninit() }; LANES] }; WORDS] }; MOST_UNITS];
     let rows = Rows::new(matrix);
 
     for token in 0..activations.tokens {
@@ -131,13 +132,12 @@ fn gemv_int2_neon(
 fn unit_tables<'t>(
     levels: &lookup::Tables,
     codes: &[[i8; UNIT_ELEMS]],
-    memory: &'t mut [MaybeUninit<UnitTables>; MOST_UNITS],
+    memory: &'t mut [UnitMemory; MOST_UNITS],
 ) -> &'t [UnitTables] {
     let memory = &mut memory[..codes.len()];
-    for (codes, tables) in codes.iter().zip(memory.iter_mut()) {
-        let lanes = tables.as_mut_ptr().cast::<Lane>();
+    for (codes, memory) in codes.iter().zip(memory.iter_mut()) {
         let (words, _) = codes.as_chunks::<{ LANES * LANES }>();
-        for (word, codes) in words.iter().enumerate() {
+        for (codes, memory) in words.iter().zip(memory) {
             // SAFETY: 16 readable bytes.
             let codes = unsafe { vld1q_s8(codes.as_ptr()) };
             macro_rules! lane {
@@ -151,8 +151,7 @@ fn unit_tables<'t>(
                             vdupq_laneq_s8::<{ 3 * LANES as i32 + $lane }>(codes),
                         ],
                     );
-                    // SAFETY: a unit has so many words of so many lanes, and a lane is four tables.
-                    unsafe { lanes.add(LANES * word + $lane).cast::<[uint8x16_t; 4]>().write(tables) };
+                    memory[$lane].write(tables);
                 };
             }
             lane!(0);
@@ -162,21 +161,21 @@ fn unit_tables<'t>(
         }
     }
     // SAFETY: every lane of these units has been written above.
-    unsafe { memory.assume_init_ref() }
+    unsafe { core::slice::from_raw_parts(memory.as_ptr().cast(), memory.len()) }
 }
 
 /// The tables of a [`Lane`], for one activation of each of four quads, everywhere in a register: two to a nibble.
 #[inline]
 #[target_feature(enable = "neon")]
-fn lane_tables(levels: &lookup::Tables, [a, b, c, d]: [int8x16_t; 4]) -> [uint8x16_t; 4] {
+fn lane_tables(levels: &lookup::Tables, [a, b, c, d]: [int8x16_t; 4]) -> Lane {
     let [first_low, first_high] = pair_sums(levels, a, b);
     let [second_low, second_high] = pair_sums(levels, c, d);
-    [
+    Lane {
         first_low,
-        vsubq_u8(vdupq_n_u8(0), second_low),
-        vaddq_u8(first_high, vdupq_n_u8(192)),
-        vsubq_u8(vdupq_n_u8(64), second_high),
-    ]
+        second_low: vsubq_u8(vdupq_n_u8(0), second_low),
+        first_high: vaddq_u8(first_high, vdupq_n_u8(192)),
+        second_high: vsubq_u8(vdupq_n_u8(64), second_high),
+    }
 }
 
 /// `level * a + level * b` by nibble as `128 + low` and `high`, modulo 256.

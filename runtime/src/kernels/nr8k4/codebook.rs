@@ -189,7 +189,7 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
 
 /// The codebook; an empty one where the matrix has none, which `check` has refused.
 #[inline(always)]
-fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> {
+pub(in crate::kernels) fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> {
     match matrix.scaling() {
         Scaling::Codebook(codebook) => codebook,
         Scaling::Groups(_) => Codebook {
@@ -267,7 +267,7 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
 
 /// The scale codes of a block.
 #[inline(always)]
-fn scale_codes<const GROUP: usize>(octets: &[Octet], block: usize) -> ScaleCodes {
+pub(in crate::kernels) fn scale_codes<const GROUP: usize>(octets: &[Octet], block: usize) -> ScaleCodes {
     let octet = |index: usize| octets.get(index).map_or(0, |octet| u64::from_le_bytes(*octet));
     match GROUP {
         32 => [octet(2 * block), octet(2 * block + 1)],

@@ -177,16 +177,57 @@ fn every_product_equals_the_portable_one() {
     }
 }
 
+/// As many tiles as make tables of their own for a product worth it, and more columns and rows than one pass takes.
+#[test]
+fn products_of_many_tiles_equal_the_portable_one() {
+    let mut random = Random(8);
+    let shapes = [
+        (160, 1),
+        (161, 32),
+        (168, 96),
+        (177, 160),
+        (184, 300),
+        (163, 1023),
+        (160, 1056),
+        (164, 2177),
+        (2081, 40),
+    ];
+    for width in CodeWidth::ALL {
+        for (index, shape) in shapes.into_iter().enumerate() {
+            for group in GROUPS {
+                let kind = if index % 2 == 0 { Codes::Random } else { Codes::Extreme };
+                let case = Case::new(&mut random, shape, group, width, Layout::Nr8k4, 2, kind);
+                let expected = case.run(scalar::portable::product);
+                for kernels in available() {
+                    for product in products(kernels, width) {
+                        let what = format!("{} {width:?} {shape:?} {group:?}", kernels.name);
+                        assert_same_bits(&case.run(product), &expected, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// All products of one sign: what overflows narrow accumulators, if anything does.
 #[test]
 fn the_largest_sums_fit() {
+    /// Enough for tables that serve many tiles.
+    const ROWS: usize = 163;
     let cols = 1024;
     for width in CodeWidth::ALL {
         let bound = width.level_bound();
         for (weight, activation) in [(-bound, 127), (-bound, -127), (bound, 127), (bound, -127)] {
             for group in GROUPS {
-                let mut case =
-                    Case::new(&mut Random(2), (19, 1024), group, width, Layout::Nr8k4, 5, Codes::Random);
+                let mut case = Case::new(
+                    &mut Random(2),
+                    (ROWS as u32, 1024),
+                    group,
+                    width,
+                    Layout::Nr8k4,
+                    5,
+                    Codes::Random,
+                );
                 let shape = case.shape;
                 let multiplier = match width.levels() {
                     Some(levels) => {
@@ -197,16 +238,16 @@ fn the_largest_sums_fit() {
                         let matrix = CodebookMatrix {
                             levels: &table,
                             multipliers: core::array::from_fn(|i| u8::from(groups > 0) * (240 + i as u8)),
-                            codes: &vec![if weight < 0 { 0 } else { levels as u8 - 1 }; 19 * cols],
-                            scale_codes: &vec![15; 19 * groups],
-                            row_scales: &[f16::ONE; 19],
+                            codes: &vec![if weight < 0 { 0 } else { levels as u8 - 1 }; ROWS * cols],
+                            scale_codes: &vec![15; ROWS * groups],
+                            row_scales: &[f16::ONE; ROWS],
                         };
                         pack_codebook(&shape, &matrix, case.section_mut()).expect("pack");
                         if groups > 0 { 255 } else { 1 }
                     }
                     None => {
-                        let scales = vec![f16::ONE; 19 * shape.groups()];
-                        pack_scaled(&shape, &vec![weight; 19 * cols], &scales, case.section_mut())
+                        let scales = vec![f16::ONE; ROWS * shape.groups()];
+                        pack_scaled(&shape, &vec![weight; ROWS * cols], &scales, case.section_mut())
                             .expect("pack");
                         1
                     }
@@ -219,7 +260,7 @@ fn the_largest_sums_fit() {
                 let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32) * unit;
                 for kernels in available() {
                     for product in products(kernels, width) {
-                        assert_same_bits(&case.run(product), &vec![expected; 5 * 19], kernels.name);
+                        assert_same_bits(&case.run(product), &vec![expected; 5 * ROWS], kernels.name);
                     }
                 }
             }
@@ -310,7 +351,7 @@ fn run_split(case: &Case, product: MatrixProduct, executor: &dyn Executor, granu
 fn any_split_gives_the_same_rows() {
     let mut random = Random(5);
     for width in CodeWidth::ALL {
-        for rows in [1, 7, 8, 17, 40, 75] {
+        for rows in [1, 7, 8, 17, 40, 75, 500] {
             for tokens in [1, 4, 7] {
                 let case = Case::new(
                     &mut random,

@@ -214,7 +214,7 @@ pub(super) fn weighted_sums_f16<L: Lanes>(weights: &[&[f32]], values: &[u16], ou
 #[inline(always)]
 fn weighted_sums<L: Lanes, S: Stored>(weights: &[&[f32]], values: &[S], outputs: &mut [&mut [f32]]) {
     assert_eq!(weights.len(), outputs.len(), "as many outputs as rows of weights");
-    let groups = weights.chunks(MOST_TOGETHER).zip(outputs.chunks_mut(MOST_TOGETHER));
+    let groups = weights.chunks(L::ROWS).zip(outputs.chunks_mut(L::ROWS));
     for (weights, outputs) in groups {
         match (weights, outputs) {
             ([a], [x]) => weighted_sums_of::<L, S, 1>([a], values, [x]),

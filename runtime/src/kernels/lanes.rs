@@ -43,6 +43,9 @@ pub(super) trait Lanes: Elementwise {
     type Part: Part;
     /// Values of this type that fit the registers as sums, beside the operands of one more addition to each.
     const SUMS: usize;
+    /// Weighted sums that share the loads of values, at most [`super::MOST_TOGETHER`]: with more, too few columns at once would fit the registers
+    /// to keep the pipeline full.
+    const ROWS: usize;
 
     /// Sixteen values.
     fn load(values: &[f32; LANES]) -> Self;

@@ -68,9 +68,9 @@ struct Summary {
 pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let sampler = sampler(flags)?;
-    let file = mapped::map(path)?;
-    let engine = Engine::new(&flags.machine, file.len())?;
+    let file = mapped::open(path, flags.machine.load)?;
     let container = machine::open(path, &file, Integrity::Crc)?;
+    let engine = Engine::new(&flags.machine, &container)?;
     let prompt = prompt::text(flags)?;
     let tokens = prompt::tokens(path, &container, &prompt, flags.special_tokens)?;
     let most = container.manifest().spec.context as usize;
@@ -85,7 +85,7 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
             format_args!("the prompt has {count} tokens, but the context is {context}"),
         ));
     }
-    let session = machine::session(path, &container, &engine, limits, &mut memory)?;
+    let session = machine::session(path, &container, &engine, limits, memory.blocks())?;
     interrupt::end_by_itself();
     if !flags.no_echo {
         output::text(&prompt);

@@ -1,9 +1,9 @@
 //! What a command starts from: the checked container, the kernels and threads that run it, and a session's memory.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use memmap2::MmapMut;
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_runtime::Machine;
 use rescomp_runtime::kernels::{self, Kernels};
@@ -14,15 +14,11 @@ use rescomp_runtime::threads::ThreadPool;
 
 use crate::error::Error;
 use crate::flags::MachineFlags;
+use crate::mapped;
+use crate::thread_choice;
 
 /// Tokens that prefill runs at once: two of the widest kernels' tiles; more gains little and takes memory.
 pub(crate) const TILE: usize = 16;
-/// Threads where none are asked for, at most.
-const MOST_DEFAULT_THREADS: usize = 4;
-/// Bytes of the container that make another thread worth its while where none are asked for. The threads meet some hundred times
-/// a token; where a meeting costs more than the work between two of them, and much more where another program has a processor,
-/// one thread is the fastest.
-const BYTES_PER_DEFAULT_THREAD: usize = 4 << 20;
 
 /// Kernels and threads.
 #[derive(Debug)]
@@ -32,11 +28,12 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The kernels and threads that the command line asks for, to run a container of `file_bytes`.
+    /// The kernels and threads that the command line asks for, or those that run the container fastest.
     ///
     /// # Errors
-    /// `Exit::Input` naming the kernels available, or `Exit::Failed` where the system refuses a thread.
-    pub(crate) fn new(flags: &MachineFlags, file_bytes: usize) -> Result<Engine, Error> {
+    /// `Exit::Input` naming the kernels available or what is wrong with the container, or `Exit::Failed` where the system refuses
+    /// a thread.
+    pub(crate) fn new(flags: &MachineFlags, container: &CheckedContainer<'_>) -> Result<Engine, Error> {
         let kernels = match &flags.kernels {
             None => kernels::best(),
             Some(name) => kernels::by_name(name).ok_or_else(|| {
@@ -46,11 +43,10 @@ impl Engine {
                 ))
             })?,
         };
-        let threads = flags.threads.unwrap_or_else(|| {
-            let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            (file_bytes / BYTES_PER_DEFAULT_THREAD).clamp(1, available.min(MOST_DEFAULT_THREADS))
-        });
-        let pool = ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error))?;
+        let pool = match flags.threads {
+            Some(threads) => thread_pool(threads)?,
+            None => thread_choice::choose(&flags.container, container, kernels)?,
+        };
         Ok(Engine { kernels, pool })
     }
 
@@ -68,6 +64,14 @@ impl Engine {
     pub(crate) fn threads(&self) -> usize {
         rescomp_runtime::executor::Executor::threads(&self.pool)
     }
+}
+
+/// A pool of `threads`.
+///
+/// # Errors
+/// `Exit::Failed` where the system refuses a thread.
+pub(crate) fn thread_pool(threads: usize) -> Result<ThreadPool, Error> {
+    ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error))
 }
 
 /// Names of the kernel tables that this processor runs, slowest first.
@@ -94,7 +98,18 @@ pub(crate) fn limits(context: usize) -> Limits {
     Limits { context, tile: TILE.min(context.max(1)) }
 }
 
-/// The memory of a session, allocated once and exactly.
+/// The memory of a session, allocated once and exactly: keys and values are read as weights are.
+#[derive(Debug)]
+pub(crate) struct SessionMemory(MmapMut);
+
+impl SessionMemory {
+    /// All of it.
+    pub(crate) fn blocks(&mut self) -> &mut [MemoryBlock] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+/// The memory of a session with these limits.
 ///
 /// # Errors
 /// `Exit::Input` where the limits aren't the model's or the memory isn't there.
@@ -102,17 +117,14 @@ pub(crate) fn session_memory(
     path: &Path,
     container: &CheckedContainer<'_>,
     limits: Limits,
-) -> Result<Vec<MemoryBlock>, Error> {
+) -> Result<SessionMemory, Error> {
     let plan = SessionPlan::new(container, limits).map_err(|error| Error::input(path, error))?;
     let too_much = || {
         let (bytes, context) = (plan.bytes(), limits.context);
         Error::input(path, format_args!("no memory for a session of {context} positions: {bytes} bytes"))
     };
-    let blocks = usize::try_from(plan.blocks()).map_err(|_| too_much())?;
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(blocks).map_err(|_| too_much())?;
-    memory.resize(blocks, MemoryBlock([0; 64]));
-    Ok(memory)
+    let bytes = usize::try_from(plan.bytes()).map_err(|_| too_much())?;
+    mapped::large_pages(bytes).map(SessionMemory).map_err(|_| too_much())
 }
 
 /// A session with int8 activations, as on every device.

@@ -19,6 +19,7 @@ mod prompt;
 mod stop;
 mod table;
 mod tensors;
+mod thread_choice;
 
 use std::process::ExitCode;
 

@@ -74,6 +74,7 @@ impl Elementwise for Avx2Lanes {
 impl Lanes for Avx2Lanes {
     type Part = Avx2Half;
     const SUMS: usize = 4;
+    const ROWS: usize = 2;
 
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {

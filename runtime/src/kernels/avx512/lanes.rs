@@ -69,6 +69,7 @@ impl Elementwise for Avx512Lanes {
 impl Lanes for Avx512Lanes {
     type Part = Self;
     const SUMS: usize = 20;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {

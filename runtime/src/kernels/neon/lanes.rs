@@ -78,6 +78,7 @@ impl Elementwise for NeonLanes {
 impl Lanes for NeonLanes {
     type Part = NeonHalf;
     const SUMS: usize = 4;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {

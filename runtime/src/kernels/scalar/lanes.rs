@@ -110,6 +110,7 @@ impl Elementwise for [f32; LANES] {
 impl Lanes for [f32; LANES] {
     type Part = Self;
     const SUMS: usize = 4;
+    const ROWS: usize = 1;
 
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {

@@ -74,7 +74,8 @@ impl Elementwise for Avx2Lanes {
 impl Lanes for Avx2Lanes {
     type Part = Avx2Half;
     const SUMS: usize = 4;
-    const ROWS: usize = 2;
+    // Sharing was measured to be slower: what it saves is little here, and registers are few.
+    const ROWS: usize = 1;
 
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {

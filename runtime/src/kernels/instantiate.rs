@@ -20,15 +20,15 @@ macro_rules! instantiate {
     ($lanes:ty, $features:literal) => {
         $crate::kernels::instantiate::instantiate! { $lanes, $features:
             quantize_activations(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool;
-            scores_f32(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]);
-            scores_f16(query: &[f32], keys: &[u16], scale: f32, scores: &mut [f32]);
+            keep_f32(values: &[f32], kept: &mut [f32]);
+            keep_f16(values: &[f32], kept: &mut [u16]);
+            scores_f32(queries: &[f32], head_dim: usize, keys: &[f32], scale: f32, scores: &mut [f32]);
+            scores_f16(queries: &[f32], head_dim: usize, keys: &[u16], scale: f32, scores: &mut [f32]);
             dot_lanes(lanes: &mut [f32; 16], a: &[f32], b: &[f32]);
             rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]);
             softmax(scores: &mut [f32]);
-            weighted_sum_f32(weights: &[f32], values: &[f32], output: &mut [f32]);
-            weighted_sum_f16(weights: &[f32], values: &[u16], output: &mut [f32]);
-            weighted_sum_pair_f32(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]);
-            weighted_sum_pair_f16(weights: [&[f32]; 2], values: &[u16], outputs: [&mut [f32]; 2]);
+            weighted_sums_f32(weights: &[&[f32]], values: &[f32], outputs: &mut [&mut [f32]]);
+            weighted_sums_f16(weights: &[&[f32]], values: &[u16], outputs: &mut [&mut [f32]]);
             silu_multiply(gate: &mut [f32], up: &[f32]);
             add(sum: &mut [f32], addend: &[f32]);
             rotate(head: &mut [f32], cos: &[f32], sin: &[f32]);
@@ -50,14 +50,14 @@ macro_rules! table {
             int8: int8::INT8,
             quantize_activations,
             attention_f32: $crate::kernels::Attention {
+                keep: keep_f32,
                 scores: scores_f32,
-                weighted_sum: weighted_sum_f32,
-                weighted_sum_pair: weighted_sum_pair_f32,
+                weighted_sums: weighted_sums_f32,
             },
             attention_f16: $crate::kernels::Attention {
+                keep: keep_f16,
                 scores: scores_f16,
-                weighted_sum: weighted_sum_f16,
-                weighted_sum_pair: weighted_sum_pair_f16,
+                weighted_sums: weighted_sums_f16,
             },
             dot_lanes,
             rms_norm,

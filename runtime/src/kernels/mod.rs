@@ -88,20 +88,25 @@ pub struct Kernels {
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
 }
 
-/// Attention's operations on the keys and values of a head, which are numbers of type `S`: `f32`, or `u16` for the bits of binary16.
+/// Queries that share the loads of keys and values at most.
+pub const MOST_TOGETHER: usize = 4;
+
+/// Attention's operations on keys and values that several queries share, and that are numbers of type `S`: `f32`, or `u16` for the
+/// bits of binary16.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<S: 'static> {
-    /// `scores[t] = dot(query, keys[t]) * scale`: `query` has e values, `keys` at least as many times e as there are scores.
-    pub scores: fn(query: &[f32], keys: &[S], scale: f32, scores: &mut [f32]),
-    /// `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as `output`, at least as many as there
-    /// are weights.
-    pub weighted_sum: fn(weights: &[f32], values: &[S], output: &mut [f32]),
-    /// Two of them over the same values; the numbers of weights may differ.
-    pub weighted_sum_pair: WeightedSumPair<S>,
+    /// Keeps keys or values: the nearest numbers, none infinite.
+    pub keep: fn(values: &[f32], kept: &mut [S]),
+    /// For each query, `scores[t] = dot(query, keys[t]) * scale`: `queries` are any number of `head_dim` values, `scores` as many rows of one
+    /// length, `keys` at least so many keys.
+    pub scores: fn(queries: &[f32], head_dim: usize, keys: &[S], scale: f32, scores: &mut [f32]),
+    /// For each row of weights and its output, `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as
+    /// an output, at least as many as any row has weights. [`MOST_TOGETHER`] rows share the loads of values.
+    pub weighted_sums: WeightedSums<S>,
 }
 
-/// [`Attention::weighted_sum_pair`].
-pub type WeightedSumPair<S> = fn(weights: [&[f32]; 2], values: &[S], outputs: [&mut [f32]; 2]);
+/// [`Attention::weighted_sums`].
+pub type WeightedSums<S> = fn(weights: &[&[f32]], values: &[S], outputs: &mut [&mut [f32]]);
 
 /// The integer products of one kind of matrix. Both give the same for any number of tokens.
 #[derive(Clone, Copy, Debug)]

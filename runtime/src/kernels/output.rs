@@ -66,6 +66,21 @@ impl<'a> OutputRows<'a> {
         }
     }
 
+    /// The view's rows for a token.
+    ///
+    /// # Panics
+    /// Where `token` is out of range.
+    pub fn token_rows(&mut self, token: usize) -> &mut [f32] {
+        assert!(token < self.tokens, "token {token} of {}", self.tokens);
+        if self.rows == 0 {
+            return &mut [];
+        }
+        // SAFETY: token < tokens and there is a row, so the offset stays inside the output that `new` measured.
+        let first = unsafe { self.start.add(token * self.stride_elems) };
+        // SAFETY: `rows` initialized elements from there on are this token's, which this view alone may touch while it is borrowed.
+        unsafe { core::slice::from_raw_parts_mut(first, self.rows) }
+    }
+
     /// The rows `rows` of the view.
     ///
     /// # Safety

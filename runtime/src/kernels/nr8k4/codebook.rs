@@ -9,7 +9,7 @@
 
 use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
-use crate::kernels::prefetch::prefetch;
+use crate::kernels::prefetch::{distance, prefetch};
 use crate::kernels::quantized::Activations;
 use core::array::from_fn;
 use core::marker::PhantomData;
@@ -233,11 +233,12 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
         _ => octets,
     });
     let mut sums = [[B::zero(); TOKENS]; TILES];
+    let ahead = distance(TILES * units * size_of::<[Word; WORDS]>());
     for block in 0..blocks {
         if TOKENS == 1 {
-            // The same block of the next tiles.
+            // The same block of later tiles.
             for words in whole_words {
-                prefetch(&words[block], TILES * units * size_of::<[Word; WORDS]>());
+                prefetch(&words[block], ahead);
             }
         }
         B::add::<TILES, TOKENS, GROUP>(

@@ -81,7 +81,7 @@ fn scalar() -> &'static Kernels {
 /// A lone dot product of the table: the score of one key.
 fn dot(kernels: &Kernels, a: &[f32], b: &[f32]) -> f32 {
     let mut score = [f32::NAN];
-    (kernels.attention_f32.scores)(a, b, 1.0, &mut score);
+    (kernels.attention_f32.scores)(a, a.len(), b, 1.0, &mut score);
     score[0]
 }
 

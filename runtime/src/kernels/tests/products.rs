@@ -1,7 +1,7 @@
 //! The matrix products.
 
 use super::*;
-use crate::executor::{Executor, ROW_GRANULARITY, Serial, for_each_row_range};
+use crate::executor::{Executor, ROW_GRANULARITY, RowShare, Serial, for_each_row_share};
 use core::ops::{Range, RangeInclusive};
 use half::f16;
 use rescomp_formats::matrix::{CodebookMatrix, MatrixView, pack_codebook, pack_scaled};
@@ -340,9 +340,12 @@ fn a_token_is_the_same_alone_and_in_company() {
 fn run_split(case: &Case, product: MatrixProduct, executor: &dyn Executor, granularity: usize) -> Vec<f32> {
     let rows = case.shape.rows();
     let mut output = vec![f32::NAN; case.tokens * rows];
-    for_each_row_range(executor, &mut output, case.tokens, rows, granularity, |range, mut part| {
-        let tiles = range.start / TILE_ROWS..range.end.div_ceil(TILE_ROWS);
-        product(&case.matrix(), &case.activations(), tiles, &mut part);
+    let mut views = [OutputRows::new(&mut output, case.tokens, rows)];
+    for_each_row_share(executor, &mut views, granularity, usize::MAX, |shares| {
+        for RowShare { range, rows } in shares {
+            let tiles = range.start / TILE_ROWS..range.end.div_ceil(TILE_ROWS);
+            product(&case.matrix(), &case.activations(), tiles, rows);
+        }
     });
     output
 }

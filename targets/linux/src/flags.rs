@@ -42,8 +42,8 @@ pub(crate) struct MachineFlags {
     /// 1, at most 4 and the processors available: small models are slower on several].
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(crate) threads: Option<usize>,
-    /// Kernels: scalar, avx2, avx512, neon or neon_dotprod, where the processor has them; the result does not depend on them [default:
-    /// the fastest].
+    /// Kernels: scalar, avx2, avx512, neon, neon_dotprod or neon_i8mm, where the processor has them; the result does not depend on them
+    /// [default: the fastest].
     #[arg(long, value_name = "NAME")]
     pub(crate) kernels: Option<String>,
 }

@@ -155,7 +155,7 @@ fn walk<const WORDS: usize, const GROUP: usize, const CONSECUTIVE: bool>(
             }
             if CONSECUTIVE {
                 let mut sum = integers[0];
-                for codes in first.as_flattened() {
+                for codes in first[..$units].as_flattened() {
                     sum = sdot_all(sum, lowest, *codes);
                 }
                 integers = [vdupq_n_s32(vaddvq_s32(sum)); 4];
@@ -251,7 +251,7 @@ fn walk<const WORDS: usize, const GROUP: usize, const CONSECUTIVE: bool>(
 #[derive(Clone, Copy)]
 pub(super) struct Scaled<'a> {
     step_units: usize,
-    /// Steps of a group, as a power of two; 31 where a row is one group.
+    /// Steps of a group, as a power of two; where a row is one group so large that every step is in group 0.
     group_steps_log2: u32,
     groups: usize,
     units: usize,

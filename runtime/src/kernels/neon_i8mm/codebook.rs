@@ -47,17 +47,19 @@ impl<const WORDS: usize> Walk for Codebook<WORDS> {
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
         let shape = matrix.shape();
-        from_fn(|index| {
-            let tile = tile + index;
+        // A loop and no closure: `cargo xtask test` follows calls of this crate's functions to SMMLA where nothing is inlined.
+        let mut outputs = [[[0.0; TILE_ROWS]; TOKENS]; TILES];
+        for (tile, output) in (tile..).zip(&mut outputs) {
             // SAFETY: likewise.
-            unsafe {
+            *output = unsafe {
                 if shape.has_scale_codes() && shape.group_elems() == UNIT_ELEMS {
                     walk::<WORDS, TOKENS, true>(tables, matrix, activations, tile, token)
                 } else {
                     walk::<WORDS, TOKENS, false>(tables, matrix, activations, tile, token)
                 }
-            }
-        })
+            };
+        }
+        outputs
     }
 }
 

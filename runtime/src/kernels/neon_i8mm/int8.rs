@@ -35,8 +35,13 @@ impl Walk for Int8 {
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
-        // SAFETY: instantiated only in the products of this module, which have NEON and i8mm.
-        from_fn(|index| unsafe { walk::<TOKENS>(matrix, activations, tile + index, token) })
+        // A loop and no closure, as in `codebook`.
+        let mut outputs = [[[0.0; TILE_ROWS]; TOKENS]; TILES];
+        for (tile, output) in (tile..).zip(&mut outputs) {
+            // SAFETY: instantiated only in the products of this module, which have NEON and i8mm.
+            *output = unsafe { walk::<TOKENS>(matrix, activations, tile, token) };
+        }
+        outputs
     }
 }
 

@@ -71,28 +71,36 @@ macro_rules! table {
 pub(super) use table;
 
 /// The products of a backend: for each width a constant, its name, its walk, and the functions' names, under which profilers and
-/// `cargo xtask test` know them.
+/// `cargo xtask test` know them. In place of one walk each function may have its own way to compute.
 ///
 /// The functions may only be reached through a table that `detect` hands out on a processor with these features.
 macro_rules! products {
     ($features:literal, $backend:literal:
      $($constant:ident = $width:literal, $walk:ty, $gemv:ident, $gemm:ident;)*) => {
+        $crate::kernels::instantiate::products! { $features, $backend:
+            $($constant = $width,
+              $gemv: $crate::kernels::nr8k4::gemv::<$walk>,
+              $gemm: $crate::kernels::nr8k4::gemm::<$walk>;)*
+        }
+    };
+    ($features:literal, $backend:literal:
+     $($constant:ident = $width:literal, $gemv:ident: $by_gemv:expr, $gemm:ident: $by_gemm:expr;)*) => {
         $(
-            pub(super) const $constant: $crate::kernels::Products = {
-                use $crate::kernels::{Activations, OutputRows, Products, nr8k4};
+            pub(in $crate::kernels) const $constant: $crate::kernels::Products = {
+                use $crate::kernels::{Activations, OutputRows, Products};
                 use core::ops::Range;
                 use rescomp_formats::matrix::MatrixView;
 
                 #[inline(never)]
                 #[target_feature(enable = $features)]
                 fn $gemv(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-                    nr8k4::gemv::<$walk>(m, a, tiles, output);
+                    $by_gemv(m, a, tiles, output);
                 }
 
                 #[inline(never)]
                 #[target_feature(enable = $features)]
                 fn $gemm(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-                    nr8k4::gemm::<$walk>(m, a, tiles, output);
+                    $by_gemm(m, a, tiles, output);
                 }
 
                 fn gemv(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {

@@ -1,7 +1,7 @@
 //! The kernel table: every operation of the forward pass as a safe `fn` pointer, and the list of tables this machine can run.
 //!
 //! A backend is a folder that fills in the table: `Kernels { name, int4, .., ..parent }`, struct update being the
-//! inheritance neon -> neon_dotprod. Its functions need instructions that not every processor
+//! inheritance neon -> neon_dotprod -> neon_i8mm. Its functions need instructions that not every processor
 //! has, so the table leaves the folder only through `detect()`, and nobody else can build one. All backends agree bit for
 //! bit: `docs/numerics.md` defines the result, [`canonical`] holds the float operations (written once, over sixteen lanes),
 //! and each backend holds its own integer products, which are exact in any order inside a step.
@@ -33,6 +33,8 @@ pub mod avx512;
 pub mod neon;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 
 pub use canonical::{exp, sin_cos_turn};
 pub use output::OutputRows;
@@ -50,7 +52,7 @@ pub const TILE_ROWS: usize = 8;
 /// its documentation, and computes what docs/numerics.md defines.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
-    /// The name of the table: "scalar", "avx2", "avx512", "neon" or "neon_dotprod".
+    /// The name of the table: "scalar", "avx2", "avx512", "neon", "neon_dotprod" or "neon_i8mm".
     pub name: &'static str,
     /// Products with matrices of 2 bits in layout nr8k4.
     pub int2: Products,
@@ -157,7 +159,7 @@ type Detect = fn() -> Option<&'static Kernels>;
 #[cfg(target_arch = "x86_64")]
 const BACKENDS: &[Detect] = &[scalar::detect, avx2::detect, avx512::detect];
 #[cfg(target_arch = "aarch64")]
-const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect];
+const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect, neon_i8mm::detect];
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 const BACKENDS: &[Detect] = &[scalar::detect];
 

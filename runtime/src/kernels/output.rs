@@ -81,6 +81,20 @@ impl<'a> OutputRows<'a> {
         unsafe { core::slice::from_raw_parts_mut(first, self.rows) }
     }
 
+    /// What comes after the first `tokens` tokens and the first `rows` rows of the view: nothing where it has no more.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn rest(&mut self, tokens: usize, rows: usize) -> OutputRows<'_> {
+        let (tokens, rows) = (tokens.min(self.tokens), rows.min(self.rows));
+        OutputRows {
+            // `wrapping_add`, since a view of no tokens or rows has no element to point at.
+            start: self.start.wrapping_add(tokens * self.stride_elems + rows),
+            stride_elems: self.stride_elems,
+            tokens: self.tokens - tokens,
+            rows: self.rows - rows,
+            lifetime: PhantomData,
+        }
+    }
+
     /// The rows `rows` of the view.
     ///
     /// # Safety

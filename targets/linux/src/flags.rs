@@ -47,8 +47,8 @@ pub(crate) struct MachineFlags {
     /// processors, at most 8, in a few steps measured at the start].
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(crate) threads: Option<usize>,
-    /// Kernels: scalar, avx2, avx512, neon or neon_dotprod, where the processor has them; the result does not depend on them [default:
-    /// the fastest].
+    /// Kernels: scalar, avx2, avx512, neon, neon_dotprod or neon_i8mm, where the processor has them; the result does not depend on them
+    /// [default: the fastest].
     #[arg(long, value_name = "NAME")]
     pub(crate) kernels: Option<String>,
     /// Run the container from where the system has its file (map), or copy it to memory with large pages, which is faster (copy) [default:

@@ -161,10 +161,8 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
 
     #[inline(always)]
     fn tables(matrix: &MatrixView<'_>) -> B::Tables {
-        let codebook = codebook(matrix);
-        // Without scale codes every multiplier is 1, and the scale codes of the walk are 0.
-        let ones = &[1; TABLE_ENTRIES];
-        B::tables(codebook.levels, if matrix.shape().has_scale_codes() { codebook.multipliers } else { ones })
+        let (levels, multipliers) = lookup_tables(matrix);
+        B::tables(levels, multipliers)
     }
 
     #[inline(always)]
@@ -185,6 +183,16 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
         let (row_scales, _) = codebook(matrix).row_scales.as_chunks::<TILE_ROWS>();
         from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index], unit)))
     }
+}
+
+/// The levels and the multipliers. Without scale codes every multiplier is 1, and the scale codes of the walk are 0.
+#[inline(always)]
+pub(in crate::kernels) fn lookup_tables<'a>(
+    matrix: &MatrixView<'a>,
+) -> (&'a [i8; TABLE_ENTRIES], &'a [u8; TABLE_ENTRIES]) {
+    let codebook = codebook(matrix);
+    let ones = &[1; TABLE_ENTRIES];
+    (codebook.levels, if matrix.shape().has_scale_codes() { codebook.multipliers } else { ones })
 }
 
 /// The codebook; an empty one where the matrix has none, which `check` has refused.

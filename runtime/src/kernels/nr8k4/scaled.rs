@@ -75,7 +75,7 @@ impl<S: Step> Walk for Steps<S> {
 
 /// The f16 scales; none where the matrix has a codebook, which `check` has refused.
 #[inline(always)]
-fn group_scales<'a>(matrix: &MatrixView<'a>) -> &'a [u16] {
+pub(in crate::kernels) fn group_scales<'a>(matrix: &MatrixView<'a>) -> &'a [u16] {
     match matrix.scaling() {
         Scaling::Groups(scales) => scales,
         Scaling::Codebook(_) => &[],

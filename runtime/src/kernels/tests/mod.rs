@@ -125,5 +125,7 @@ fn detection_agrees_with_the_processor() {
         assert!(by_name("neon").is_some());
         let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
         assert_eq!(by_name("neon_dotprod").is_some(), dotprod);
+        let i8mm = std::arch::is_aarch64_feature_detected!("i8mm");
+        assert_eq!(by_name("neon_i8mm").is_some(), dotprod && i8mm);
     }
 }

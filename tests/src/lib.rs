@@ -10,7 +10,6 @@ use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 
 pub mod forge;
-#[cfg(feature = "host")]
 pub mod fuzz;
 #[cfg(feature = "host")]
 pub mod host;

@@ -308,7 +308,10 @@ fn band_errors() -> Vec<ContainerError> {
             Box::new(in_entry(TOKEN_BANDS, |entry| entry.length_bytes = 262)),
             &[&format!("byte {}: length: expected 263, found 262", rows(TOKEN_BANDS) + 24)],
         ),
-        refuse(Box::new(in_entry(TOKEN_BANDS, |entry| entry.encoding = 2)), &["token_bands: byte ", "encoding 2"]),
+        refuse(
+            Box::new(in_entry(TOKEN_BANDS, |entry| entry.encoding = 2)),
+            &["token_bands: byte ", "encoding 2"],
+        ),
         refuse(
             Box::new(in_entry(BAND_0, |entry| entry.layer = 1)),
             &["expected embedding band 0, found kind 4 (embedding), layer 1"],
@@ -374,7 +377,12 @@ fn matrix_errors() -> Vec<ContainerError> {
     vec![
         refuse(
             in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x7c])),
-            &["embedding: byte ", &byte(EMBEDDING, row_scale(EMBEDDING, 5) as u64), "scale of row 5: ", "inf"],
+            &[
+                "embedding: byte ",
+                &byte(EMBEDDING, row_scale(EMBEDDING, 5) as u64),
+                "scale of row 5: ",
+                "inf",
+            ],
         ),
         refuse(
             in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x80])),

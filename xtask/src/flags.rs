@@ -14,7 +14,11 @@ use rescomp_runtime::linear::ActivationFormat;
 
 use rescomp_quantizer::choose::Setting;
 
+use crate::build_no_std::BuildNoStdFlags;
+use crate::fuzz::FuzzFlags;
+use crate::sanitize::SanitizeFlags;
 use crate::target::Layout;
+use crate::test::TestFlags;
 
 /// `cargo xtask`.
 #[derive(Debug, Parser)]
@@ -51,6 +55,10 @@ pub(crate) enum Command {
     Test(TestFlags),
     /// Build the no_std crates for bare-metal targets.
     BuildNoStd(BuildNoStdFlags),
+    /// Give mutated inputs to everything that reads files, and report what breaks.
+    Fuzz(FuzzFlags),
+    /// Run tests below AddressSanitizer, valgrind and Miri, where they are.
+    Sanitize(SanitizeFlags),
     /// Check the repository's rules.
     Tidy,
     /// List the targets.
@@ -411,28 +419,6 @@ pub(crate) struct MethodsFlags {
     /// Print the report, with what was chosen for each matrix, as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Options of `test`.
-#[derive(Debug, Args)]
-pub(crate) struct TestFlags {
-    /// Install nothing: a missing tool is an error that names the commands.
-    #[arg(long)]
-    pub(crate) no_install: bool,
-    /// Run the host's tests only.
-    #[arg(long, conflicts_with = "cpus")]
-    pub(crate) host_only: bool,
-    /// Emulated processors, by their names in QEMU [default: test_cpus of targets/aarch64.toml].
-    #[arg(long = "cpu", value_name = "NAME", num_args = 1..)]
-    pub(crate) cpus: Vec<String>,
-}
-
-/// Options of `build-no-std`.
-#[derive(Debug, Args)]
-pub(crate) struct BuildNoStdFlags {
-    /// Install nothing: a missing tool is an error that names the commands.
-    #[arg(long)]
-    pub(crate) no_install: bool,
 }
 
 /// Options of `estimate`.

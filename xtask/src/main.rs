@@ -13,6 +13,7 @@ mod error;
 mod estimate;
 mod eval;
 mod flags;
+mod fuzz;
 mod host;
 mod instructions;
 mod interrupt;
@@ -23,6 +24,7 @@ mod progress;
 mod qemu;
 mod root;
 mod runner;
+mod sanitize;
 mod system;
 mod target;
 mod targets;
@@ -60,6 +62,8 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Bench(BenchCommand::Decode(flags)) => bench_decode::run(flags),
         Command::Test(flags) => test::run(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),
+        Command::Fuzz(flags) => fuzz::run(flags),
+        Command::Sanitize(flags) => sanitize::run(flags),
         Command::Tidy => tidy::run(),
         Command::Targets(flags) => targets::run(flags),
     }

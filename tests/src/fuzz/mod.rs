@@ -1,15 +1,21 @@
 //! What the fuzz targets do with their input: one function a target. They are here so that seeds and inputs that once broke something run as
 //! ordinary tests, too. A function returns how far the input came, and panics where a promise is broken.
 
+#[cfg(feature = "host")]
 mod checkpoint;
 mod container;
+#[cfg(feature = "host")]
 mod journal;
+#[cfg(feature = "host")]
 mod texts;
 mod tokenizer;
 
+#[cfg(feature = "host")]
 pub use checkpoint::{safetensors, write_small_checkpoint};
 pub use container::{check, decode};
+#[cfg(feature = "host")]
 pub use journal::{HEAD_BYTES as BLOCK_HEAD_BYTES, block, head, repair_block, small_block};
+#[cfg(feature = "host")]
 pub use texts::{config, recipe, tokenizer_json};
 pub use tokenizer::{TokenizerInput, tokenizer};
 
@@ -26,6 +32,7 @@ pub enum Outcome {
 pub type Target = (&'static str, fn(&[u8]) -> Outcome);
 
 /// Every target.
+#[cfg(feature = "host")]
 pub const TARGETS: [Target; 9] = [
     ("container", check),
     ("decode", decode),
@@ -39,6 +46,7 @@ pub const TARGETS: [Target; 9] = [
 ];
 
 /// Seeds of a target, by name: small sound inputs, and those hostile files that are of its kind.
+#[cfg(feature = "host")]
 pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let sound = |folder: &str| {
         let of = |(name, bytes): (&str, Vec<u8>)| {

@@ -5,6 +5,7 @@ use rescomp_formats::tokenizer::TokenizerView;
 use rescomp_runtime::tokenizer::Tokenizer;
 
 /// The text of the seeds.
+#[cfg(feature = "host")]
 pub(super) const TEXT: &[u8] = "the <|end|> he'll 12  \u{e4}\u{1f600}\n3.".as_bytes();
 
 /// The input: four bytes of length, the section, the text.

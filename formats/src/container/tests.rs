@@ -154,8 +154,11 @@ fn check(file: &[u8]) -> Result<(), ContainerError> {
 
 #[test]
 fn a_written_container_is_read_back() {
-    for layout in Layout::ALL {
-        for (tied_head, embedding_bands) in [(true, 1), (false, 1), (true, 3), (false, 3)] {
+    for layout in if cfg!(miri) { &Layout::ALL[1..] } else { &Layout::ALL } {
+        let layout = *layout;
+        for (tied_head, embedding_bands) in
+            [(false, 3), (true, 1), (false, 1), (true, 3)].into_iter().take(if cfg!(miri) { 1 } else { 4 })
+        {
             let spec = ModelSpec { tied_head, embedding_bands, ..crate::spec::tests::spec() };
             let file = Aligned::new(&container(spec.clone(), layout));
             let checked = Container::open(file.bytes()).unwrap().check(Integrity::Digest).unwrap();
@@ -181,7 +184,7 @@ fn a_written_container_is_read_back() {
 fn every_truncation_and_every_flipped_byte_is_refused() {
     let file = container(crate::spec::tests::spec(), Layout::Nr8k4);
     assert!(file.len() < 64 * 1024);
-    for length in (0..file.len()).step_by(if cfg!(miri) { 97 } else { 1 }) {
+    for length in (0..file.len()).step_by(if cfg!(miri) { 1997 } else { 1 }) {
         assert!(check(&file[..length]).is_err(), "truncated to {length}");
     }
     let mut longer = file.clone();
@@ -193,7 +196,7 @@ fn every_truncation_and_every_flipped_byte_is_refused() {
     };
     let (open_ends, flips) = (HEAD_BYTES + manifest_bytes(file.bytes()), if cfg!(miri) { 3 } else { 255 });
     // Every other value of each byte of the head and the manifest, one bit of each byte elsewhere.
-    for at in (0..file.length).step_by(if cfg!(miri) { 97 } else { 1 }) {
+    for at in (0..file.length).step_by(if cfg!(miri) { 1997 } else { 1 }) {
         let flips = if at < open_ends { 1..=flips } else { 1 << (at % 8)..=1 << (at % 8) };
         for flip in flips {
             file.bytes_mut()[at] ^= flip;

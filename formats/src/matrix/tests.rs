@@ -85,7 +85,8 @@ impl Even {
 fn what_is_packed_is_read_back() {
     for layout in Layout::ALL {
         for width in NARROW {
-            for (rows, cols) in [(1, 1), (8, 32), (9, 64), (3, 65), (17, 200), (11, 300)] {
+            let sizes = [(9, 70), (1, 1), (8, 32), (9, 64), (3, 65), (17, 200), (11, 300)];
+            for (rows, cols) in sizes.into_iter().take(if cfg!(miri) { 1 } else { 7 }) {
                 for group in [0, 32, 64, 128] {
                     let parts = Parts::new((rows, cols), group, width, layout);
                     let (shape, section) = (parts.shape, Even::new(&parts.pack().unwrap()));

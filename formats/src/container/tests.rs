@@ -290,6 +290,9 @@ fn records_that_cannot_have_been_measured_and_texts_that_steer_a_terminal_are_re
     assert_eq!(printable.check_record(), Ok(()));
 }
 
+/// A number of the head.
+type HeadField = fn(&mut Head) -> &mut u32;
+
 /// Every field of the head at the ends of its range, with the checksum repaired: refused by name, and no sum or product overflows.
 #[test]
 fn the_heads_arithmetic_holds_at_the_ends_of_every_field() {
@@ -305,7 +308,7 @@ fn the_heads_arithmetic_holds_at_the_ends_of_every_field() {
         assert_eq!(check(&hostile).is_ok(), same, "{head:?}");
         tried += usize::from(!same);
     };
-    let fields: [(fn(&mut Head) -> &mut u32, u32); 4] = [
+    let fields: [(HeadField, u32); 4] = [
         (|head| &mut head.manifest_offset, valid.manifest_offset),
         (|head| &mut head.manifest_bytes, MAX_MANIFEST_BYTES),
         (|head| &mut head.table_offset, valid.table_offset),

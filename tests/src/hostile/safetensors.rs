@@ -4,6 +4,9 @@ use super::{HostileFile, small_model};
 use crate::tiny::Random;
 use serde_json::{Map, Value, json};
 
+/// A change to the header and the data.
+type Change = dyn Fn(&mut Map<String, Value>, &mut Vec<u8>);
+
 /// Name and shape of the small model's tensors, in the order of their bytes.
 fn tensors() -> Vec<(String, Vec<usize>)> {
     let spec = small_model();
@@ -54,7 +57,7 @@ pub(super) fn files() -> Vec<HostileFile> {
     const NORM: &str = "model.norm.weight";
     const QUERY: &str = "model.layers.0.self_attn.q_proj.weight";
     let make = |name, attack, bytes| HostileFile { name, attack, offset: None, bytes };
-    let changed = |name, attack, change: &dyn Fn(&mut Map<String, Value>, &mut Vec<u8>)| {
+    let changed = |name, attack, change: &Change| {
         let (mut header, mut data) = parts();
         change(&mut header, &mut data);
         make(name, attack, file(Value::Object(header).to_string().as_bytes(), &data))

@@ -5,9 +5,10 @@
 
 use std::time::Instant;
 
+use clap::Args;
+
 use crate::command;
 use crate::error::Error;
-use crate::flags::BuildNoStdFlags;
 use crate::output;
 use crate::root;
 use crate::system::Install;
@@ -18,6 +19,14 @@ const TRIPLES: [&str; 2] = ["aarch64-unknown-none", "thumbv7em-none-eabihf"];
 
 /// Crates that must build on them, with the features that firmware may want.
 const PACKAGES: [(&str, &[&str]); 2] = [("rescomp-formats", &["signature"]), ("rescomp-runtime", &[])];
+
+/// Options of `build-no-std`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildNoStdFlags {
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
 
 /// Builds every crate for every triple.
 ///

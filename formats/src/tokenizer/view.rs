@@ -111,6 +111,9 @@ impl<'a> Arrays<'a> {
 }
 
 impl<'a> TokenizerView<'a> {
+    /// Where the number of ids lies in the section.
+    pub const VOCABULARY_OFFSET_BYTES: usize = 8;
+
     /// Checks a section once and for all: afterwards no accessor fails or panics.
     ///
     /// Takes time in proportion to the section's length and no memory.

@@ -12,13 +12,13 @@ fn key(seed: u8) -> SigningKey {
 }
 
 fn trusted(key: &SigningKey) -> TrustedKey {
-    TrustedKey::new(key.verifying_key().as_bytes()).unwrap()
+    TrustedKey::new(key.verifying_key().as_bytes()).expect("no weak key")
 }
 
 fn sign(file: &[u8], key: &SigningKey, release: u64) -> Vec<u8> {
     let file = Aligned::new(file);
     signed(file.bytes(), key.verifying_key().to_bytes(), release, |message| key.sign(message).to_bytes())
-        .unwrap()
+        .expect("a container")
 }
 
 /// Opens and checks, with the CRC-32 alone where that is allowed.

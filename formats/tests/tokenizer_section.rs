@@ -219,7 +219,8 @@ fn keeps_what_the_larger_head_adds() {
     assert_eq!((view.normalizer(), view.decoding()), (extension.normalizer, extension.decoding));
     assert_eq!((view.unknown_token(), view.unknown_score()), (Some(0), -14.0));
     assert!(!view.has_byte_tokens() && view.byte_token(b'a').is_none() && view.words_are_separate());
-    let ordered: Vec<_> = (0..5).map(|place| (view.ordered_token(place), view.ordered_score(place))).collect();
+    let ordered: Vec<_> =
+        (0..5).map(|place| (view.ordered_token(place), view.ordered_score(place))).collect();
     let expected = [(1, -1.5), (0, 0.0), (4, -4.0), (2, -2.25), (3, -3.0)];
     assert_eq!(ordered, expected.map(|(id, score)| (Some(id), Some(score))));
     assert_eq!(view.ordered_token_of(*b"ab"), Some((2, 3)));

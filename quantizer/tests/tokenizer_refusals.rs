@@ -71,7 +71,10 @@ fn harmless_differences_make_the_same_section() {
 #[test]
 fn other_pipelines() {
     refused(|json| json["version"] = json!("2.0"), "version is `2.0`; supported: `1.0`");
-    refused(|json| json["normalizer"] = json!({"type": "NFKC"}), "normalizer is `NFKC`; supported: null, `NFC`");
+    refused(
+        |json| json["normalizer"] = json!({"type": "NFKC"}),
+        "normalizer is `NFKC`; supported: null, `NFC`",
+    );
     refused(
         |json| json["post_processor"] = json!({"type": "TemplateProcessing", "single": []}),
         "post_processor.single is `[]`; supported: special tokens around one sequence",
@@ -267,7 +270,8 @@ fn refused_unigram(edit: impl FnOnce(&mut Value), message: &str) {
         "post_processor": null, "decoder": metaspace, "model": {"type": "Unigram", "unk_id": 0,
             "vocab": [["<unk>", 0.0], ["\u{2581}", -1.0], ["a", -2.0]]}});
     let convert = |json: &Value| {
-        tokenizer_section(json.to_string().as_bytes(), Path::new("t"), None).map_err(|error| error.to_string())
+        tokenizer_section(json.to_string().as_bytes(), Path::new("t"), None)
+            .map_err(|error| error.to_string())
     };
     convert(&json).unwrap();
     edit(&mut json);
@@ -291,9 +295,15 @@ fn other_pipelines_of_sentence_piece() {
     );
     let decoders = "`Metaspace`, or a `Sequence` of `Replace` (U+2581 by a space), `ByteFallback`, `Fuse` and `Strip` \
          (one space in front), or of `ByteFallback` and `Metaspace`";
-    refused_unigram(|json| json["decoder"] = json!(null), &format!("decoder is `null`; supported: {decoders}"));
     refused_unigram(
-        |json| json["decoder"] = json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Metaspace"}]}),
+        |json| json["decoder"] = json!(null),
+        &format!("decoder is `null`; supported: {decoders}"),
+    );
+    refused_unigram(
+        |json| {
+            json["decoder"] =
+                json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Metaspace"}]})
+        },
         "decoder.decoders[1].replacement is missing; supported: U+2581",
     );
     refused_unigram(
@@ -330,13 +340,22 @@ fn other_pipelines_of_word_piece() {
         "model": {"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100, "vocab": {"?": 0, "a": 1, "##b": 2}}});
     let convert = |json: &Value| {
-        tokenizer_section(json.to_string().as_bytes(), Path::new("t"), None).map_err(|error| error.to_string())
+        tokenizer_section(json.to_string().as_bytes(), Path::new("t"), None)
+            .map_err(|error| error.to_string())
     };
     convert(&sound).unwrap();
     let edits: [(&str, Value, &str); 5] = [
-        ("/model/continuing_subword_prefix", json!("@@"), "model.continuing_subword_prefix is `@@`; supported: `##`"),
+        (
+            "/model/continuing_subword_prefix",
+            json!("@@"),
+            "model.continuing_subword_prefix is `@@`; supported: `##`",
+        ),
         ("/model/unk_token", json!("x"), "model.unk_token is `x`, which is not in the vocabulary"),
-        ("/pre_tokenizer/type", json!("Whitespace"), "pre_tokenizer is `Whitespace`; supported: `BertPreTokenizer`"),
+        (
+            "/pre_tokenizer/type",
+            json!("Whitespace"),
+            "pre_tokenizer is `Whitespace`; supported: `BertPreTokenizer`",
+        ),
         ("/decoder", json!(null), "decoder is `null`; supported: `WordPiece`"),
         ("/normalizer", json!({"type": "NFD"}), "normalizer is `NFD`; supported: null, `BertNormalizer`"),
     ];

@@ -71,7 +71,9 @@ fn decompositions() -> Vec<[u32; 3]> {
             [] => (last, '\0'),
             &[first] => (first, last),
             // A character that is never composed may be the first part all the same.
-            head => (whole.iter().find(|(_, parts)| parts == head).expect("a character for the head").0, last),
+            head => {
+                (whole.iter().find(|(_, parts)| parts == head).expect("a character for the head").0, last)
+            }
         };
         [*character, first, second].map(u32::from)
     };

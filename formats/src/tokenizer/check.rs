@@ -4,8 +4,8 @@ use super::problem::error;
 use super::view::{Ids, Offsets, added_entry_bytes};
 use super::{
     ADDED_LEFT_STRIP, ADDED_NORMALIZED, ADDED_RIGHT_STRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BLOCK_TOKENS,
-    FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES, FLAG_WIDE_SCORES, Model,
-    NO_TOKEN, TokenizerFormatError, TokenizerProblem, TokenizerView,
+    FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES, FLAG_WIDE_SCORES,
+    Model, NO_TOKEN, TokenizerFormatError, TokenizerProblem, TokenizerView,
 };
 
 impl TokenizerView<'_> {
@@ -123,7 +123,9 @@ impl TokenizerView<'_> {
         let bytes = |id: Option<u32>| id.and_then(|id| self.token_bytes(id)).unwrap_or_default();
         let inside = match self.model {
             Model::CharacterBpe => (0..self.merges).any(|rank| space_inside(bytes(self.merge_result(rank)))),
-            Model::Unigram => (0..self.extension.ordered).any(|place| space_inside(bytes(self.ordered_token(place)))),
+            Model::Unigram => {
+                (0..self.extension.ordered).any(|place| space_inside(bytes(self.ordered_token(place))))
+            }
             Model::ByteLevelBpe | Model::WordPiece => return false,
         };
         !inside && self.ordered_token_of([b' ']).is_some()
@@ -134,7 +136,12 @@ impl TokenizerView<'_> {
         for (block, lengths) in self.token_lengths.chunks(BLOCK_TOKENS).enumerate() {
             let found = self.block_starts.get(block).unwrap_or(u32::MAX);
             if u64::from(found) != start {
-                return Err(error(TokenizerProblem::BlockStart, self.offsets.block_starts + 4 * block, start, found));
+                return Err(error(
+                    TokenizerProblem::BlockStart,
+                    self.offsets.block_starts + 4 * block,
+                    start,
+                    found,
+                ));
             }
             start += lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
         }
@@ -158,7 +165,9 @@ impl TokenizerView<'_> {
             };
             let offset = match self.byte_tokens {
                 Ids::None | Ids::Consecutive { .. } => 24,
-                Ids::Explicit(numbers) => self.offsets.byte_tokens + usize::from(byte) * numbers.element_bytes(),
+                Ids::Explicit(numbers) => {
+                    self.offsets.byte_tokens + usize::from(byte) * numbers.element_bytes()
+                }
             };
             return Err(error(TokenizerProblem::ByteToken, offset, byte, found));
         }
@@ -166,7 +175,8 @@ impl TokenizerView<'_> {
     }
 
     fn check_merges(&self) -> Result<(), TokenizerFormatError> {
-        let Offsets { results: results_offset, splits: splits_offset, order: order_offset, .. } = self.offsets;
+        let Offsets { results: results_offset, splits: splits_offset, order: order_offset, .. } =
+            self.offsets;
         for rank in 0..self.merges {
             let result = match self.merge_results {
                 Ids::None => u64::MAX,

@@ -108,7 +108,9 @@ impl TokenizerProblem {
             TokenizerProblem::OrderedContent => "an ordered token is not UTF-8 (valid bytes)",
             TokenizerProblem::TokenOrder => "the tokens are not in strict order of their bytes (positions)",
             TokenizerProblem::Score => "a score is not finite (bits of its binary64; expected: most)",
-            TokenizerProblem::UnknownToken => "the token of what is unknown is not in the vocabulary (expected: most)",
+            TokenizerProblem::UnknownToken => {
+                "the token of what is unknown is not in the vocabulary (expected: most)"
+            }
             TokenizerProblem::TemplateToken => {
                 "a token put before or after a text is not in the vocabulary (expected: most)"
             }

@@ -6,9 +6,10 @@ use super::numbers::{Arrays, Numbers, Scores};
 use super::problem::error;
 use super::{
     ADDED_NORMALIZED, ADDED_SPECIAL, BLOCK_TOKENS, Decoding, EXTENDED_HEAD_BYTES, FLAG_ADD_PREFIX_SPACE,
-    FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES, FLAG_WIDE_SCORES,
-    HEAD_BYTES, KNOWN_EXTENDED_FLAGS, KNOWN_FLAGS, MAX_NARROW, Model, NO_TOKEN, Normalizer, PreTokenizer,
-    TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED, TokenizerFormatError, TokenizerProblem, byte_alphabet_position,
+    FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES,
+    FLAG_WIDE_SCORES, HEAD_BYTES, KNOWN_EXTENDED_FLAGS, KNOWN_FLAGS, MAX_NARROW, Model, NO_TOKEN, Normalizer,
+    PreTokenizer, TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED, TokenizerFormatError, TokenizerProblem,
+    byte_alphabet_position,
 };
 
 /// A token that is cut out of the text before it is pre-tokenized.
@@ -29,7 +30,9 @@ pub struct AddedToken<'a> {
 pub(super) enum Ids<'a> {
     /// There are none.
     None,
-    Consecutive { first: u32 },
+    Consecutive {
+        first: u32,
+    },
     Explicit(Numbers<'a>),
 }
 

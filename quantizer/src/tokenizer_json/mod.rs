@@ -13,8 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use rescomp_formats::tokenizer::{
-    Model, Normalizer, TokenizerExtension, TokenizerParts, byte_alphabet_position,
-    write_extended_tokenizer,
+    Model, Normalizer, TokenizerExtension, TokenizerParts, byte_alphabet_position, write_extended_tokenizer,
 };
 use serde_json::{Map, Value};
 
@@ -51,7 +50,8 @@ pub fn tokenizer_section(json: &[u8], path: &Path, vocab_size: Option<u32>) -> R
     let root: Value = serde_json::from_slice(json)
         .map_err(|source| TokenizerJsonError::Json { path: path.to_path_buf(), source })?;
     let (parts, extension) = Source { path }.parts(&root, vocab_size)?;
-    write_extended_tokenizer(&parts, &extension).map_err(|source| TokenizerJsonError::Write { path: path.to_path_buf(), source })
+    write_extended_tokenizer(&parts, &extension)
+        .map_err(|source| TokenizerJsonError::Write { path: path.to_path_buf(), source })
 }
 
 /// The file that errors name.
@@ -95,7 +95,9 @@ impl Source<'_> {
             Some("WordPiece") => self.word_piece(root, model, vocab_size),
             Some("Unigram") => self.sentence_piece(root, model, Model::Unigram, vocab_size),
             Some("BPE") | None if model.get("type").is_some() || model.contains_key("merges") => {
-                if type_of(root.get("decoder")) == Some("ByteLevel") || mentions_byte_level(root.get("pre_tokenizer")) {
+                if type_of(root.get("decoder")) == Some("ByteLevel")
+                    || mentions_byte_level(root.get("pre_tokenizer"))
+                {
                     self.byte_level_bpe(root, model, vocab_size)
                 } else {
                     self.sentence_piece(root, model, Model::CharacterBpe, vocab_size)
@@ -130,7 +132,8 @@ impl Source<'_> {
         let (tokens_before, tokens_after) =
             self.post_processor(root.get("post_processor"), &vocabulary, &added)?;
 
-        let tokens = self.token_bytes(&vocabulary, &added, vocab_size, &|token| self.byte_level_bytes(token))?;
+        let tokens =
+            self.token_bytes(&vocabulary, &added, vocab_size, &|token| self.byte_level_bytes(token))?;
         let byte_tokens = self.byte_tokens(&vocabulary)?;
         let merges = self.merges(model, &vocabulary)?;
         let ignore_merges = self.flag(model, "model", "ignore_merges", Some(false))?;
@@ -242,12 +245,7 @@ impl Source<'_> {
                 let content = content.to_string();
                 return Err(TokenizerJsonError::AddedId { path, field, content, expected, found });
             }
-            added.push(Added {
-                id: found,
-                content,
-                special,
-                normalized,
-            });
+            added.push(Added { id: found, content, special, normalized });
         }
         added.sort_by_key(|token| token.id);
         Ok(added)

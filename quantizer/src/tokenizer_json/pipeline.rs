@@ -34,7 +34,13 @@ impl Source<'_> {
                 let (pre_tokenizer, with_regex) = match type_of(Some(first)) {
                     Some("Digits") => (self.digits(first, "pre_tokenizer.pretokenizers[0]")?, true),
                     Some("Split") => (self.split(first, "pre_tokenizer.pretokenizers[0]")?, false),
-                    _ => return Err(self.unsupported("pre_tokenizer.pretokenizers[0]", Some(first), SUPPORTED)),
+                    _ => {
+                        return Err(self.unsupported(
+                            "pre_tokenizer.pretokenizers[0]",
+                            Some(first),
+                            SUPPORTED,
+                        ));
+                    }
                 };
                 if add_prefix_space {
                     let field = format!("{field}.add_prefix_space");
@@ -248,7 +254,11 @@ impl Source<'_> {
         let known = ["type", "replacement", "str_rep", "add_prefix_space", "prepend_scheme", "split"];
         self.known_fields(object, field, &known)?;
         if object.get("replacement").and_then(Value::as_str) != Some(SPACE_SIGN) {
-            return Err(self.unsupported(&format!("{field}.replacement"), object.get("replacement"), "U+2581"));
+            return Err(self.unsupported(
+                &format!("{field}.replacement"),
+                object.get("replacement"),
+                "U+2581",
+            ));
         }
         let add_prefix_space = self.flag(object, field, "add_prefix_space", Some(true))?;
         let scheme = match object.get("prepend_scheme") {

@@ -113,7 +113,8 @@ impl Source<'_> {
             normalizer,
             decoding,
             unknown,
-            fuse_unknown: kind == Model::CharacterBpe && self.flag(model, "model", "fuse_unk", Some(false))?,
+            fuse_unknown: kind == Model::CharacterBpe
+                && self.flag(model, "model", "fuse_unk", Some(false))?,
             ordered,
             unknown_score: if kind == Model::Unigram { lowest - UNKNOWN_PENALTY } else { 0.0 },
             scores,
@@ -126,12 +127,14 @@ impl Source<'_> {
 
     /// What normalizer and pre-tokenizer do to spaces.
     fn spaces(self, root: &Map<String, Value>) -> Result<(Normalizer, PreTokenizer)> {
-        const NORMALIZERS: &str = "null, `Replace` of a space by U+2581, a `Sequence` of `Prepend` of U+2581 and that `Replace`";
+        const NORMALIZERS: &str =
+            "null, `Replace` of a space by U+2581, a `Sequence` of `Prepend` of U+2581 and that `Replace`";
         const PRE_TOKENIZERS: &str = "null, `Metaspace`, `Split` at spaces that a normalizer has replaced";
         let normalizer = root.get("normalizer");
         let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_string);
         let replaces = |value: &Value| {
-            let pattern = value.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
+            let pattern =
+                value.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
             type_of(Some(value)) == Some("Replace")
                 && pattern == Some(" ")
                 && text(value, "content").as_deref() == Some(SPACE_SIGN)
@@ -191,7 +194,8 @@ impl Source<'_> {
         let Some(entries) = vocab.and_then(Value::as_array) else {
             return Err(self.unsupported("model.vocab", vocab, "an array"));
         };
-        let (mut ids, mut scores) = (HashMap::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+        let (mut ids, mut scores) =
+            (HashMap::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         for (index, entry) in entries.iter().enumerate() {
             let field = format!("model.vocab[{index}]");
             let token = entry.get(0).and_then(Value::as_str).filter(|token| !token.is_empty());
@@ -201,7 +205,11 @@ impl Source<'_> {
             let id = self.id(&Value::from(index), &field)?;
             if ids.insert(token, id).is_some() {
                 let content = token.to_string();
-                return Err(TokenizerJsonError::RepeatedAdded { path: self.path.to_path_buf(), field, content });
+                return Err(TokenizerJsonError::RepeatedAdded {
+                    path: self.path.to_path_buf(),
+                    field,
+                    content,
+                });
             }
             scores.push(score);
         }

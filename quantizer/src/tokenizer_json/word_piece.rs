@@ -17,14 +17,16 @@ impl Source<'_> {
     ) -> Result<(TokenizerParts, TokenizerExtension)> {
         let known = ["type", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"];
         self.known_fields(model, "model", &known)?;
-        let is_continuation =
-            |value: Option<&Value>| value.and_then(Value::as_str).is_some_and(|text| text.as_bytes() == CONTINUATION);
+        let is_continuation = |value: Option<&Value>| {
+            value.and_then(Value::as_str).is_some_and(|text| text.as_bytes() == CONTINUATION)
+        };
         let prefix = model.get("continuing_subword_prefix");
         if !is_continuation(prefix) {
             return Err(self.unsupported("model.continuing_subword_prefix", prefix, "`##`"));
         }
         let most = model.get("max_input_chars_per_word");
-        let Some(max_word_characters) = most.and_then(Value::as_u64).and_then(|most| u32::try_from(most).ok())
+        let Some(max_word_characters) =
+            most.and_then(Value::as_u64).and_then(|most| u32::try_from(most).ok())
         else {
             return Err(self.unsupported("model.max_input_chars_per_word", most, "an integer"));
         };
@@ -54,7 +56,8 @@ impl Source<'_> {
         let unknown = self.known_token(unknown, "model.unk_token", &vocabulary, &[])?;
         let tokens =
             self.token_bytes(&vocabulary, &added, vocab_size, &|token| Ok(token.as_bytes().to_vec()))?;
-        let ordered = vocabulary.ids.iter().filter(|(token, _)| !token.is_empty()).map(|(_, &id)| id).collect();
+        let ordered =
+            vocabulary.ids.iter().filter(|(token, _)| !token.is_empty()).map(|(_, &id)| id).collect();
         let parts = TokenizerParts {
             tokens,
             byte_tokens: [NO_TOKEN; 256],

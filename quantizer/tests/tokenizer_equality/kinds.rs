@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
-use tokenizers::models::TrainerWrapper;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
@@ -96,7 +96,9 @@ fn check_all(name: &str, both: &Both, blocks: bool) {
     let stories = beginning(&path("../models/stories-1m/held_out.txt"), 20_000);
     both.check(&stories);
     both.check_pieces(&beginning(&path("../models/stories-1m/held_out.txt"), 3_000));
-    for unit in ["a", " ", "\n", "7", "!", "\u{e9}", "\u{4e2d}", "ab ", "\r\n", "e\u{301}", "\u{301}\u{323}", "<s>"] {
+    for unit in
+        ["a", " ", "\n", "7", "!", "\u{e9}", "\u{4e2d}", "ab ", "\r\n", "e\u{301}", "\u{301}\u{323}", "<s>"]
+    {
         both.check(&unit.repeat(3000 / unit.len()));
         both.check(&format!("x {}", unit.repeat(90)));
     }
@@ -239,7 +241,8 @@ fn sentence_piece_bpe() {
     assert_eq!(both.tokenizer().tokens_before().collect::<Vec<_>>(), [1]);
     check_all("Llama 2", &both, true);
 
-    let metaspace_decoder = sequence("decoders", json!([{"type": "ByteFallback"}, metaspace("first", false)]));
+    let metaspace_decoder =
+        sequence("decoders", json!([{"type": "ByteFallback"}, metaspace("first", false)]));
     let both = variant(json!(null), metaspace("first", false), &llama2_decoder, &|_| {});
     check_all("Mistral", &both, false);
     let both = variant(json!(null), metaspace("always", true), &metaspace_decoder, &|json| {
@@ -248,13 +251,15 @@ fn sentence_piece_bpe() {
     });
     check_all("Metaspace, split", &both, false);
     let split = json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false});
-    let gemma_decoder = sequence("decoders", json!([unreplace(), {"type": "ByteFallback"}, {"type": "Fuse"}]));
+    let gemma_decoder =
+        sequence("decoders", json!([unreplace(), {"type": "ByteFallback"}, {"type": "Fuse"}]));
     let both = variant(replace(), split, &gemma_decoder, &|_| {});
     check_all("Gemma", &both, false);
 
     // Tokens across spaces: a text is merged as a whole.
     let across = |json: &mut Value| {
-        for (left, right) in [("d", "\u{2581}"), (".", "\u{2581}"), ("e", "\u{2581}t"), ("e", "\u{2581}the")] {
+        for (left, right) in [("d", "\u{2581}"), (".", "\u{2581}"), ("e", "\u{2581}t"), ("e", "\u{2581}the")]
+        {
             let (token, id) = (format!("{left}{right}"), json["model"]["vocab"].as_object().unwrap().len());
             json["model"]["vocab"][token] = json!(id);
             json["model"]["merges"].as_array_mut().unwrap().insert(5, json!([left, right]));
@@ -268,7 +273,8 @@ fn sentence_piece_bpe() {
             json["model"]["byte_fallback"] = json!(false);
             json["model"]["fuse_unk"] = json!(fuse);
             let vocabulary = json["model"]["vocab"].as_object_mut().unwrap();
-            *vocabulary = vocabulary.clone().into_iter().filter(|(token, _)| !token.starts_with("<0x")).collect();
+            *vocabulary =
+                vocabulary.clone().into_iter().filter(|(token, _)| !token.starts_with("<0x")).collect();
             // Ids without holes, as the reference wants them.
             let by_id: BTreeMap<u64, String> =
                 vocabulary.iter().map(|(token, id)| (id.as_u64().unwrap(), token.clone())).collect();
@@ -366,7 +372,8 @@ fn unigram() {
     }
     let mut plain = trained.clone();
     plain["pre_tokenizer"] = json!(null);
-    plain["normalizer"] = sequence("normalizers", json!([{"type": "Prepend", "prepend": "\u{2581}"}, replace()]));
+    plain["normalizer"] =
+        sequence("normalizers", json!([{"type": "Prepend", "prepend": "\u{2581}"}, replace()]));
     plain["decoder"] = sequence("decoders", json!([unreplace(), {"type": "Fuse"}, strip()]));
     check_all("Unigram after a normalizer", &Both::of_json(&plain), false);
 }

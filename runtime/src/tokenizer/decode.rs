@@ -102,7 +102,11 @@ impl<'a> Decoder<'a> {
             let (space, text) = (!first && inside.is_none(), inside.unwrap_or(bytes));
             // The content is UTF-8, as that of every token WordPiece knows.
             let text = core::str::from_utf8(text).unwrap_or_default();
-            return if decoding.clean_up { clean_up(space, text, sink) } else { with_space(space, text, sink) };
+            return if decoding.clean_up {
+                clean_up(space, text, sink)
+            } else {
+                with_space(space, text, sink)
+            };
         }
         if decoding.strip_first_token && first && !view.is_added(id) && !self.tokenizer.is_byte(id) {
             for stretch in bytes.split(|&byte| byte == b' ') {

@@ -267,8 +267,7 @@ impl<'t> Encoder<'t, '_> {
             self.tokenizer.next_piece(self.text, self.position, self.outer.end, true, self.allow_special);
         let piece = self.text.get(self.position..self.inner.end).unwrap_or_default();
         let view = &self.tokenizer.view;
-        self.piece =
-            Normalized::new(view.normalizer(), piece, view.add_prefix_space(), self.position == 0);
+        self.piece = Normalized::new(view.normalizer(), piece, view.add_prefix_space(), self.position == 0);
         self.score = 0.0;
     }
 

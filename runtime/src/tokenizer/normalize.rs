@@ -14,9 +14,15 @@ const SPACE_SIGN: char = '\u{2581}';
 #[derive(Clone, Debug)]
 pub(super) enum Normalized<'t> {
     /// As they are, after a space or without.
-    Plain { space: bool, rest: Chars<'t> },
+    Plain {
+        space: bool,
+        rest: Chars<'t>,
+    },
     /// U+2581 as spaces.
-    Spaces { space: bool, rest: Chars<'t> },
+    Spaces {
+        space: bool,
+        rest: Chars<'t>,
+    },
     Composed(Composed<Chars<'t>>),
     Bert(Bert<'t>),
 }

@@ -83,7 +83,8 @@ impl Tree<'_> {
             let start = end - level;
             let last = ((node + 1) * BRANCHES).min(level);
             let children = node * BRANCHES..last;
-            node = children.clone().find(|&child| self.nodes[start + child] == lowest).unwrap_or(children.start);
+            node =
+                children.clone().find(|&child| self.nodes[start + child] == lowest).unwrap_or(children.start);
             (end, level_above) = (start, level);
         }
         let last = ((node + 1) * BRANCHES).min(self.count);

@@ -159,7 +159,13 @@ fn write_ids(
             }
             _ => {
                 if stretch_characters > 0 {
-                    write_unknown(view, stretch.clone().take(stretch_characters), unknown, nodes.0, &mut count);
+                    write_unknown(
+                        view,
+                        stretch.clone().take(stretch_characters),
+                        unknown,
+                        nodes.0,
+                        &mut count,
+                    );
                     stretch_characters = 0;
                 }
                 let Some(node) = node else { return count };

@@ -193,8 +193,7 @@ impl<'a> Text<'a> {
     fn new(container: &CheckedContainer<'a>, stops: &[String], before: &str) -> Text<'a> {
         let tokenizer = Tokenizer::new(container.tokenizer());
         // Behind a prompt the first space is one.
-        let decoder =
-            if before.is_empty() { Decoder::new(tokenizer) } else { Decoder::inside(tokenizer) };
+        let decoder = if before.is_empty() { Decoder::new(tokenizer) } else { Decoder::inside(tokenizer) };
         Text {
             tokenizer,
             decoder,

@@ -102,9 +102,7 @@ fn composition(first: char, second: char) -> Option<char> {
     if let Some(vowel) = right.checked_sub(HANGUL_VOWEL).filter(|&vowel| vowel < HANGUL_VOWEL_COUNT)
         && let Some(leading) = left.checked_sub(HANGUL_LEADING).filter(|&one| one < HANGUL_LEADING_COUNT)
     {
-        return char::from_u32(
-            HANGUL_FIRST + (leading * HANGUL_VOWEL_COUNT + vowel) * HANGUL_TRAILING_COUNT,
-        );
+        return char::from_u32(HANGUL_FIRST + (leading * HANGUL_VOWEL_COUNT + vowel) * HANGUL_TRAILING_COUNT);
     }
     if let Some(trailing) = right.checked_sub(HANGUL_TRAILING)
         && (1..HANGUL_TRAILING_COUNT).contains(&trailing)
@@ -113,7 +111,8 @@ fn composition(first: char, second: char) -> Option<char> {
     {
         return char::from_u32(left + trailing);
     }
-    let decomposition = |index: u16| tables::DECOMPOSITIONS.get(usize::from(index)).copied().unwrap_or_default();
+    let decomposition =
+        |index: u16| tables::DECOMPOSITIONS.get(usize::from(index)).copied().unwrap_or_default();
     let found = tables::COMPOSITIONS.binary_search_by_key(&(left, right), |&index| {
         let [_, first, second] = decomposition(index);
         (first, second)

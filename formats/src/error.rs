@@ -1,11 +1,20 @@
 //! Why a container is refused: which section, which byte, what was expected and what was found.
 
 use crate::container::SignatureError;
+use crate::manifest::RecordError;
 use crate::matrix::{MatrixError, ShapeError};
 use crate::section::{SectionKind, SectionName};
 use crate::spec::SpecError;
 use crate::tokenizer::TokenizerFormatError;
 use core::fmt;
+
+/// Where a field is.
+fn place(f: &mut fmt::Formatter<'_>, section: Option<SectionName>) -> fmt::Result {
+    match section {
+        Some(section) => write!(f, "{section}: "),
+        None => f.write_str("head: "),
+    }
+}
 
 /// Why a container is refused. Offsets are bytes from the start of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +45,8 @@ pub enum ContainerError {
     },
     /// A field of the head or of a section's entry has a value that it can't have.
     Field {
+        /// The section whose entry it is in; `None` for the head.
+        section: Option<SectionName>,
         /// The field.
         field: &'static str,
         /// Offset of the field.
@@ -47,6 +58,8 @@ pub enum ContainerError {
     },
     /// A field exceeds its bound.
     Limit {
+        /// The section whose entry it is in; `None` for the head.
+        section: Option<SectionName>,
         /// The field.
         field: &'static str,
         /// Offset of the field.
@@ -77,6 +90,10 @@ pub enum ContainerError {
         section: SectionName,
         /// Offset of the section.
         offset: u64,
+        /// The table's digest.
+        expected: [u8; 32],
+        /// The digest of the bytes.
+        found: [u8; 32],
     },
     /// A byte between sections isn't zero.
     Padding {
@@ -87,8 +104,17 @@ pub enum ContainerError {
     },
     /// The manifest isn't a postcard message of the expected type.
     Manifest {
+        /// Offset of the manifest, or of the first byte after the message.
+        offset: u64,
+        /// What was found instead.
+        found: &'static str,
+    },
+    /// A field of the manifest has a value that it can't have.
+    Record {
         /// Offset of the manifest.
         offset: u64,
+        /// Why.
+        error: RecordError,
     },
     /// The manifest describes no possible model.
     Spec(SpecError),
@@ -96,6 +122,8 @@ pub enum ContainerError {
     Order {
         /// Place in the table.
         index: u32,
+        /// Offset of the entry.
+        offset: u64,
         /// What belongs there.
         expected: SectionName,
         /// Kind number found.
@@ -107,6 +135,10 @@ pub enum ContainerError {
     Encoding {
         /// The section.
         section: SectionName,
+        /// Offset of the encoding, in the section table.
+        offset: u64,
+        /// What it can have.
+        expected: &'static str,
         /// Encoding number found.
         encoding: u8,
         /// Layout number found.
@@ -116,6 +148,8 @@ pub enum ContainerError {
     Shape {
         /// The section.
         section: SectionName,
+        /// Offset of its entry in the section table.
+        offset: u64,
         /// Why.
         error: ShapeError,
     },
@@ -134,7 +168,7 @@ pub enum ContainerError {
     Matrix {
         /// The section.
         section: SectionName,
-        /// Offset of the section.
+        /// Offset of the first byte that can't be.
         offset: u64,
         /// Why.
         error: MatrixError,
@@ -150,7 +184,7 @@ pub enum ContainerError {
     },
     /// The tokenizer breaks its structure; its error counts bytes from the start of the section.
     Tokenizer {
-        /// Offset of the section.
+        /// Offset of the first byte that can't be.
         offset: u64,
         /// Why.
         error: TokenizerFormatError,
@@ -185,10 +219,12 @@ impl fmt::Display for ContainerError {
                 crate::container::MAJOR,
                 crate::container::MINOR
             ),
-            Self::Field { field, offset, expected, found } => {
+            Self::Field { section, field, offset, expected, found } => {
+                place(f, section)?;
                 write!(f, "byte {offset}: {field}: expected {expected}, found {found}")
             }
-            Self::Limit { field, offset, limit, found } => {
+            Self::Limit { section, field, offset, limit, found } => {
+                place(f, section)?;
                 write!(f, "byte {offset}: {field}: expected at most {limit}, found {found}")
             }
             Self::Checksum { part, section, offset, expected, found } => {
@@ -199,34 +235,48 @@ impl fmt::Display for ContainerError {
                 write!(f, " at byte {offset}: expected CRC-32 {expected:08x}, found {found:08x}")
             }
             Self::Signature(error) => write!(f, "{error}"),
-            Self::Digest { section, offset } => {
-                write!(f, "{section} at byte {offset}: SHA-256 differs from the table's")
+            Self::Digest { section, offset, expected, found } => {
+                write!(f, "{section} at byte {offset}: expected SHA-256 ")?;
+                expected.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                f.write_str(", found ")?;
+                found.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
             Self::Padding { offset, found } => write!(f, "byte {offset}: padding: expected 0, found {found}"),
-            Self::Manifest { offset } => {
-                write!(f, "manifest at byte {offset}: expected a postcard message of this version's manifest")
+            Self::Manifest { offset, found } => {
+                write!(
+                    f,
+                    "manifest: byte {offset}: expected a postcard message of this version's manifest, found {found}"
+                )
             }
-            Self::Spec(error) => write!(f, "manifest: model {error}"),
-            Self::Order { index, expected, kind, layer } => {
-                write!(f, "section {index}: expected {expected}, found kind {kind}")?;
+            Self::Record { offset, error } => write!(f, "manifest at byte {offset}: {error}"),
+            Self::Spec(error) => {
+                write!(f, "manifest at byte {}: model {error}", crate::container::HEAD_BYTES)
+            }
+            Self::Order { index, offset, expected, kind, layer } => {
+                write!(f, "section {index}: byte {offset}: expected {expected}, found kind {kind}")?;
                 match SectionKind::from_number(kind) {
                     Some(kind) => write!(f, " ({})", kind.name())?,
                     None => f.write_str(" (unknown)")?,
                 }
                 write!(f, ", layer {layer}")
             }
-            Self::Encoding { section, encoding, layout } => {
-                write!(f, "{section}: encoding {encoding} with layout {layout} isn't one that it can have")
+            Self::Encoding { section, offset, expected, encoding, layout } => {
+                write!(
+                    f,
+                    "{section}: byte {offset}: expected {expected}, found encoding {encoding} with layout {layout}"
+                )
             }
-            Self::Shape { section, error } => write!(f, "{section}: {error}"),
+            Self::Shape { section, offset, error } => write!(f, "{section}: byte {offset}: {error}"),
             Self::BandRows { section, offset, expected, found } => {
                 write!(f, "{section}: byte {offset}: rows: expected {expected}, one a token, found {found}")
             }
-            Self::Matrix { section, offset, error } => write!(f, "{section} at byte {offset}: {error}"),
+            Self::Matrix { section, offset, error } => write!(f, "{section}: byte {offset}: {error}"),
             Self::NotFinite { section, offset, bits } => {
                 write!(f, "{section}: byte {offset}: expected a finite number, found bits {bits:#010x}")
             }
-            Self::Tokenizer { offset, error } => write!(f, "section at byte {offset}: {error}"),
+            Self::Tokenizer { offset, error: TokenizerFormatError { problem, expected, found, .. } } => {
+                write!(f, "tokenizer: byte {offset}: {}: expected {expected}, found {found}", problem.text())
+            }
             Self::Structure { section, offset, expected, found } => {
                 write!(f, "{section}: byte {offset}: expected {expected}, found {found}")
             }

@@ -6,6 +6,14 @@ use serde::{Deserialize, Serialize};
 /// A short text in the manifest.
 pub type Text = heapless::String<64>;
 
+/// Whether a character may stand in a [`Text`]: reports print them, so that nothing may steer a terminal or turn text around
+/// (control characters, line and paragraph separators, marks of direction).
+pub fn is_printable(character: char) -> bool {
+    let steers = matches!(character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !character.is_control() && !steers
+}
+
 /// Where the weights come from. Nothing of it changes how the model runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -60,4 +68,57 @@ pub struct Manifest {
     pub provenance: Provenance,
     /// The host's measurements.
     pub check: CheckRecord,
+}
+
+/// Why a manifest's record isn't one: a field with a value that it can't have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RecordError {
+    /// The field.
+    pub field: &'static str,
+    /// What it must be.
+    pub expected: &'static str,
+    /// Its value: a number, a character's code, or the bits of a float.
+    pub found: u64,
+}
+
+impl core::fmt::Display for RecordError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: expected {}, found {:#x}", self.field, self.expected, self.found)
+    }
+}
+
+impl core::error::Error for RecordError {}
+
+impl Manifest {
+    /// Checks what is beside the model: texts that can be printed, and measurements that can have been measured.
+    ///
+    /// # Errors
+    /// The first field that has a value that it can't have.
+    pub fn check_record(&self) -> Result<(), RecordError> {
+        let Provenance { checkpoint, method, target, tool_version, .. } = &self.provenance;
+        let texts = [
+            ("checkpoint", checkpoint),
+            ("method", method),
+            ("target", target),
+            ("tool_version", tool_version),
+        ];
+        for (field, text) in texts {
+            if let Some(character) = text.chars().find(|&character| !is_printable(character)) {
+                let found = u32::from(character).into();
+                return Err(RecordError { field, expected: "characters that can be printed", found });
+            }
+        }
+        let CheckRecord { reference_nll, nll, mean_kl, same_top1, positions, .. } = self.check;
+        for (field, number) in [("reference_nll", reference_nll), ("nll", nll), ("mean_kl", mean_kl)] {
+            if !number.is_finite() {
+                return Err(RecordError { field, expected: "a finite number", found: number.to_bits() });
+            }
+        }
+        if same_top1 > positions {
+            let (field, found) = ("same_top1", same_top1.into());
+            return Err(RecordError { field, expected: "no more than positions", found });
+        }
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@ pub mod dense;
 pub mod distribute;
 pub mod encode;
 pub mod evaluate;
+pub mod files;
 pub mod grids;
 pub mod journal;
 pub mod linears;

@@ -15,7 +15,7 @@ use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
+use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text, is_printable};
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::Machine;
@@ -226,7 +226,7 @@ pub fn pack_run(
 
     (run.progress)(Progress::Phase("check windows, full precision"));
     let bytes: usize = sections.values().map(contents_bytes).sum();
-    let Record { section, reference_nll } = record_check(machine, checkpoint, options, bytes)?;
+    let Record { section, reference_nll, positions } = record_check(machine, checkpoint, options, bytes)?;
     sections.insert((SectionKind::CheckWindows as u16, None), Contents::Bytes(section));
 
     let unmeasured = CheckRecord {
@@ -234,7 +234,7 @@ pub fn pack_run(
         nll: 0.0,
         mean_kl: 0.0,
         same_top1: 0,
-        positions: 0,
+        positions,
         logits_sha256: [0; 32],
     };
     let file = |check| {
@@ -441,11 +441,11 @@ fn group_elems(group: GroupSize) -> u32 {
     }
 }
 
-/// As much of a name as the manifest holds.
+/// As much of a name as the manifest holds; what it does not hold becomes U+FFFD.
 fn text(name: &str) -> Text {
     let mut text = Text::new();
     for character in name.chars() {
-        if text.push(character).is_err() {
+        if text.push(if is_printable(character) { character } else { '\u{fffd}' }).is_err() {
             break;
         }
     }

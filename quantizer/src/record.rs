@@ -30,6 +30,8 @@ pub struct Record {
     pub section: Vec<u8>,
     /// Mean negative log-likelihood of the full-precision model, nats a token.
     pub reference_nll: f64,
+    /// Positions in all windows.
+    pub positions: u32,
 }
 
 /// Records the model on windows of `sizes.positions + 1` tokens.
@@ -60,10 +62,11 @@ pub fn record(
         }
     }
     let tokens: Vec<u32> = windows.concat();
-    let positions = (windows.len() * sizes.positions) as f64;
+    let positions = windows.len() * sizes.positions;
     Ok(Record {
         section: check_windows::write(sizes, &tokens, &rest, &kept)?,
-        reference_nll: nll / positions,
+        reference_nll: nll / positions as f64,
+        positions: positions as u32,
     })
 }
 

@@ -6,8 +6,9 @@
 
 use crate::kernels::OutputRows;
 use core::ops::Range;
+use rescomp_formats::spec::MAX_EMBEDDING_BANDS;
 
-/// Rows that [`for_each_row_range`] keeps together where the caller has no other wish: a cache line of `f32`, so that two
+/// Rows that [`for_each_row_share`] keeps together where the caller has no other wish: a cache line of `f32`, so that two
 /// threads don't write to one line, and two tiles of a kernel.
 pub const ROW_GRANULARITY: usize = 16;
 
@@ -37,30 +38,48 @@ unsafe impl Executor for Serial {
     }
 }
 
-/// Splits the rows of an output of `tokens` x `rows` into one range a thread and runs `task` with each range and the right to
-/// write it. Ranges start at multiples of `granularity_rows` (use [`ROW_GRANULARITY`]) and differ by at most that; where there
-/// are fewer multiples than threads, there are fewer ranges.
+/// Outputs that [`for_each_row_share`] splits at once, at most: a head of so many bands.
+pub const MOST_OUTPUTS: usize = if MAX_EMBEDDING_BANDS > 4 { MAX_EMBEDDING_BANDS as usize } else { 4 };
+
+/// A task's rows of one output.
+#[derive(Debug)]
+pub struct RowShare<'a> {
+    /// Which.
+    pub range: Range<usize>,
+    /// The right to write them.
+    pub rows: OutputRows<'a>,
+}
+
+/// Splits the rows of each output into at most `most_tasks` shares, one a thread, and runs `task` with the shares of an index: one parallel
+/// part for all outputs. Shares start at multiples of `granularity_rows` (use [`ROW_GRANULARITY`]) and differ by at most that, so some
+/// are empty where there are few rows. Outputs of as many rows are split alike.
 ///
 /// # Panics
-/// Where `output` has another length or `granularity_rows` is 0.
-pub fn for_each_row_range(
+/// Where there are more outputs than [`MOST_OUTPUTS`], or `granularity_rows` is 0.
+pub fn for_each_row_share(
     executor: &dyn Executor,
-    output: &mut [f32],
-    tokens: usize,
-    rows: usize,
+    outputs: &mut [OutputRows<'_>],
     granularity_rows: usize,
-    task: impl Fn(Range<usize>, OutputRows<'_>) + Sync,
+    most_tasks: usize,
+    task: impl Fn(&mut [RowShare<'_>]) + Sync,
 ) {
-    let blocks = rows.div_ceil(granularity_rows);
-    let tasks = executor.threads().clamp(1, blocks.max(1));
-    let output = Shared(OutputRows::new(output, tokens, rows));
+    assert!(outputs.len() <= MOST_OUTPUTS, "{} outputs at once", outputs.len());
+    let blocks = outputs.iter().map(|output| output.rows().div_ceil(granularity_rows)).max().unwrap_or(0);
+    let tasks = executor.threads().min(most_tasks).clamp(1, blocks.max(1));
+    let outputs = Shared(outputs);
     let run = |index: usize| {
-        let bound = |index: usize| rows.min(split(blocks, tasks, index) * granularity_rows);
-        let range = bound(index)..bound(index + 1);
-        // SAFETY: the ranges of different indices don't overlap, and the executor runs each index once (its contract) while
-        // `output` is borrowed.
-        let part = unsafe { output.get().part(range.clone()) };
-        task(range, part);
+        let mut shares = heapless::Vec::<RowShare<'_>, MOST_OUTPUTS>::new();
+        for output in outputs.get().iter() {
+            let blocks = output.rows().div_ceil(granularity_rows);
+            let bound = |index: usize| output.rows().min(split(blocks, tasks, index) * granularity_rows);
+            let range = bound(index)..bound(index + 1);
+            // SAFETY: the ranges of different indices don't overlap, and the executor runs each index once (its contract) while
+            // the outputs are borrowed.
+            let rows = unsafe { output.part(range.clone()) };
+            // There are no more outputs than `shares` holds.
+            let _ = shares.push(RowShare { range, rows });
+        }
+        task(&mut shares);
     };
     if blocks > 0 {
         executor.run(tasks, &run);
@@ -119,6 +138,23 @@ pub fn for_each_chunk_pair(
     });
 }
 
+/// Tokens of a part of work that is the same for each token: less is not worth another thread's attention.
+pub(crate) const PART_TOKENS: usize = 32;
+
+/// Runs `task` with corresponding parts of `changed` and `read`, both m x `width`, on all threads.
+pub(crate) fn for_each_part(
+    executor: &dyn Executor,
+    changed: &mut [f32],
+    read: &[f32],
+    width: usize,
+    task: impl Fn(&mut [f32], &[f32]) + Sync,
+) {
+    let part = PART_TOKENS * width;
+    for_each_chunk(executor, changed, part, |index, changed| {
+        task(changed, &read[index * part..][..changed.len()]);
+    });
+}
+
 /// Where part `index` of `items` in `parts` begins: parts differ by one item at most.
 pub(crate) const fn split(items: usize, parts: usize, index: usize) -> usize {
     let (share, extra) = (items / parts, items % parts);
@@ -156,30 +192,39 @@ mod tests {
     }
 
     #[test]
-    fn row_ranges_cover_every_row_once() {
+    fn row_shares_cover_every_row_once() {
         for threads in 1..6 {
             for rows in 0..100 {
                 for (tokens, granularity) in [(0, 16), (1, 16), (3, 8), (2, 1)] {
-                    let mut output = vec![0.0; tokens * rows];
-                    for_each_row_range(
-                        &Reverse(threads),
-                        &mut output,
-                        tokens,
-                        rows,
-                        granularity,
-                        |range, mut part| {
-                            assert_eq!(range.start % granularity, 0);
+                    // Two of as many rows and one of others.
+                    let counts = [rows, rows, 2 * rows / 3];
+                    let mut outputs = counts.map(|rows| vec![0.0; tokens * rows]);
+                    let mut index = 0;
+                    let mut views = outputs.each_mut().map(|output| {
+                        index += 1;
+                        OutputRows::new(output, tokens, counts[index - 1])
+                    });
+                    let executor = Reverse(threads);
+                    for_each_row_share(&executor, &mut views, granularity, threads, |shares| {
+                        assert_eq!(shares[0].range, shares[1].range);
+                        for (RowShare { range, rows: part }, rows) in shares.iter_mut().zip(counts) {
+                            assert!(range.start == range.end || range.start % granularity == 0);
                             assert_eq!(range.len(), part.rows());
                             for token in 0..tokens {
                                 for row in (0..range.len()).step_by(8) {
                                     let value = |lane| (token * rows + range.start + row + lane + 1) as f32;
                                     part.store(token, row, &core::array::from_fn(value));
                                 }
+                                for (row, value) in range.clone().zip(part.token_rows(token)) {
+                                    *value += (token * rows + row) as f32;
+                                }
                             }
-                        },
-                    );
-                    let expected: Vec<f32> = (0..tokens * rows).map(|i| (i + 1) as f32).collect();
-                    assert_eq!(output, expected, "{threads} threads, {tokens} x {rows}");
+                        }
+                    });
+                    for (output, rows) in outputs.into_iter().zip(counts) {
+                        let expected: Vec<f32> = (0..tokens * rows).map(|i| (2 * i + 1) as f32).collect();
+                        assert_eq!(output, expected, "{threads} threads, {tokens} x {rows}");
+                    }
                 }
             }
         }

@@ -7,9 +7,10 @@
 
 use crate::Machine;
 use crate::error::RuntimeError;
-use crate::executor::{ROW_GRANULARITY, for_each_row_range};
-use crate::kernels::{Activations, TILE_ROWS, matrix_product_f32};
+use crate::executor::{MOST_OUTPUTS, ROW_GRANULARITY, RowShare, for_each_part, for_each_row_share};
+use crate::kernels::{Activations, OutputRows, TILE_ROWS, matrix_product_f32};
 use crate::memory::{Arena, slice_bytes};
+use core::ops::Range;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::matrix::{MatrixShape, MatrixView};
 use rescomp_formats::section::{SectionKind, SectionName};
@@ -55,6 +56,35 @@ impl LinearSet {
     }
 }
 
+/// What happens to the products of a set.
+#[derive(Debug)]
+pub enum Then<'s> {
+    /// Nothing.
+    Nothing,
+    /// The only product is added to this, m x n like it.
+    AddTo(&'s mut [f32]),
+    /// The first, the gate, becomes `silu(gate) * up` with the second, up.
+    SiluMultiply,
+}
+
+impl Then<'_> {
+    /// Does it on all threads, a part of the tokens each.
+    pub fn run(self, machine: Machine<'_>, tokens: usize, products: &mut [&mut [f32]]) {
+        let width = |values: &[f32]| (values.len() / tokens.max(1)).max(1);
+        match (self, products) {
+            (Then::AddTo(sum), [product, ..]) => {
+                let width = width(sum);
+                for_each_part(machine.executor, sum, product, width, machine.kernels.add);
+            }
+            (Then::SiluMultiply, [gate, up, ..]) => {
+                let width = width(gate);
+                for_each_part(machine.executor, gate, up, width, machine.kernels.silu_multiply);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What a forward needs of the weights of one block.
 pub trait BlockWeights {
     /// Why it may fail.
@@ -77,6 +107,25 @@ pub trait BlockWeights {
         input: &[f32],
         outputs: &mut [&mut [f32]],
     ) -> Result<(), Self::Error>;
+
+    /// [`BlockWeights::apply`], then what `then` says. Where products are computed by rows on several threads, each does this with its rows: one
+    /// parallel part for all of it.
+    ///
+    /// # Errors
+    /// The implementor's own.
+    fn apply_then(
+        &mut self,
+        machine: Machine<'_>,
+        set: LinearSet,
+        tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+        then: Then<'_>,
+    ) -> Result<(), Self::Error> {
+        self.apply(set, tokens, input, outputs)?;
+        then.run(machine, tokens, outputs);
+        Ok(())
+    }
 }
 
 /// How activations enter a matrix product.
@@ -176,44 +225,40 @@ impl<'a> QuantizedWeights<'a> {
         tokens: usize,
         input: &[f32],
         outputs: &mut [&mut [f32]],
+        then: Then<'_>,
     ) -> Result<(), NotFinite> {
-        let Machine { kernels, executor } = self.machine;
-        let tiles = |rows: core::ops::Range<usize>| rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS);
+        let machine = self.machine;
         if self.activations == ActivationFormat::F32 {
             if !input.iter().all(|value| value.is_finite()) {
                 return Err(NotFinite);
             }
-            for (matrix, output) in matrices.iter().zip(outputs) {
-                let rows = matrix.shape().rows();
-                for_each_row_range(executor, output, tokens, rows, ROW_GRANULARITY, |rows, mut out| {
-                    matrix_product_f32(kernels, matrix, input, tokens, tiles(rows), &mut out);
-                });
-            }
+            let product = |matrix: &MatrixView<'_>, tiles, out: &mut OutputRows<'_>| {
+                matrix_product_f32(machine.kernels, matrix, input, tokens, tiles, out);
+            };
+            for_each_share(machine, matrices, tokens, outputs, then, product);
+            return Ok(());
+        }
+        let step = |matrix: &MatrixView<'_>| matrix.shape().step_elems();
+        let one_step = matrices.iter().all(|matrix| step(matrix) == step(&matrices[0]));
+        if let (Some(first), true) = (matrices.first(), one_step) {
+            let activations = self.quantize(first.shape(), tokens, input)?;
+            for_each_share(machine, matrices, tokens, outputs, then, integer_product(machine, &activations));
             return Ok(());
         }
         for (index, first) in matrices.iter().enumerate() {
-            let step = |matrix: &MatrixView<'_>| matrix.shape().step_elems();
             if matrices[..index].iter().any(|earlier| step(earlier) == step(first)) {
                 continue;
             }
             let activations = self.quantize(first.shape(), tokens, input)?;
-            let same_step =
-                matrices.iter().zip(&mut *outputs).filter(|(matrix, _)| step(matrix) == step(first));
-            for (matrix, output) in same_step {
-                let shape = matrix.shape();
-                let (product, _) = kernels.matrix_product(shape, tokens);
-                for_each_row_range(
-                    executor,
-                    output,
-                    tokens,
-                    shape.rows(),
-                    ROW_GRANULARITY,
-                    |rows, mut out| {
-                        product(matrix, &activations, tiles(rows), &mut out);
-                    },
-                );
+            let product = integer_product(machine, &activations);
+            for (matrix, output) in matrices.iter().zip(&mut *outputs) {
+                if step(matrix) == step(first) {
+                    let (matrix, output) = (core::slice::from_ref(matrix), core::slice::from_mut(output));
+                    for_each_share(machine, matrix, tokens, output, Then::Nothing, &product);
+                }
             }
         }
+        then.run(machine, tokens, outputs);
         Ok(())
     }
 
@@ -237,6 +282,60 @@ impl<'a> QuantizedWeights<'a> {
         }
         Ok(Activations { codes, scales, tokens })
     }
+}
+
+/// The integer product of a matrix with these activations.
+fn integer_product<'a>(
+    machine: Machine<'a>,
+    activations: &'a Activations<'_>,
+) -> impl Fn(&MatrixView<'_>, Range<usize>, &mut OutputRows<'_>) + Sync {
+    move |matrix, tiles, out| {
+        let (product, _) = machine.kernels.matrix_product(matrix.shape(), activations.tokens);
+        product(matrix, activations, tiles, out);
+    }
+}
+
+/// Bytes of weights, times tokens, that make another thread worth its while: about as long as threads take to meet.
+const BYTES_PER_THREAD: usize = 16 << 10;
+
+/// Runs `product` for each matrix, and then what `then` says, in one parallel part: each thread with its share of every output's rows.
+fn for_each_share(
+    machine: Machine<'_>,
+    matrices: &[MatrixView<'_>],
+    tokens: usize,
+    outputs: &mut [&mut [f32]],
+    then: Then<'_>,
+    product: impl Fn(&MatrixView<'_>, Range<usize>, &mut OutputRows<'_>) + Sync,
+) {
+    let kernels = machine.kernels;
+    let mut views = heapless::Vec::<OutputRows<'_>, MOST_OUTPUTS>::new();
+    for (matrix, output) in matrices.iter().zip(outputs) {
+        // No set and no head has more matrices.
+        let _ = views.push(OutputRows::new(output, tokens, matrix.shape().rows()));
+    }
+    let silu = matches!(then, Then::SiluMultiply);
+    if let (Then::AddTo(sum), [matrix]) = (then, matrices) {
+        let _ = views.push(OutputRows::new(sum, tokens, matrix.shape().rows()));
+    }
+    let bytes: usize = matrices.iter().map(|matrix| matrix.shape().section_bytes()).sum();
+    let most_tasks = bytes.saturating_mul(tokens) / BYTES_PER_THREAD;
+    for_each_row_share(machine.executor, &mut views, ROW_GRANULARITY, most_tasks, |shares| {
+        for (matrix, RowShare { range, rows }) in matrices.iter().zip(&mut *shares) {
+            product(matrix, range.start / TILE_ROWS..range.end.div_ceil(TILE_ROWS), rows);
+        }
+        for token in 0..tokens {
+            match shares {
+                [gate, up] if silu => {
+                    (kernels.silu_multiply)(gate.rows.token_rows(token), up.rows.token_rows(token));
+                }
+                // One more than there are matrices: the sum.
+                [product, sum] if matrices.len() == 1 => {
+                    (kernels.add)(sum.rows.token_rows(token), product.rows.token_rows(token));
+                }
+                _ => {}
+            }
+        }
+    });
 }
 
 /// An input that can't be quantized.
@@ -281,7 +380,8 @@ impl<'a> QuantizedWeights<'a> {
             Some(token_bands) if tied => self.logits_of_bands(token_bands, hidden, output),
             _ => {
                 let head = if tied { self.embedding(None) } else { self.matrix(SectionKind::Head, None) }?;
-                self.products(&[head], 1, hidden, &mut [output]).map_err(|NotFinite| HEAD_NOT_FINITE)
+                self.products(&[head], 1, hidden, &mut [output], Then::Nothing)
+                    .map_err(|NotFinite| HEAD_NOT_FINITE)
             }
         }
     }
@@ -310,7 +410,7 @@ impl<'a> QuantizedWeights<'a> {
             start += band.shape().rows();
             (*output, rest) = rest.split_at_mut(band.shape().rows());
         }
-        let made = self.products(&bands, 1, hidden, &mut outputs[..bands.len()]);
+        let made = self.products(&bands, 1, hidden, &mut outputs[..bands.len()], Then::Nothing);
         for (logit, &band) in output.iter_mut().zip(token_bands) {
             let next = &mut next[usize::from(band)];
             *logit = banded[*next];
@@ -353,6 +453,18 @@ impl BlockWeights for QuantizedLayer<'_, '_> {
         input: &[f32],
         outputs: &mut [&mut [f32]],
     ) -> Result<(), RuntimeError> {
+        self.apply_then(self.weights.machine, set, tokens, input, outputs, Then::Nothing)
+    }
+
+    fn apply_then(
+        &mut self,
+        _machine: Machine<'_>,
+        set: LinearSet,
+        tokens: usize,
+        input: &[f32],
+        outputs: &mut [&mut [f32]],
+        then: Then<'_>,
+    ) -> Result<(), RuntimeError> {
         let mut matrices = heapless::Vec::<MatrixView<'_>, 3>::new();
         for &kind in set.kinds() {
             let matrix = self.weights.matrix(kind, Some(self.layer))?;
@@ -360,6 +472,6 @@ impl BlockWeights for QuantizedLayer<'_, '_> {
             let _ = matrices.push(matrix);
         }
         let error = RuntimeError::NotFinite { layer: Some(self.layer as u32), set: Some(set) };
-        self.weights.products(&matrices, tokens, input, outputs).map_err(|NotFinite| error)
+        self.weights.products(&matrices, tokens, input, outputs, then).map_err(|NotFinite| error)
     }
 }

@@ -46,6 +46,13 @@ pub struct Candidate {
     weight: f32,
 }
 
+impl Candidate {
+    /// Most likely first; of equal ones the lower token.
+    fn by_weight(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
+        b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token))
+    }
+}
+
 /// Chooses tokens.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -83,16 +90,15 @@ impl Sampler {
         if self.options.temperature == 0.0 || self.options.top_k == 1 {
             return best;
         }
-        let candidates = &mut candidates[..logits.len()];
+        let candidates = self.most_likely(logits, &mut candidates[..logits.len()]);
         let highest = logits[best as usize];
-        for ((token, &logit), candidate) in logits.iter().enumerate().zip(candidates.iter_mut()) {
+        for candidate in candidates.iter_mut() {
             // micromath's exp is right to 0.3 %, which no reader of a sampled text can tell; it touches no logit.
             // Its range ends near -87; further down a weight is nothing.
-            let exponent = (logit - highest) / self.options.temperature;
-            let weight = if exponent > -80.0 { F32Ext::exp(exponent) } else { 0.0 };
-            *candidate = Candidate { token: token as u32, weight };
+            let exponent = (candidate.weight - highest) / self.options.temperature;
+            candidate.weight = if exponent > -80.0 { F32Ext::exp(exponent) } else { 0.0 };
         }
-        let candidates = self.restrict(candidates);
+        let candidates = self.nucleus(candidates);
         let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
         // 24 random bits: every value is exact in f32 and below 1.
         let mut left = (self.random.next_u32() >> 8) as f32 / 16_777_216.0 * total;
@@ -106,30 +112,64 @@ impl Sampler {
         best
     }
 
-    /// Keeps the candidates that top-k and top-p allow, most likely first where either restricts.
-    fn restrict<'c>(&self, candidates: &'c mut [Candidate]) -> &'c [Candidate] {
+    /// The candidates that top-k allows, with their logits as weights; most likely first where it restricts.
+    fn most_likely<'c>(&self, logits: &[f32], candidates: &'c mut [Candidate]) -> &'c mut [Candidate] {
+        let each =
+            logits.iter().enumerate().map(|(token, &weight)| Candidate { token: token as u32, weight });
+        let k = self.options.top_k;
+        if k == 0 || k >= logits.len() {
+            for (candidate, place) in each.zip(candidates.iter_mut()) {
+                *place = candidate;
+            }
+            if k != 0 {
+                candidates.sort_unstable_by(Candidate::by_weight);
+            }
+            return candidates;
+        }
+        // Whatever isn't above the k-th of those seen so far is out, which is nearly everything: so there is little to select from.
+        let room = k.saturating_mul(4).max(256).min(candidates.len());
+        let (mut kept, mut bound) = (0, None);
+        for candidate in each {
+            if bound.is_some_and(|bound| candidate.weight <= bound) {
+                continue;
+            }
+            candidates[kept] = candidate;
+            kept += 1;
+            if kept == room {
+                let (_, last, _) = candidates[..kept].select_nth_unstable_by(k - 1, Candidate::by_weight);
+                (kept, bound) = (k, Some(last.weight));
+            }
+        }
+        candidates[..kept].sort_unstable_by(Candidate::by_weight);
+        &mut candidates[..kept.min(k)]
+    }
+
+    /// The candidates that top-p allows, most likely first where it restricts.
+    fn nucleus<'c>(&self, candidates: &'c mut [Candidate]) -> &'c [Candidate] {
         let SampleOptions { top_k, top_p, .. } = self.options;
-        let by_weight =
-            |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token));
+        if top_p >= 1.0 {
+            return candidates;
+        }
+        let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
         let mut kept = candidates.len();
-        if top_k != 0 && top_k < kept {
-            candidates.select_nth_unstable_by(top_k - 1, by_weight);
-            kept = top_k;
+        if top_k == 0 {
+            // All that are at most this together make less than what top-p leaves out, so that they needn't be sorted.
+            let negligible = (1.0 - top_p) * total / candidates.len() as f32;
+            kept = 0;
+            for index in 0..candidates.len() {
+                if candidates[index].weight > negligible {
+                    candidates[kept] = candidates[index];
+                    kept += 1;
+                }
+            }
+            candidates[..kept].sort_unstable_by(Candidate::by_weight);
         }
-        let candidates = &mut candidates[..kept];
-        if top_k != 0 || top_p < 1.0 {
-            candidates.sort_unstable_by(by_weight);
-        }
-        if top_p < 1.0 {
-            let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
-            let mut mass = 0.0;
-            let enough = candidates.iter().position(|candidate| {
-                mass += candidate.weight;
-                mass >= top_p * total
-            });
-            kept = enough.map_or(candidates.len(), |last| last + 1);
-        }
-        &candidates[..kept]
+        let mut mass = 0.0;
+        let enough = candidates[..kept].iter().position(|candidate| {
+            mass += candidate.weight;
+            mass >= top_p * total
+        });
+        &candidates[..enough.map_or(kept, |last| last + 1)]
     }
 }
 
@@ -187,6 +227,38 @@ mod tests {
         assert_eq!(tokens(sampler(1.0, 3, 1.0, 1)), [1, 2, 3]);
         assert_eq!(tokens(sampler(1.0, 0, 0.5, 1)), [1, 3]);
         assert_eq!(tokens(sampler(1.0, 0, 0.1, 1)), [1]);
+    }
+
+    /// Against sorting everything, with many equal logits and none.
+    #[test]
+    fn the_most_likely_are_those_of_a_sort() {
+        let mut random = Pcg32::seed_from_u64(5);
+        for count in [1, 2, 255, 256, 257, 5_000] {
+            for levels in [3, 1 << 20] {
+                let logits: Vec<f32> =
+                    (0..count).map(|_| (random.next_u32() % levels) as f32 * 10.0 / levels as f32).collect();
+                let mut sorted: Vec<u32> = (0..count as u32).collect();
+                sorted.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+                let empty = Candidate { token: 0, weight: 0.0 };
+                for k in [1, 2, 40, 64, 100, 300, 5_000] {
+                    let mut candidates = std::vec![empty; count];
+                    let found = sampler(1.0, k, 1.0, 1).most_likely(&logits, &mut candidates);
+                    let found: Vec<u32> = found.iter().map(|candidate| candidate.token).collect();
+                    assert_eq!(found, sorted[..k.min(count)], "{k} of {count}");
+                }
+                let mut candidates: Vec<Candidate> = logits
+                    .iter()
+                    .enumerate()
+                    .map(|(token, logit)| Candidate { token: token as u32, weight: libm::expf(*logit) })
+                    .collect();
+                let total: f32 = candidates.iter().map(|candidate| candidate.weight).sum();
+                let nucleus = sampler(1.0, 0, 0.9, 1).nucleus(&mut candidates);
+                let tokens: Vec<u32> = nucleus.iter().map(|candidate| candidate.token).collect();
+                assert_eq!(tokens, sorted[..tokens.len()], "top-p of {count}");
+                let mass = |of: &[Candidate]| of.iter().map(|candidate| candidate.weight).sum::<f32>();
+                assert!(mass(nucleus) >= 0.9 * total && mass(&nucleus[..nucleus.len() - 1]) < 0.9 * total);
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::{CodebookMatrix, MatrixShape, MatrixView, pack_codebook, pack_scaled};
 
-use crate::kernels::{Activations, Attention, Kernels, OutputRows};
+use crate::kernels::{Activations, Attention, Kernels, MOST_TOGETHER, OutputRows};
 use crate::memory::MemoryBlock;
 
 /// Three tiles: two for a kernel that takes two at once, and one.
@@ -26,6 +26,8 @@ const TOKENS: usize = 15;
 const HEAD: usize = 64;
 /// Keys of a head.
 const KEYS: usize = 21;
+/// Queries that share them: as many as kernels take together, and one.
+const QUERIES: usize = MOST_TOGETHER + 1;
 /// Blocks of the largest matrix section.
 const SECTION_BLOCKS: usize = 100;
 
@@ -38,8 +40,8 @@ const KNOWN: [(&str, u32); 16] = [
     ("gemv and gemm, 5 bits", 0x06d3809b),
     ("gemv and gemm, 6 bits", 0xfd9781b5),
     ("gemv and gemm, 8 bits", 0x76ddd0f8),
-    ("attention over f32", 0x17d5e580),
-    ("attention over f16", 0xc731deda),
+    ("attention over f32", 0x15de983e),
+    ("attention over f16", 0x265601ab),
     ("dot_lanes", 0x775cb980),
     ("rms_norm", 0xcb3c7a9c),
     ("softmax", 0xe5478539),
@@ -111,14 +113,8 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
         "gemv and gemm, 5 bits" => products(kernels, CodeWidth::Int5, &mut bits),
         "gemv and gemm, 6 bits" => products(kernels, CodeWidth::Int6, &mut bits),
         "gemv and gemm, 8 bits" => products(kernels, CodeWidth::Int8, &mut bits),
-        "attention over f32" => {
-            let kept: [f32; KEYS * HEAD] = core::array::from_fn(|_| random.unit());
-            attention(&kernels.attention_f32, a, &kept, &mut bits);
-        }
-        "attention over f16" => {
-            let kept: [u16; KEYS * HEAD] = core::array::from_fn(|_| f16::from_f32(random.unit()).to_bits());
-            attention(&kernels.attention_f16, a, &kept, &mut bits);
-        }
+        "attention over f32" => attention(&kernels.attention_f32, &mut random, &mut bits),
+        "attention over f16" => attention(&kernels.attention_f16, &mut random, &mut bits),
         "dot_lanes" => {
             let mut lanes = [0.25; 16];
             (kernels.dot_lanes)(&mut lanes, &a[..61], &b[..61]);
@@ -225,16 +221,20 @@ fn pack(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) -> bool {
     pack_codebook(shape, &codebook, section).is_ok()
 }
 
-fn attention<S>(attention: &Attention<S>, query: &[f32], kept: &[S], bits: &mut Bits) {
-    let mut scores = [0.0; KEYS];
-    (attention.scores)(query, kept, 0.125, &mut scores);
-    bits.floats(&scores);
-    let (mut output, mut second) = ([0.0; HEAD], [0.0; HEAD]);
-    (attention.weighted_sum)(&scores, kept, &mut output);
-    bits.floats(&output);
-    (attention.weighted_sum_pair)([&scores[..KEYS - 1], &scores], kept, [&mut output, &mut second]);
-    bits.floats(&output);
-    bits.floats(&second);
+/// Keeping keys, scores of several queries, and weighted sums of as many tokens of different lengths.
+fn attention<S: bytemuck::Zeroable>(attention: &Attention<S>, random: &mut Random, bits: &mut Bits) {
+    let queries: [f32; QUERIES * HEAD] = core::array::from_fn(|_| random.unit());
+    let values: [f32; KEYS * HEAD] = core::array::from_fn(|_| random.unit());
+    let mut kept: [S; KEYS * HEAD] = core::array::from_fn(|_| S::zeroed());
+    (attention.keep)(&values, &mut kept);
+    let mut scores = [[0.0; KEYS]; QUERIES];
+    (attention.scores)(&queries, HEAD, &kept, 0.125, scores.as_flattened_mut());
+    bits.floats(scores.as_flattened());
+    let weights: [&[f32]; QUERIES] = core::array::from_fn(|query| &scores[query][..KEYS - query]);
+    let mut outputs = [[0.0; HEAD]; QUERIES];
+    let mut rows = outputs.each_mut().map(|output| &mut output[..]);
+    (attention.weighted_sums)(&weights, &kept, &mut rows);
+    bits.floats(outputs.as_flattened());
 }
 
 /// The CRC-32 of numbers' bits.

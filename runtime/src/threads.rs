@@ -1,67 +1,133 @@
 //! A pool of threads as an [`Executor`].
 //!
-//! A decode step runs hundreds of short parallel parts, so workers spin briefly for the next part before they park. The split
-//! of tasks over threads is static: thread `t` of `n` runs tasks `t * tasks / n ..`, so that it meets the same weights each time.
+//! A decode step runs a hundred or more short parallel parts, so handing one out takes no lock and no system call where the workers
+//! are awake: they spin briefly for the next part before they park. The split of tasks over threads is static: share `t` of `n` is tasks
+//! `t * tasks / n ..`, and thread `t` runs it, so that it meets the same weights each time.
+//!
+//! A share that its thread has not begun when the calling thread is done with its own is run by the calling thread. So a part waits for
+//! nobody who isn't running: not for a worker that is being woken, nor for one whose processor another program has.
 #![allow(unsafe_code, reason = "a task is borrowed by other threads for the time of a call")]
 
 use crate::executor::{Executor, split};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::any::Any;
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 
-/// Looks at the next part this many times before parking: some tens of microseconds.
-const SPINS: usize = 4096;
+/// How long a thread looks out for others before it parks. Longer than the work between two parallel parts of a decode step, and
+/// than a wake-up takes.
+const SPIN_TIME: Duration = Duration::from_micros(50);
+/// Looks between two at the clock.
+const SPINS_PER_CLOCK: usize = 32;
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// One call of [`Executor::run`].
-#[derive(Clone, Copy)]
-struct Job {
+struct Job<'a> {
     tasks: usize,
-    /// Valid until every worker has reported that it is done with it, which `run` waits for.
-    task: &'static Task<'static>,
+    task: &'a Task<'a>,
+}
+
+/// Something on cache lines of its own: two, since processors fetch them in pairs.
+#[repr(align(128))]
+#[derive(Default)]
+struct OwnLine<T>(T);
+
+/// What the calling thread and one worker tell each other.
+#[derive(Default)]
+struct Post {
+    /// The number of the last job whose share for this worker somebody has begun: each job's share is begun once, so this counts
+    /// up by one a job.
+    begun: AtomicUsize,
+    parked: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
-    job: Option<Job>,
-    /// What a worker's task panicked with; the first one.
-    panic: Option<Box<dyn Any + Send>>,
-    stopping: bool,
+struct Announcement {
+    /// The number of the last job. It counts up, and at the end once more.
+    number: AtomicUsize,
+    /// That job, valid until every share is done.
+    job: AtomicPtr<Job<'static>>,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Results {
+    /// Shares of the last job that workers have done.
+    done: AtomicUsize,
+    /// The calling thread wants to be woken.
+    caller_parked: AtomicBool,
 }
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
-    /// Counts jobs (and the end); changed under `state`'s lock.
-    generation: AtomicUsize,
-    /// Workers still busy with the job; falls to zero under `state`'s lock.
-    busy: AtomicUsize,
-    /// Signalled at a new generation.
-    started: Condvar,
-    /// Signalled when `busy` falls to zero.
-    finished: Condvar,
+    announcement: OwnLine<Announcement>,
+    results: OwnLine<Results>,
+    /// For worker `index + 1`.
+    posts: Vec<OwnLine<Post>>,
+    /// The thread to wake where `caller_parked`.
+    caller: Mutex<Option<Thread>>,
+    /// What a worker's task panicked with; the first one.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Shared {
-    /// A panic never happens under this lock, so a poisoned one would still hold a whole state.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A panic never happens under these locks, so a poisoned one would still hold a whole value.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    /// Spins, then parks, until `done`. `signal` must be notified under the lock, or after it, whenever `done` becomes true.
-    fn wait(&self, signal: &Condvar, done: impl Fn() -> bool) -> MutexGuard<'_, State> {
-        for _ in 0..SPINS {
+/// Spins until `done`, but not for long; whether it is.
+fn spin_until(done: impl Fn() -> bool) -> bool {
+    let mut start = None;
+    loop {
+        for _ in 0..SPINS_PER_CLOCK {
             if done() {
-                break;
+                return true;
             }
             core::hint::spin_loop();
         }
-        signal.wait_while(self.lock(), |_| !done()).unwrap_or_else(PoisonError::into_inner)
+        if start.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME {
+            return false;
+        }
+    }
+}
+
+/// Parks until `done`. Whoever makes `done` true then looks at `parked`, and wakes this thread where it is set: as all of these
+/// operations are sequentially consistent, either it sees `parked`, or this thread sees `done`.
+fn park_until(parked: &AtomicBool, done: impl Fn() -> bool) {
+    loop {
+        parked.store(true, Ordering::SeqCst);
+        if done() {
+            parked.store(false, Ordering::SeqCst);
+            return;
+        }
+        std::thread::park();
+    }
+}
+
+impl Shared {
+    fn post(&self, worker: usize) -> &Post {
+        &self.posts[worker - 1].0
+    }
+
+    /// The right to run the share of `worker` in job `number`, given once.
+    fn begin(&self, worker: usize, number: usize) -> bool {
+        let before = number.wrapping_sub(1);
+        let begun = &self.post(worker).begun;
+        begun.compare_exchange(before, number, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Wakes the calling thread where it waits.
+    fn wake_caller(&self) {
+        if self.results.0.caller_parked.swap(false, Ordering::SeqCst)
+            && let Some(caller) = &*lock(&self.caller)
+        {
+            caller.unpark();
+        }
     }
 }
 
@@ -85,8 +151,9 @@ impl ThreadPool {
     /// # Errors
     /// Where the system refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
         let threads = threads.max(1);
+        let posts = (1..threads).map(|_| OwnLine::default()).collect();
+        let shared = Arc::new(Shared { posts, ..Shared::default() });
         let mut pool = ThreadPool { shared, workers: Vec::new(), in_use: Mutex::new(()) };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
@@ -97,15 +164,23 @@ impl ThreadPool {
         }
         Ok(pool)
     }
+
+    /// Tells the workers that job `number` is there, or the end.
+    fn announce(&self, number: usize) {
+        self.shared.announcement.0.number.store(number, Ordering::SeqCst);
+        for (post, worker) in self.shared.posts.iter().zip(&self.workers) {
+            if post.0.parked.swap(false, Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+    }
 }
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.stopping = true;
-        self.shared.generation.fetch_add(1, Ordering::Release);
-        drop(state);
-        self.shared.started.notify_all();
+        let announcement = &self.shared.announcement.0;
+        announcement.stopping.store(true, Ordering::SeqCst);
+        self.announce(announcement.number.load(Ordering::SeqCst).wrapping_add(1));
         for worker in self.workers.drain(..) {
             // A worker catches the panics of its tasks, and there is nobody left to tell of another one.
             let _ = worker.join();
@@ -115,37 +190,44 @@ impl Drop for ThreadPool {
 
 /// What worker `index` of `threads` does.
 fn work(shared: &Shared, index: usize, threads: usize) {
+    let announcement = &shared.announcement.0;
     let mut seen = 0;
     loop {
-        let state = shared.wait(&shared.started, || shared.generation.load(Ordering::Acquire) != seen);
-        if state.stopping {
+        let announced = || announcement.number.load(Ordering::SeqCst) != seen;
+        if !spin_until(announced) {
+            park_until(&shared.post(index).parked, announced);
+        }
+        seen = announcement.number.load(Ordering::SeqCst);
+        if announcement.stopping.load(Ordering::SeqCst) {
             return;
         }
-        // Generations can't be skipped: the next job begins after this worker has reported the end of this one.
-        seen = shared.generation.load(Ordering::Acquire);
-        let job = state.job;
-        drop(state);
-        let result = job.map_or(Ok(()), |job| run_share(job.tasks, job.task, threads, index));
-        let mut state = shared.lock();
-        if let Err(payload) = result {
-            state.panic.get_or_insert(payload);
+        if !shared.begin(index, seen) {
+            // Another thread has begun this share, and the job may have ended since.
+            continue;
         }
-        if shared.busy.fetch_sub(1, Ordering::Release) == 1 {
-            drop(state);
-            shared.finished.notify_one();
+        let job = announcement.job.load(Ordering::Acquire);
+        // SAFETY: the job was announced with the number `seen` and lives until every share of it is done, this one included, which
+        // this worker alone has begun.
+        let job = unsafe { &*job };
+        if let Err(payload) = run_share(job, threads, index) {
+            lock(&shared.panic).get_or_insert(payload);
         }
+        shared.results.0.done.fetch_add(1, Ordering::SeqCst);
+        shared.wake_caller();
     }
 }
 
 /// Runs the tasks of thread `index`. A panic ends this thread's share only, and is handed back.
-fn run_share(tasks: usize, task: &Task<'_>, threads: usize, index: usize) -> std::thread::Result<()> {
+fn run_share(job: &Job<'_>, threads: usize, index: usize) -> std::thread::Result<()> {
     catch_unwind(AssertUnwindSafe(|| {
-        (split(tasks, threads, index)..split(tasks, threads, index + 1)).for_each(task);
+        (split(job.tasks, threads, index)..split(job.tasks, threads, index + 1)).for_each(job.task);
     }))
 }
 
-// SAFETY: the shares of the threads partition the indices; `run` returns or unwinds only after `busy` has fallen to zero, which
-// each worker lowers once, after its share. A panic drops the rest of a share, and then `run` unwinds.
+// SAFETY: the shares of the threads partition the indices, and each is run by the thread that has begun it: the calling thread its
+// own, and of the others each either its worker or the calling thread. `run` returns or unwinds only after `done` has reached the
+// number of shares that workers have begun, which each worker raises once, after its share. A panic drops the rest of a share, and
+// then `run` unwinds.
 unsafe impl Executor for ThreadPool {
     fn threads(&self) -> usize {
         self.workers.len() + 1
@@ -154,32 +236,43 @@ unsafe impl Executor for ThreadPool {
     /// Runs on the calling thread alone where there is one task, or where the workers are in use: by another thread, or by a
     /// task that calls again.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        let in_use = match self.in_use.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        if tasks <= 1 || self.workers.is_empty() || in_use.is_none() {
+        if tasks <= 1 || self.workers.is_empty() {
             (0..tasks).for_each(task);
             return;
         }
-        // SAFETY: the reference outlives its use: this function doesn't end before `busy` is zero, and the job is removed then.
-        let task_for_workers = unsafe { core::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
-        let shared = &*self.shared;
-        let mut state = shared.lock();
-        state.job = Some(Job { tasks, task: task_for_workers });
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        shared.generation.fetch_add(1, Ordering::Release);
-        drop(state);
-        shared.started.notify_all();
-        let own = run_share(tasks, task, self.threads(), 0);
-        let mut state = shared.wait(&shared.finished, || shared.busy.load(Ordering::Acquire) == 0);
-        state.job = None;
-        let panic = own.err().or(state.panic.take());
-        state.panic = None;
-        drop(state);
+        let in_use = match self.in_use.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                (0..tasks).for_each(task);
+                return;
+            }
+        };
+        let Shared { announcement, results, .. } = &*self.shared;
+        let (announcement, results) = (&announcement.0, &results.0);
+        let threads = self.threads();
+        let job = Job { tasks, task };
+        announcement.job.store((&raw const job).cast_mut().cast(), Ordering::Release);
+        results.done.store(0, Ordering::SeqCst);
+        let number = announcement.number.load(Ordering::SeqCst).wrapping_add(1);
+        self.announce(number);
+        let mut result = run_share(&job, threads, 0);
+        let mut begun_by_workers = 0;
+        for worker in 1..threads {
+            if self.shared.begin(worker, number) {
+                result = result.and(run_share(&job, threads, worker));
+            } else {
+                begun_by_workers += 1;
+            }
+        }
+        let all_done = || results.done.load(Ordering::SeqCst) == begun_by_workers;
+        if !spin_until(all_done) {
+            *lock(&self.shared.caller) = Some(std::thread::current());
+            park_until(&results.caller_parked, all_done);
+        }
+        let panic = lock(&self.shared.panic).take();
         drop(in_use);
-        if let Some(payload) = panic {
+        if let Some(payload) = result.err().or(panic) {
             resume_unwind(payload);
         }
     }
@@ -267,13 +360,15 @@ mod tests {
     }
 
     #[test]
-    fn row_ranges_work_on_a_pool() {
+    fn row_shares_work_on_a_pool() {
         let pool = ThreadPool::new(3).expect("threads");
         let mut output = vec![0.0; 2 * 50];
-        crate::executor::for_each_row_range(&pool, &mut output, 2, 50, 16, |range, mut part| {
+        let mut views = [crate::kernels::OutputRows::new(&mut output, 2, 50)];
+        crate::executor::for_each_row_share(&pool, &mut views, 16, 3, |shares| {
+            let [share] = shares else { panic!("{} shares of one output", shares.len()) };
             for token in 0..2 {
-                for row in (0..range.len()).step_by(8) {
-                    part.store(token, row, &core::array::from_fn(|lane| (range.start + row + lane) as f32));
+                for (row, value) in share.range.clone().zip(share.rows.token_rows(token)) {
+                    *value = row as f32;
                 }
             }
         });

@@ -9,8 +9,12 @@ use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 
+pub mod forge;
+pub mod fuzz;
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "host")]
+pub mod hostile;
 pub mod naive;
 pub mod tiny;
 

@@ -47,6 +47,22 @@ pub fn odd_spec() -> ModelSpec {
     }
 }
 
+/// As little as a model can have: a container of a few kilobytes.
+pub fn small_spec() -> ModelSpec {
+    ModelSpec {
+        vocabulary: 258,
+        hidden: 8,
+        intermediate: 12,
+        layers: 1,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        context: 8,
+        tied_head: true,
+        ..odd_spec()
+    }
+}
+
 /// Rows longer than an activation step, a tied head, one key head for all queries.
 pub fn wide_spec() -> ModelSpec {
     ModelSpec {

@@ -244,7 +244,8 @@ fn the_kernels_are_those_of_the_processor() {
     assert_eq!(names[0], "scalar");
     match std::env::var("RESCOMP_EMULATED_CPU").as_deref() {
         Ok("cortex-a53" | "cortex-a72") => assert_eq!(names, ["scalar", "neon"]),
-        Ok("cortex-a76" | "max") => assert_eq!(names, ["scalar", "neon", "neon_dotprod"]),
+        Ok("cortex-a76") => assert_eq!(names, ["scalar", "neon", "neon_dotprod"]),
+        Ok("max") => assert_eq!(names, ["scalar", "neon", "neon_dotprod", "neon_i8mm"]),
         _ if std::env::consts::ARCH == "aarch64" => assert!(names.contains(&"neon")),
         _ => {}
     }

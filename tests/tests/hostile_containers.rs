@@ -2,21 +2,21 @@
 //! structure and contents are reached. Each kind of error occurs, and says where; nothing panics; what is accepted runs.
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
+use conformance::forge::{entry, entry_at, head, put_entry, put_head, repair, repair_front};
 use conformance::tiny::{self, Widths};
 use proptest::prelude::*;
-use rescomp_formats::container::{Container, HEAD_BYTES, Head, Integrity, crc32};
+use rescomp_formats::container::{Container, HEAD_BYTES, Head, Integrity, TrustedKey};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::Manifest;
 use rescomp_formats::matrix::MatrixShape;
-use rescomp_formats::section::{SECTION_ENTRY_BYTES, SectionEntry};
+use rescomp_formats::section::SectionEntry;
 use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::AlignedBytes;
 use rescomp_runtime::tokenizer::Tokenizer;
-use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
 
 // Places in the table of a container with an untied head.
@@ -40,50 +40,6 @@ static VALID_BANDS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let spec = ModelSpec { embedding_bands: 3, tied_head: true, ..tiny::odd_spec() };
     tiny::container(&spec, Widths::Mixed, Layout::Nr8k4).to_vec()
 });
-
-fn head(file: &[u8]) -> Head {
-    bytemuck::pod_read_unaligned(&file[..HEAD_BYTES])
-}
-
-fn entry_at(file: &[u8], index: usize) -> usize {
-    head(file).table_offset as usize + index * SECTION_ENTRY_BYTES
-}
-
-fn entry(file: &[u8], index: usize) -> SectionEntry {
-    let at = entry_at(file, index);
-    bytemuck::pod_read_unaligned(&file[at..at + SECTION_ENTRY_BYTES])
-}
-
-fn put_entry(file: &mut [u8], index: usize, entry: &SectionEntry) {
-    let at = entry_at(file, index);
-    file[at..at + SECTION_ENTRY_BYTES].copy_from_slice(bytemuck::bytes_of(entry));
-}
-
-fn put_head(file: &mut [u8], head: Head) {
-    file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&head.sealed()));
-}
-
-/// Repairs the checksums of the sections, the table and the head, as far as the fields allow.
-fn repair(file: &mut [u8]) {
-    let sections = head(file).section_count as usize;
-    for index in 0..sections {
-        let mut entry = entry(file, index);
-        let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.length_bytes) as usize;
-        let bytes = &file[range];
-        entry.crc32 = crc32(bytes);
-        entry.sha256.copy_from_slice(&Sha256::digest(bytes));
-        put_entry(file, index, &entry);
-    }
-    repair_front(file);
-}
-
-/// Repairs the checksums of the table and the head.
-fn repair_front(file: &mut [u8]) {
-    let head = head(file);
-    let end = entry_at(file, head.section_count as usize);
-    let table_crc32 = crc32(&file[HEAD_BYTES..end]);
-    put_head(file, Head { table_crc32, ..head });
-}
 
 fn refusal(file: &[u8]) -> ContainerError {
     let file = AlignedBytes::new(file);
@@ -184,7 +140,15 @@ fn each_kind_of_error_occurs_and_says_where() {
         refuse(|file| file[..4].copy_from_slice(b"GGUF"), &["not a rescomp container", "byte 0"]),
         refuse(in_head(|head| head.minor = 9), &["byte 8", "version 4.9", "4.0 to 4.0"]),
         refuse(in_head(|head| head.endianness = 1), &["byte 12: endianness mark"]),
-        refuse(in_head(|head| head.reserved[1] = 5), &["byte 48: reserved: expected 0, found 5"]),
+        refuse(
+            in_head(|head| head.signature_bytes = 64),
+            &["byte 44: bytes of the signature: expected 128, found 64"],
+        ),
+        refuse(
+            in_head(|head| head.release = 5),
+            &["byte 48: release of an unsigned file: expected 0, found 5"],
+        ),
+        refuse(in_head(|head| head.reserved = 5), &["byte 56: reserved: expected 0, found 5"]),
         refuse(in_head(|head| head.section_count = 9000), &["byte 28: number of sections: expected at most"]),
         refuse(|file| file[61] ^= 1, &["head at byte 0: expected CRC-32"]),
         refuse(|file| file[70] ^= 1, &["manifest and section table at byte 64: expected CRC-32"]),
@@ -206,17 +170,28 @@ fn each_kind_of_error_occurs_and_says_where() {
                 file[HEAD_BYTES] = 77;
                 repair_front(file);
             },
-            &["manifest at byte 64"],
+            &["manifest: byte 64"],
         ),
-        refuse(in_spec(|spec| spec.head_dim = 7), &["manifest: model head_dim", "even", "found 7"]),
+        refuse(
+            in_spec(|spec| spec.head_dim = 7),
+            &["manifest at byte 64: model head_dim", "even", "found 7"],
+        ),
+        refuse(
+            |file| {
+                let mut parts = conformance::forge::Parts::of(file);
+                parts.change_manifest(|manifest| manifest.check.nll = f64::NAN).unwrap();
+                *file = parts.assemble();
+            },
+            &["manifest at byte 64: nll: expected a finite number"],
+        ),
         refuse(in_spec(|spec| spec.kv_heads = 3), &["kv_heads", "divisor of heads", "found 3"]),
         refuse(
             in_entry(QUERY_0, |entry| entry.layer = 1),
-            &["section 7: expected layer 0 query", "found kind 17 (query), layer 1"],
+            &["section 7: byte ", "expected layer 0 query", "found kind 17 (query), layer 1"],
         ),
         refuse(in_entry(QUERY_0, |entry| entry.kind = 99), &["section 7", "kind 99 (unknown)"]),
         refuse(in_entry(QUERY_0, |entry| entry.layout = 9), &["layer 0 query", "layout 9"]),
-        refuse(in_entry(FINAL_NORM, |entry| entry.encoding = 1), &["final_norm", "encoding 1"]),
+        refuse(in_entry(FINAL_NORM, |entry| entry.encoding = 1), &["final_norm", "found encoding 1"]),
         refuse(in_entry(QUERY_0, |entry| entry.group_elems = 33), &["layer 0 query", "groups of 33 columns"]),
         refuse(
             in_entry(QUERY_0, |entry| entry.rows = 25),
@@ -240,7 +215,7 @@ fn each_kind_of_error_occurs_and_says_where() {
         ),
         refuse(
             in_section(TOKENIZER, |bytes| bytes[0] = 9),
-            &["section at ", &byte(TOKENIZER, 0), "unknown version"],
+            &["tokenizer: ", &byte(TOKENIZER, 0), "unknown version"],
         ),
         refuse(
             in_section(CHECK_WINDOWS, |bytes| bytes[16..20].copy_from_slice(&263_u32.to_le_bytes())),
@@ -259,6 +234,14 @@ fn each_kind_of_error_occurs_and_says_where() {
     let shifted = AlignedBytes::new(&shifted);
     errors.push(Container::open(&shifted[1..]).unwrap_err());
     assert!(errors.last().is_some_and(|error| error.to_string().contains("multiple of 64 bytes")));
+
+    // A key that did not sign it: that of RFC 8032, section 7.1, test 1.
+    let key: [u8; 32] = [
+        0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07, 0x3a, 0x0e,
+        0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
+    ];
+    errors.push(Container::open_trusted(&VALID, &TrustedKey::new(&key).unwrap(), 0).unwrap_err());
+    assert!(errors.last().is_some_and(|error| error.to_string() == "expected a signature, found none"));
 
     // A kind that is added needs a line here, then a case above.
     let kind = |error: &E| match error {
@@ -281,11 +264,13 @@ fn each_kind_of_error_occurs_and_says_where() {
         E::Tokenizer { .. } => 16,
         E::Structure { .. } => 17,
         E::BandRows { .. } => 18,
+        E::Record { .. } => 19,
+        E::Signature(_) => 20,
     };
     let mut kinds: Vec<usize> = errors.iter().map(kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, (0..19).collect::<Vec<_>>());
+    assert_eq!(kinds, (0..21).collect::<Vec<_>>());
 }
 
 /// A change to a file.
@@ -329,7 +314,7 @@ fn band_errors() -> Vec<ContainerError> {
         ),
         refuse(
             Box::new(in_entry(BAND_2, |entry| entry.rows = 0)),
-            &["embedding band 2: 0 rows; expected 1 to"],
+            &["embedding band 2: byte ", ": 0 rows; expected 1 to"],
         ),
         refuse(Box::new(in_entry(BAND_2, |entry| entry.rows = u32::MAX)), &["embedding band 2: "]),
         refuse(
@@ -340,14 +325,17 @@ fn band_errors() -> Vec<ContainerError> {
             Box::new(in_entry(TOKEN_BANDS, |entry| entry.length_bytes = 262)),
             &[&format!("byte {}: length: expected 263, found 262", rows(TOKEN_BANDS) + 24)],
         ),
-        refuse(Box::new(in_entry(TOKEN_BANDS, |entry| entry.encoding = 2)), &["token_bands: encoding 2"]),
+        refuse(
+            Box::new(in_entry(TOKEN_BANDS, |entry| entry.encoding = 2)),
+            &["token_bands: byte ", "encoding 2"],
+        ),
         refuse(
             Box::new(in_entry(BAND_0, |entry| entry.layer = 1)),
-            &["section 4: expected embedding band 0, found kind 4 (embedding), layer 1"],
+            &["expected embedding band 0, found kind 4 (embedding), layer 1"],
         ),
         refuse(
             Box::new(in_entry(TOKEN_BANDS, |entry| entry.kind = 4)),
-            &["section 3: expected token_bands, found kind 4 (embedding)"],
+            &["expected token_bands, found kind 4 (embedding)"],
         ),
         // The sections of three bands, called those of another number.
         refuse(
@@ -360,7 +348,7 @@ fn band_errors() -> Vec<ContainerError> {
         ),
         refuse(
             Box::new(in_spec(|spec| (spec.embedding_bands, spec.tied_head) = (2, false))),
-            &["section 6: expected head, found kind 4 (embedding)"],
+            &["expected head, found kind 4 (embedding)"],
         ),
         refuse(
             Box::new(in_spec(|spec| spec.embedding_bands = 1)),
@@ -368,11 +356,11 @@ fn band_errors() -> Vec<ContainerError> {
         ),
         refuse(
             Box::new(in_spec(|spec| spec.embedding_bands = 0)),
-            &["manifest: model embedding_bands: expected 1 to 8, found 0"],
+            &["manifest at byte 64: model embedding_bands: expected 1 to 8, found 0"],
         ),
         refuse(
             Box::new(in_spec(|spec| spec.embedding_bands = 9)),
-            &["manifest: model embedding_bands: expected 1 to 8, found 9"],
+            &["manifest at byte 64: model embedding_bands: expected 1 to 8, found 9"],
         ),
     ]
 }
@@ -406,57 +394,62 @@ fn matrix_errors() -> Vec<ContainerError> {
     vec![
         refuse(
             in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x7c])),
-            &["embedding at ", &byte(EMBEDDING, 0), "scale of row 5: ", "inf"],
+            &[
+                "embedding: byte ",
+                &byte(EMBEDDING, row_scale(EMBEDDING, 5) as u64),
+                "scale of row 5: ",
+                "inf",
+            ],
         ),
         refuse(
             in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 5)..][..2].copy_from_slice(&[0, 0x80])),
-            &["embedding at ", "scale of row 5: ", "0x8000"],
+            &["embedding: byte ", "scale of row 5: ", "0x8000"],
         ),
         // 263 rows are stored as 264.
         refuse(
             in_section(EMBEDDING, |bytes| bytes[row_scale(EMBEDDING, 263)] = 1),
-            &["embedding at ", &padding(row_scale(EMBEDDING, 263))],
+            &["embedding: byte ", &padding(row_scale(EMBEDDING, 263))],
         ),
         refuse(
             in_section(EMBEDDING, |bytes| bytes[0] = -32i8 as u8),
-            &["embedding at ", "level 0: expected -31 to 28, rising strictly, found -32"],
+            &["embedding: byte ", "level 0: expected -31 to 28, rising strictly, found -32"],
         ),
-        refuse(in_section(EMBEDDING, |bytes| bytes[4] = 1), &["embedding at ", &padding(4)]),
+        refuse(in_section(EMBEDDING, |bytes| bytes[4] = 1), &["embedding: byte ", &padding(4)]),
         // One group a row: no multipliers.
         refuse(
             in_section(EMBEDDING, |bytes| bytes[16] = 1),
-            &["embedding at ", "multiplier 0: expected 0, found 1"],
+            &["embedding: byte ", "multiplier 0: expected 0, found 1"],
         ),
         refuse(
             in_section(KEY_0, |bytes| bytes[2] = bytes[1]),
-            &["layer 0 key at ", &byte(KEY_0, 0), "level 2: expected ", "rising strictly"],
+            &["layer 0 key: byte ", &byte(KEY_0, 2), "level 2: expected ", "rising strictly"],
         ),
         refuse(
             in_section(KEY_0, |bytes| bytes[16] = 0),
-            &["layer 0 key at ", "multiplier 0: expected 1 to 240", "found 0"],
+            &["layer 0 key: byte ", "multiplier 0: expected 1 to 240", "found 0"],
         ),
         refuse(
             in_section(KEY_0, |bytes| bytes.swap(17, 18)),
-            &["layer 0 key at ", "multiplier 2: expected ", "rising strictly"],
+            &["layer 0 key: byte ", "multiplier 2: expected ", "rising strictly"],
         ),
-        refuse(in_section(KEY_0, |bytes| bytes[63] = 1), &["layer 0 key at ", &padding(63)]),
+        refuse(in_section(KEY_0, |bytes| bytes[63] = 1), &["layer 0 key: byte ", &padding(63)]),
         // 12 rows are stored as 16.
         refuse(
             in_section(KEY_0, |bytes| bytes[scale_codes + 12] = 0x10),
-            &["layer 0 key at ", &padding(scale_codes + 12)],
+            &["layer 0 key: byte ", &padding(scale_codes + 12)],
         ),
         refuse(
             in_section(QUERY_0, |bytes| bytes[group_scale..][..2].copy_from_slice(&[1, 0x7e])),
-            &["layer 0 query at ", "scale of row 5, group 0: ", "NaN"],
+            &["layer 0 query: byte ", "scale of row 5, group 0: ", "NaN"],
         ),
         refuse(
             in_section(QUERY_0, |bytes| bytes[0] = 0x80),
-            &["layer 0 query at ", &byte(QUERY_0, 0), "code of row 0, column 0", "-128"],
+            &["layer 0 query: byte ", &byte(QUERY_0, 0), "code of row 0, column 0", "-128"],
         ),
         // 48 columns are stored as 64.
         refuse(
             in_section(QUERY_0, |bytes| bytes[padded_code] = 1),
-            &["layer 0 query at ", "padding at byte"],
+            &["layer 0 query: byte ", "padding at byte"],
         ),
     ]
 }
@@ -469,7 +462,7 @@ fn a_stacked_width_with_levels_of_its_own_is_refused() {
         in_section(KEY_0, |bytes| bytes[0] = -28i8 as u8)(&mut file);
         let message = refusal(&file).to_string();
         let expected = format!("level 0: expected {first}, found -28");
-        assert!(message.contains("layer 0 key at ") && message.contains(&expected), "{message}");
+        assert!(message.contains("layer 0 key: byte ") && message.contains(&expected), "{message}");
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::time::Instant;
 
+use clap::Args;
+
 use crate::command;
 use crate::error::Error;
-use crate::flags::BuildNoStdFlags;
 use crate::output;
 use crate::root;
 use crate::system::Install;
@@ -16,8 +17,16 @@ use crate::toolchain::{self, Profile};
 /// Bare-metal triples.
 const TRIPLES: [&str; 2] = ["aarch64-unknown-none", "thumbv7em-none-eabihf"];
 
-/// Crates that must build on them, without features.
-const PACKAGES: [&str; 2] = ["rescomp-formats", "rescomp-runtime"];
+/// Crates that must build on them, with the features that firmware may want.
+const PACKAGES: [(&str, &[&str]); 2] = [("rescomp-formats", &["signature"]), ("rescomp-runtime", &[])];
+
+/// Options of `build-no-std`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildNoStdFlags {
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
 
 /// Builds every crate for every triple.
 ///
@@ -29,8 +38,8 @@ pub(crate) fn run(flags: &BuildNoStdFlags) -> Result<(), Error> {
         let start = Instant::now();
         let toolchain = toolchain::find_bare(triple, Install::unless(flags.no_install))?;
         output::line(&format!("== {}", toolchain.how));
-        for package in PACKAGES {
-            let status = command::run(&mut toolchain.build(&root, package, &[], Profile::Dev), None)?;
+        for (package, features) in PACKAGES {
+            let status = command::run(&mut toolchain.build(&root, package, features, Profile::Dev), None)?;
             if !status.success() {
                 return Err(Error::failed(format!("{package} does not build for {triple} ({status})")));
             }

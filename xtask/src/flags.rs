@@ -18,7 +18,11 @@ use rescomp_runtime::linear::ActivationFormat;
 use rescomp_quantizer::choose::Setting;
 
 use crate::bench_kernels::flags::KernelsFlags;
+use crate::build_no_std::BuildNoStdFlags;
+use crate::fuzz::FuzzFlags;
+use crate::sanitize::SanitizeFlags;
 use crate::target::Layout;
+use crate::test::TestFlags;
 
 pub(crate) use bench::{BenchCommand, CalibrationFlags, DecodeFlags, MethodsFlags, QualityFlags};
 pub(crate) use deploy::{DeployFlags, KeygenFlags, SignFlags};
@@ -64,6 +68,10 @@ pub(crate) enum Command {
     Sign(SignFlags),
     /// Build the no_std crates for bare-metal targets.
     BuildNoStd(BuildNoStdFlags),
+    /// Give mutated inputs to everything that reads files, and report what breaks.
+    Fuzz(FuzzFlags),
+    /// Run tests below AddressSanitizer, valgrind and Miri, where they are.
+    Sanitize(SanitizeFlags),
     /// Check the repository's rules.
     Tidy,
     /// List the targets.
@@ -227,28 +235,6 @@ pub(crate) struct EvalFlags {
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Options of `test`.
-#[derive(Debug, Args)]
-pub(crate) struct TestFlags {
-    /// Install nothing: a missing tool is an error that names the commands.
-    #[arg(long)]
-    pub(crate) no_install: bool,
-    /// Run the host's tests only.
-    #[arg(long, conflicts_with = "cpus")]
-    pub(crate) host_only: bool,
-    /// Emulated processors, by their names in QEMU [default: test_cpus of targets/aarch64.toml].
-    #[arg(long = "cpu", value_name = "NAME", num_args = 1..)]
-    pub(crate) cpus: Vec<String>,
-}
-
-/// Options of `build-no-std`.
-#[derive(Debug, Args)]
-pub(crate) struct BuildNoStdFlags {
-    /// Install nothing: a missing tool is an error that names the commands.
-    #[arg(long)]
-    pub(crate) no_install: bool,
 }
 
 /// Options of `estimate`.

@@ -3,7 +3,8 @@
 //! ```text
 //! each gemv/gemm of neon_dotprod:      has SDOT      (or the fast kernels are slow ones with a fast name), itself in what devices
 //!                                      get; it or what it calls in tests, where less is inlined
-//! every other function of ours:        has none      (a Cortex-A72 would die of SIGILL)
+//! each gemm of neon_i8mm:              has SMMLA     likewise
+//! every other function of ours:        has neither   (a Cortex-A72 would die of SIGILL)
 //! every function of ours:              no atomics of ARMv8.1 (a Cortex-A72 lacks them, too)
 //! ```
 //! Only functions of the project's crates are looked at: the standard library chooses its atomics at run time. Instructions are
@@ -32,8 +33,33 @@ const DOTPROD_FUNCTIONS: [&str; 12] = [
     "gemm_int8_neon_dotprod",
 ];
 
-/// The one module that may use them.
-const DOTPROD_MODULE: &str = "neon_dotprod";
+/// Products that must be made of SMMLA.
+const I8MM_FUNCTIONS: [&str; 6] = [
+    "gemm_int2_neon_i8mm",
+    "gemm_int3_neon_i8mm",
+    "gemm_int4_neon_i8mm",
+    "gemm_int5_neon_i8mm",
+    "gemm_int6_neon_i8mm",
+    "gemm_int8_neon_i8mm",
+];
+
+/// A family of instructions that one module may use, and must in its kernels.
+struct Extension {
+    family: Family,
+    name: &'static str,
+    module: &'static str,
+    kernels: &'static [&'static str],
+}
+
+const EXTENSIONS: [Extension; 2] = [
+    Extension {
+        family: Family::DotProduct,
+        name: "SDOT",
+        module: "neon_dotprod",
+        kernels: &DOTPROD_FUNCTIONS,
+    },
+    Extension { family: Family::MatrixProduct, name: "SMMLA", module: "neon_i8mm", kernels: &I8MM_FUNCTIONS },
+];
 
 /// Part of the mangled name of every function of the project's crates.
 const OURS: &str = "rescomp";
@@ -43,15 +69,19 @@ const OURS: &str = "rescomp";
 enum Family {
     /// SDOT and UDOT.
     DotProduct,
+    /// SMMLA, UMMLA and USMMLA.
+    MatrixProduct,
     /// Atomics of ARMv8.1 (LDADD, SWP, CAS, CASP and their kin).
     Atomics,
 }
 
 /// Mask, value and family of an encoding.
-const ENCODINGS: [(u32, u32, Family); 5] = [
+const ENCODINGS: [(u32, u32, Family); 6] = [
     // Dot products by vector and by element; bit 30 is the width of the registers, bit 29 tells unsigned ones.
     (0x9fe0_fc00, 0x0e80_9400, Family::DotProduct),
     (0x9fc0_f400, 0x0f80_e000, Family::DotProduct),
+    // Products of matrices of bytes: bits 29 and 11 tell the signs.
+    (0xdfe0_f400, 0x4e80_a400, Family::MatrixProduct),
     // Read-modify-write and swap, compare and swap, the same of a pair.
     (0x3f20_0c00, 0x3820_0000, Family::Atomics),
     (0x3fa0_7c00, 0x08a0_7c00, Family::Atomics),
@@ -62,7 +92,7 @@ fn family(instruction: u32) -> Option<Family> {
     ENCODINGS.iter().find(|(mask, value, _)| instruction & mask == *value).map(|(_, _, family)| *family)
 }
 
-/// Where the SDOT of a kernel may be.
+/// Where the instructions of a kernel may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// In the kernel's own function, under the symbol that profilers count.
@@ -140,37 +170,41 @@ fn function<'a>(file: &object::File<'a>, symbol: &object::Symbol<'a, '_>) -> Opt
 /// The rules.
 fn judge(functions: &[Function<'_>], place: Place) -> Result<String, String> {
     let mut wrong = Vec::new();
-    let mut found = 0;
+    let mut found = [0; EXTENSIONS.len()];
     let by_address: BTreeMap<u64, &Function<'_>> =
         functions.iter().map(|function| (function.address, function)).collect();
-    for wanted in DOTPROD_FUNCTIONS {
-        let kernels = functions.iter().filter(|function| function.name.contains(wanted));
-        let count: usize = kernels
-            .flat_map(|kernel| match place {
-                Place::Inlined => vec![kernel],
-                Place::Called => reached(kernel, &by_address),
-            })
-            .map(|function| function.count(Family::DotProduct))
-            .sum();
-        found += count;
-        if count == 0 {
-            wrong.push(format!("{wanted} has no SDOT"));
+    for (extension, found) in EXTENSIONS.iter().zip(&mut found) {
+        for wanted in extension.kernels {
+            let kernels = functions.iter().filter(|function| function.name.contains(wanted));
+            let count: usize = kernels
+                .flat_map(|kernel| match place {
+                    Place::Inlined => vec![kernel],
+                    Place::Called => reached(kernel, &by_address),
+                })
+                .map(|function| function.count(extension.family))
+                .sum();
+            *found += count;
+            if count == 0 {
+                wrong.push(format!("{wanted} has no {}", extension.name));
+            }
         }
     }
     for function in functions {
-        if !function.name.contains(DOTPROD_MODULE) && function.count(Family::DotProduct) > 0 {
-            wrong.push(format!("{} has SDOT, which not every processor has", function.name));
+        for Extension { family, name, module, .. } in &EXTENSIONS {
+            if !function.name.contains(module) && function.count(*family) > 0 {
+                wrong.push(format!("{} has {name}, which not every processor has", function.name));
+            }
         }
         if function.count(Family::Atomics) > 0 {
             wrong.push(format!("{} has atomics of ARMv8.1, which not every processor has", function.name));
         }
     }
     if wrong.is_empty() {
-        Ok(format!(
-            "{found} SDOT in {} kernels, none in the rest of {} functions",
-            DOTPROD_FUNCTIONS.len(),
-            functions.len()
-        ))
+        let in_kernels = |(Extension { name, kernels, .. }, found): (&Extension, usize)| {
+            format!("{found} {name} in {} kernels", kernels.len())
+        };
+        let found: Vec<String> = EXTENSIONS.iter().zip(found).map(in_kernels).collect();
+        Ok(format!("{}, none in the rest of {} functions", found.join(", "), functions.len()))
     } else {
         Err(wrong.join("; "))
     }
@@ -188,6 +222,9 @@ mod tests {
             (0x4fa2_e820, Some(Family::DotProduct)),     // sdot v0.4s, v1.16b, v2.4b[3]
             (0x4e82_9420, Some(Family::DotProduct)),     // sdot v0.4s, v1.16b, v2.16b
             (0x6e82_9420, Some(Family::DotProduct)),     // udot v0.4s, v1.16b, v2.16b
+            (0x4e82_a420, Some(Family::MatrixProduct)),  // smmla v0.4s, v1.16b, v2.16b
+            (0x6e82_a420, Some(Family::MatrixProduct)),  // ummla v0.4s, v1.16b, v2.16b
+            (0x4e82_ac20, Some(Family::MatrixProduct)),  // usmmla v0.4s, v1.16b, v2.16b
             (0xb820_0041, Some(Family::Atomics)),        // ldadd w0, w1, [x2]
             (0xf8e0_8041, Some(Family::Atomics)),        // swpal x0, x1, [x2]
             (0x88a0_7c41, Some(Family::Atomics)),        // cas w0, w1, [x2]
@@ -205,12 +242,15 @@ mod tests {
     }
 
     const SDOT: u32 = 0x4f82_e020;
+    const SMMLA: u32 = 0x4e82_a420;
     const LDADD: u32 = 0xb820_0041;
     const RET: u32 = 0xd65f_03c0;
 
     /// Functions of two instructions, one after another in memory from address 0.
     fn judged_at(place: Place, extra: &[(&str, u32)], without: &str) -> Result<String, String> {
-        let kernels = DOTPROD_FUNCTIONS.iter().filter(|name| **name != without).map(|name| (*name, SDOT));
+        let dotprod = DOTPROD_FUNCTIONS.iter().map(|name| (*name, SDOT));
+        let kernels = dotprod.chain(I8MM_FUNCTIONS.iter().map(|name| (*name, SMMLA)));
+        let kernels = kernels.filter(|(name, _)| *name != without);
         let code: Vec<(String, Vec<u8>)> = kernels
             .chain(extra.iter().copied())
             .map(|(name, instruction)| {
@@ -233,7 +273,7 @@ mod tests {
     #[test]
     fn a_fast_path_that_is_called_counts_where_it_may() {
         let kernel = DOTPROD_FUNCTIONS[11];
-        // Eleven kernels, this one at 88, one that calls it back at 96, SDOT at 104.
+        // Seventeen kernels, this one at 136, one that it calls at 144, SDOT at 152.
         let called =
             [(kernel, 0x9400_0002), ("12neon_dotprod3add", 0x9400_0002), ("12neon_dotprod4sdot", SDOT)];
         assert_eq!(judged_at(Place::Inlined, &called, kernel), Err(format!("{kernel} has no SDOT")));
@@ -247,8 +287,9 @@ mod tests {
     fn a_missing_fast_path_and_a_leaked_one_are_named() {
         assert_eq!(
             judged(&[("4neon4dot", RET)], ""),
-            Ok("12 SDOT in 12 kernels, none in the rest of 13 functions".to_owned())
+            Ok("12 SDOT in 12 kernels, 6 SMMLA in 6 kernels, none in the rest of 19 functions".to_owned())
         );
+        assert_eq!(judged(&[], I8MM_FUNCTIONS[2]), Err("gemm_int4_neon_i8mm has no SMMLA".to_owned()));
         assert_eq!(judged(&[], DOTPROD_FUNCTIONS[5]), Err("gemm_int4_neon_dotprod has no SDOT".to_owned()));
         assert_eq!(
             judged(&[(DOTPROD_FUNCTIONS[10], RET)], DOTPROD_FUNCTIONS[10]),
@@ -256,6 +297,8 @@ mod tests {
         );
         let leaked = judged(&[("14gemv_int4_neon", SDOT)], "").expect_err("refused");
         assert!(leaked.contains("14gemv_int4_neonE has SDOT"), "{leaked}");
+        let leaked = judged(&[("23gemm_int4_neon_dotprod", SMMLA)], "").expect_err("refused");
+        assert!(leaked.contains("23gemm_int4_neon_dotprodE has SMMLA"), "{leaked}");
         let atomics = judged(&[("7threads", LDADD)], "").expect_err("refused");
         assert!(atomics.contains("7threadsE has atomics of ARMv8.1"), "{atomics}");
     }

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rescomp_quantizer::files;
+
 use crate::error::{Error, Exit};
 
 static PARTIAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -69,7 +71,7 @@ impl Drop for Partial {
 /// # Errors
 /// `Exit::Disk` naming the file.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_whole_as(path, bytes, 0o666, Existing::Replaced)
+    replace(path, bytes, files::FILE)
 }
 
 /// As [`write_whole`], for a program: whoever may read it may run it.
@@ -77,7 +79,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// `Exit::Disk` naming the file.
 pub(crate) fn write_program(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_whole_as(path, bytes, 0o777, Existing::Replaced)
+    replace(path, bytes, files::PROGRAM)
 }
 
 /// As [`write_whole`], for a secret: nobody else may read it, and a file that is there already stays.
@@ -85,37 +87,13 @@ pub(crate) fn write_program(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// `Exit::Disk` naming the file.
 pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_whole_as(path, bytes, 0o600, Existing::Kept)
+    files::create(path, bytes, files::SECRET, Partial::new)
+        .map_err(|source| Error::disk("write", path, &source))
 }
 
-/// What becomes of a file that is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Existing {
-    Replaced,
-    /// And writing is an error.
-    Kept,
-}
-
-/// Writes with these permissions, of which the system takes the user's mask away. A temporary file alone would be the
-/// user's only.
-fn write_whole_as(path: &Path, bytes: &[u8], mode: u32, existing: Existing) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source: &std::io::Error| Error::disk("write", path, source);
-    std::fs::create_dir_all(folder).map_err(|source| failed(&source))?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    #[cfg(not(unix))]
-    let _ = mode;
-    let mut file = builder.tempfile_in(folder).map_err(|source| failed(&source))?;
-    let _partial = Partial::new(file.path());
-    std::io::Write::write_all(&mut file, bytes).map_err(|source| failed(&source))?;
-    file.as_file().sync_all().map_err(|source| failed(&source))?;
-    let placed = match existing {
-        Existing::Replaced => file.persist(path),
-        Existing::Kept => file.persist_noclobber(path),
-    };
-    placed.map(|_| ()).map_err(|error| failed(&error.error))
+fn replace(path: &Path, bytes: &[u8], permissions: u32) -> Result<(), Error> {
+    files::replace(path, bytes, permissions, Partial::new)
+        .map_err(|source| Error::disk("write", path, &source))
 }
 
 #[cfg(test)]

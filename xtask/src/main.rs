@@ -15,6 +15,7 @@ mod error;
 mod estimate;
 mod eval;
 mod flags;
+mod fuzz;
 mod host;
 mod instructions;
 mod interrupt;
@@ -25,6 +26,7 @@ mod progress;
 mod qemu;
 mod root;
 mod runner;
+mod sanitize;
 mod signing;
 mod system;
 mod target;
@@ -67,6 +69,8 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Keygen(flags) => signing::keygen(flags),
         Command::Sign(flags) => signing::sign(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),
+        Command::Fuzz(flags) => fuzz::run(flags),
+        Command::Sanitize(flags) => sanitize::run(flags),
         Command::Tidy => tidy::run(),
         Command::Targets(flags) => targets::run(flags),
     }

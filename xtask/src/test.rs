@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Deserialize;
 
 use crate::command;
 use crate::error::Error;
-use crate::flags::TestFlags;
 use crate::instructions::{self, Place};
 use crate::output;
 use crate::qemu::Emulator;
@@ -50,20 +50,34 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(600);
 /// the child waiting for a lock that no thread of it holds.
 const STARTS_OTHERS: [&str; 1] = ["cli"];
 
+/// Options of `test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestFlags {
+    /// Install nothing: a missing tool is an error that names the commands.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// Run the host's tests only.
+    #[arg(long, conflicts_with = "cpus")]
+    pub(crate) host_only: bool,
+    /// Emulated processors, by their names in QEMU [default: test_cpus of targets/aarch64.toml].
+    #[arg(long = "cpu", value_name = "NAME", num_args = 1..)]
+    pub(crate) cpus: Vec<String>,
+}
+
 /// Tests by how they ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
     ignored: u64,
     /// What failed, by name, for the end of a long log.
-    failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
 }
 
 impl Counts {
     /// Adds a line of the test harness: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`, or `test NAME ... FAILED`, whose
     /// name is remembered as run in `place`. Other lines add nothing.
-    fn add_line(&mut self, line: &str, place: &str) {
+    pub(crate) fn add_line(&mut self, line: &str, place: &str) {
         if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             self.failures.push(format!("{place}: {name}"));
         }
@@ -82,7 +96,7 @@ impl Counts {
     }
 
     /// Adds another run.
-    fn add(&mut self, other: Counts) {
+    pub(crate) fn add(&mut self, other: Counts) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
@@ -90,7 +104,7 @@ impl Counts {
     }
 
     /// The counts of a program: one that fails without a failed test (a crash, an abort) counts as one failure.
-    fn of_program(mut self, succeeded: bool, place: &str) -> Counts {
+    pub(crate) fn of_program(mut self, succeeded: bool, place: &str) -> Counts {
         if !succeeded && self.failed == 0 {
             self.failed = 1;
             self.failures.push(format!("{place}: ended with an error and without a failed test"));
@@ -99,18 +113,18 @@ impl Counts {
     }
 
     /// For a heading of one run.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("{} passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)
     }
 }
 
 /// A test program that cargo built.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct TestProgram {
-    name: String,
-    executable: PathBuf,
+pub(crate) struct TestProgram {
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
     /// The package's folder, where cargo would run it.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// The parts of cargo's messages that are read here.
@@ -279,7 +293,7 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<TestProgram>, Error> 
 }
 
 /// The test program of one of cargo's messages, if it is about one.
-fn program_of(line: &str) -> Option<TestProgram> {
+pub(crate) fn program_of(line: &str) -> Option<TestProgram> {
     let message: Message = serde_json::from_str(line).ok()?;
     if message.reason != "compiler-artifact" || !message.profile?.test {
         return None;

@@ -82,6 +82,30 @@ fn wait_for(path: &Path, child: &mut Child) {
     }
 }
 
+/// Random moments, from a seed that is printed.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Moments {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let seed = now.as_nanos() as u64 | 1;
+        println!("seed {seed}");
+        Moments(seed)
+    }
+
+    fn within(&mut self, whole: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        whole.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
+
+/// How often a test kills: a few times, or as often as the variable says.
+fn turns(few: usize) -> usize {
+    std::env::var("RESCOMP_TEST_TURNS").ok().and_then(|turns| turns.parse().ok()).unwrap_or(few)
+}
+
 /// SIGKILL: nothing of the program runs any more.
 fn kill(mut child: Child) {
     child.kill().expect("killable");
@@ -98,17 +122,10 @@ fn killed_at_random_moments_and_resumed_the_container_is_the_same() {
     assert_eq!(report["restored_layers"], 0);
     let expected = files(&case);
 
-    let seed =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-    println!("seed {seed}");
-    let mut state = seed | 1;
-    let mut moment = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        whole.mul_f64((state >> 11) as f64 / (1_u64 << 53) as f64)
-    };
-    for turn in 0..3 {
+    let mut moments = Moments::new();
+    let seed = moments.0;
+    let mut moment = || moments.within(whole);
+    for turn in 0..turns(3) {
         fs::remove_dir_all(case.path("out")).expect("removable");
         // Killed twice: once from the start, once while it resumes.
         let moments = [moment(), moment()];
@@ -187,4 +204,48 @@ fn a_killed_run_is_resumed_replaced_or_refused() {
     assert_eq!(report["restored_layers"], 0);
     let (_, stderr) = finished(&case, &["--method=rtn", "--resume"]);
     assert!(stderr.contains("note: no finished layer in "), "{stderr}");
+}
+
+/// Files are replaced one by one: after a kill each is the old one or the new one, and the sums, which come last, tell a mixture.
+#[test]
+fn killed_over_an_older_output_each_file_is_the_old_one_or_the_new_one() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let case = model();
+    let names = ["model.rescomp", "rescomp", "expected.json", "recipe.toml", "README.md", "SHA256SUMS"];
+    let read = || names.map(|name| fs::read(case.path("out").join(name)).expect("there"));
+    finished(&case, &["--method=rtn"]);
+    let old = read();
+    let options = ["--method=rtn", "--head-bits=8"];
+    let start = Instant::now();
+    finished(&case, &options);
+    let (new, whole) = (read(), start.elapsed());
+    assert!(old[0] != new[0] && old[5] != new[5]);
+    let (mut moments, mut kinds) = (Moments::new(), [0; 3]);
+    for turn in 0..turns(5) {
+        for (name, bytes) in names.iter().zip(&old) {
+            fs::write(case.path("out").join(name), bytes).expect("writable");
+        }
+        let mut child = started(&case, &options);
+        // Most of the time nothing is written; the moments are those near the end.
+        std::thread::sleep(whole.mul_f64(0.5) + moments.within(whole.mul_f64(0.5)));
+        child.kill().expect("killable");
+        child.wait().expect("ended");
+        let found = read();
+        for ((name, found), (old, new)) in names.iter().zip(&found).zip(old.iter().zip(&new)) {
+            assert!(
+                found == old || found == new,
+                "turn {turn}: {name} is neither the old one nor the new one"
+            );
+        }
+        let report = fs::read(case.path("out/report.json")).expect("there");
+        assert!(serde_json::from_slice::<Value>(&report).is_ok(), "turn {turn}: report.json is cut");
+        kinds[if found == old {
+            0
+        } else if found == new {
+            1
+        } else {
+            2
+        }] += 1;
+    }
+    println!("{} kills left the old files, {} the new ones, {} some of both", kinds[0], kinds[1], kinds[2]);
 }

@@ -51,29 +51,25 @@ impl<'a> Container<'a> {
                 let (section, offset, expected) = (Some(name), entry.offset_bytes, entry.crc32);
                 return Err(ContainerError::Checksum { part: "section", section, offset, expected, found });
             }
-            let digest = integrity == Integrity::Digest || self.trusted;
-            if digest && Sha256::digest(bytes).as_slice() != entry.sha256 {
-                return Err(ContainerError::Digest { section: name, offset: entry.offset_bytes });
+            if integrity == Integrity::Digest || self.trusted {
+                let (offset, expected, found) =
+                    (entry.offset_bytes, entry.sha256, <[u8; 32]>::from(Sha256::digest(bytes)));
+                if found != expected {
+                    return Err(ContainerError::Digest { section: name, offset, expected, found });
+                }
             }
             match name.kind {
                 SectionKind::Tokenizer => tokenizer = Some(self.parse_tokenizer(name, entry, bytes)?),
                 SectionKind::CheckWindows => {
-                    check_windows =
-                        Some(CheckWindows::parse(bytes, self.manifest().spec.vocabulary).map_err(
-                            |error| ContainerError::Structure {
-                                section: name,
-                                offset: entry.offset_bytes + error.offset_bytes as u64,
-                                expected: error.expected,
-                                found: error.found,
-                            },
-                        )?);
+                    check_windows = Some(self.parse_check_windows(name, entry, bytes)?);
                 }
                 SectionKind::RopeFrequencies => {}
                 SectionKind::TokenBands => self.check_token_bands(name, entry, bytes)?,
                 kind if kind.is_matrix() => {
-                    let shape = matrix_shape(name, entry)?;
+                    let shape = matrix_shape(name, entry, self.offset_of(entry))?;
                     MatrixView::new(shape, bytes).and_then(|view| view.check(bytes)).map_err(|error| {
-                        ContainerError::Matrix { section: name, offset: entry.offset_bytes, error }
+                        let offset = entry.offset_bytes + error.offset_bytes(&shape) as u64;
+                        ContainerError::Matrix { section: name, offset, error }
                     })?;
                 }
                 _ => check_finite(name, entry, bytes)?,
@@ -81,6 +77,7 @@ impl<'a> Container<'a> {
         }
         let missing = |kind| ContainerError::Order {
             index: 0,
+            offset: self.table.first().map_or(0, |entry| self.offset_of(entry)),
             expected: SectionName { kind, layer: None },
             kind: 0,
             layer: 0,
@@ -111,8 +108,7 @@ impl<'a> Container<'a> {
         let bands = self.entries().filter(|(name, _)| name.kind == SectionKind::Embedding);
         for (&expected, (section, entry)) in tokens.iter().zip(bands) {
             if entry.rows != expected {
-                let at = core::ptr::from_ref(entry).addr() - self.file.as_ptr().addr();
-                let (offset, found) = (at as u64 + 8, entry.rows);
+                let (offset, found) = (self.offset_of(entry) + 8, entry.rows);
                 return Err(ContainerError::BandRows { section, offset, expected, found });
             }
         }
@@ -126,19 +122,53 @@ impl<'a> Container<'a> {
         bytes: &'a [u8],
     ) -> Result<TokenizerView<'a>, ContainerError> {
         let offset = entry.offset_bytes;
-        let view =
-            TokenizerView::parse(bytes).map_err(|error| ContainerError::Tokenizer { offset, error })?;
+        let view = TokenizerView::parse(bytes).map_err(|error| {
+            let offset = offset + error.offset_bytes as u64;
+            ContainerError::Tokenizer { offset, error }
+        })?;
         // A token that the embedding lacks would be read out of its bounds.
         if view.vocabulary() > self.manifest().spec.vocabulary {
             let expected = "no more tokens than the model's vocabulary";
             return Err(ContainerError::Structure {
                 section,
-                offset,
+                offset: offset + TokenizerView::VOCABULARY_OFFSET_BYTES as u64,
                 expected,
                 found: view.vocabulary().into(),
             });
         }
         Ok(view)
+    }
+
+    /// Parses the windows, and checks that they fit the model's context and the manifest's record.
+    fn parse_check_windows(
+        &self,
+        section: SectionName,
+        entry: &SectionEntry,
+        bytes: &'a [u8],
+    ) -> Result<CheckWindows<'a>, ContainerError> {
+        let error = |offset_bytes: usize, expected, found| ContainerError::Structure {
+            section,
+            offset: entry.offset_bytes + offset_bytes as u64,
+            expected,
+            found,
+        };
+        let Manifest { spec, check, .. } = self.manifest();
+        let windows = CheckWindows::parse(bytes, spec.vocabulary)
+            .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
+        let sizes = windows.sizes();
+        if sizes.positions as u64 > u64::from(spec.context) {
+            return Err(error(4, "no more positions than the model's context", sizes.positions as u64));
+        }
+        let all = sizes.all_positions().map_or(u64::MAX, |positions| positions as u64);
+        if all != u64::from(check.positions) {
+            return Err(error(0, "as many positions in all windows as the manifest's record has", all));
+        }
+        Ok(windows)
+    }
+
+    /// Where an entry of the table lies in the file.
+    fn offset_of(&self, entry: &SectionEntry) -> u64 {
+        (core::ptr::from_ref(entry).addr() - self.file.as_ptr().addr()) as u64
     }
 }
 
@@ -183,7 +213,7 @@ impl<'a> CheckedContainer<'a> {
     /// A matrix; `None` where the model has none of that name.
     pub fn matrix(&self, name: SectionName) -> Option<MatrixView<'a>> {
         let entry = self.container.table.get(section_index(&self.manifest().spec, name)?)?;
-        let shape: MatrixShape = matrix_shape(name, entry).ok()?;
+        let shape: MatrixShape = matrix_shape(name, entry, 0).ok()?;
         MatrixView::new(shape, self.container.bytes_of(entry)).ok()
     }
 

@@ -97,7 +97,7 @@ impl Head {
             if expected == found {
                 Ok(())
             } else {
-                Err(ContainerError::Field { field, offset, expected, found })
+                Err(ContainerError::Field { section: None, field, offset, expected, found })
             }
         };
         let limit = |field, offset, limit: u32, found: u32| {
@@ -105,7 +105,7 @@ impl Head {
             if value <= bound {
                 Ok(())
             } else {
-                Err(ContainerError::Limit { field, offset, limit: bound, found: value })
+                Err(ContainerError::Limit { section: None, field, offset, limit: bound, found: value })
             }
         };
         field("endianness mark", 12, ENDIANNESS_MARK.into(), head.endianness.into())?;

@@ -101,9 +101,14 @@ impl<'a> Container<'a> {
         let (manifest_bytes, rest) = front.split_at(head.manifest_bytes as usize);
         let manifest = match postcard::take_from_bytes::<Manifest>(manifest_bytes) {
             Ok((manifest, [])) => manifest,
-            _ => return Err(ContainerError::Manifest { offset }),
+            Ok((_, after)) => {
+                let offset = offset + (manifest_bytes.len() - after.len()) as u64;
+                return Err(ContainerError::Manifest { offset, found: "bytes after its end" });
+            }
+            Err(_) => return Err(ContainerError::Manifest { offset, found: "none" }),
         };
         manifest.spec.check().map_err(ContainerError::Spec)?;
+        manifest.check_record().map_err(|error| ContainerError::Record { offset, error })?;
         let (padding, table) = rest.split_at(table_start - HEAD_BYTES - manifest_bytes.len());
         expect_zero(padding, HEAD_BYTES + manifest_bytes.len())?;
         let table = bytemuck::try_cast_slice(table).map_err(|_| ContainerError::Unaligned)?;
@@ -116,21 +121,16 @@ impl<'a> Container<'a> {
     /// Checks every entry, and that the sections tile the rest of the file.
     fn check_table(&self, table_start: usize) -> Result<(), ContainerError> {
         let spec = &self.manifest.spec;
-        let field = |field, offset, expected, found| {
-            if expected == found {
-                Ok(())
-            } else {
-                Err(ContainerError::Field { field, offset, expected, found })
-            }
-        };
-        field("number of sections", 28, section_count(spec) as u64, self.table.len() as u64)?;
+        let in_head = |name, offset, expected, found| expect_field(None, name, offset, expected, found);
+        in_head("number of sections", 28, section_count(spec) as u64, self.table.len() as u64)?;
         let mut end = self.head.first_section_offset() as u64;
         for ((index, expected), entry) in sections(spec).enumerate().zip(self.table) {
             let at = (table_start + index * SECTION_ENTRY_BYTES) as u64;
             if entry.kind != expected.kind as u16 || entry.layer != expected.layer.unwrap_or(NO_LAYER) {
                 let (kind, layer) = (entry.kind, entry.layer);
-                return Err(ContainerError::Order { index: index as u32, expected, kind, layer });
+                return Err(ContainerError::Order { index: index as u32, offset: at, expected, kind, layer });
             }
+            let field = |name, offset, value, found| expect_field(Some(expected), name, offset, value, found);
             field("tier", at + 6, 0, entry.tier.into())?;
             field("reserved", at + 7, 0, entry.reserved.into())?;
             for (word, value) in entry.reserved_tail.into_iter().enumerate() {
@@ -156,6 +156,7 @@ impl<'a> Container<'a> {
                 Some(end) if end <= file_bytes => end,
                 _ => {
                     return Err(ContainerError::Limit {
+                        section: Some(expected),
                         field: "length",
                         offset: at + 32,
                         limit: file_bytes,
@@ -164,7 +165,7 @@ impl<'a> Container<'a> {
                 }
             };
         }
-        field("end of the last section", 32, end, self.file.len() as u64)
+        in_head("end of the last section", 32, end, self.file.len() as u64)
     }
 
     /// Which release of a signed container it is; 0 of an unsigned one.
@@ -226,6 +227,20 @@ impl<'a> Container<'a> {
     }
 }
 
+/// Checks a field of the head, or of a section's entry.
+fn expect_field(
+    section: Option<SectionName>,
+    field: &'static str,
+    offset: u64,
+    expected: u64,
+    found: u64,
+) -> Result<(), ContainerError> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(ContainerError::Field { section, field, offset, expected, found }),
+    }
+}
+
 /// The length that an entry's section must have, by its kind, encoding and shape; its own where the kind allows any.
 fn expected_length(
     spec: &ModelSpec,
@@ -234,27 +249,25 @@ fn expected_length(
     at: u64,
 ) -> Result<u64, ContainerError> {
     if name.kind.is_matrix() {
-        return Ok(matrix_shape(name, entry)?.section_bytes() as u64);
+        return Ok(matrix_shape(name, entry, at)?.section_bytes() as u64);
     }
-    let (encoding, element_bytes) = match name.kind {
-        SectionKind::Tokenizer | SectionKind::CheckWindows | SectionKind::TokenBands => (encoding::BYTES, 0),
-        SectionKind::RopeFrequencies => (encoding::U64, 8),
-        _ => (encoding::F32, 4),
+    let (encoding, element_bytes, expected) = match name.kind {
+        SectionKind::Tokenizer | SectionKind::CheckWindows | SectionKind::TokenBands => {
+            (encoding::BYTES, 0, "encoding 0 with layout 0")
+        }
+        SectionKind::RopeFrequencies => (encoding::U64, 8, "encoding 1 with layout 0"),
+        _ => (encoding::F32, 4, "encoding 2 with layout 0"),
     };
     if entry.encoding != encoding || entry.layout != layout::NONE {
         return Err(ContainerError::Encoding {
             section: name,
+            offset: at + 4,
+            expected,
             encoding: entry.encoding,
             layout: entry.layout,
         });
     }
-    let zero = |field, offset, found: u32| {
-        if found == 0 {
-            Ok(())
-        } else {
-            Err(ContainerError::Field { field, offset, expected: 0, found: found.into() })
-        }
-    };
+    let zero = |field, offset, found: u32| expect_field(Some(name), field, offset, 0, found.into());
     zero("group", at + 16, entry.group_elems)?;
     if element_bytes == 0 {
         zero("rows", at + 8, entry.rows)?;
@@ -267,18 +280,24 @@ fn expected_length(
     Ok(u64::from(entry.rows) * u64::from(entry.cols) * element_bytes)
 }
 
-/// The shape of a matrix section, from its entry.
-pub(crate) fn matrix_shape(name: SectionName, entry: &SectionEntry) -> Result<MatrixShape, ContainerError> {
+/// The shape of a matrix section, from its entry at this offset of the file.
+pub(crate) fn matrix_shape(
+    name: SectionName,
+    entry: &SectionEntry,
+    at: u64,
+) -> Result<MatrixShape, ContainerError> {
     let bits = entry.encoding.checked_sub(encoding::INT).and_then(CodeWidth::from_bits);
     let (Some(width), Some(layout)) = (bits, layout::from_number(entry.layout)) else {
         return Err(ContainerError::Encoding {
             section: name,
+            offset: at + 4,
+            expected: "encoding 18 to 22 or 24 with layout 1 or 2",
             encoding: entry.encoding,
             layout: entry.layout,
         });
     };
     MatrixShape::new(entry.rows, entry.cols, entry.group_elems, width, layout)
-        .map_err(|error| ContainerError::Shape { section: name, error })
+        .map_err(|error| ContainerError::Shape { section: name, offset: at + 8, error })
 }
 
 /// Checks that bytes at `offset` of the file are all zero.

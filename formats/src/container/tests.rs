@@ -31,6 +31,9 @@ impl Aligned {
     pub(super) fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.blocks)[..self.length]
     }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.blocks)[..self.length]
+    }
 }
 
 fn manifest(spec: ModelSpec) -> Manifest {
@@ -151,8 +154,11 @@ pub(super) fn check(file: &[u8]) -> Result<(), ContainerError> {
 
 #[test]
 fn a_written_container_is_read_back() {
-    for layout in Layout::ALL {
-        for (tied_head, embedding_bands) in [(true, 1), (false, 1), (true, 3), (false, 3)] {
+    for layout in if cfg!(miri) { &Layout::ALL[1..] } else { &Layout::ALL } {
+        let layout = *layout;
+        for (tied_head, embedding_bands) in
+            [(false, 3), (true, 1), (false, 1), (true, 3)].into_iter().take(if cfg!(miri) { 1 } else { 4 })
+        {
             let spec = ModelSpec { tied_head, embedding_bands, ..crate::spec::tests::spec() };
             let file = Aligned::new(&container(spec.clone(), layout));
             let checked = Container::open(file.bytes()).unwrap().check(Integrity::Digest).unwrap();
@@ -177,17 +183,32 @@ fn a_written_container_is_read_back() {
 #[test]
 fn every_truncation_and_every_flipped_byte_is_refused() {
     let file = container(crate::spec::tests::spec(), Layout::Nr8k4);
-    for length in 0..file.len() {
+    assert!(file.len() < 64 * 1024);
+    for length in (0..file.len()).step_by(if cfg!(miri) { 1997 } else { 1 }) {
         assert!(check(&file[..length]).is_err(), "truncated to {length}");
     }
     let mut longer = file.clone();
     longer.push(0);
     assert!(check(&longer).is_err(), "one byte more");
-    for at in 0..file.len() {
-        let mut hostile = file.clone();
-        hostile[at] ^= 1 << (at % 8);
-        assert!(check(&hostile).is_err(), "bit {} of byte {at}", at % 8);
+    let mut file = Aligned::new(&file);
+    let refused = |file: &Aligned| {
+        Container::open(file.bytes()).and_then(|container| container.check(Integrity::Crc)).is_err()
+    };
+    let (open_ends, flips) = (HEAD_BYTES + manifest_bytes(file.bytes()), if cfg!(miri) { 3 } else { 255 });
+    // Every other value of each byte of the head and the manifest, one bit of each byte elsewhere.
+    for at in (0..file.length).step_by(if cfg!(miri) { 1997 } else { 1 }) {
+        let flips = if at < open_ends { 1..=flips } else { 1 << (at % 8)..=1 << (at % 8) };
+        for flip in flips {
+            file.bytes_mut()[at] ^= flip;
+            assert!(refused(&file), "byte {at} with {flip:#x}");
+            file.bytes_mut()[at] ^= flip;
+        }
     }
+    assert!(!refused(&file));
+}
+
+fn manifest_bytes(file: &[u8]) -> usize {
+    Head::read(file).unwrap().manifest_bytes as usize
 }
 
 #[test]
@@ -218,7 +239,7 @@ fn checksums_are_not_the_only_defence() {
     );
     assert!(refuse(5, &|entry| entry.layer = 1).contains("layer 1"));
     assert!(refuse(4, &|entry| entry.tier = 1).contains("tier: expected 0, found 1"));
-    assert!(refuse(4, &|entry| entry.sha256[0] ^= 1).contains("SHA-256 differs"));
+    assert!(refuse(4, &|entry| entry.sha256[0] ^= 1).contains("expected SHA-256 "));
 }
 
 #[test]
@@ -241,4 +262,142 @@ fn a_file_at_an_odd_address_is_refused() {
     bytes.extend(container(crate::spec::tests::spec(), Layout::Rows));
     let file = Aligned::new(&bytes);
     assert_eq!(Container::open(&file.bytes()[1..]).unwrap_err(), ContainerError::Unaligned);
+}
+
+#[test]
+fn records_that_cannot_have_been_measured_and_texts_that_steer_a_terminal_are_refused() {
+    let refuse = |change: &dyn Fn(&mut Manifest)| {
+        let mut changed = manifest(crate::spec::tests::spec());
+        change(&mut changed);
+        std::string::ToString::to_string(&changed.check_record().unwrap_err())
+    };
+    let text = |text: &str| Text::try_from(text).unwrap();
+    assert_eq!(
+        refuse(&|manifest| manifest.provenance.checkpoint = text("a\u{1b}[2J")),
+        "checkpoint: expected characters that can be printed, found 0x1b"
+    );
+    for character in ["\n", "\u{7f}", "\u{9b}", "\u{202e}", "\u{2066}", "\u{2028}", "\u{61c}"] {
+        assert!(refuse(&|manifest| manifest.provenance.target = text(character)).starts_with("target: "));
+    }
+    assert!(refuse(&|manifest| manifest.check.nll = f64::NAN).starts_with("nll: expected a finite number"));
+    assert!(refuse(&|manifest| manifest.check.mean_kl = f64::INFINITY).starts_with("mean_kl: "));
+    assert_eq!(
+        refuse(&|manifest| manifest.check.same_top1 = 3),
+        "same_top1: expected no more than positions, found 0x3"
+    );
+    let mut printable = manifest(crate::spec::tests::spec());
+    printable.provenance.checkpoint = text("Modell \u{fc}\u{65e5}\u{1f600} \u{fffd}");
+    assert_eq!(printable.check_record(), Ok(()));
+}
+
+/// A number of the head.
+type HeadField = fn(&mut Head) -> &mut u32;
+
+/// Every field of the head at the ends of its range, with the checksum repaired: refused by name, and no sum or product overflows.
+#[test]
+fn the_heads_arithmetic_holds_at_the_ends_of_every_field() {
+    let file = container(crate::spec::tests::spec(), Layout::Nr8k4);
+    let valid = Head::read(&file).unwrap();
+    let ends = [0, 1, 2, 63, 64, 65, 127, 128, 0x7fff_ffff, 0x8000_0000, 0xffff_ff80, 0xffff_ffc0, u32::MAX];
+    let near = |value: u32| [value.wrapping_sub(64), value.wrapping_sub(1), value + 1, value + 64];
+    let mut tried = 0;
+    let mut refused = |head: Head| {
+        let mut hostile = file.clone();
+        hostile[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&head.sealed()));
+        let same = head == valid;
+        assert_eq!(check(&hostile).is_ok(), same, "{head:?}");
+        tried += usize::from(!same);
+    };
+    let fields: [(HeadField, u32); 4] = [
+        (|head| &mut head.manifest_offset, valid.manifest_offset),
+        (|head| &mut head.manifest_bytes, MAX_MANIFEST_BYTES),
+        (|head| &mut head.table_offset, valid.table_offset),
+        (|head| &mut head.section_count, MAX_SECTIONS),
+    ];
+    for (first, bound) in fields {
+        for value in
+            ends.into_iter().chain(near(bound)).chain(near(*first(&mut valid.clone()))).chain([bound])
+        {
+            let mut head = valid;
+            *first(&mut head) = value;
+            refused(head);
+            // Two fields at once, and a table where the manifest says that it ends.
+            for (second, _) in fields {
+                for other in ends {
+                    let mut head = head;
+                    *second(&mut head) = other;
+                    refused(head);
+                }
+            }
+            let after = u64::from(head.manifest_bytes).saturating_add(HEAD_BYTES as u64).next_multiple_of(64);
+            if let Ok(table_offset) = u32::try_from(after) {
+                refused(Head { table_offset, ..head });
+            }
+        }
+    }
+    for file_bytes in [0, 63, 64, valid.file_bytes - 1, valid.file_bytes + 1, u64::MAX - 63, u64::MAX] {
+        refused(Head { file_bytes, ..valid });
+    }
+    assert!(tried > 1000, "{tried}");
+}
+
+/// As the head's: every number of every entry of the table.
+#[test]
+fn the_tables_arithmetic_holds_at_the_ends_of_every_field() {
+    let file = container(crate::spec::tests::spec(), Layout::Nr8k4);
+    let head = Head::read(&file).unwrap();
+    let (start, sections) = (head.table_offset as usize, head.section_count as usize);
+    let end = start + sections * SECTION_ENTRY_BYTES;
+    let ends = [
+        0,
+        1,
+        31,
+        32,
+        63,
+        64,
+        0x8000_0000,
+        0xffff_ffc0,
+        u64::from(u32::MAX),
+        1 << 63,
+        u64::MAX - 63,
+        u64::MAX,
+    ];
+    let changes: [fn(&mut SectionEntry, u64); 9] = [
+        |entry, value| entry.kind = value as u16,
+        |entry, value| entry.layer = value as u16,
+        |entry, value| entry.encoding = value as u8,
+        |entry, value| entry.layout = value as u8,
+        |entry, value| entry.rows = value as u32,
+        |entry, value| entry.cols = value as u32,
+        |entry, value| entry.group_elems = value as u32,
+        |entry, value| entry.offset_bytes = value,
+        |entry, value| entry.length_bytes = value,
+    ];
+    let mut refused = 0;
+    let sections = (0..sections).step_by(if cfg!(miri) { 7 } else { 1 });
+    let tried = sections.len() * changes.len() * ends.len();
+    for index in sections {
+        let at = start + index * SECTION_ENTRY_BYTES;
+        let valid: SectionEntry = bytemuck::pod_read_unaligned(&file[at..at + SECTION_ENTRY_BYTES]);
+        for change in changes {
+            for value in ends {
+                let mut entry = valid;
+                change(&mut entry, value);
+                // A matrix of as many bytes in the other layout, or whose row is one group of either length, is a possible one.
+                let possible = valid.group_elems > 0
+                    && matches!(entry.layout, 1 | 2)
+                    && [valid.group_elems, 32, 64].contains(&entry.group_elems)
+                    && SectionEntry { layout: valid.layout, group_elems: valid.group_elems, ..entry }
+                        == valid;
+                let mut hostile = file.clone();
+                hostile[at..at + SECTION_ENTRY_BYTES].copy_from_slice(bytemuck::bytes_of(&entry));
+                let sealed = Head { table_crc32: crc32(&hostile[HEAD_BYTES..end]), ..head }.sealed();
+                hostile[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&sealed));
+                let checked = check(&hostile);
+                assert!(checked.is_err() || entry == valid || possible, "{index}: {entry:?}");
+                refused += usize::from(checked.is_err());
+            }
+        }
+    }
+    assert!(refused > tried * 9 / 10, "{refused} of {tried}");
 }

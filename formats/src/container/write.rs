@@ -36,12 +36,21 @@ pub fn write<E: From<ContainerError>>(
     manifest: &Manifest,
     mut contents: impl FnMut(SectionName) -> Result<Contents, E>,
 ) -> Result<Vec<u8>, E> {
+    let offset = HEAD_BYTES as u64;
     manifest.spec.check().map_err(ContainerError::Spec)?;
+    manifest.check_record().map_err(|error| ContainerError::Record { offset, error })?;
     let message = postcard::to_extend(manifest, Vec::new())
-        .map_err(|_| ContainerError::Manifest { offset: HEAD_BYTES as u64 })?;
+        .map_err(|_| ContainerError::Manifest { offset, found: "what postcard cannot spell" })?;
     if message.len() > MAX_MANIFEST_BYTES as usize {
         let (limit, found) = (MAX_MANIFEST_BYTES.into(), message.len() as u64);
-        return Err(ContainerError::Limit { field: "manifest bytes", offset: 20, limit, found }.into());
+        return Err(ContainerError::Limit {
+            section: None,
+            field: "manifest bytes",
+            offset: 20,
+            limit,
+            found,
+        }
+        .into());
     }
     let table_offset = (HEAD_BYTES + message.len()).next_multiple_of(SECTION_ALIGNMENT_BYTES);
     let names: Vec<SectionName> = sections(&manifest.spec).collect();

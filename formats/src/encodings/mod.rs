@@ -204,6 +204,83 @@ mod tests {
         }
     }
 
+    /// Packing only moves bits: each bit of the words is one bit of one code, and the other way round. With the two tests after it, this is
+    /// the inverse for every content.
+    #[test]
+    fn packing_is_a_permutation_of_bits() {
+        for width in CodeWidth::ALL {
+            let mut used = [0_u8; UNIT_ELEMS];
+            for word in 0..width.bits() {
+                for bit in 0..8 * WORD_BYTES {
+                    let mut words = [[0; WORD_BYTES]; MAX_UNIT_WORDS];
+                    words[word][bit / 8] = 1 << (bit % 8);
+                    let codes = width.decode_unit(&words);
+                    let ones: u32 = codes.iter().map(|code| code.count_ones()).sum();
+                    assert_eq!(ones, 1, "{width:?}: bit {bit} of word {word}");
+                    for (used, code) in used.iter_mut().zip(codes) {
+                        assert_eq!(
+                            *used & code,
+                            0,
+                            "{width:?}: bit {bit} of word {word} is another's as well"
+                        );
+                        *used |= code;
+                    }
+                    assert_eq!(width.encode_unit(&codes), words, "{width:?}: bit {bit} of word {word}");
+                }
+            }
+            assert_eq!(used, [mask(width); UNIT_ELEMS], "{width:?}: every bit of every code");
+        }
+    }
+
+    /// Every two bytes of a lane's words, in all their values, before two surroundings.
+    #[test]
+    fn encode_inverts_decode_for_all_pairs_of_bytes() {
+        let step = if cfg!(miri) { 51 } else { 1 };
+        for width in CodeWidth::ALL {
+            let lanes = [0, WORD_BYTES - 1];
+            for (lane, around) in lanes.into_iter().zip([0, 0xff]) {
+                for (first, second) in (0..width.bits()).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                    let mut words = [[0; WORD_BYTES]; MAX_UNIT_WORDS];
+                    words[..width.bits()].fill([around; WORD_BYTES]);
+                    for (a, b) in
+                        (0..=255).step_by(step).flat_map(|a| (0..=255).step_by(step).map(move |b| (a, b)))
+                    {
+                        (words[first][lane], words[second][lane]) = (a, b);
+                        assert_eq!(
+                            width.encode_unit(&width.decode_unit(&words)),
+                            words,
+                            "{width:?} {words:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing but moving: what two contents differ in decodes to what their codes differ in.
+    #[test]
+    fn decoding_is_linear() {
+        let mut state = 1_u32;
+        let mut random = || {
+            core::array::from_fn::<_, MAX_UNIT_WORDS, _>(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state ^ state >> 16).to_le_bytes()
+            })
+        };
+        for width in CodeWidth::ALL {
+            for _ in 0..if cfg!(miri) { 8 } else { 4096 } {
+                let (a, b) = (random(), random());
+                let both =
+                    core::array::from_fn(|word| core::array::from_fn(|lane| a[word][lane] ^ b[word][lane]));
+                let (codes_a, codes_b) = (width.decode_unit(&a), width.decode_unit(&b));
+                assert_eq!(
+                    width.decode_unit(&both),
+                    core::array::from_fn(|place| codes_a[place] ^ codes_b[place])
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_lane_stays_in_its_byte() {
         for width in CodeWidth::ALL {

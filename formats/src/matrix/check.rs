@@ -65,7 +65,10 @@ impl MatrixView<'_> {
             let start = range.start;
             match section[range].iter().position(|&byte| byte != 0) {
                 None => Ok(()),
-                Some(at) => Err(MatrixError::Padding { offset_bytes: start + at }),
+                Some(at) => {
+                    let offset_bytes = start + at;
+                    Err(MatrixError::Padding { offset_bytes, found: section[offset_bytes].into() })
+                }
             }
         };
         if let Scaling::Codebook(codebook) = &self.scaling {
@@ -96,7 +99,8 @@ impl MatrixView<'_> {
                 return Err(MatrixError::Scale { row, group, bits });
             }
             if row >= shape.rows() && bits != 0 {
-                return Err(MatrixError::Padding { offset_bytes: shape.scales_offset_bytes() + 2 * index });
+                let offset_bytes = shape.scales_offset_bytes() + 2 * index;
+                return Err(MatrixError::Padding { offset_bytes, found: bits });
             }
         }
         Ok(())
@@ -110,7 +114,8 @@ impl MatrixView<'_> {
             return Err(MatrixError::RowScale { row, bits });
         }
         if row >= shape.rows() && bits != 0 {
-            return Err(MatrixError::Padding { offset_bytes: shape.scales_offset_bytes() + 2 * row });
+            let offset_bytes = shape.scales_offset_bytes() + 2 * row;
+            return Err(MatrixError::Padding { offset_bytes, found: bits });
         }
         for pair in 0..shape.scale_code_pairs() {
             let index = shape.scale_code_index(row, pair);
@@ -121,7 +126,7 @@ impl MatrixView<'_> {
             };
             if padding != 0 {
                 let offset_bytes = shape.scale_codes_offset_bytes() + index;
-                return Err(MatrixError::Padding { offset_bytes });
+                return Err(MatrixError::Padding { offset_bytes, found: padding.into() });
             }
         }
         Ok(())
@@ -137,9 +142,12 @@ impl MatrixView<'_> {
                 let col = unit * UNIT_ELEMS + lane;
                 if row >= shape.rows() || col >= shape.cols() {
                     if code != 0 {
-                        let offset_bytes =
-                            shape.codes_offset_bytes() + WORD_BYTES * shape.word_index(row, unit, 0);
-                        return Err(MatrixError::Padding { offset_bytes });
+                        // A code of 8 bits has a byte; a narrower one shares the words of its unit.
+                        let offset_bytes = match shape.has_codebook() {
+                            true => shape.codes_offset_bytes() + WORD_BYTES * shape.word_index(row, unit, 0),
+                            false => shape.code_byte(row, col),
+                        };
+                        return Err(MatrixError::Padding { offset_bytes, found: code.into() });
                     }
                 } else if !shape.has_codebook() && code as i8 == i8::MIN {
                     return Err(MatrixError::Code { row, col, found: i8::MIN.into() });

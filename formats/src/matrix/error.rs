@@ -1,5 +1,6 @@
 //! Why bytes aren't a matrix.
 
+use super::{MatrixShape, TABLE_ENTRIES};
 use crate::section::SECTION_ALIGNMENT_BYTES;
 use half::f16;
 
@@ -67,6 +68,8 @@ pub enum MatrixError {
     Padding {
         /// Byte offset in the section.
         offset_bytes: usize,
+        /// What it is.
+        found: u16,
     },
 }
 
@@ -110,13 +113,31 @@ impl core::fmt::Display for MatrixError {
                 write!(f, "scale of row {row}: {expected} {value} (bits {bits:#06x})")
             }
             MatrixError::Code { row, col, found } => {
-                write!(f, "code of row {row}, column {col}: found {found}, which is out of range")
+                write!(f, "code of row {row}, column {col}: expected one of its width, found {found}")
             }
-            MatrixError::Padding { offset_bytes } => {
-                write!(f, "padding at byte {offset_bytes} of the section: expected zero")
+            MatrixError::Padding { offset_bytes, found } => {
+                write!(f, "padding at byte {offset_bytes} of the section: expected 0, found {found}")
             }
         }
     }
 }
 
 impl core::error::Error for MatrixError {}
+
+impl MatrixError {
+    /// The first byte, in the section of a matrix of this shape, that can't be.
+    pub fn offset_bytes(&self, shape: &MatrixShape) -> usize {
+        match *self {
+            MatrixError::Length { .. } | MatrixError::Unaligned => 0,
+            MatrixError::Level { index, .. } => index,
+            MatrixError::Multiplier { index, .. } => TABLE_ENTRIES + index,
+            MatrixError::Scale { row, group, .. } => {
+                shape.scales_offset_bytes() + 2 * shape.scale_index(row, group)
+            }
+            MatrixError::RowScale { row, .. } => shape.scales_offset_bytes() + 2 * row,
+            // Only a code of 8 bits can be out of range.
+            MatrixError::Code { row, col, .. } => shape.code_byte(row, col),
+            MatrixError::Padding { offset_bytes, .. } => offset_bytes,
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The shape of a matrix, and where things lie in its section.
 
 use super::{MAX_COLS, MAX_ROWS, STEP_ELEMS, TABLES_BYTES};
-use crate::encodings::{CodeWidth, UNIT_ELEMS};
+use crate::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES};
 use crate::layouts::Layout;
 use crate::section::SECTION_ALIGNMENT_BYTES;
 
@@ -196,6 +196,12 @@ impl MatrixShape {
     /// Index of a word, in words of four bytes from the start of the codes.
     pub const fn word_index(&self, row: usize, unit: usize, word: usize) -> usize {
         self.layout.word_index(row, unit, word, self.units(), self.width.bits())
+    }
+    /// Where a code of 8 bits lies in the section: the byte of its lane in the word of its quad.
+    pub(super) const fn code_byte(&self, row: usize, col: usize) -> usize {
+        let (unit, place) = (col / UNIT_ELEMS, col % UNIT_ELEMS);
+        let word = self.word_index(row, unit, place / WORD_BYTES);
+        self.codes_offset_bytes() + WORD_BYTES * word + place % WORD_BYTES
     }
     /// Index of the byte that holds the scale codes of groups `2 * pair` (low nibble) and `2 * pair + 1` (high nibble) of a row,
     /// from the start of the scale codes.

@@ -85,7 +85,8 @@ impl Even {
 fn what_is_packed_is_read_back() {
     for layout in Layout::ALL {
         for width in NARROW {
-            for (rows, cols) in [(1, 1), (8, 32), (9, 64), (3, 65), (17, 200), (11, 300)] {
+            let sizes = [(9, 70), (1, 1), (8, 32), (9, 64), (3, 65), (17, 200), (11, 300)];
+            for (rows, cols) in sizes.into_iter().take(if cfg!(miri) { 1 } else { 7 }) {
                 for group in [0, 32, 64, 128] {
                     let parts = Parts::new((rows, cols), group, width, layout);
                     let (shape, section) = (parts.shape, Even::new(&parts.pack().unwrap()));
@@ -270,7 +271,7 @@ fn the_check_finds_tables_out_of_order() {
     assert_eq!(changed(&parts, 17, 1), multiplier(1, 1, 2, 241));
     assert_eq!(changed(&parts, 31, 0), multiplier(15, 0, 239, 255));
     for at in (8..16).chain(32..64) {
-        assert_eq!(changed(&parts, at, 1), Err(MatrixError::Padding { offset_bytes: at }));
+        assert_eq!(changed(&parts, at, 1), Err(MatrixError::Padding { offset_bytes: at, found: 1 }));
     }
     let whole_row = Parts::new((9, 70), 0, CodeWidth::Int3, Layout::Nr8k4);
     for index in 0..16 {
@@ -286,20 +287,25 @@ fn the_check_finds_padding_and_scales_that_are_not() {
             let parts = Parts::new((9, 70), 32, width, layout);
             let shape = parts.shape;
             let section = parts.pack().unwrap();
-            let padding = |offset_bytes| Err(MatrixError::Padding { offset_bytes });
+            let padding = |offset_bytes, found| Err(MatrixError::Padding { offset_bytes, found });
             let between = [
                 shape.codes_offset_bytes() + shape.codes_bytes()..shape.scale_codes_offset_bytes(),
                 shape.scale_codes_offset_bytes() + shape.scale_codes_bytes()..shape.scales_offset_bytes(),
             ];
             for at in between.into_iter().flatten() {
-                assert_eq!(changed(&parts, at, 1), padding(at), "{layout:?} {width:?}");
+                assert_eq!(changed(&parts, at, 1), padding(at, 1), "{layout:?} {width:?}");
             }
             // The last column of the last unit: lane 3 of quad 7.
             let at = |row, word| shape.codes_offset_bytes() + 4 * shape.word_index(row, 2, word) + 3;
             let last = at(4, width.bits() - 1);
-            assert_eq!(changed(&parts, last, section[last] | 0xe0), padding(at(4, 0) - 3));
+            let found = changed(&parts, last, section[last] | 0xe0).unwrap_err();
+            let unit = at(4, 0) - 3;
+            assert!(
+                matches!(found, MatrixError::Padding { offset_bytes, .. } if offset_bytes == unit),
+                "{found}"
+            );
             let odd = shape.scale_codes_offset_bytes() + shape.scale_code_index(5, 1);
-            assert_eq!(changed(&parts, odd, section[odd] | 0x10), padding(odd));
+            assert_eq!(changed(&parts, odd, section[odd] | 0x10), padding(odd, 1));
             let scale = |row: usize| shape.scales_offset_bytes() + 2 * row + 1;
             for high in [0x7c, 0x7e, 0x80, 0xff] {
                 let found = changed(&parts, scale(3), high).unwrap_err();
@@ -307,11 +313,12 @@ fn the_check_finds_padding_and_scales_that_are_not() {
             }
             if layout == Layout::Nr8k4 {
                 let row = 12;
-                assert_eq!(changed(&parts, scale(row), 1), padding(scale(row) - 1));
+                assert_eq!(changed(&parts, scale(row), 1), padding(scale(row) - 1, 0x100));
                 let codes = shape.scale_codes_offset_bytes() + shape.scale_code_index(row, 0);
-                assert_eq!(changed(&parts, codes, 3), padding(codes));
+                assert_eq!(changed(&parts, codes, 3), padding(codes, 3));
                 let word = shape.codes_offset_bytes() + 4 * shape.word_index(row, 1, 0);
-                assert_eq!(changed(&parts, word, 1), padding(word));
+                // The lowest bit of a stacked width's first word is one of the high four.
+                assert_eq!(changed(&parts, word, 1), padding(word, 1 << width.low_bits()));
             }
         }
     }

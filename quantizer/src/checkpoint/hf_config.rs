@@ -42,8 +42,11 @@ impl HfConfig {
         Self::parse(path, &read_capped(path, MAX_CONFIG_BYTES)?)
     }
 
-    /// `path` only names the file in errors.
-    fn parse(path: &Path, text: &[u8]) -> Result<Self, CheckpointError> {
+    /// As [`HfConfig::read`], from the text of the file; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// As [`HfConfig::read`].
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, CheckpointError> {
         let json = |cause| CheckpointError::Json { path: path.to_owned(), part: "whole file", cause };
         let object: Map<String, Value> = serde_json::from_slice(text).map_err(json)?;
         let fields = Fields { path, prefix: "", object: &object };

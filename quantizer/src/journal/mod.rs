@@ -24,7 +24,8 @@ pub use identity::Identity;
 
 use crate::calibrate::QuantizedMatrix;
 use crate::checkpoint::LayerWeights;
-use std::io::{self, Write};
+use crate::files;
+use std::io;
 use std::path::{Path, PathBuf};
 
 const HEAD_FILE: &str = "head.json";
@@ -175,7 +176,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Disk`] or [`JournalError::Encode`].
     pub fn keep(&mut self, layer: usize, matrices: &[QuantizedMatrix]) -> Result<(), JournalError> {
-        std::fs::create_dir_all(&self.folder).map_err(disk("write", &self.folder))?;
+        files::make_folder(&self.folder).map_err(disk("write", &self.folder))?;
         // Another run in the same folder may have replaced or removed the head: then the folder is taken over. Blocks of
         // another run would be refused by their identity.
         let head = self.folder.join(HEAD_FILE);
@@ -226,17 +227,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes a file whole: beside its place, flushed, renamed.
+    /// Writes a file whole.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
         let path = self.folder.join(name);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
-        };
-        write().map_err(disk("write", &path))
+        files::replace(&path, bytes, files::FILE, |_| ()).map_err(disk("write", &path))
     }
 }
 

@@ -7,8 +7,7 @@
 use super::lanes::{Elementwise, LANES, Lanes, Stored, fold};
 
 pub(super) use super::attention::{
-    scores_f16, scores_f32, softmax, weighted_sum_f16, weighted_sum_f32, weighted_sum_pair_f16,
-    weighted_sum_pair_f32,
+    keep_f16, keep_f32, scores_f16, scores_f32, softmax, weighted_sums_f16, weighted_sums_f32,
 };
 
 /// Below this, `exp` is exactly 0; the result just above it, 1.6e-38, is a normal number.

@@ -20,15 +20,15 @@ macro_rules! instantiate {
     ($lanes:ty, $features:literal) => {
         $crate::kernels::instantiate::instantiate! { $lanes, $features:
             quantize_activations(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool;
-            scores_f32(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]);
-            scores_f16(query: &[f32], keys: &[u16], scale: f32, scores: &mut [f32]);
+            keep_f32(values: &[f32], kept: &mut [f32]);
+            keep_f16(values: &[f32], kept: &mut [u16]);
+            scores_f32(queries: &[f32], head_dim: usize, keys: &[f32], scale: f32, scores: &mut [f32]);
+            scores_f16(queries: &[f32], head_dim: usize, keys: &[u16], scale: f32, scores: &mut [f32]);
             dot_lanes(lanes: &mut [f32; 16], a: &[f32], b: &[f32]);
             rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]);
             softmax(scores: &mut [f32]);
-            weighted_sum_f32(weights: &[f32], values: &[f32], output: &mut [f32]);
-            weighted_sum_f16(weights: &[f32], values: &[u16], output: &mut [f32]);
-            weighted_sum_pair_f32(weights: [&[f32]; 2], values: &[f32], outputs: [&mut [f32]; 2]);
-            weighted_sum_pair_f16(weights: [&[f32]; 2], values: &[u16], outputs: [&mut [f32]; 2]);
+            weighted_sums_f32(weights: &[&[f32]], values: &[f32], outputs: &mut [&mut [f32]]);
+            weighted_sums_f16(weights: &[&[f32]], values: &[u16], outputs: &mut [&mut [f32]]);
             silu_multiply(gate: &mut [f32], up: &[f32]);
             add(sum: &mut [f32], addend: &[f32]);
             rotate(head: &mut [f32], cos: &[f32], sin: &[f32]);
@@ -50,14 +50,14 @@ macro_rules! table {
             int8: int8::INT8,
             quantize_activations,
             attention_f32: $crate::kernels::Attention {
+                keep: keep_f32,
                 scores: scores_f32,
-                weighted_sum: weighted_sum_f32,
-                weighted_sum_pair: weighted_sum_pair_f32,
+                weighted_sums: weighted_sums_f32,
             },
             attention_f16: $crate::kernels::Attention {
+                keep: keep_f16,
                 scores: scores_f16,
-                weighted_sum: weighted_sum_f16,
-                weighted_sum_pair: weighted_sum_pair_f16,
+                weighted_sums: weighted_sums_f16,
             },
             dot_lanes,
             rms_norm,
@@ -71,28 +71,36 @@ macro_rules! table {
 pub(super) use table;
 
 /// The products of a backend: for each width a constant, its name, its walk, and the functions' names, under which profilers and
-/// `cargo xtask test` know them.
+/// `cargo xtask test` know them. In place of one walk each function may have its own way to compute.
 ///
 /// The functions may only be reached through a table that `detect` hands out on a processor with these features.
 macro_rules! products {
     ($features:literal, $backend:literal:
      $($constant:ident = $width:literal, $walk:ty, $gemv:ident, $gemm:ident;)*) => {
+        $crate::kernels::instantiate::products! { $features, $backend:
+            $($constant = $width,
+              $gemv: $crate::kernels::nr8k4::gemv::<$walk>,
+              $gemm: $crate::kernels::nr8k4::gemm::<$walk>;)*
+        }
+    };
+    ($features:literal, $backend:literal:
+     $($constant:ident = $width:literal, $gemv:ident: $by_gemv:expr, $gemm:ident: $by_gemm:expr;)*) => {
         $(
-            pub(super) const $constant: $crate::kernels::Products = {
-                use $crate::kernels::{Activations, OutputRows, Products, nr8k4};
+            pub(in $crate::kernels) const $constant: $crate::kernels::Products = {
+                use $crate::kernels::{Activations, OutputRows, Products};
                 use core::ops::Range;
                 use rescomp_formats::matrix::MatrixView;
 
                 #[inline(never)]
                 #[target_feature(enable = $features)]
                 fn $gemv(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-                    nr8k4::gemv::<$walk>(m, a, tiles, output);
+                    $by_gemv(m, a, tiles, output);
                 }
 
                 #[inline(never)]
                 #[target_feature(enable = $features)]
                 fn $gemm(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {
-                    nr8k4::gemm::<$walk>(m, a, tiles, output);
+                    $by_gemm(m, a, tiles, output);
                 }
 
                 fn gemv(m: &MatrixView<'_>, a: &Activations<'_>, tiles: Range<usize>, output: &mut OutputRows<'_>) {

@@ -39,6 +39,14 @@ pub(super) trait Elementwise: Copy {
 
 /// Sixteen lanes in registers.
 pub(super) trait Lanes: Elementwise {
+    /// Some of the lanes.
+    type Part: Part;
+    /// Values of this type that fit the registers as sums, beside the operands of one more addition to each.
+    const SUMS: usize;
+    /// Weighted sums that share the loads of values, at most [`super::MOST_TOGETHER`]: with more, too few columns at once would fit the registers
+    /// to keep the pipeline full.
+    const ROWS: usize;
+
     /// Sixteen values.
     fn load(values: &[f32; LANES]) -> Self;
     /// Sixteen values from binary16, exactly.
@@ -49,6 +57,8 @@ pub(super) trait Lanes: Elementwise {
     fn larger_magnitude(self, other: Self) -> Self;
     /// Rounds to integers, ties to even. Every lane is above -127.5 and below 127.5.
     fn to_codes(self) -> [i8; LANES];
+    /// Rounds to binary16, ties to even. No number's magnitude is above 65504, and a NaN stays one.
+    fn to_f16(self) -> [u16; LANES];
 
     /// The sum of all lanes, folded in halves.
     #[inline(always)]
@@ -79,12 +89,30 @@ pub(super) trait Lanes: Elementwise {
     }
 }
 
+/// Some of the sixteen lanes: as many as leave registers for several sums and their operands. Lanes `part * LANES ..` are a part.
+pub(super) trait Part: Copy {
+    /// How many.
+    const LANES: usize;
+    /// +0 in each.
+    fn zero() -> Self;
+    /// A part of sixteen values.
+    fn load(values: &[f32; LANES], part: usize) -> Self;
+    /// A part of sixteen values from binary16, exactly.
+    fn load_f16(values: &[u16; LANES], part: usize) -> Self;
+    /// `self * factor + addend`, rounded once.
+    fn fma(self, factor: Self, addend: Self) -> Self;
+    /// Writes a part of sixteen values.
+    fn store(self, values: &mut [f32; LANES], part: usize);
+}
+
 /// A number as it lies in memory.
 pub(super) trait Stored: Copy {
     /// 0.
     const ZERO: Self;
     /// Sixteen of them.
     fn load<L: Lanes>(values: &[Self; LANES]) -> L;
+    /// A part of them.
+    fn load_part<P: Part>(values: &[Self; LANES], part: usize) -> P;
 
     /// Up to sixteen, then zeros.
     #[inline(always)]
@@ -101,6 +129,10 @@ impl Stored for f32 {
     fn load<L: Lanes>(values: &[f32; LANES]) -> L {
         L::load(values)
     }
+    #[inline(always)]
+    fn load_part<P: Part>(values: &[f32; LANES], part: usize) -> P {
+        P::load(values, part)
+    }
 }
 
 /// The bits of a binary16 number.
@@ -109,6 +141,10 @@ impl Stored for u16 {
     #[inline(always)]
     fn load<L: Lanes>(values: &[u16; LANES]) -> L {
         L::load_f16(values)
+    }
+    #[inline(always)]
+    fn load_part<P: Part>(values: &[u16; LANES], part: usize) -> P {
+        P::load_f16(values, part)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The kernel table: every operation of the forward pass as a safe `fn` pointer, and the list of tables this machine can run.
 //!
 //! A backend is a folder that fills in the table: `Kernels { name, int4, .., ..parent }`, struct update being the
-//! inheritance neon -> neon_dotprod. Its functions need instructions that not every processor
+//! inheritance neon -> neon_dotprod -> neon_i8mm. Its functions need instructions that not every processor
 //! has, so the table leaves the folder only through `detect()`, and nobody else can build one. All backends agree bit for
 //! bit: `docs/numerics.md` defines the result, [`canonical`] holds the float operations (written once, over sixteen lanes),
 //! and each backend holds its own integer products, which are exact in any order inside a step.
@@ -33,6 +33,8 @@ pub mod avx512;
 pub mod neon;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 
 pub use canonical::{exp, sin_cos_turn};
 pub use output::OutputRows;
@@ -50,7 +52,7 @@ pub const TILE_ROWS: usize = 8;
 /// its documentation, and computes what docs/numerics.md defines.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
-    /// The name of the table: "scalar", "avx2", "avx512", "neon" or "neon_dotprod".
+    /// The name of the table: "scalar", "avx2", "avx512", "neon", "neon_dotprod" or "neon_i8mm".
     pub name: &'static str,
     /// Products with matrices of 2 bits in layout nr8k4.
     pub int2: Products,
@@ -88,20 +90,25 @@ pub struct Kernels {
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
 }
 
-/// Attention's operations on the keys and values of a head, which are numbers of type `S`: `f32`, or `u16` for the bits of binary16.
+/// Queries that share the loads of keys and values at most.
+pub const MOST_TOGETHER: usize = 4;
+
+/// Attention's operations on keys and values that several queries share, and that are numbers of type `S`: `f32`, or `u16` for the
+/// bits of binary16.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<S: 'static> {
-    /// `scores[t] = dot(query, keys[t]) * scale`: `query` has e values, `keys` at least as many times e as there are scores.
-    pub scores: fn(query: &[f32], keys: &[S], scale: f32, scores: &mut [f32]),
-    /// `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as `output`, at least as many as there
-    /// are weights.
-    pub weighted_sum: fn(weights: &[f32], values: &[S], output: &mut [f32]),
-    /// Two of them over the same values; the numbers of weights may differ.
-    pub weighted_sum_pair: WeightedSumPair<S>,
+    /// Keeps keys or values: the nearest numbers, none infinite.
+    pub keep: fn(values: &[f32], kept: &mut [S]),
+    /// For each query, `scores[t] = dot(query, keys[t]) * scale`: `queries` are any number of `head_dim` values, `scores` as many rows of one
+    /// length, `keys` at least so many keys.
+    pub scores: fn(queries: &[f32], head_dim: usize, keys: &[S], scale: f32, scores: &mut [f32]),
+    /// For each row of weights and its output, `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as
+    /// an output, at least as many as any row has weights. [`MOST_TOGETHER`] rows share the loads of values.
+    pub weighted_sums: WeightedSums<S>,
 }
 
-/// [`Attention::weighted_sum_pair`].
-pub type WeightedSumPair<S> = fn(weights: [&[f32]; 2], values: &[S], outputs: [&mut [f32]; 2]);
+/// [`Attention::weighted_sums`].
+pub type WeightedSums<S> = fn(weights: &[&[f32]], values: &[S], outputs: &mut [&mut [f32]]);
 
 /// The integer products of one kind of matrix. Both give the same for any number of tokens.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +159,7 @@ type Detect = fn() -> Option<&'static Kernels>;
 #[cfg(target_arch = "x86_64")]
 const BACKENDS: &[Detect] = &[scalar::detect, avx2::detect, avx512::detect];
 #[cfg(target_arch = "aarch64")]
-const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect];
+const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect, neon_i8mm::detect];
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 const BACKENDS: &[Detect] = &[scalar::detect];
 

@@ -66,6 +66,35 @@ impl<'a> OutputRows<'a> {
         }
     }
 
+    /// The view's rows for a token.
+    ///
+    /// # Panics
+    /// Where `token` is out of range.
+    pub fn token_rows(&mut self, token: usize) -> &mut [f32] {
+        assert!(token < self.tokens, "token {token} of {}", self.tokens);
+        if self.rows == 0 {
+            return &mut [];
+        }
+        // SAFETY: token < tokens and there is a row, so the offset stays inside the output that `new` measured.
+        let first = unsafe { self.start.add(token * self.stride_elems) };
+        // SAFETY: `rows` initialized elements from there on are this token's, which this view alone may touch while it is borrowed.
+        unsafe { core::slice::from_raw_parts_mut(first, self.rows) }
+    }
+
+    /// What comes after the first `tokens` tokens and the first `rows` rows of the view: nothing where it has no more.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn rest(&mut self, tokens: usize, rows: usize) -> OutputRows<'_> {
+        let (tokens, rows) = (tokens.min(self.tokens), rows.min(self.rows));
+        OutputRows {
+            // `wrapping_add`, since a view of no tokens or rows has no element to point at.
+            start: self.start.wrapping_add(tokens * self.stride_elems + rows),
+            stride_elems: self.stride_elems,
+            tokens: self.tokens - tokens,
+            rows: self.rows - rows,
+            lifetime: PhantomData,
+        }
+    }
+
     /// The rows `rows` of the view.
     ///
     /// # Safety

@@ -13,11 +13,12 @@
 
 use crate::Machine;
 use crate::error::RuntimeError;
-use crate::executor::{Serial, for_each_chunk, for_each_chunk_pair};
-use crate::kernels::sin_cos_turn;
-use crate::linear::{BlockWeights, LinearSet};
+use crate::executor::{PART_TOKENS, Serial, for_each_chunk, for_each_chunk_pair, for_each_part};
+use crate::kernels::{Attention, MOST_TOGETHER, sin_cos_turn};
+use crate::linear::{BlockWeights, LinearSet, Then};
 use crate::memory::{Arena, slice_bytes};
 use crate::models::cache::CacheElem;
+use core::ops::Range;
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::ModelSpec;
 
@@ -164,7 +165,6 @@ pub fn block<W: BlockWeights, S: CacheElem>(
 ) -> Result<(), W::Error> {
     let m = batch.all_tokens();
     let d = spec.hidden as usize;
-    let kernels = machine.kernels;
     let hidden = &mut scratch.hidden[..m * d];
     let queries = &mut scratch.queries[..m * spec.query_width()];
     let keys = &mut scratch.keys[..m * spec.kv_width()];
@@ -180,41 +180,20 @@ pub fn block<W: BlockWeights, S: CacheElem>(
     keep(machine, spec, batch, context, keys, cache.keys);
     keep(machine, spec, batch, context, values, cache.values);
     attend_all(machine, spec, batch, context, cache, queries, scratch.heads);
-    weights.apply(LinearSet::Output, m, queries, &mut [&mut *hidden])?;
-    for_each_part(machine, stream, hidden, d, kernels.add);
+    weights.apply_then(machine, LinearSet::Output, m, queries, &mut [&mut *hidden], Then::AddTo(stream))?;
 
     normalize(machine, spec, weights.norm(SectionKind::MlpNorm)?, stream, hidden);
-    weights.apply(LinearSet::GateUp, m, hidden, &mut [&mut *gate, &mut *up])?;
-    for_each_part(machine, gate, up, spec.intermediate as usize, kernels.silu_multiply);
-    weights.apply(LinearSet::Down, m, gate, &mut [&mut *hidden])?;
-    for_each_part(machine, stream, hidden, d, kernels.add);
-    Ok(())
+    weights.apply_then(machine, LinearSet::GateUp, m, hidden, &mut [&mut *gate, up], Then::SiluMultiply)?;
+    weights.apply_then(machine, LinearSet::Down, m, gate, &mut [hidden], Then::AddTo(stream))
 }
 
 /// RMSNorm of each token: `input` and `output` are m x d. After the last block it makes the head's input.
 pub fn normalize(machine: Machine<'_>, spec: &ModelSpec, gain: &[f32], input: &[f32], output: &mut [f32]) {
     let d = spec.hidden as usize;
-    for_each_part(machine, output, input, d, |output, input| {
+    for_each_part(machine.executor, output, input, d, |output, input| {
         for (input, output) in input.chunks_exact(d).zip(output.chunks_exact_mut(d)) {
             (machine.kernels.rms_norm)(input, gain, spec.norm_epsilon, output);
         }
-    });
-}
-
-/// Tokens of a part of work that is the same for each token: less is not worth another thread's attention.
-const PART_TOKENS: usize = 32;
-
-/// Runs `task` with corresponding parts of `changed` and `read`, both m x `width`, on all threads.
-fn for_each_part(
-    machine: Machine<'_>,
-    changed: &mut [f32],
-    read: &[f32],
-    width: usize,
-    task: impl Fn(&mut [f32], &[f32]) + Sync,
-) {
-    let part = PART_TOKENS * width;
-    for_each_chunk(machine.executor, changed, part, |index, changed| {
-        task(changed, &read[index * part..][..changed.len()]);
     });
 }
 
@@ -251,21 +230,23 @@ fn keep<S: CacheElem>(
 ) {
     let (e, width) = (spec.head_dim as usize, spec.kv_width());
     let elems = batch.tokens * width;
+    let keep = S::attention(machine.kernels).keep;
     for_each_chunk(machine.executor, cache, cache_elems(spec, context) as usize, |sequence, cache| {
         let new = &new[sequence * elems..][..elems];
         for (token, heads) in new.chunks_exact(width).enumerate() {
             for (head, values) in heads.chunks_exact(e).enumerate() {
                 let at = (head * context + batch.start + token) * e;
-                for (kept, value) in cache[at..at + e].iter_mut().zip(values) {
-                    *kept = S::from_f32(*value);
-                }
+                keep(values, &mut cache[at..at + e]);
             }
         }
     });
 }
 
-/// Tokens of a head that share the loads of values.
+/// Tokens that share the loads of values.
 const SHARING: usize = 2;
+
+/// Products of queries and keys that make another thread worth its while: about as long as threads take to meet.
+const PRODUCTS_PER_THREAD: usize = 16 << 10;
 
 /// The most groups that sequences are divided into: more than processors of a host, so that each has its share.
 const MOST_GROUPS: usize = 16;
@@ -305,7 +286,8 @@ fn attend_all<S: CacheElem>(
 }
 
 /// Causal attention of one sequence: `queries` (tokens x h e) become the outputs, in place. `keys` and `values` are g x c x e. Heads are
-/// independent and run in parallel; `work` holds each head's outputs and scores.
+/// independent and run in parallel, consecutive ones on one thread, since those that share keys and values share their loads; `work`
+/// holds each head's outputs and scores.
 #[expect(clippy::too_many_arguments, reason = "attention's operands, each once")]
 fn attend<S: CacheElem>(
     machine: Machine<'_>,
@@ -317,39 +299,153 @@ fn attend<S: CacheElem>(
     queries: &mut [f32],
     work: &mut [f32],
 ) {
-    let attention = S::attention(machine.kernels);
-    let softmax = machine.kernels.softmax;
     let (h, e, width) = (spec.heads as usize, spec.head_dim as usize, spec.query_width());
-    let heads_per_kv = h / spec.kv_heads as usize;
     let tokens = queries.len() / width;
-    let score_scale = 1.0 / libm::sqrtf(e as f32);
-    let most = start + tokens;
-    let chunk = tokens * e + SHARING.min(tokens) * most;
+    let of_head = tokens * e + SHARING.min(tokens) * (start + tokens);
+    let products = tokens.saturating_mul(start + tokens).saturating_mul(width);
+    let tasks = machine.executor.threads().min(products / PRODUCTS_PER_THREAD).max(1);
+    let heads_per_task = h.div_ceil(tasks);
+    let work = &mut work[..h * of_head];
+    let heads = |task: usize| task * heads_per_task..h.min((task + 1) * heads_per_task);
+    if tokens == 1 {
+        let slices = [&mut *queries, work];
+        let chunks = [heads_per_task * e, heads_per_task * of_head];
+        for_each_chunk_pair(machine.executor, slices, chunks, |task, queries, work| {
+            attend_one(machine, spec, heads(task), start, context, keys, values, queries, work);
+        });
+        return;
+    }
     let input: &[f32] = queries;
-    for_each_chunk(machine.executor, &mut work[..h * chunk], chunk, |head, chunk| {
-        let (outputs, scores) = chunk.split_at_mut(tokens * e);
-        let first = head / heads_per_kv * context * e;
-        let (keys, values) = (&keys[first..first + context * e], &values[first..first + context * e]);
-        for (pair, outputs) in outputs.chunks_mut(SHARING * e).enumerate() {
-            for (token, scores) in (pair * SHARING..tokens).zip(scores.chunks_exact_mut(most)) {
-                let query = &input[token * width + head * e..][..e];
-                let scores = &mut scores[..start + token + 1];
-                (attention.scores)(query, keys, score_scale, scores);
-                softmax(scores);
+    for_each_chunk(machine.executor, work, heads_per_task * of_head, |task, work| {
+        let heads = heads(task);
+        let (outputs, scores) = work.split_at_mut(heads.len() * tokens * e);
+        attend_several(machine, spec, heads, start, context, keys, values, input, outputs, scores);
+    });
+    let chunks = work.chunks_mut(heads_per_task * of_head).enumerate();
+    for (task, work) in chunks {
+        for (head, outputs) in heads(task).zip(work.chunks_exact(tokens * e)) {
+            for (token, output) in outputs.chunks_exact(e).enumerate() {
+                queries[token * width + head * e..][..e].copy_from_slice(output);
             }
-            let (first, second) = scores.split_at(most);
-            let seen = start + pair * SHARING + 1;
-            match outputs.split_at_mut(e) {
-                (output, []) => (attention.weighted_sum)(&first[..seen], values, output),
-                (output, next) => {
-                    (attention.weighted_sum_pair)([&first[..seen], &second[..=seen]], values, [output, next]);
+        }
+    }
+}
+
+/// Of consecutive `heads`, those that share keys and values: their kv head and how many they are.
+fn sharing_heads(spec: &ModelSpec, heads: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+    let heads_per_kv = (spec.heads / spec.kv_heads) as usize;
+    let kv_heads = heads.start / heads_per_kv..heads.end.div_ceil(heads_per_kv);
+    kv_heads.map(move |kv_head| {
+        let own = kv_head * heads_per_kv..(kv_head + 1) * heads_per_kv;
+        (kv_head, heads.end.min(own.end) - heads.start.max(own.start))
+    })
+}
+
+/// Attention of one token: `queries` of these heads become their outputs. `scores` has room for all of them.
+#[expect(clippy::too_many_arguments, reason = "attention's operands, each once")]
+fn attend_one<S: CacheElem>(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    heads: Range<usize>,
+    start: usize,
+    context: usize,
+    keys: &[S],
+    values: &[S],
+    mut queries: &mut [f32],
+    scores: &mut [f32],
+) {
+    let attention = S::attention(machine.kernels);
+    let (e, seen) = (spec.head_dim as usize, start + 1);
+    for (kv_head, sharing) in sharing_heads(spec, heads) {
+        let (now, later) = queries.split_at_mut(sharing * e);
+        let scores = &mut scores[..sharing * seen];
+        let own = kv_head * context * e..(kv_head + 1) * context * e;
+        (attention.scores)(now, e, &keys[own.clone()], score_scale(spec), scores);
+        scores.chunks_exact_mut(seen).for_each(machine.kernels.softmax);
+        let mut together = Together::default();
+        for (scores, output) in scores.chunks_exact(seen).zip(now.chunks_exact_mut(e)) {
+            together.add(attention, &values[own.clone()], scores, output);
+        }
+        together.run(attention, &values[own]);
+        queries = later;
+    }
+}
+
+/// Attention of several tokens: `outputs` are heads x tokens x e. Consecutive tokens share the loads of values, as heads do.
+#[expect(clippy::too_many_arguments, reason = "attention's operands, each once")]
+fn attend_several<S: CacheElem>(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    heads: Range<usize>,
+    start: usize,
+    context: usize,
+    keys: &[S],
+    values: &[S],
+    queries: &[f32],
+    mut outputs: &mut [f32],
+    scores: &mut [f32],
+) {
+    let attention = S::attention(machine.kernels);
+    let (e, width) = (spec.head_dim as usize, spec.query_width());
+    let tokens = queries.len() / width;
+    let mut head = heads.start;
+    for (kv_head, sharing) in sharing_heads(spec, heads) {
+        let (now, later) = outputs.split_at_mut(sharing * tokens * e);
+        let own = kv_head * context * e..(kv_head + 1) * context * e;
+        for first in (0..tokens).step_by(SHARING) {
+            let mut rest = &mut *scores;
+            let mut together = Together::default();
+            let seen = |token: usize| start + token + 1;
+            let last = tokens.min(first + SHARING);
+            for token in first..last {
+                let (scores, later) = rest.split_at_mut(sharing * seen(token));
+                let queries = &queries[token * width + head * e..][..sharing * e];
+                (attention.scores)(queries, e, &keys[own.clone()], score_scale(spec), scores);
+                scores.chunks_exact_mut(seen(token)).for_each(machine.kernels.softmax);
+                rest = later;
+            }
+            for (index, outputs) in now.chunks_exact_mut(tokens * e).enumerate() {
+                let mut before = 0;
+                for (token, output) in (first..last).zip(outputs[first * e..].chunks_exact_mut(e)) {
+                    let weights = &scores[before + index * seen(token)..][..seen(token)];
+                    together.add(attention, &values[own.clone()], weights, output);
+                    before += sharing * seen(token);
                 }
             }
+            together.run(attention, &values[own.clone()]);
         }
-    });
-    for (head, chunk) in work[..h * chunk].chunks_exact(chunk).enumerate() {
-        for (token, output) in chunk[..tokens * e].chunks_exact(e).enumerate() {
-            queries[token * width + head * e..][..e].copy_from_slice(output);
+        head += sharing;
+        outputs = later;
+    }
+}
+
+/// What a score is multiplied with.
+fn score_scale(spec: &ModelSpec) -> f32 {
+    1.0 / libm::sqrtf(spec.head_dim as f32)
+}
+
+/// Rows of weights over the same values, and their outputs, until there are enough to share the loads.
+#[derive(Default)]
+struct Together<'a> {
+    weights: heapless::Vec<&'a [f32], MOST_TOGETHER>,
+    outputs: heapless::Vec<&'a mut [f32], MOST_TOGETHER>,
+}
+
+impl<'a> Together<'a> {
+    /// Adds a row, and computes all where there are as many as can share.
+    fn add<S>(&mut self, attention: Attention<S>, values: &[S], weights: &'a [f32], output: &'a mut [f32]) {
+        // Neither is full: what is full is computed at once.
+        let _ = self.weights.push(weights);
+        let _ = self.outputs.push(output);
+        if self.weights.is_full() {
+            self.run(attention, values);
         }
+    }
+
+    /// Computes what is there.
+    fn run<S>(&mut self, attention: Attention<S>, values: &[S]) {
+        (attention.weighted_sums)(&self.weights, values, &mut self.outputs);
+        self.weights.clear();
+        self.outputs.clear();
     }
 }

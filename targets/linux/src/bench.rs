@@ -53,15 +53,15 @@ struct Speed {
 /// Where the container or the command line is wrong.
 pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let file = mapped::map(path)?;
-    let engine = Engine::new(&flags.machine, file.len())?;
+    let file = mapped::open(path, flags.machine.load)?;
     let container = trust::open(path, &file, &flags.machine.trust, Integrity::Crc)?;
+    let engine = Engine::new(&flags.machine, &container)?;
     let most = container.manifest().spec.context as usize;
     let prompt_tokens = flags.prompt_tokens.unwrap_or(128.min(most / 2).max(1));
     let decode_tokens = flags.tokens.unwrap_or(64.min(most.saturating_sub(prompt_tokens)).max(1));
     let limits = machine::limits(prompt_tokens.saturating_add(decode_tokens));
     let mut memory = machine::session_memory(path, &container, limits)?;
-    let mut session = machine::session(path, &container, &engine, limits, &mut memory)?;
+    let mut session = machine::session(path, &container, &engine, limits, memory.blocks())?;
     let prompt = tokens(&container, prompt_tokens);
     let following = tokens(&container, decode_tokens);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());

@@ -76,14 +76,14 @@ struct Comparison {
 /// Where the container or the command line is wrong, or a bound is missed.
 pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let file = mapped::map(path)?;
-    let engine = Engine::new(&flags.machine, file.len())?;
-    let self_check = engine.self_check()?;
+    let self_check = machine::self_check(&flags.machine)?;
+    let file = mapped::open(path, flags.machine.load)?;
     let container = trust::open(path, &file, &flags.machine.trust, Integrity::Digest)?;
+    let engine = Engine::new(&flags.machine, &container)?;
     let windows = container.check_windows();
     let limits = machine::limits(windows.sizes().positions);
     let mut memory = machine::session_memory(path, &container, limits)?;
-    let mut session = machine::session(path, &container, &engine, limits, &mut memory)?;
+    let mut session = machine::session(path, &container, &engine, limits, memory.blocks())?;
     let start = Instant::now();
     let (device, prefill) = measure(&mut session, &windows).map_err(|error| Error::input(path, error))?;
     let seconds = start.elapsed().as_secs_f64();

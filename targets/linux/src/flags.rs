@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench_kernels::flags::BenchKernelsFlags;
 use crate::exit;
+use crate::mapped::Load;
 
 /// `rescomp`.
 #[derive(Debug, Parser)]
@@ -42,14 +43,18 @@ pub(crate) struct MachineFlags {
     /// The container.
     #[arg(value_name = "CONTAINER")]
     pub(crate) container: PathBuf,
-    /// Threads; the result does not depend on them [default: one for each 4 MiB of the container, at least
-    /// 1, at most 4 and the processors available: small models are slower on several].
+    /// Threads; the result does not depend on them [default: the fastest of 1, 2, 4 and all
+    /// processors, at most 8, in a few steps measured at the start].
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(crate) threads: Option<usize>,
-    /// Kernels: scalar, avx2, avx512, neon or neon_dotprod, where the processor has them; the result does not depend on them [default:
-    /// the fastest].
+    /// Kernels: scalar, avx2, avx512, neon, neon_dotprod or neon_i8mm, where the processor has them; the result does not depend on them
+    /// [default: the fastest].
     #[arg(long, value_name = "NAME")]
     pub(crate) kernels: Option<String>,
+    /// Run the container from where the system has its file (map), or copy it to memory with large pages, which is faster (copy) [default:
+    /// copy where large pages are to be had and four times its bytes are free, else map].
+    #[arg(long, value_name = "HOW")]
+    pub(crate) load: Option<Load>,
     #[command(flatten)]
     pub(crate) trust: TrustFlags,
 }

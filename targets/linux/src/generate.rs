@@ -70,15 +70,15 @@ struct Summary {
 pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let sampler = sampler(flags)?;
-    let file = mapped::map(path)?;
-    let engine = Engine::new(&flags.machine, file.len())?;
     if flags.self_check {
-        let milliseconds = 1e3 * engine.self_check()?.as_secs_f64();
+        let milliseconds = 1e3 * machine::self_check(&flags.machine)?.as_secs_f64();
         output::note(&format!(
             "self-check: {OPERATIONS} kernels give their known answers, {milliseconds:.1} ms"
         ));
     }
+    let file = mapped::open(path, flags.machine.load)?;
     let container = trust::open(path, &file, &flags.machine.trust, Integrity::Crc)?;
+    let engine = Engine::new(&flags.machine, &container)?;
     let prompt = prompt::text(flags)?;
     let tokens = prompt::tokens(path, &container, &prompt, flags.special_tokens)?;
     let most = container.manifest().spec.context as usize;
@@ -93,7 +93,7 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
             format_args!("the prompt has {count} tokens, but the context is {context}"),
         ));
     }
-    let session = machine::session(path, &container, &engine, limits, &mut memory)?;
+    let session = machine::session(path, &container, &engine, limits, memory.blocks())?;
     trust::remember(&container, &flags.machine.trust)?;
     interrupt::end_by_itself();
     if !flags.no_echo {

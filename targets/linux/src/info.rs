@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::InfoFlags;
 use crate::machine::{self, Engine};
-use crate::mapped;
+use crate::mapped::{self, Load};
 use crate::output::{self, hex};
 use crate::table::Table;
 use crate::tensors::{self, TensorKernels};
@@ -93,9 +93,9 @@ struct SectionInfo {
 /// Where the container or the command line is wrong.
 pub(crate) fn run(flags: &InfoFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
-    let file = mapped::map(path)?;
-    let engine = Engine::new(&flags.machine, file.len())?;
+    let file = mapped::open(path, flags.machine.load.or(Some(Load::Map)))?;
     let container = trust::open(path, &file, &flags.machine.trust, Integrity::Digest)?;
+    let engine = Engine::new(&flags.machine, &container)?;
     let manifest = container.manifest();
     let signer = container.container().signer().map(|key| hex(&key));
     let limits = machine::limits(flags.context.unwrap_or(manifest.spec.context as usize));

@@ -1,29 +1,25 @@
 //! What a command starts from: the checked container, the kernels and threads that run it, and a session's memory.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
 use rescomp_runtime::kernels::{self, Kernels};
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
-use rescomp_runtime::self_check::self_check;
+use rescomp_runtime::self_check;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use rescomp_runtime::threads::ThreadPool;
 
 use crate::error::Error;
 use crate::flags::MachineFlags;
+use crate::mapped;
+use crate::thread_choice;
 
 /// Tokens that prefill runs at once: two of the widest kernels' tiles; more gains little and takes memory.
 pub(crate) const TILE: usize = 16;
-/// Threads where none are asked for, at most.
-const MOST_DEFAULT_THREADS: usize = 4;
-/// Bytes of the container that make another thread worth its while where none are asked for. The threads meet some hundred times
-/// a token; where a meeting costs more than the work between two of them, and much more where another program has a processor,
-/// one thread is the fastest.
-const BYTES_PER_DEFAULT_THREAD: usize = 4 << 20;
 
 /// Kernels and threads.
 #[derive(Debug)]
@@ -33,36 +29,23 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The kernels and threads that the command line asks for, to run a container of `file_bytes`.
+    /// The kernels and threads that the command line asks for, or those that run the container fastest.
     ///
     /// # Errors
-    /// `Exit::Input` naming the kernels available, or `Exit::Failed` where the system refuses a thread.
-    pub(crate) fn new(flags: &MachineFlags, file_bytes: usize) -> Result<Engine, Error> {
-        let kernels = match &flags.kernels {
-            None => kernels::best(),
-            Some(name) => kernels_called(name)?,
+    /// `Exit::Input` naming the kernels available or what is wrong with the container, or `Exit::Failed` where the system refuses
+    /// a thread.
+    pub(crate) fn new(flags: &MachineFlags, container: &CheckedContainer<'_>) -> Result<Engine, Error> {
+        let kernels = chosen_kernels(flags)?;
+        let pool = match flags.threads {
+            Some(threads) => thread_pool(threads)?,
+            None => thread_choice::choose(&flags.container, container, kernels)?,
         };
-        let threads = flags.threads.unwrap_or_else(|| {
-            let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            (file_bytes / BYTES_PER_DEFAULT_THREAD).clamp(1, available.min(MOST_DEFAULT_THREADS))
-        });
-        let pool = ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error))?;
         Ok(Engine { kernels, pool })
     }
 
     /// What the runtime computes with.
     pub(crate) fn machine(&self) -> Machine<'_> {
         Machine { kernels: self.kernels, executor: &self.pool }
-    }
-
-    /// Compares every kernel with its known answer; returns how long that took.
-    ///
-    /// # Errors
-    /// `Exit::Failed` naming the kernel that does not compute what it should.
-    pub(crate) fn self_check(&self) -> Result<Duration, Error> {
-        let start = Instant::now();
-        self_check(self.kernels).map_err(Error::wrong_machine)?;
-        Ok(start.elapsed())
     }
 
     /// The kernels.
@@ -76,6 +59,21 @@ impl Engine {
     }
 }
 
+/// Compares every kernel that the command line asks for with its known answer; returns how long that took.
+///
+/// # Errors
+/// `Exit::Failed` naming the kernel that does not compute what it should.
+pub(crate) fn self_check(flags: &MachineFlags) -> Result<Duration, Error> {
+    let kernels = chosen_kernels(flags)?;
+    let start = Instant::now();
+    self_check::self_check(kernels).map_err(Error::wrong_machine)?;
+    Ok(start.elapsed())
+}
+
+fn chosen_kernels(flags: &MachineFlags) -> Result<&'static Kernels, Error> {
+    flags.kernels.as_deref().map_or_else(|| Ok(kernels::best()), kernels_called)
+}
+
 /// The kernel table of this name.
 ///
 /// # Errors
@@ -85,6 +83,14 @@ pub(crate) fn kernels_called(name: &str) -> Result<&'static Kernels, Error> {
         let available = available_kernels().join(", ");
         Error::usage(format!("--kernels {name}: not available on this processor; available: {available}"))
     })
+}
+
+/// A pool of `threads`.
+///
+/// # Errors
+/// `Exit::Failed` where the system refuses a thread.
+pub(crate) fn thread_pool(threads: usize) -> Result<ThreadPool, Error> {
+    ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error))
 }
 
 /// Names of the kernel tables that this processor runs, slowest first.
@@ -97,7 +103,18 @@ pub(crate) fn limits(context: usize) -> Limits {
     Limits { context, tile: TILE.min(context.max(1)) }
 }
 
-/// The memory of a session, allocated once and exactly.
+/// The memory of a session, allocated once and exactly: keys and values are read as weights are.
+#[derive(Debug)]
+pub(crate) struct SessionMemory(MmapMut);
+
+impl SessionMemory {
+    /// All of it.
+    pub(crate) fn blocks(&mut self) -> &mut [MemoryBlock] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+/// The memory of a session with these limits.
 ///
 /// # Errors
 /// `Exit::Input` where the limits aren't the model's or the memory isn't there.
@@ -105,17 +122,14 @@ pub(crate) fn session_memory(
     path: &Path,
     container: &CheckedContainer<'_>,
     limits: Limits,
-) -> Result<Vec<MemoryBlock>, Error> {
+) -> Result<SessionMemory, Error> {
     let plan = SessionPlan::new(container, limits).map_err(|error| Error::input(path, error))?;
     let too_much = || {
         let (bytes, context) = (plan.bytes(), limits.context);
         Error::input(path, format_args!("no memory for a session of {context} positions: {bytes} bytes"))
     };
-    let blocks = usize::try_from(plan.blocks()).map_err(|_| too_much())?;
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(blocks).map_err(|_| too_much())?;
-    memory.resize(blocks, MemoryBlock([0; 64]));
-    Ok(memory)
+    let bytes = usize::try_from(plan.bytes()).map_err(|_| too_much())?;
+    mapped::large_pages(bytes).map(SessionMemory).map_err(|_| too_much())
 }
 
 /// A session with int8 activations, as on every device.

@@ -21,6 +21,7 @@ mod prompt;
 mod stop;
 mod table;
 mod tensors;
+mod thread_choice;
 mod trust;
 
 use std::process::ExitCode;

@@ -52,7 +52,15 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     let mut file = File::create_new(partial.path()).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     drop(file);
-    std::fs::rename(partial.path(), path).map_err(failed)
+    std::fs::rename(partial.path(), path).map_err(failed)?;
+    // A rename outlives a loss of power once the folder is on the disk, too; file systems that have no such request refuse it as invalid.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced.map_err(failed),
+    }
 }
 
 /// Bytes in hex.

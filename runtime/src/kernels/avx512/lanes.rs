@@ -4,7 +4,7 @@
 //! AVX-512 and reached through `detect`. That is the "has AVX-512" of every block below.
 
 use crate::kernels::avx2::lanes::{fold_eight, fold_eights};
-use crate::kernels::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes};
+use crate::kernels::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Part};
 use core::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -67,6 +67,10 @@ impl Elementwise for Avx512Lanes {
 }
 
 impl Lanes for Avx512Lanes {
+    type Part = Self;
+    const SUMS: usize = 20;
+    const ROWS: usize = 4;
+
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {
         // Sixteen readable values, no alignment needed.
@@ -91,6 +95,11 @@ impl Lanes for Avx512Lanes {
         unsafe { to_codes(self.0) }
     }
     #[inline(always)]
+    fn to_f16(self) -> [u16; LANES] {
+        // SAFETY: has AVX-512.
+        unsafe { to_f16(self.0) }
+    }
+    #[inline(always)]
     fn fold_sum(self) -> f32 {
         // SAFETY: has AVX-512.
         let eight = unsafe { halves_added(self.0) };
@@ -103,6 +112,32 @@ impl Lanes for Avx512Lanes {
         let eights = sums.map(|sum| unsafe { halves_added(sum.0) });
         // SAFETY: likewise.
         unsafe { fold_eights(eights) }
+    }
+}
+
+/// All of them.
+impl Part for Avx512Lanes {
+    const LANES: usize = LANES;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+    #[inline(always)]
+    fn load(values: &[f32; LANES], _part: usize) -> Self {
+        Lanes::load(values)
+    }
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES], _part: usize) -> Self {
+        Lanes::load_f16(values)
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        Elementwise::fma(self, factor, addend)
+    }
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES], _part: usize) {
+        Lanes::store(self, values);
     }
 }
 
@@ -144,6 +179,16 @@ fn to_codes(lanes: __m512) -> [i8; LANES] {
     // SAFETY: 16 writable bytes; no alignment needed.
     unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), bytes) };
     codes
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn to_f16(lanes: __m512) -> [u16; LANES] {
+    let narrowed = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(lanes);
+    let mut numbers = [0; LANES];
+    // SAFETY: 32 writable bytes; no alignment needed.
+    unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), narrowed) };
+    numbers
 }
 
 /// The first fold, of sixteen lanes to eight.

@@ -4,7 +4,7 @@
 //! NEON and reached through `detect`. That is the "has NEON" of every block below.
 
 use super::sums;
-use crate::kernels::lanes::{Elementwise, LANES, Lanes};
+use crate::kernels::lanes::{Elementwise, LANES, Lanes, Part};
 use core::arch::aarch64::*;
 
 #[derive(Clone, Copy)]
@@ -76,6 +76,10 @@ impl Elementwise for NeonLanes {
 }
 
 impl Lanes for NeonLanes {
+    type Part = NeonHalf;
+    const SUMS: usize = 4;
+    const ROWS: usize = 4;
+
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {
         let (quarters, _) = values.as_chunks::<4>();
@@ -113,9 +117,61 @@ impl Lanes for NeonLanes {
         unsafe { to_codes(self.0) }
     }
     #[inline(always)]
+    fn to_f16(self) -> [u16; LANES] {
+        // SAFETY: has NEON.
+        unsafe { to_f16(self.0) }
+    }
+    #[inline(always)]
     fn fold_sum(self) -> f32 {
         // SAFETY: has NEON.
         unsafe { fold_sum(self.0) }
+    }
+}
+
+/// Two of the registers.
+#[derive(Clone, Copy)]
+pub(super) struct NeonHalf([float32x4_t; 2]);
+
+impl Part for NeonHalf {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: has NEON.
+        NeonHalf([unsafe { vdupq_n_f32(0.0) }; 2])
+    }
+    #[inline(always)]
+    fn load(values: &[f32; LANES], part: usize) -> Self {
+        let (quarters, _) = values.as_chunks::<4>();
+        NeonHalf([
+            // SAFETY: four readable values; has NEON.
+            unsafe { vld1q_f32(quarters[2 * part].as_ptr()) },
+            // SAFETY: likewise.
+            unsafe { vld1q_f32(quarters[2 * part + 1].as_ptr()) },
+        ])
+    }
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES], part: usize) -> Self {
+        let (halves, _) = values.as_chunks::<8>();
+        // SAFETY: has NEON.
+        NeonHalf(unsafe { sums::widened(&halves[part]) })
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        NeonHalf([
+            // SAFETY: has NEON.
+            unsafe { vfmaq_f32(addend.0[0], self.0[0], factor.0[0]) },
+            // SAFETY: likewise.
+            unsafe { vfmaq_f32(addend.0[1], self.0[1], factor.0[1]) },
+        ])
+    }
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES], part: usize) {
+        let (quarters, _) = values.as_chunks_mut::<4>();
+        for (quarter, register) in quarters[2 * part..].iter_mut().zip(self.0) {
+            // SAFETY: four writable values; has NEON.
+            unsafe { vst1q_f32(quarter.as_mut_ptr(), register) };
+        }
     }
 }
 
@@ -161,6 +217,19 @@ fn to_codes(lanes: [float32x4_t; 4]) -> [i8; LANES] {
     // SAFETY: 16 writable bytes.
     unsafe { vst1q_s8(codes.as_mut_ptr(), vcombine_s8(low, high)) };
     codes
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn to_f16(lanes: [float32x4_t; 4]) -> [u16; LANES] {
+    // FCVTN rounds to nearest, ties to even.
+    let mut numbers = [0; LANES];
+    let (quarters, _) = numbers.as_chunks_mut::<4>();
+    for (quarter, lanes) in quarters.iter_mut().zip(lanes) {
+        // SAFETY: four writable numbers.
+        unsafe { vst1_u16(quarter.as_mut_ptr(), vreinterpret_u16_f16(vcvt_f16_f32(lanes))) };
+    }
+    numbers
 }
 
 #[inline]

@@ -13,7 +13,7 @@ use rescomp_formats::matrix::TABLE_ENTRIES;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Tables {
     /// Levels by nibble: as many tables as the width needs.
-    levels: [int8x16_t; TABLES],
+    pub(super) levels: [int8x16_t; TABLES],
     multipliers: uint8x16_t,
 }
 

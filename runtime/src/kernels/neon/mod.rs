@@ -7,6 +7,7 @@ mod insn;
 mod int8;
 mod lanes;
 pub(super) mod lookup;
+mod pair_sums;
 pub(super) mod sums;
 
 use super::Kernels;
@@ -20,7 +21,7 @@ instantiate!(NeonLanes, "neon");
 /// # Safety
 /// The processor has NEON wherever the table is used.
 pub(super) const unsafe fn table() -> Kernels {
-    table!("neon")
+    Kernels { int2: pair_sums::INT2, ..table!("neon") }
 }
 
 // SAFETY: private; `detect` hands it out only where the processor has NEON.

@@ -1,25 +1,36 @@
-//! 2 to 6 bits with TBL and SDOT.
+//! 2 to 6 bits with TBL and SDOT: the products, and a block of that for several tokens (for one: `single`).
 //!
 //! Integer sums of a step, times their multipliers, stay below 64 * 63 * 127 * 255 < 2^31.
 
 use super::insn::sdot;
+use super::single::Single;
 use crate::kernels::TILE_ROWS;
 use crate::kernels::instantiate::products;
 use crate::kernels::neon::block::blocks;
 use crate::kernels::neon::lookup::{self, Tables};
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, BLOCK_UNITS, Block, Blocks, STEP_UNITS, ScaleCodes};
+use crate::kernels::nr8k4::{self, Word, pairs};
 use core::arch::aarch64::*;
 use rescomp_formats::encodings::UNIT_ELEMS;
 use rescomp_formats::matrix::TABLE_ENTRIES;
 
 products! { "neon,dotprod", "neon_dotprod":
-    INT2 = "int2", Blocks<Codebook, 2>, gemv_int2_neon_dotprod, gemm_int2_neon_dotprod;
-    INT3 = "int3", Blocks<Codebook, 3>, gemv_int3_neon_dotprod, gemm_int3_neon_dotprod;
-    INT4 = "int4", Blocks<Codebook, 4>, gemv_int4_neon_dotprod, gemm_int4_neon_dotprod;
-    INT5 = "int5", Blocks<Codebook, 5>, gemv_int5_neon_dotprod, gemm_int5_neon_dotprod;
-    INT6 = "int6", Blocks<Codebook, 6>, gemv_int6_neon_dotprod, gemm_int6_neon_dotprod;
+    INT2 = "int2",
+        gemv_int2_neon_dotprod: pairs::gemv_by_pairs::<Single<2>>,
+        gemm_int2_neon_dotprod: nr8k4::gemm::<Blocks<Codebook, 2>>;
+    INT3 = "int3",
+        gemv_int3_neon_dotprod: pairs::gemv_by_pairs::<Single<3>>,
+        gemm_int3_neon_dotprod: nr8k4::gemm::<Blocks<Codebook, 3>>;
+    INT4 = "int4",
+        gemv_int4_neon_dotprod: pairs::gemv_by_pairs::<Single<4>>,
+        gemm_int4_neon_dotprod: nr8k4::gemm::<Blocks<Codebook, 4>>;
+    INT5 = "int5",
+        gemv_int5_neon_dotprod: pairs::gemv_by_pairs::<Single<5>>,
+        gemm_int5_neon_dotprod: nr8k4::gemm::<Blocks<Codebook, 5>>;
+    INT6 = "int6",
+        gemv_int6_neon_dotprod: pairs::gemv_by_pairs::<Single<6>>,
+        gemm_int6_neon_dotprod: nr8k4::gemm::<Blocks<Codebook, 6>>;
 }
 
 struct Codebook;

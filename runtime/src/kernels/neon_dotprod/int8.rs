@@ -1,16 +1,20 @@
-//! 8-bit codes with SDOT.
+//! 8-bit codes with SDOT: the products, and a step of that for several tokens (for one: `single`).
 
 use super::insn::sdot;
+use super::single::SingleInt8;
+use super::tables;
 use crate::kernels::TILE_ROWS;
 use crate::kernels::instantiate::products;
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::scaled::{Step, Steps, WORDS};
+use crate::kernels::nr8k4::{self, Word, pairs};
 use core::arch::aarch64::*;
 use rescomp_formats::encodings::UNIT_ELEMS;
 
 products! { "neon,dotprod", "neon_dotprod":
-    INT8 = "int8", Steps<Int8>, gemv_int8_neon_dotprod, gemm_int8_neon_dotprod;
+    INT8 = "int8",
+        gemv_int8_neon_dotprod: pairs::gemv_by_pairs::<SingleInt8>,
+        gemm_int8_neon_dotprod: nr8k4::gemm::<Steps<Int8>>;
 }
 
 struct Int8;
@@ -56,14 +60,24 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
     let units = if UNITS == 0 { weights[0].len() } else { UNITS };
     // By tile, token and half: the sums of four rows.
     let mut integers = [[[vdupq_n_s32(0); 2]; TOKENS]; TILES];
-    macro_rules! word {
-        ($unit:literal, $codes:ident, $word:literal) => {
+    macro_rules! words {
+        ($unit:literal, $codes:ident, $couple:literal) => {
             for tile in 0..TILES {
+                let (couples, _) = weights[tile][$unit].as_chunks::<2>();
+                let [even, odd] = tables::load_two(&couples[$couple]);
                 for half in 0..2 {
-                    let weights = sums::load_weights(&weights[tile][$unit][$word], half);
+                    let even = vreinterpretq_s8_u8(even[half]);
                     for token in 0..TOKENS {
                         let integers = &mut integers[tile][token][half];
-                        *integers = sdot::<{ $word % 4 }>(*integers, weights, $codes[token][$word / 4]);
+                        *integers = sdot::<{ $couple % 2 * 2 }>(*integers, even, $codes[token][$couple / 2]);
+                    }
+                }
+                for half in 0..2 {
+                    let odd = vreinterpretq_s8_u8(odd[half]);
+                    for token in 0..TOKENS {
+                        let integers = &mut integers[tile][token][half];
+                        *integers =
+                            sdot::<{ $couple % 2 * 2 + 1 }>(*integers, odd, $codes[token][$couple / 2]);
                     }
                 }
             }
@@ -77,14 +91,10 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
                 for token in 0..TOKENS {
                     codes[token] = sums::load_activations(&activations[token][$unit]);
                 }
-                word!($unit, codes, 0);
-                word!($unit, codes, 1);
-                word!($unit, codes, 2);
-                word!($unit, codes, 3);
-                word!($unit, codes, 4);
-                word!($unit, codes, 5);
-                word!($unit, codes, 6);
-                word!($unit, codes, 7);
+                words!($unit, codes, 0);
+                words!($unit, codes, 1);
+                words!($unit, codes, 2);
+                words!($unit, codes, 3);
             }
         };
     }

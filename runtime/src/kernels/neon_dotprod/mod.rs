@@ -1,9 +1,12 @@
 //! NEON with the dotprod extension (Cortex-A55, A76, Neoverse N1): four products a lane in one SDOT.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
-mod codebook;
+pub(super) mod codebook;
 mod insn;
-mod int8;
+pub(super) mod int8;
+mod single;
+pub(super) mod tables;
+mod units;
 
 use super::{Kernels, neon};
 

@@ -9,7 +9,7 @@
 
 use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
-use crate::kernels::prefetch::prefetch;
+use crate::kernels::prefetch::{distance, prefetch};
 use crate::kernels::quantized::Activations;
 use core::array::from_fn;
 use core::marker::PhantomData;
@@ -161,10 +161,8 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
 
     #[inline(always)]
     fn tables(matrix: &MatrixView<'_>) -> B::Tables {
-        let codebook = codebook(matrix);
-        // Without scale codes every multiplier is 1, and the scale codes of the walk are 0.
-        let ones = &[1; TABLE_ENTRIES];
-        B::tables(codebook.levels, if matrix.shape().has_scale_codes() { codebook.multipliers } else { ones })
+        let (levels, multipliers) = lookup_tables(matrix);
+        B::tables(levels, multipliers)
     }
 
     #[inline(always)]
@@ -187,9 +185,19 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
     }
 }
 
+/// The levels and the multipliers. Without scale codes every multiplier is 1, and the scale codes of the walk are 0.
+#[inline(always)]
+pub(in crate::kernels) fn lookup_tables<'a>(
+    matrix: &MatrixView<'a>,
+) -> (&'a [i8; TABLE_ENTRIES], &'a [u8; TABLE_ENTRIES]) {
+    let codebook = codebook(matrix);
+    let ones = &[1; TABLE_ENTRIES];
+    (codebook.levels, if matrix.shape().has_scale_codes() { codebook.multipliers } else { ones })
+}
+
 /// The codebook; an empty one where the matrix has none, which `check` has refused.
 #[inline(always)]
-fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> {
+pub(in crate::kernels) fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> {
     match matrix.scaling() {
         Scaling::Codebook(codebook) => codebook,
         Scaling::Groups(_) => Codebook {
@@ -233,11 +241,12 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
         _ => octets,
     });
     let mut sums = [[B::zero(); TOKENS]; TILES];
+    let ahead = distance(TILES * units * size_of::<[Word; WORDS]>());
     for block in 0..blocks {
         if TOKENS == 1 {
-            // The same block of the next tiles.
+            // The same block of later tiles.
             for words in whole_words {
-                prefetch(&words[block], TILES * units * size_of::<[Word; WORDS]>());
+                prefetch(&words[block], ahead);
             }
         }
         B::add::<TILES, TOKENS, GROUP>(
@@ -267,7 +276,7 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
 
 /// The scale codes of a block.
 #[inline(always)]
-fn scale_codes<const GROUP: usize>(octets: &[Octet], block: usize) -> ScaleCodes {
+pub(in crate::kernels) fn scale_codes<const GROUP: usize>(octets: &[Octet], block: usize) -> ScaleCodes {
     let octet = |index: usize| octets.get(index).map_or(0, |octet| u64::from_le_bytes(*octet));
     match GROUP {
         32 => [octet(2 * block), octet(2 * block + 1)],

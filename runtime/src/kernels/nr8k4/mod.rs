@@ -8,6 +8,10 @@
 //! Everything is `#[inline(always)]`: it becomes part of a backend's `#[target_feature]` function.
 
 pub(super) mod codebook;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod many;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod pairs;
 pub(super) mod scaled;
 
 use super::quantized::{Activations, check};

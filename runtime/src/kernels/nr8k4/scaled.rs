@@ -8,7 +8,7 @@
 
 use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
-use crate::kernels::prefetch::prefetch;
+use crate::kernels::prefetch::{distance, prefetch};
 use crate::kernels::quantized::Activations;
 use core::array::from_fn;
 use core::marker::PhantomData;
@@ -75,7 +75,7 @@ impl<S: Step> Walk for Steps<S> {
 
 /// The f16 scales; none where the matrix has a codebook, which `check` has refused.
 #[inline(always)]
-fn group_scales<'a>(matrix: &MatrixView<'a>) -> &'a [u16] {
+pub(in crate::kernels) fn group_scales<'a>(matrix: &MatrixView<'a>) -> &'a [u16] {
     match matrix.scaling() {
         Scaling::Groups(scales) => scales,
         Scaling::Codebook(_) => &[],
@@ -112,11 +112,12 @@ fn walk<S: Step, const TILES: usize, const TOKENS: usize, const STEP_UNITS: usiz
         from_fn(|index| activations.scales[(token + index) * steps..][..steps].split_at(whole_steps));
 
     let mut sums = [[S::zero(); TOKENS]; TILES];
+    let ahead = distance(TILES * units * size_of::<[Word; WORDS]>());
     for step in 0..whole_steps {
         if TOKENS == 1 {
-            // The same step of the next tiles.
+            // The same step of later tiles.
             for (words, _) in weights {
-                prefetch(&words[step], TILES * units * size_of::<[Word; WORDS]>());
+                prefetch(&words[step], ahead);
             }
         }
         S::add::<TILES, TOKENS, STEP_UNITS>(

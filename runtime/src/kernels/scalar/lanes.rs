@@ -1,6 +1,6 @@
 //! One lane as `f32`, sixteen as an array: the definition of the lane operations.
 
-use crate::kernels::lanes::{Elementwise, LANES, Lanes};
+use crate::kernels::lanes::{Elementwise, LANES, Lanes, Part};
 
 impl Elementwise for f32 {
     #[inline(always)]
@@ -108,6 +108,10 @@ impl Elementwise for [f32; LANES] {
 }
 
 impl Lanes for [f32; LANES] {
+    type Part = Self;
+    const SUMS: usize = 4;
+    const ROWS: usize = 1;
+
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {
         *values
@@ -128,5 +132,35 @@ impl Lanes for [f32; LANES] {
     fn to_codes(self) -> [i8; LANES] {
         // Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits.
         self.map(|value| (value + 12_582_912.0).to_bits() as i8)
+    }
+    #[inline(always)]
+    fn to_f16(self) -> [u16; LANES] {
+        self.map(|value| half::f16::from_f32(value).to_bits())
+    }
+}
+
+/// All of them.
+impl Part for [f32; LANES] {
+    const LANES: usize = LANES;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+    #[inline(always)]
+    fn load(values: &[f32; LANES], _part: usize) -> Self {
+        Lanes::load(values)
+    }
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES], _part: usize) -> Self {
+        Lanes::load_f16(values)
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        Elementwise::fma(self, factor, addend)
+    }
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES], _part: usize) {
+        Lanes::store(self, values);
     }
 }

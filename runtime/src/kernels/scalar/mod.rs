@@ -20,14 +20,14 @@ static KERNELS: Kernels = Kernels {
     int8: portable::products(Layout::Nr8k4, CodeWidth::Int8),
     quantize_activations: canonical::quantize_activations::<Scalar>,
     attention_f32: Attention {
+        keep: canonical::keep_f32::<Scalar>,
         scores: canonical::scores_f32::<Scalar>,
-        weighted_sum: canonical::weighted_sum_f32::<Scalar>,
-        weighted_sum_pair: canonical::weighted_sum_pair_f32::<Scalar>,
+        weighted_sums: canonical::weighted_sums_f32::<Scalar>,
     },
     attention_f16: Attention {
+        keep: canonical::keep_f16::<Scalar>,
         scores: canonical::scores_f16::<Scalar>,
-        weighted_sum: canonical::weighted_sum_f16::<Scalar>,
-        weighted_sum_pair: canonical::weighted_sum_pair_f16::<Scalar>,
+        weighted_sums: canonical::weighted_sums_f16::<Scalar>,
     },
     dot_lanes: canonical::dot_lanes::<Scalar>,
     rms_norm: canonical::rms_norm::<Scalar>,

@@ -45,18 +45,21 @@ fn a_dot_product_in_parts_is_the_whole() {
 fn scores_agree() {
     let mut random = Random(17);
     for length in lengths() {
-        for tokens in [0, 1, 2, 8, 21] {
-            let (query, keys) =
-                (random.values(Kind::Usual, length), random.values(KINDS[length % 5], tokens * length + 3));
+        for (heads, tokens) in [(0, 3), (1, 0), (1, 1), (2, 2), (3, 8), (4, 9), (5, 21)] {
+            let queries = random.values(Kind::Usual, heads * length);
+            let keys = random.values(KINDS[length % 5], tokens * length + 3);
             let run = |kernels: &Kernels| {
-                let mut scores = vec![f32::NAN; tokens];
-                (kernels.attention_f32.scores)(&query, &keys[3..], 0.3, &mut scores);
+                let mut scores = vec![f32::NAN; heads * tokens];
+                (kernels.attention_f32.scores)(&queries, length, &keys[3..], 0.3, &mut scores);
                 scores
             };
-            let definition: Vec<f32> =
-                (0..tokens).map(|t| dot(scalar(), &query, &keys[3 + t * length..][..length]) * 0.3).collect();
+            let definition: Vec<f32> = queries
+                .chunks_exact(length)
+                .flat_map(|query| keys[3..].chunks_exact(length).map(|key| dot(scalar(), query, key) * 0.3))
+                .collect();
             for kernels in available() {
-                assert_same_bits(&run(kernels), &definition, &format!("{} {length} {tokens}", kernels.name));
+                let what = format!("{} {length} {heads} {tokens}", kernels.name);
+                assert_same_bits(&run(kernels), &definition, &what);
             }
         }
     }
@@ -100,41 +103,42 @@ fn element_operations_agree() {
     }
 }
 
+/// Rows of weights in a call: none, as many as share loads, more; all of a length and not.
+const ROWS: [&[usize]; 7] = [&[], &[0], &[5], &[3, 4], &[5, 5, 5], &[4, 4, 5, 5], &[1, 2, 3, 4, 5, 5]];
+
+/// The weighted sums of these rows.
+fn weighted_sums<S>(of: WeightedSums<S>, weights: &[Vec<f32>], values: &[S], length: usize) -> Vec<f32> {
+    let mut outputs = vec![f32::NAN; weights.len() * length];
+    let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+    let mut slices: Vec<&mut [f32]> = outputs.chunks_exact_mut(length).collect();
+    of(&weights, values, &mut slices);
+    outputs
+}
+
 #[test]
 fn weighted_sums_agree() {
     let mut random = Random(14);
     for length in lengths() {
         let kind = KINDS[length % 5];
-        for tokens in [[0, 0], [1, 1], [3, 4], [5, 2]] {
-            let weights = tokens.map(|tokens| random.values(Kind::Usual, tokens));
-            let [first, second] = &weights;
+        for rows in ROWS {
+            let weights: Vec<_> = rows.iter().map(|&tokens| random.values(Kind::Usual, tokens)).collect();
             let values = random.values(kind, 5 * length + 1);
-            let run = |kernels: &Kernels| {
-                let mut alone = vec![f32::NAN; length];
-                (kernels.attention_f32.weighted_sum)(first, &values[1..], &mut alone);
-                let [mut one, mut other] = [vec![f32::NAN; length], vec![f32::NAN; length]];
-                (kernels.attention_f32.weighted_sum_pair)(
-                    [first, second],
-                    &values[1..],
-                    [&mut one, &mut other],
-                );
-                [alone, one, other]
-            };
             // The definition, spelled out.
-            let definition = [first, first, second].map(|weights| {
-                let of_column = |d: usize| {
-                    let products = weights.iter().zip(values[1..].chunks_exact(length));
-                    products.fold(0.0_f32, |sum, (weight, values)| {
-                        lanes::Elementwise::fma(*weight, values[d], sum)
-                    })
-                };
-                (0..length).map(of_column).collect::<Vec<f32>>()
-            });
+            let of_column = |weights: &[f32], d: usize| {
+                let products = weights.iter().zip(values[1..].chunks_exact(length));
+                products
+                    .fold(0.0_f32, |sum, (weight, values)| lanes::Elementwise::fma(*weight, values[d], sum))
+            };
+            let definition: Vec<f32> = weights
+                .iter()
+                .flat_map(|weights| (0..length).map(move |d| (weights, d)))
+                .map(|(weights, d)| of_column(weights, d))
+                .collect();
             for kernels in available() {
-                for (found, expected) in run(kernels).iter().zip(&definition) {
-                    let what = format!("{} {kind:?} {length} {tokens:?}", kernels.name);
-                    assert_same_bits(found, expected, &what);
-                }
+                let found =
+                    weighted_sums(kernels.attention_f32.weighted_sums, &weights, &values[1..], length);
+                let what = format!("{} {kind:?} {length} {rows:?}", kernels.name);
+                assert_same_bits(&found, &definition, &what);
             }
         }
     }
@@ -145,31 +149,62 @@ fn weighted_sums_agree() {
 fn attention_over_binary16_is_that_over_the_same_numbers() {
     let mut random = Random(23);
     for length in lengths() {
-        for tokens in [1, 2, 8, 21] {
-            let query = random.values(Kind::Usual, length);
-            let weights = [random.values(Kind::Usual, tokens), random.values(Kind::Usual, tokens - 1)];
+        for (heads, tokens) in [(1, 1), (2, 5), (3, 8), (4, 5), (5, 21)] {
+            let queries = random.values(Kind::Usual, heads * length);
+            let rows = (0..heads).map(|head| random.values(Kind::Usual, tokens - head % 2));
+            let weights: Vec<Vec<f32>> = rows.collect();
             // Without the lowest bit of the exponent: subnormal numbers and large ones, none infinite.
             let halves: Vec<u16> =
                 (0..tokens * length + 1).map(|_| (random.bits() >> 48) as u16 & 0xfbff).collect();
             let widened: Vec<f32> = halves.iter().map(|bits| half::f16::from_bits(*bits).to_f32()).collect();
             for kernels in available() {
-                let what = format!("{} {length} {tokens}", kernels.name);
+                let what = format!("{} {length} {heads} {tokens}", kernels.name);
                 let (of_f16, of_f32) = (kernels.attention_f16, kernels.attention_f32);
-                let [mut found, mut expected] = [vec![f32::NAN; tokens], vec![f32::NAN; tokens]];
-                (of_f16.scores)(&query, &halves[1..], 0.3, &mut found);
-                (of_f32.scores)(&query, &widened[1..], 0.3, &mut expected);
+                let [mut found, mut expected] =
+                    [vec![f32::NAN; heads * tokens], vec![f32::NAN; heads * tokens]];
+                (of_f16.scores)(&queries, length, &halves[1..], 0.3, &mut found);
+                (of_f32.scores)(&queries, length, &widened[1..], 0.3, &mut expected);
                 assert_same_bits(&found, &expected, &what);
-                let [mut found, mut expected] = [vec![f32::NAN; length], vec![f32::NAN; length]];
-                (of_f16.weighted_sum)(&weights[0], &halves[1..], &mut found);
-                (of_f32.weighted_sum)(&weights[0], &widened[1..], &mut expected);
+                let found = weighted_sums(of_f16.weighted_sums, &weights, &halves[1..], length);
+                let expected = weighted_sums(of_f32.weighted_sums, &weights, &widened[1..], length);
                 assert_same_bits(&found, &expected, &what);
-                let both = [weights[0].as_slice(), weights[1].as_slice()];
-                let [mut one, mut other] = [vec![f32::NAN; length], vec![f32::NAN; length]];
-                (of_f16.weighted_sum_pair)(both, &halves[1..], [&mut one, &mut other]);
-                assert_same_bits(&one, &expected, &what);
-                (of_f32.weighted_sum)(&weights[1], &widened[1..], &mut expected);
-                assert_same_bits(&other, &expected, &what);
             }
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_is_the_nearest_and_finite() {
+    let one = 1.0 + 1.0 / 2048.0;
+    let numbers: [(f32, f32); 9] = [
+        (0.0, 0.0),
+        (1.0, 1.0),
+        // Halfway between 1 and the next number: the even one.
+        (one, 1.0),
+        (1.0 + 3.0 / 2048.0, 1.0 + 2.0 / 1024.0),
+        (-65504.0, -65504.0),
+        (1e9, 65504.0),
+        (f32::NEG_INFINITY, -65504.0),
+        (1e-9, 0.0),
+        (f32::NAN, f32::NAN),
+    ];
+    let mut random = Random(29);
+    for kernels in available() {
+        for length in lengths() {
+            let mut values = random.values(KINDS[length % 5], length);
+            let mut expected: Vec<f32> = values
+                .iter()
+                .map(|value| half::f16::from_f32(value.clamp(-65504.0, 65504.0)).to_f32())
+                .collect();
+            let (value, kept) = numbers[length % numbers.len()];
+            (values[length / 2], expected[length / 2]) = (value, kept);
+            let mut halves = vec![0x7c00; length];
+            (kernels.attention_f16.keep)(&values, &mut halves);
+            let found: Vec<f32> = halves.iter().map(|bits| half::f16::from_bits(*bits).to_f32()).collect();
+            assert_same_bits(&found, &expected, &format!("{} {length}", kernels.name));
+            let mut same = vec![f32::NAN; length];
+            (kernels.attention_f32.keep)(&values, &mut same);
+            assert_same_bits(&same, &values, kernels.name);
         }
     }
 }

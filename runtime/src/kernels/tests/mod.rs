@@ -81,7 +81,7 @@ fn scalar() -> &'static Kernels {
 /// A lone dot product of the table: the score of one key.
 fn dot(kernels: &Kernels, a: &[f32], b: &[f32]) -> f32 {
     let mut score = [f32::NAN];
-    (kernels.attention_f32.scores)(a, b, 1.0, &mut score);
+    (kernels.attention_f32.scores)(a, a.len(), b, 1.0, &mut score);
     score[0]
 }
 
@@ -125,5 +125,7 @@ fn detection_agrees_with_the_processor() {
         assert!(by_name("neon").is_some());
         let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
         assert_eq!(by_name("neon_dotprod").is_some(), dotprod);
+        let i8mm = std::arch::is_aarch64_feature_detected!("i8mm");
+        assert_eq!(by_name("neon_i8mm").is_some(), dotprod && i8mm);
     }
 }

@@ -1,7 +1,7 @@
 //! The matrix products.
 
 use super::*;
-use crate::executor::{Executor, ROW_GRANULARITY, Serial, for_each_row_range};
+use crate::executor::{Executor, ROW_GRANULARITY, RowShare, Serial, for_each_row_share};
 use core::ops::{Range, RangeInclusive};
 use half::f16;
 use rescomp_formats::matrix::{CodebookMatrix, MatrixView, pack_codebook, pack_scaled};
@@ -111,7 +111,11 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
         _ => rising(random, 1..=255, 16).try_into().expect("sixteen"),
     };
     let bound = shape.width().level_bound();
+    // Levels one apart, which a kernel may compute otherwise, or any.
+    let lowest = -i32::from(random.code(0, 2 * bound - highest)) + i32::from(bound - highest);
+    let one_apart = || (0..levels as i32).map(|code| lowest + code).collect::<Vec<_>>();
     let mut table = fixed_levels(shape.width(), levels)
+        .or_else(|| (kind == Codes::Random && random.code(0, 3) == 0).then(one_apart))
         .unwrap_or_else(|| rising(random, -i32::from(bound)..=bound.into(), levels));
     if kind == Codes::Extreme {
         (table[0], table[levels - 1]) = ((-bound).into(), bound.into());
@@ -177,16 +181,57 @@ fn every_product_equals_the_portable_one() {
     }
 }
 
+/// As many tiles as make tables of their own for a product worth it, and more columns and rows than one pass takes.
+#[test]
+fn products_of_many_tiles_equal_the_portable_one() {
+    let mut random = Random(8);
+    let shapes = [
+        (160, 1),
+        (161, 32),
+        (168, 96),
+        (177, 160),
+        (184, 300),
+        (163, 1023),
+        (160, 1056),
+        (164, 2177),
+        (2081, 40),
+    ];
+    for width in CodeWidth::ALL {
+        for (index, shape) in shapes.into_iter().enumerate() {
+            for group in GROUPS {
+                let kind = if index % 2 == 0 { Codes::Random } else { Codes::Extreme };
+                let case = Case::new(&mut random, shape, group, width, Layout::Nr8k4, 2, kind);
+                let expected = case.run(scalar::portable::product);
+                for kernels in available() {
+                    for product in products(kernels, width) {
+                        let what = format!("{} {width:?} {shape:?} {group:?}", kernels.name);
+                        assert_same_bits(&case.run(product), &expected, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// All products of one sign: what overflows narrow accumulators, if anything does.
 #[test]
 fn the_largest_sums_fit() {
+    /// Enough for tables that serve many tiles.
+    const ROWS: usize = 163;
     let cols = 1024;
     for width in CodeWidth::ALL {
         let bound = width.level_bound();
         for (weight, activation) in [(-bound, 127), (-bound, -127), (bound, 127), (bound, -127)] {
             for group in GROUPS {
-                let mut case =
-                    Case::new(&mut Random(2), (19, 1024), group, width, Layout::Nr8k4, 5, Codes::Random);
+                let mut case = Case::new(
+                    &mut Random(2),
+                    (ROWS as u32, 1024),
+                    group,
+                    width,
+                    Layout::Nr8k4,
+                    5,
+                    Codes::Random,
+                );
                 let shape = case.shape;
                 let multiplier = match width.levels() {
                     Some(levels) => {
@@ -197,16 +242,16 @@ fn the_largest_sums_fit() {
                         let matrix = CodebookMatrix {
                             levels: &table,
                             multipliers: core::array::from_fn(|i| u8::from(groups > 0) * (240 + i as u8)),
-                            codes: &vec![if weight < 0 { 0 } else { levels as u8 - 1 }; 19 * cols],
-                            scale_codes: &vec![15; 19 * groups],
-                            row_scales: &[f16::ONE; 19],
+                            codes: &vec![if weight < 0 { 0 } else { levels as u8 - 1 }; ROWS * cols],
+                            scale_codes: &vec![15; ROWS * groups],
+                            row_scales: &[f16::ONE; ROWS],
                         };
                         pack_codebook(&shape, &matrix, case.section_mut()).expect("pack");
                         if groups > 0 { 255 } else { 1 }
                     }
                     None => {
-                        let scales = vec![f16::ONE; 19 * shape.groups()];
-                        pack_scaled(&shape, &vec![weight; 19 * cols], &scales, case.section_mut())
+                        let scales = vec![f16::ONE; ROWS * shape.groups()];
+                        pack_scaled(&shape, &vec![weight; ROWS * cols], &scales, case.section_mut())
                             .expect("pack");
                         1
                     }
@@ -219,7 +264,7 @@ fn the_largest_sums_fit() {
                 let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32) * unit;
                 for kernels in available() {
                     for product in products(kernels, width) {
-                        assert_same_bits(&case.run(product), &vec![expected; 5 * 19], kernels.name);
+                        assert_same_bits(&case.run(product), &vec![expected; 5 * ROWS], kernels.name);
                     }
                 }
             }
@@ -299,9 +344,12 @@ fn a_token_is_the_same_alone_and_in_company() {
 fn run_split(case: &Case, product: MatrixProduct, executor: &dyn Executor, granularity: usize) -> Vec<f32> {
     let rows = case.shape.rows();
     let mut output = vec![f32::NAN; case.tokens * rows];
-    for_each_row_range(executor, &mut output, case.tokens, rows, granularity, |range, mut part| {
-        let tiles = range.start / TILE_ROWS..range.end.div_ceil(TILE_ROWS);
-        product(&case.matrix(), &case.activations(), tiles, &mut part);
+    let mut views = [OutputRows::new(&mut output, case.tokens, rows)];
+    for_each_row_share(executor, &mut views, granularity, usize::MAX, |shares| {
+        for RowShare { range, rows } in shares {
+            let tiles = range.start / TILE_ROWS..range.end.div_ceil(TILE_ROWS);
+            product(&case.matrix(), &case.activations(), tiles, rows);
+        }
     });
     output
 }
@@ -310,7 +358,7 @@ fn run_split(case: &Case, product: MatrixProduct, executor: &dyn Executor, granu
 fn any_split_gives_the_same_rows() {
     let mut random = Random(5);
     for width in CodeWidth::ALL {
-        for rows in [1, 7, 8, 17, 40, 75] {
+        for rows in [1, 7, 8, 17, 40, 75, 500] {
             for tokens in [1, 4, 7] {
                 let case = Case::new(
                     &mut random,
@@ -418,7 +466,12 @@ fn names_say_what_runs() {
                     let shape = MatrixShape::new(8, 32, 32, width, layout).expect("shape");
                     let (_, name) = kernels.matrix_product(&shape, tokens);
                     let fast = layout == Layout::Nr8k4 && kernels.name != "scalar";
-                    let backend = if fast { kernels.name } else { "portable" };
+                    let backend = match kernels.name {
+                        _ if !fast => "portable",
+                        // One token would leave half of each SMMLA unused.
+                        "neon_i8mm" if tokens == 1 => "neon_dotprod",
+                        name => name,
+                    };
                     let operation = if tokens == 1 { "gemv" } else { "gemm" };
                     let expected = format!("{operation}_int{}_{}_{backend}", width.bits(), layout.name());
                     assert_eq!(name, expected);

@@ -224,7 +224,11 @@ fn a_model_that_cannot_run_its_windows_is_refused() {
     let folder = Folder::new();
     let short = ModelSpec { context: 4, ..spec() };
     let path = folder.file("short", &crate::fixture::written(&short, Layout::Rows, RECORD));
-    assert_refused(&run("check", &path, &[]), 2, &["short", "context: expected 1 to 4, found 20"]);
+    assert_refused(
+        &run("check", &path, &[]),
+        2,
+        &["short", "check_windows", "no more positions than the model's context, found 20"],
+    );
 }
 
 #[test]

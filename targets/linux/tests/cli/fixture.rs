@@ -72,7 +72,7 @@ pub(crate) fn container_with(
         nll: 0.0,
         mean_kl: 0.0,
         same_top1: 0,
-        positions: 0,
+        positions: WINDOW as u32,
         logits_sha256: [0; 32],
     };
     let file = AlignedBytes::new(&written(spec, layout, empty));

@@ -1,0 +1,12 @@
+//! Containers: opened, checked, and everything asked of what is accepted.
+#![no_main]
+
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+
+fuzz_target!(|data: &[u8]| {
+    conformance::fuzz::check(data);
+});
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    rescomp_fuzz::mutate_container(data, size, max_size, seed)
+});

@@ -1,0 +1,8 @@
+//! Heads of a journal.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    conformance::fuzz::head(data);
+});

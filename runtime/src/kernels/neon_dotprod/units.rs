@@ -1,0 +1,502 @@
+//! The products of a unit of one tile and one token, each in one piece of assembly: loads of four registers at once, and products in an
+//! order that needs few registers. The compiler has neither from intrinsics.
+//!
+//! A piece reads the words at `words` (by 16 bytes: rows 0 to 3 of a word, rows 4 to 7, the next word), moves it behind them, and adds
+//! to `{a}` and `{b}`, the sums of rows 0 to 3 and 4 to 7. `{x}` and `{y}` are the activations, quads 0 to 3 and 4 to 7. It works in
+//! registers 16 to 25, at 5 and 6 bits to 27.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+use rescomp_formats::encodings::int3::SPARE_BITS;
+
+/// Low nibbles to registers 22 and 23, high ones to 24 and 25, of two registers.
+macro_rules! nibbles {
+    ($low_rows:literal, $high_rows:literal) => {
+        concat!(
+            "and v22.16b, ",
+            $low_rows,
+            ".16b, {mask:v}.16b\n",
+            "and v23.16b, ",
+            $high_rows,
+            ".16b, {mask:v}.16b\n",
+            "ushr v24.16b, ",
+            $low_rows,
+            ".16b, #4\n",
+            "ushr v25.16b, ",
+            $high_rows,
+            ".16b, #4\n",
+        )
+    };
+}
+
+/// What two registers hold by table.
+macro_rules! look_up {
+    ($target:literal, $table:literal, $index:literal) => {
+        concat!("tbl ", $target, ".16b, {{ {", $table, ":v}.16b }}, ", $index, ".16b\n")
+    };
+}
+
+/// Adds the products of a quad: one register a half of the tile.
+macro_rules! multiply {
+    ($low_rows:literal, $high_rows:literal, $activations:literal, $quad:literal) => {
+        concat!(
+            "sdot {a:v}.4s, ",
+            $low_rows,
+            ".16b, {",
+            $activations,
+            ":v}.4b[",
+            $quad,
+            "]\n",
+            "sdot {b:v}.4s, ",
+            $high_rows,
+            ".16b, {",
+            $activations,
+            ":v}.4b[",
+            $quad,
+            "]\n",
+        )
+    };
+}
+
+/// Loads registers one after another.
+macro_rules! load {
+    ($first:literal, $last:literal, $bytes:literal) => {
+        concat!("ld1 {{ ", $first, ".16b-", $last, ".16b }}, [{words}], #", $bytes, "\n")
+    };
+}
+
+/// A word whose nibbles are codes (a spare bit beside them, where the table ignores it).
+macro_rules! word {
+    ($low_rows:literal, $high_rows:literal, $table:literal, $activations:literal, $even:literal, $odd:literal) => {
+        concat!(
+            nibbles!($low_rows, $high_rows),
+            look_up!("v22", $table, "v22"),
+            look_up!("v23", $table, "v23"),
+            look_up!("v24", $table, "v24"),
+            look_up!("v25", $table, "v25"),
+            multiply!("v22", "v23", $activations, $even),
+            multiply!("v24", "v25", $activations, $odd),
+        )
+    };
+}
+
+/// A word of nibbles of two codes each.
+macro_rules! word_of_two {
+    ($low_rows:literal, $high_rows:literal, $activations:literal) => {
+        concat!(
+            nibbles!($low_rows, $high_rows),
+            look_up!($low_rows, "t0", "v22"),
+            look_up!($high_rows, "t0", "v23"),
+            look_up!("v22", "t1", "v22"),
+            look_up!("v23", "t1", "v23"),
+            multiply!($low_rows, $high_rows, $activations, "0"),
+            multiply!("v22", "v23", $activations, "1"),
+            look_up!($low_rows, "t0", "v24"),
+            look_up!($high_rows, "t0", "v25"),
+            look_up!("v24", "t1", "v24"),
+            look_up!("v25", "t1", "v25"),
+            multiply!($low_rows, $high_rows, $activations, "2"),
+            multiply!("v24", "v25", $activations, "3"),
+        )
+    };
+}
+
+/// A word of high nibbles, with the nibbles of their low bits in two registers, which two tables serve.
+macro_rules! stacked_word {
+    ($low_rows:literal, $high_rows:literal, $of_low:literal, $of_high:literal, $even_table:literal, $odd_table:literal,
+     $activations:literal, $even:literal, $odd:literal) => {
+        concat!(
+            nibbles!($low_rows, $high_rows),
+            look_up!("v22", "t0", "v22"),
+            look_up!("v23", "t0", "v23"),
+            look_up!($low_rows, $even_table, $of_low),
+            look_up!($high_rows, $even_table, $of_high),
+            "add v22.16b, v22.16b, ",
+            $low_rows,
+            ".16b\n",
+            "add v23.16b, v23.16b, ",
+            $high_rows,
+            ".16b\n",
+            look_up!("v24", "t0", "v24"),
+            look_up!("v25", "t0", "v25"),
+            look_up!($low_rows, $odd_table, $of_low),
+            look_up!($high_rows, $odd_table, $of_high),
+            multiply!("v22", "v23", $activations, $even),
+            "add v24.16b, v24.16b, ",
+            $low_rows,
+            ".16b\n",
+            "add v25.16b, v25.16b, ",
+            $high_rows,
+            ".16b\n",
+            multiply!("v24", "v25", $activations, $odd),
+        )
+    };
+}
+
+/// The assembly with the operands that all have, and with others.
+macro_rules! unit {
+    ($words:ident, $activations:ident, $sums:ident, [$($instructions:expr),*], [$($more:tt),*], $($name:ident = $value:expr),*) => {
+        // SAFETY: the caller vouches for the words; the processor has the instructions.
+        unsafe {
+            asm!(
+                $($instructions,)*
+                words = inout(reg) *$words,
+                a = inout(vreg) $sums[0],
+                b = inout(vreg) $sums[1],
+                x = in(vreg) $activations[0],
+                y = in(vreg) $activations[1],
+                $($name = in(vreg) $value,)*
+                out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
+                out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _, $(out($more) _,)*
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+    };
+}
+
+/// Adds the products of a unit of `WORDS` bits with `tables` of levels. Where `CONSECUTIVE`, at 4 bits, the products are those of the
+/// codes themselves.
+///
+/// # Safety
+/// `words` points at the words of a unit.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const CONSECUTIVE: bool>(
+    t: &[int8x16_t; 5],
+    words: &mut *const u8,
+    activations: [int8x16_t; 2],
+    sums: &mut [int32x4_t],
+) {
+    let mask = vdupq_n_u8(15);
+    match WORDS {
+        2 => unit!(
+            words,
+            activations,
+            sums,
+            [load!("v16", "v19", "64"), word_of_two!("v16", "v17", "x"), word_of_two!("v18", "v19", "y")],
+            [],
+            mask = mask,
+            t0 = t[0],
+            t1 = t[1]
+        ),
+        3 => unit!(
+            words,
+            activations,
+            sums,
+            [
+                load!("v16", "v19", "64"),
+                load!("v20", "v21", "32"),
+                word!("v16", "v17", "t0", "x", "0", "1"),
+                "bit v16.16b, v18.16b, {second:v}.16b",
+                "bit v17.16b, v19.16b, {second:v}.16b",
+                word!("v18", "v19", "t1", "x", "2", "3"),
+                "bit v16.16b, v20.16b, {third:v}.16b",
+                "bit v17.16b, v21.16b, {third:v}.16b",
+                word!("v20", "v21", "t2", "y", "0", "1"),
+                word!("v16", "v17", "t3", "y", "2", "3")
+            ],
+            [],
+            mask = mask,
+            t0 = t[0],
+            t1 = t[1],
+            t2 = t[2],
+            t3 = t[3],
+            second = vdupq_n_u8(SPARE_BITS[1]),
+            third = vdupq_n_u8(SPARE_BITS[2])
+        ),
+        4 if CONSECUTIVE => unit!(
+            words,
+            activations,
+            sums,
+            [
+                load!("v16", "v19", "64"),
+                nibbles!("v16", "v17"),
+                multiply!("v22", "v23", "x", "0"),
+                multiply!("v24", "v25", "x", "1"),
+                nibbles!("v18", "v19"),
+                multiply!("v22", "v23", "x", "2"),
+                multiply!("v24", "v25", "x", "3"),
+                load!("v16", "v19", "64"),
+                nibbles!("v16", "v17"),
+                multiply!("v22", "v23", "y", "0"),
+                multiply!("v24", "v25", "y", "1"),
+                nibbles!("v18", "v19"),
+                multiply!("v22", "v23", "y", "2"),
+                multiply!("v24", "v25", "y", "3")
+            ],
+            [],
+            mask = mask
+        ),
+        4 => unit!(
+            words,
+            activations,
+            sums,
+            [
+                load!("v16", "v19", "64"),
+                word!("v16", "v17", "t0", "x", "0", "1"),
+                word!("v18", "v19", "t0", "x", "2", "3"),
+                load!("v16", "v19", "64"),
+                word!("v16", "v17", "t0", "y", "0", "1"),
+                word!("v18", "v19", "t0", "y", "2", "3")
+            ],
+            [],
+            mask = mask,
+            t0 = t[0]
+        ),
+        // The low bits come last in memory and serve all words: at 5 bits, a nibble of them two words, at 6 bits one.
+        5 => unit!(
+            words,
+            activations,
+            sums,
+            [
+                "ldp q20, q21, [{words}, #128]",
+                load!("v16", "v19", "64"),
+                "ushr v26.16b, v20.16b, #4",
+                "ushr v27.16b, v21.16b, #4",
+                "and v20.16b, v20.16b, {mask:v}.16b",
+                "and v21.16b, v21.16b, {mask:v}.16b",
+                stacked_word!("v16", "v17", "v20", "v21", "t1", "t2", "x", "0", "1"),
+                stacked_word!("v18", "v19", "v20", "v21", "t3", "t4", "x", "2", "3"),
+                load!("v16", "v19", "64"),
+                stacked_word!("v16", "v17", "v26", "v27", "t1", "t2", "y", "0", "1"),
+                stacked_word!("v18", "v19", "v26", "v27", "t3", "t4", "y", "2", "3"),
+                "add {words}, {words}, #32"
+            ],
+            ["v26", "v27"],
+            mask = mask,
+            t0 = t[0],
+            t1 = t[1],
+            t2 = t[2],
+            t3 = t[3],
+            t4 = t[4]
+        ),
+        _ => unit!(
+            words,
+            activations,
+            sums,
+            [
+                "ldp q20, q21, [{words}, #128]",
+                load!("v16", "v19", "64"),
+                "ushr v26.16b, v20.16b, #4",
+                "ushr v27.16b, v21.16b, #4",
+                "and v20.16b, v20.16b, {mask:v}.16b",
+                "and v21.16b, v21.16b, {mask:v}.16b",
+                stacked_word!("v16", "v17", "v20", "v21", "t1", "t2", "x", "0", "1"),
+                stacked_word!("v18", "v19", "v26", "v27", "t1", "t2", "x", "2", "3"),
+                "ldp q20, q21, [{words}, #96]",
+                load!("v16", "v19", "64"),
+                "ushr v26.16b, v20.16b, #4",
+                "ushr v27.16b, v21.16b, #4",
+                "and v20.16b, v20.16b, {mask:v}.16b",
+                "and v21.16b, v21.16b, {mask:v}.16b",
+                stacked_word!("v16", "v17", "v20", "v21", "t1", "t2", "y", "0", "1"),
+                stacked_word!("v18", "v19", "v26", "v27", "t1", "t2", "y", "2", "3"),
+                "add {words}, {words}, #64"
+            ],
+            ["v26", "v27"],
+            mask = mask,
+            t0 = t[0],
+            t1 = t[1],
+            t2 = t[2]
+        ),
+    }
+}
+
+/// Adds the products of a unit of 8 bits, of two tiles: four sums at a time, since those of one tile would wait for each other.
+///
+/// # Safety
+/// Both `words` point at the words of a unit.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn add_int8_units(
+    words: &mut [*const u8; 2],
+    activations: [int8x16_t; 2],
+    sums: &mut [int32x4_t; 4],
+) {
+    macro_rules! two_words {
+        ($activations:literal, $even:literal, $odd:literal) => {
+            concat!(
+                "ld1 {{ v16.16b-v19.16b }}, [{first}], #64\n",
+                "ld1 {{ v20.16b-v23.16b }}, [{second}], #64\n",
+                "sdot {a:v}.4s, v16.16b, {",
+                $activations,
+                ":v}.4b[",
+                $even,
+                "]\n",
+                "sdot {b:v}.4s, v17.16b, {",
+                $activations,
+                ":v}.4b[",
+                $even,
+                "]\n",
+                "sdot {c:v}.4s, v20.16b, {",
+                $activations,
+                ":v}.4b[",
+                $even,
+                "]\n",
+                "sdot {d:v}.4s, v21.16b, {",
+                $activations,
+                ":v}.4b[",
+                $even,
+                "]\n",
+                "sdot {a:v}.4s, v18.16b, {",
+                $activations,
+                ":v}.4b[",
+                $odd,
+                "]\n",
+                "sdot {b:v}.4s, v19.16b, {",
+                $activations,
+                ":v}.4b[",
+                $odd,
+                "]\n",
+                "sdot {c:v}.4s, v22.16b, {",
+                $activations,
+                ":v}.4b[",
+                $odd,
+                "]\n",
+                "sdot {d:v}.4s, v23.16b, {",
+                $activations,
+                ":v}.4b[",
+                $odd,
+                "]\n",
+            )
+        };
+    }
+    // SAFETY: the caller vouches for the words; the processor has the instructions.
+    unsafe {
+        asm!(
+            two_words!("x", "0", "1"),
+            two_words!("x", "2", "3"),
+            two_words!("y", "0", "1"),
+            two_words!("y", "2", "3"),
+            first = inout(reg) words[0],
+            second = inout(reg) words[1],
+            a = inout(vreg) sums[0],
+            b = inout(vreg) sums[1],
+            c = inout(vreg) sums[2],
+            d = inout(vreg) sums[3],
+            x = in(vreg) activations[0],
+            y = in(vreg) activations[1],
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+            out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
+/// Where the bytes of 16 multipliers go: the low bytes of 16 numbers. Indices beyond the register give zero.
+static SPREAD: [[u8; 16]; 4] = [
+    [0, 255, 255, 255, 1, 255, 255, 255, 2, 255, 255, 255, 3, 255, 255, 255],
+    [4, 255, 255, 255, 5, 255, 255, 255, 6, 255, 255, 255, 7, 255, 255, 255],
+    [8, 255, 255, 255, 9, 255, 255, 255, 10, 255, 255, 255, 11, 255, 255, 255],
+    [12, 255, 255, 255, 13, 255, 255, 255, 14, 255, 255, 255, 15, 255, 255, 255],
+];
+
+/// The multipliers of 16 rows to registers 16 to 19.
+macro_rules! multipliers {
+    () => {
+        concat!(
+            "ld1 {{ v16.16b-v19.16b }}, [{spread}]\n",
+            "tbl v20.16b, {{ {multipliers:v}.16b }}, {nibbles:v}.16b\n",
+            "tbl v16.16b, {{ v20.16b }}, v16.16b\n",
+            "tbl v17.16b, {{ v20.16b }}, v17.16b\n",
+            "tbl v18.16b, {{ v20.16b }}, v18.16b\n",
+            "tbl v19.16b, {{ v20.16b }}, v19.16b\n",
+        )
+    };
+}
+
+/// Multiplies the sums of two tiles by the multipliers that `nibbles` name, a row each.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn multiply(multipliers: uint8x16_t, nibbles: uint8x16_t, sums: &mut [int32x4_t; 4]) {
+    // SAFETY: loads from a table of 64 bytes, on a processor that has the instructions.
+    unsafe {
+        asm!(
+            multipliers!(),
+            "mul {a:v}.4s, {a:v}.4s, v16.4s",
+            "mul {b:v}.4s, {b:v}.4s, v17.4s",
+            "mul {c:v}.4s, {c:v}.4s, v18.4s",
+            "mul {d:v}.4s, {d:v}.4s, v19.4s",
+            spread = in(reg) SPREAD.as_ptr(),
+            multipliers = in(vreg) multipliers,
+            nibbles = in(vreg) nibbles,
+            a = inout(vreg) sums[0],
+            b = inout(vreg) sums[1],
+            c = inout(vreg) sums[2],
+            d = inout(vreg) sums[3],
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
+/// `row_sums = fma(f32(sums * multipliers + totals), scale, row_sums)`, without totals where they are none, the multipliers as for
+/// [`multiply`].
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn end_step(
+    multipliers: uint8x16_t,
+    nibbles: uint8x16_t,
+    sums: [int32x4_t; 4],
+    totals: Option<[int32x4_t; 4]>,
+    scale: f32,
+    row_sums: &mut [float32x4_t; 4],
+) {
+    macro_rules! end {
+        ([$($multiply:expr),*], [$($name:ident = $total:expr),*]) => {
+            // SAFETY: loads from a table of 64 bytes, on a processor that has the instructions.
+            unsafe {
+                asm!(
+                    multipliers!(),
+                    $($multiply,)*
+                    "scvtf v16.4s, v16.4s",
+                    "scvtf v17.4s, v17.4s",
+                    "scvtf v18.4s, v18.4s",
+                    "scvtf v19.4s, v19.4s",
+                    "fmla {e:v}.4s, v16.4s, {scale:v}.s[0]",
+                    "fmla {f:v}.4s, v17.4s, {scale:v}.s[0]",
+                    "fmla {g:v}.4s, v18.4s, {scale:v}.s[0]",
+                    "fmla {h:v}.4s, v19.4s, {scale:v}.s[0]",
+                    spread = in(reg) SPREAD.as_ptr(),
+                    multipliers = in(vreg) multipliers,
+                    nibbles = in(vreg) nibbles,
+                    scale = in(vreg) scale,
+                    a = in(vreg) sums[0],
+                    b = in(vreg) sums[1],
+                    c = in(vreg) sums[2],
+                    d = in(vreg) sums[3],
+                    $($name = in(vreg) $total,)*
+                    e = inout(vreg) row_sums[0],
+                    f = inout(vreg) row_sums[1],
+                    g = inout(vreg) row_sums[2],
+                    h = inout(vreg) row_sums[3],
+                    out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
+                    options(readonly, nostack, preserves_flags),
+                );
+            }
+        };
+    }
+    macro_rules! products {
+        () => {
+            concat!(
+                "mul v16.4s, v16.4s, {a:v}.4s\n",
+                "mul v17.4s, v17.4s, {b:v}.4s\n",
+                "mul v18.4s, v18.4s, {c:v}.4s\n",
+                "mul v19.4s, v19.4s, {d:v}.4s\n",
+            )
+        };
+    }
+    match totals {
+        None => end!([products!()], []),
+        Some([i, j, k, l]) => end!(
+            [
+                products!(),
+                "add v16.4s, v16.4s, {i:v}.4s",
+                "add v17.4s, v17.4s, {j:v}.4s",
+                "add v18.4s, v18.4s, {k:v}.4s",
+                "add v19.4s, v19.4s, {l:v}.4s"
+            ],
+            [i = i, j = j, k = k, l = l]
+        ),
+    }
+}

@@ -1,0 +1,146 @@
+//! How many threads run a container where nobody says: measured on decode steps of that very container.
+//!
+//! The threads meet five times a block and once for the head. Whether that costs more than it gains depends on the model, the
+//! processor, and what else runs on it, so a few steps with each number of threads tell more than any rule about bytes would.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rescomp_formats::container::CheckedContainer;
+use rescomp_runtime::Machine;
+use rescomp_runtime::kernels::Kernels;
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::session::{Limits, Session};
+use rescomp_runtime::threads::ThreadPool;
+
+use crate::error::Error;
+use crate::machine;
+
+/// Most threads that are chosen: more wait for the same memory.
+const MOST: usize = 8;
+/// Steps of a round with one number of threads; the first wakes the threads and isn't timed.
+const STEPS: usize = 4;
+/// Rounds in which all numbers of threads take turns.
+const ROUNDS: usize = 5;
+/// No round begins after this.
+const TIME: Duration = Duration::from_millis(100);
+/// Where a step on all processors takes this long, meeting costs nothing beside it, and nothing is measured.
+const LONG_STEP: Duration = Duration::from_millis(10);
+/// More threads are chosen where they take at most this share of the time.
+const WORTH: f64 = 0.95;
+
+/// The threads for a container that has been checked.
+///
+/// # Errors
+/// Where the system refuses a thread, or the container fails to run.
+pub(crate) fn choose(
+    path: &Path,
+    container: &CheckedContainer<'_>,
+    kernels: &'static Kernels,
+) -> Result<ThreadPool, Error> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST);
+    let mut pools = Vec::new();
+    for threads in candidates(processors) {
+        pools.push(machine::thread_pool(threads)?);
+    }
+    let context = STEPS.min(container.manifest().spec.context as usize);
+    let limits = Limits { context, tile: 1 };
+    let mut memory = machine::session_memory(path, container, limits)?;
+    let mut steps =
+        |pool: &ThreadPool| seconds_a_step(path, container, kernels, limits, memory.blocks(), pool);
+    let mut best = pools.pop().map_or_else(|| machine::thread_pool(1), Ok)?;
+    if pools.is_empty() || steps(&best)? > LONG_STEP.as_secs_f64() {
+        return Ok(best);
+    }
+    pools.push(best);
+    let mut times = vec![Vec::new(); pools.len()];
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        for (pool, times) in pools.iter().zip(&mut times) {
+            times.push(steps(pool)?);
+        }
+        if start.elapsed() > TIME {
+            break;
+        }
+    }
+    let chosen = fastest(&mut times);
+    best = pools.swap_remove(chosen);
+    Ok(best)
+}
+
+/// Numbers of threads to compare, rising: powers of two, and all processors.
+fn candidates(processors: usize) -> Vec<usize> {
+    let powers = (0..usize::BITS).map(|power| 1 << power).take_while(|threads| *threads < processors);
+    powers.chain([processors]).collect()
+}
+
+/// Seconds of a decode step: the median of a few.
+fn seconds_a_step(
+    path: &Path,
+    container: &CheckedContainer<'_>,
+    kernels: &'static Kernels,
+    limits: Limits,
+    memory: &mut [MemoryBlock],
+    pool: &ThreadPool,
+) -> Result<f64, Error> {
+    let failed = |error| Error::input(path, error);
+    let machine = Machine { kernels, executor: pool };
+    let mut session =
+        Session::new(container, machine, limits, ActivationFormat::Int8, memory).map_err(failed)?;
+    let mut times = Vec::new();
+    for step in 0..limits.context {
+        let start = Instant::now();
+        session.run(&[0]).map_err(failed)?;
+        if step > 0 || limits.context == 1 {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(median(&mut times))
+}
+
+/// The index of the numbers of threads that is fastest by its median; of nearly equal ones the least.
+fn fastest(times: &mut [Vec<f64>]) -> usize {
+    let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
+    let mut best = 0;
+    for (index, median) in medians.iter().enumerate() {
+        if *median < WORTH * medians[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+/// The middle one, infinite where there is none.
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::INFINITY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_rise_to_the_processors() {
+        assert_eq!(candidates(1), [1]);
+        assert_eq!(candidates(2), [1, 2]);
+        assert_eq!(candidates(3), [1, 2, 3]);
+        assert_eq!(candidates(4), [1, 2, 4]);
+        assert_eq!(candidates(6), [1, 2, 4, 6]);
+    }
+
+    #[test]
+    fn more_threads_must_be_worth_it() {
+        let by_medians = |medians: [f64; 3]| {
+            // A slow round changes no median.
+            fastest(&mut medians.map(|median| vec![median, 99.0, median]))
+        };
+        assert_eq!(by_medians([1.0, 0.96, 0.97]), 0);
+        assert_eq!(by_medians([1.0, 0.6, 0.59]), 1);
+        assert_eq!(by_medians([1.0, 0.6, 0.4]), 2);
+        assert_eq!(by_medians([1.0, 2.0, 3.0]), 0);
+        assert_eq!(fastest(&mut [vec![], vec![1.0]]), 1);
+    }
+}

@@ -1,0 +1,98 @@
+//! Containers: checked, then run.
+
+use super::Outcome;
+use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_runtime::Machine;
+use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::executor::Serial;
+use rescomp_runtime::kernels::{self, Kernels};
+use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::AlignedBytes;
+use rescomp_runtime::session::{Limits, SessionPlan};
+
+/// Tokens that are run.
+const TOKENS: usize = 4;
+/// More memory than this is not tried: what a session needs is the caller's to decide.
+const MEMORY_LIMIT_BYTES: u64 = 64 << 20;
+
+/// Opens and checks a container, and asks everything of what is accepted.
+///
+/// # Panics
+/// Where an accepted container breaks a promise.
+pub fn check(bytes: &[u8]) -> Outcome {
+    let file = AlignedBytes::new(bytes);
+    // The weaker check accepts no less.
+    let with_digests = checked(&file, Integrity::Digest);
+    let with_crc = checked(&file, Integrity::Crc);
+    let Some(container) = with_digests else { return Outcome::Refused };
+    assert!(with_crc.is_some(), "accepted with digests, refused without");
+    let spec = &container.manifest().spec;
+    let windows = container.check_windows();
+    let sizes = windows.sizes();
+    for window in 0..sizes.windows {
+        assert!((0..=sizes.positions).all(|index| windows.token(window, index) < spec.vocabulary));
+        for position in 0..sizes.positions {
+            assert!((0.0..=1.0).contains(&windows.rest(window, position)));
+            assert!(windows.kept(window, position).all(|(id, nats)| id < spec.vocabulary && nats <= 0.0));
+        }
+    }
+    assert_eq!(container.rope_frequencies().len(), spec.head_dim as usize / 2);
+    assert_eq!(container.token_bands().is_some(), spec.embedding_bands > 1);
+    for (name, _) in container.container().entries() {
+        let Some(matrix) = container.matrix(name) else {
+            assert!(!name.kind.is_matrix(), "{name} is not found");
+            continue;
+        };
+        let mut values = vec![f32::NAN; matrix.shape().cols()];
+        for row in 0..matrix.shape().rows() {
+            matrix.decode_row(row, &mut values);
+            assert!(values.iter().all(|value| value.is_finite()), "{name}, row {row}");
+        }
+    }
+    Outcome::Accepted
+}
+
+/// [`check`], then four tokens of prefill and decode: with the scalar kernels and the best ones, whose bits must be the same.
+///
+/// # Panics
+/// Where kernels disagree, or a token runs into anything but an error.
+pub fn decode(bytes: &[u8]) -> Outcome {
+    let file = AlignedBytes::new(bytes);
+    let Some(container) = checked(&file, Integrity::Crc) else { return Outcome::Refused };
+    let context = (container.manifest().spec.context as usize).min(TOKENS);
+    let plan = SessionPlan::new(&container, Limits { context, tile: 2 }).expect("limits within the model's");
+    if plan.bytes() > MEMORY_LIMIT_BYTES {
+        return Outcome::Refused;
+    }
+    let scalar = kernels::by_name("scalar").expect("always there");
+    for activations in [ActivationFormat::Int8, ActivationFormat::F32] {
+        let expected = run(&container, scalar, context, activations);
+        assert_eq!(run(&container, kernels::best(), context, activations), expected, "{activations:?}");
+    }
+    Outcome::Accepted
+}
+
+fn checked(file: &[u8], integrity: Integrity) -> Option<CheckedContainer<'_>> {
+    Container::open(file).ok()?.check(integrity).ok()
+}
+
+/// The bits of all logits, or the error.
+fn run(
+    container: &CheckedContainer<'_>,
+    kernels: &'static Kernels,
+    context: usize,
+    activations: ActivationFormat,
+) -> Result<Vec<u32>, RuntimeError> {
+    let machine = Machine { kernels, executor: &Serial };
+    let mut memory = crate::memory(container, context, 2);
+    let mut session = crate::session(container, machine, context, 2, activations, &mut memory);
+    let last = container.manifest().spec.vocabulary - 1;
+    let tokens = [0, last, last / 2, 1.min(last)];
+    let mut bits = Vec::new();
+    // Two tokens at once, then one by one.
+    let (first, rest) = tokens[..context].split_at(context.min(2));
+    for tokens in std::iter::once(first).chain(rest.chunks(1)) {
+        session.run_each(tokens, |_, logits| bits.extend(logits.iter().map(|logit| logit.to_bits())))?;
+    }
+    Ok(bits)
+}

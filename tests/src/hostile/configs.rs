@@ -1,0 +1,106 @@
+//! Hostile `config.json`.
+
+use super::{HostileFile, replaced};
+
+/// The config of the small model.
+pub(super) fn sound_config() -> Vec<u8> {
+    br#"{
+  "architectures": ["LlamaForCausalLM"],
+  "model_type": "llama",
+  "vocab_size": 258,
+  "hidden_size": 8,
+  "intermediate_size": 12,
+  "num_hidden_layers": 1,
+  "num_attention_heads": 2,
+  "num_key_value_heads": 1,
+  "head_dim": 4,
+  "max_position_embeddings": 8,
+  "rms_norm_eps": 1e-05,
+  "rope_theta": 10000.0,
+  "bos_token_id": 0,
+  "eos_token_id": [0, 1],
+  "tie_word_embeddings": true
+}
+"#
+    .to_vec()
+}
+
+pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
+    let llama3 = "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \
+                  \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8}, \"rope_theta\"";
+    vec![
+        ("config/sound.json", sound_config()),
+        ("config/sound-llama3.json", replaced(&sound_config(), "\"rope_theta\"", llama3)),
+    ]
+}
+
+pub(super) fn files() -> Vec<HostileFile> {
+    let sound = sound_config();
+    let file = |name, attack, from: &str, to: &str| HostileFile {
+        name,
+        attack,
+        offset: None,
+        bytes: replaced(&sound, from, to),
+    };
+    let nested = format!("\"x\": {}{}, \"model_type\"", "[".repeat(20_000), "]".repeat(20_000));
+    vec![
+        file("config/vocabulary-beyond-its-cap.json", "a size above its cap", ": 258", ": 1048577"),
+        file("config/vocabulary-beyond-32-bits.json", "a size that would wrap", ": 258", ": 4294967554"),
+        file("config/hidden-negative.json", "a negative size", "\"hidden_size\": 8", "\"hidden_size\": -8"),
+        file(
+            "config/hidden-fraction.json",
+            "a size that is no whole number",
+            "\"hidden_size\": 8",
+            "\"hidden_size\": 8.5",
+        ),
+        file("config/hidden-absent.json", "a size is missing", "  \"hidden_size\": 8,\n", ""),
+        file("config/layers-zero.json", "no layers", "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 0"),
+        file(
+            "config/key-heads-no-divisor.json",
+            "key heads that do not divide the heads",
+            "\"num_key_value_heads\": 1",
+            "\"num_key_value_heads\": 3",
+        ),
+        file("config/head-odd.json", "a head that has no pairs", "\"head_dim\": 4", "\"head_dim\": 5"),
+        file("config/end-token-beyond.json", "a token outside the vocabulary", "[0, 1]", "[0, 258]"),
+        file(
+            "config/end-tokens-too-many.json",
+            "more end tokens than a container holds",
+            "[0, 1]",
+            "[0, 1, 2, 3, 4, 5, 6, 7, 8]",
+        ),
+        file(
+            "config/epsilon-underflows.json",
+            "an epsilon that is zero in single precision",
+            "1e-05",
+            "1e-60",
+        ),
+        file("config/theta-overflows.json", "a number that no float holds", "10000.0", "1e999"),
+        file("config/theta-zero.json", "frequencies beyond one turn", "10000.0", "0.0"),
+        file(
+            "config/another-architecture.json",
+            "tensors of Llama, arithmetic of another",
+            "\"llama\"",
+            "\"gemma\"",
+        ),
+        file(
+            "config/quantized-already.json",
+            "weights that are codes",
+            "\"model_type\"",
+            "\"quantization_config\": {\"bits\": 4}, \"model_type\"",
+        ),
+        file("config/nested-deeply.json", "nesting that would exhaust the stack", "\"model_type\"", &nested),
+        HostileFile {
+            name: "config/cut.json",
+            attack: "the file ends early",
+            offset: None,
+            bytes: sound[..sound.len() / 2].to_vec(),
+        },
+        HostileFile {
+            name: "config/not-utf8.json",
+            attack: "bytes that are no text",
+            offset: None,
+            bytes: [b"{\"model_type\": \"".as_slice(), &[0xff, 0xfe], b"\"}"].concat(),
+        },
+    ]
+}

@@ -143,6 +143,7 @@ impl<'a> Tokenizer<'a> {
 }
 
 /// What comes next in the text.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack: there is no heap to put it on")]
 enum Step<'t> {
     /// An added token, and where it ends.
     Added(u32, usize),

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use rescomp_formats::tokenizer::{
-    PreTokenizer, TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError,
-    byte_alphabet_position, write_tokenizer,
+    BertNormalizer, Decoding, Model, NO_TOKEN, Normalizer, PreTokenizer, SpacePrefix, TokenizerExtension,
+    TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError, byte_alphabet_position,
+    write_extended_tokenizer, write_tokenizer,
 };
 
 /// The bytes in the order of the byte alphabet from id 1, then `merged`; token 0 is added and special.
@@ -116,12 +117,12 @@ fn refuses_by_name() {
     assert_eq!(section.len(), added + 3);
     let length = section.len() as u64;
 
-    assert_eq!(refusal(0, &[2]), (TokenizerProblem::Version, 0, 1, 2));
+    assert_eq!(refusal(0, &[3]), (TokenizerProblem::Version, 0, 2, 3));
     assert_eq!(refusal(1, &[0x81]), (TokenizerProblem::Reserved, 1, 0, 0x80));
     assert_eq!(refusal(3, &[9]), (TokenizerProblem::Reserved, 3, 0, 9));
-    assert_eq!(refusal(2, &[3]), (TokenizerProblem::UnsupportedLlama3, 2, 2, 3));
-    assert_eq!(refusal(2, &[4]), (TokenizerProblem::UnsupportedQwen2, 2, 2, 4));
-    assert_eq!(refusal(2, &[5]), (TokenizerProblem::UnknownPreTokenizer, 2, 2, 5));
+    assert_eq!(refusal(2, &[5]), (TokenizerProblem::UnsupportedPreTokenizer, 2, 0, 5));
+    assert_eq!(refusal(2, &[7]), (TokenizerProblem::UnknownPreTokenizer, 2, 6, 7));
+    assert_eq!(refusal(1, &[1 | 4, 3]), (TokenizerProblem::UnsupportedPrefixSpace, 1, 0, 4));
     assert_eq!(refusal(1, &[1 | 4, 2]), (TokenizerProblem::UnsupportedPrefixSpace, 1, 0, 4));
     assert_eq!(refusal(1, &[1 | 4 | 8]), (TokenizerProblem::UnsupportedPrefixSpace, 1, 0, 4));
     assert_eq!(refusal(4, &[0, 0]), (TokenizerProblem::Length, 4, length, 0));
@@ -177,6 +178,109 @@ fn refuses_to_write_what_contradicts_itself() {
     };
     assert_eq!(format(refusal(&|parts| parts.byte_tokens[7] = 300)), TokenizerProblem::ByteToken);
     assert_eq!(format(refusal(&|parts| parts.added_tokens.push((0, true, true)))), TokenizerProblem::AddedId);
-    let llama = refusal(&|parts| parts.pre_tokenizer = PreTokenizer::Llama3);
-    assert_eq!(format(llama), TokenizerProblem::UnsupportedLlama3);
+    let bert = refusal(&|parts| parts.pre_tokenizer = PreTokenizer::Bert);
+    assert_eq!(format(bert), TokenizerProblem::UnsupportedPreTokenizer);
+}
+
+/// A Unigram tokenizer of five tokens and no bytes'.
+fn unigram() -> (TokenizerParts, TokenizerExtension) {
+    let parts = TokenizerParts {
+        tokens: ["<unk>", " ", "ab", "b", "a"].map(|token| token.as_bytes().to_vec()).to_vec(),
+        byte_tokens: [NO_TOKEN; 256],
+        merges: Vec::new(),
+        added_tokens: vec![(0, true, false)],
+        pre_tokenizer: PreTokenizer::Spaces,
+        add_prefix_space: false,
+        ignore_merges: false,
+    };
+    let extension = TokenizerExtension {
+        model: Model::Unigram,
+        normalizer: Normalizer::Spaces(SpacePrefix::UnlessThere),
+        decoding: Decoding { strip_first_token: true, ..Decoding::default() },
+        unknown: Some(0),
+        ordered: vec![0, 1, 2, 3, 4],
+        scores: vec![0.0, -1.5, -2.25, -3.0, -4.0],
+        unknown_score: -14.0,
+        tokens_before: vec![3],
+        tokens_after: vec![4, 0],
+        ..TokenizerExtension::default()
+    };
+    (parts, extension)
+}
+
+#[test]
+fn keeps_what_the_larger_head_adds() {
+    let (parts, extension) = unigram();
+    let section = write_extended_tokenizer(&parts, &extension).unwrap();
+    // head, a block start, lengths, bytes, added, order, scores of 4 bytes, templates
+    assert_eq!(section.len(), 64 + 4 + 5 + 10 + 3 + 5 * 2 + 5 * 4 + 3 * 2);
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!((view.model(), view.pre_tokenizer()), (Model::Unigram, PreTokenizer::Spaces));
+    assert_eq!((view.normalizer(), view.decoding()), (extension.normalizer, extension.decoding));
+    assert_eq!((view.unknown_token(), view.unknown_score()), (Some(0), -14.0));
+    assert!(!view.has_byte_tokens() && view.byte_token(b'a').is_none() && view.words_are_separate());
+    let ordered: Vec<_> =
+        (0..5).map(|place| (view.ordered_token(place), view.ordered_score(place))).collect();
+    let expected = [(1, -1.5), (0, 0.0), (4, -4.0), (2, -2.25), (3, -3.0)];
+    assert_eq!(ordered, expected.map(|(id, score)| (Some(id), Some(score))));
+    assert_eq!(view.ordered_token_of(*b"ab"), Some((2, 3)));
+    assert_eq!(view.ordered_token_of(*b"abb"), None);
+    assert_eq!(view.ordered_token_of(*b"<un"), None);
+    assert_eq!(view.ordered_token_of([]), None);
+    assert_eq!(view.tokens_before().collect::<Vec<_>>(), [3]);
+    assert_eq!(view.tokens_after().collect::<Vec<_>>(), [4, 0]);
+    // A score that binary32 does not hold makes all of them wide.
+    let mut wide = extension.clone();
+    wide.scores[4] = -0.1;
+    let longer = write_extended_tokenizer(&parts, &wide).unwrap();
+    assert_eq!(longer.len(), section.len() + 5 * 4);
+    assert_eq!(TokenizerView::parse(&longer).unwrap().ordered_score(2), Some(-0.1));
+    let all = BertNormalizer { clean_text: true, space_chinese: true, strip_accents: true, lowercase: true };
+    assert_eq!(Normalizer::Bert(all).code(), [2, 15]);
+}
+
+#[test]
+fn refuses_by_name_behind_the_larger_head() {
+    let (parts, extension) = unigram();
+    let section = write_extended_tokenizer(&parts, &extension).unwrap();
+    let refusal = |offset: usize, bytes: &[u8]| {
+        let mut section = section.clone();
+        section[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let error = TokenizerView::parse(&section).unwrap_err();
+        (error.problem, error.offset_bytes, error.found)
+    };
+    let order = 64 + 4 + 5 + 10 + 3;
+    let (scores, templates) = (order + 10, order + 10 + 20);
+    assert_eq!(refusal(3, &[4]), (TokenizerProblem::UnknownModel, 3, 4));
+    assert_eq!(refusal(3, &[2]), (TokenizerProblem::UnsupportedPreTokenizer, 2, 5));
+    assert_eq!(refusal(2, &[6, 2]), (TokenizerProblem::UnsupportedNormalizer, 32, 3));
+    assert_eq!(refusal(32, &[9]), (TokenizerProblem::UnknownNormalizer, 32, 0x209));
+    assert_eq!(refusal(33, &[4]), (TokenizerProblem::UnknownNormalizer, 32, 0x403));
+    assert_eq!(refusal(34, &[8]), (TokenizerProblem::Reserved, 34, 8));
+    assert_eq!(refusal(35, &[4]), (TokenizerProblem::Reserved, 35, 4));
+    assert_eq!(refusal(35, &[1]), (TokenizerProblem::ModelFields, 35, 1));
+    assert_eq!(refusal(1, &[4]), (TokenizerProblem::UnsupportedPrefixSpace, 1, 4));
+    assert_eq!(refusal(1, &[8]), (TokenizerProblem::ModelFields, 1, 8));
+    assert_eq!(refusal(24, &[8]), (TokenizerProblem::Reserved, 24, 8));
+    assert_eq!(refusal(36, &[5]), (TokenizerProblem::UnknownToken, 36, 5));
+    assert_eq!(refusal(36, &[255; 4]), (TokenizerProblem::UnknownToken, 36, 0xffff_ffff));
+    assert_eq!(refusal(40, &[255; 4]).0, TokenizerProblem::Arrays);
+    assert_eq!(refusal(44, &[7]), (TokenizerProblem::ModelFields, 44, 7));
+    let infinite = f64::INFINITY.to_le_bytes();
+    assert_eq!(refusal(48, &infinite), (TokenizerProblem::Score, 48, f64::INFINITY.to_bits()));
+    assert_eq!(refusal(56, &[2]).0, TokenizerProblem::Arrays);
+    assert_eq!(refusal(60, &[1]), (TokenizerProblem::Reserved, 60, 1));
+    assert_eq!(refusal(order, &[5]), (TokenizerProblem::OrderedId, order, 5));
+    assert_eq!(refusal(order + 2, &[1]), (TokenizerProblem::TokenOrder, order + 2, 1));
+    assert_eq!(refusal(order - 4, &[0xff]).0, TokenizerProblem::OrderedContent);
+    let nan = f32::NAN.to_le_bytes();
+    assert_eq!(refusal(scores + 4, &nan).1, scores + 4);
+    assert_eq!(refusal(templates, &[9]), (TokenizerProblem::TemplateToken, templates, 9));
+    for length in 0..section.len() {
+        let mut cut = section[..length].to_vec();
+        if length >= 8 {
+            cut[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+        }
+        assert!(TokenizerView::parse(&cut).is_err(), "{length} bytes");
+    }
 }

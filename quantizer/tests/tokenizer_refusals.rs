@@ -71,21 +71,43 @@ fn harmless_differences_make_the_same_section() {
 #[test]
 fn other_pipelines() {
     refused(|json| json["version"] = json!("2.0"), "version is `2.0`; supported: `1.0`");
-    refused(|json| json["normalizer"] = json!({"type": "NFC"}), "normalizer is `NFC`; supported: null");
+    refused(
+        |json| json["normalizer"] = json!({"type": "NFKC"}),
+        "normalizer is `NFKC`; supported: null, `NFC`",
+    );
     refused(
         |json| json["post_processor"] = json!({"type": "TemplateProcessing", "single": []}),
-        "post_processor is `TemplateProcessing`; supported: null, `ByteLevel`",
+        "post_processor.single is `[]`; supported: special tokens around one sequence",
     );
     refused(|json| json["decoder"] = json!(null), "decoder is `null`; supported: `ByteLevel`");
     refused(
         |json| json["pre_tokenizer"] = json!({"type": "Metaspace"}),
-        "pre_tokenizer is `Metaspace`; supported: `ByteLevel`, `Sequence` of `Digits` and `ByteLevel`",
+        "pre_tokenizer is `Metaspace`; supported: `ByteLevel`, `Sequence` of `Digits` or `Split` and `ByteLevel`",
     );
-    let llama = json!({"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": "x"}}, {"type": "ByteLevel"}]});
+    let split = |pattern: &str, behavior: &str, regex: bool| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "use_regex": regex}]})
+    };
     refused(
-        |json| json["pre_tokenizer"] = llama,
-        "pre_tokenizer.pretokenizers[0] is `Split`; supported: `ByteLevel`, `Sequence` of `Digits` and `ByteLevel`",
+        |json| json["pre_tokenizer"] = split("x", "Isolated", false),
+        "pre_tokenizer.pretokenizers[0].pattern is `{\"Regex\":\"x\"}`; supported: the patterns of Llama 3 and of Qwen 2",
+    );
+    refused(
+        |json| json["pre_tokenizer"] = split("x", "Removed", false),
+        "pre_tokenizer.pretokenizers[0].behavior is `Removed`; supported: `Isolated`",
+    );
+    let qwen = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    refused(
+        |json| json["pre_tokenizer"] = split(qwen, "Isolated", true),
+        "pre_tokenizer.pretokenizers[1].use_regex is `true`; supported: false",
+    );
+    refused(
+        |json| {
+            json["normalizer"] = json!({"type": "NFC"});
+            json["added_tokens"][0]["normalized"] = json!(true);
+        },
+        "added_tokens[0].normalized is `true`; supported: false, with a normalizer",
     );
     let digits = |individual: bool, space: bool, regex: bool| {
         json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": individual},
@@ -114,10 +136,10 @@ fn other_pipelines() {
 #[test]
 fn other_models() {
     refused(
-        |json| json["model"]["type"] = json!("Unigram"),
-        "model.type is `Unigram`; supported: BPE (byte-level)",
+        |json| json["model"]["type"] = json!("WordLevel"),
+        "model.type is `WordLevel`; supported: BPE, WordPiece, Unigram",
     );
-    refused(|json| json["model"] = json!({}), "model.type is missing; supported: BPE (byte-level)");
+    refused(|json| json["model"] = json!({}), "model.type is missing; supported: BPE, WordPiece, Unigram");
     refused(|json| json["model"]["dropout"] = json!(0.1), "model.dropout is `0.1`; supported: null, 0");
     refused(
         |json| json["model"]["end_of_word_suffix"] = json!("</w>"),
@@ -238,4 +260,108 @@ fn files_that_are_none() {
     assert_eq!(error, "model/tokenizer.json: the file is `[1]`; supported: an object");
     let error = read_tokenizer_json(Path::new("no/such/tokenizer.json"), None).unwrap_err().to_string();
     assert!(error.starts_with("no/such/tokenizer.json: "), "{error}");
+}
+
+/// A Unigram tokenizer, edited; for the fields that SentencePiece's models have.
+#[track_caller]
+fn refused_unigram(edit: impl FnOnce(&mut Value), message: &str) {
+    let metaspace = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always"});
+    let mut json = json!({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": metaspace,
+        "post_processor": null, "decoder": metaspace, "model": {"type": "Unigram", "unk_id": 0,
+            "vocab": [["<unk>", 0.0], ["\u{2581}", -1.0], ["a", -2.0]]}});
+    let convert = |json: &Value| {
+        tokenizer_section(json.to_string().as_bytes(), Path::new("t"), None)
+            .map_err(|error| error.to_string())
+    };
+    convert(&json).unwrap();
+    edit(&mut json);
+    assert_eq!(convert(&json).expect_err(message), format!("t: {message}"));
+}
+
+#[test]
+fn other_pipelines_of_sentence_piece() {
+    refused_unigram(
+        |json| json["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": ""}),
+        "normalizer is `Precompiled`; supported: null, `Replace` of a space by U+2581, a `Sequence` of `Prepend` of U+2581 \
+         and that `Replace`",
+    );
+    refused_unigram(
+        |json| json["pre_tokenizer"] = json!({"type": "Whitespace"}),
+        "pre_tokenizer is `Whitespace`; supported: null, `Metaspace`, `Split` at spaces that a normalizer has replaced",
+    );
+    refused_unigram(
+        |json| json["pre_tokenizer"]["replacement"] = json!("_"),
+        "pre_tokenizer.replacement is `_`; supported: U+2581",
+    );
+    let decoders = "`Metaspace`, or a `Sequence` of `Replace` (U+2581 by a space), `ByteFallback`, `Fuse` and `Strip` \
+         (one space in front), or of `ByteFallback` and `Metaspace`";
+    refused_unigram(
+        |json| json["decoder"] = json!(null),
+        &format!("decoder is `null`; supported: {decoders}"),
+    );
+    refused_unigram(
+        |json| {
+            json["decoder"] =
+                json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Metaspace"}]})
+        },
+        "decoder.decoders[1].replacement is missing; supported: U+2581",
+    );
+    refused_unigram(
+        |json| json["decoder"] = json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}]}),
+        &format!("decoder is `Sequence`; supported: {decoders}"),
+    );
+    refused_unigram(
+        |json| json["model"]["byte_fallback"] = json!(true),
+        "decoder is `Metaspace`; supported: one with `ByteFallback`",
+    );
+    refused_unigram(|json| json["model"]["unk_id"] = json!(3), "model.unk_id is `3`; supported: an id");
+    refused_unigram(
+        |json| json["model"]["vocab"][2][0] = json!(" "),
+        "model.vocab: ` ` has a space, which U+2581 stands for in other tokens",
+    );
+    refused_unigram(
+        |json| json["model"]["vocab"][2] = json!(["<unk>", -3.0]),
+        "model.vocab[2]: `<unk>` is there already",
+    );
+    refused_unigram(
+        |json| json["model"]["vocab"][2] = json!("a"),
+        "model.vocab[2] is `a`; supported: a token and its score",
+    );
+    refused_unigram(
+        |json| json["post_processor"] = json!({"type": "BertProcessing", "cls": ["x", 1], "sep": ["a", 2]}),
+        "post_processor.cls is `x`, which is not in the vocabulary",
+    );
+}
+
+#[test]
+fn other_pipelines_of_word_piece() {
+    let sound = json!({"version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": {"?": 0, "a": 1, "##b": 2}}});
+    let convert = |json: &Value| {
+        tokenizer_section(json.to_string().as_bytes(), Path::new("t"), None)
+            .map_err(|error| error.to_string())
+    };
+    convert(&sound).unwrap();
+    let edits: [(&str, Value, &str); 5] = [
+        (
+            "/model/continuing_subword_prefix",
+            json!("@@"),
+            "model.continuing_subword_prefix is `@@`; supported: `##`",
+        ),
+        ("/model/unk_token", json!("x"), "model.unk_token is `x`, which is not in the vocabulary"),
+        (
+            "/pre_tokenizer/type",
+            json!("Whitespace"),
+            "pre_tokenizer is `Whitespace`; supported: `BertPreTokenizer`",
+        ),
+        ("/decoder", json!(null), "decoder is `null`; supported: `WordPiece`"),
+        ("/normalizer", json!({"type": "NFD"}), "normalizer is `NFD`; supported: null, `BertNormalizer`"),
+    ];
+    for (place, value, message) in edits {
+        let mut json = sound.clone();
+        *json.pointer_mut(place).unwrap() = value;
+        assert_eq!(convert(&json).unwrap_err(), format!("t: {message}"));
+    }
 }

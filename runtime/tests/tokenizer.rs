@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use rescomp_formats::tokenizer::{
-    PreTokenizer, TokenizerParts, TokenizerView, byte_alphabet_position, write_tokenizer,
+    BertNormalizer, Decoding, Model, NO_TOKEN, Normalizer, PreTokenizer, SpacePrefix, TokenizerExtension,
+    TokenizerParts, TokenizerView, byte_alphabet_position, write_extended_tokenizer, write_tokenizer,
 };
 use rescomp_runtime::tokenizer::{Tokenizer, TokenizerError, Utf8Stream};
 
@@ -76,7 +77,7 @@ proptest! {
         order in any::<prop::sample::Index>(),
         trained in any::<bool>(),
         wide in prop::bool::weighted(0.1),
-        text in "[abcd]{0,60}|(ab){0,9}a{0,30}(abc){0,9}",
+        text in "[abcd]{0,60}|(ab){0,9}a{0,30}(abc){0,9}|[abc]{40,900}|(ab){0,99}a{0,99}(abc){0,99}c{0,9}",
     ) {
         let mut parts = parts(if wide { 65_536 } else { 3 }, &pairs);
         if !trained && !parts.merges.is_empty() {
@@ -109,6 +110,26 @@ proptest! {
         stream.finish(|part| text.push_str(part));
         prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
     }
+}
+
+/// One pre-token of a million letters: quadratic time would be minutes.
+#[test]
+fn a_long_pre_token_takes_time_in_proportion() {
+    let pairs: Vec<(usize, usize)> = (0..60).map(|pair| (pair * 7 % 11, pair * 5 % 13)).collect();
+    let parts = parts(3, &pairs);
+    let section = write_tokenizer(&parts).unwrap();
+    let mut state = 1_u32;
+    let text: String = (0..1 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b"abc"[(state >> 16) as usize % 3])
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    let tokens = encode(&section, &text);
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+    let bytes: usize = tokens.iter().map(|&id| parts.tokens[id as usize].len()).sum();
+    assert_eq!(bytes, text.len());
 }
 
 #[test]
@@ -226,4 +247,120 @@ fn every_changed_byte_is_refused_or_harmless() {
     }
     // Other merges or another content of an added token make another tokenizer, not a broken one.
     assert!(refused > 10 * harmless && harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+/// One small section of each model and normalizer that byte-level BPE doesn't have.
+fn extended_sections() -> Vec<Vec<u8>> {
+    let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>();
+    let plain = TokenizerParts {
+        tokens: texts(&["?", "a", "b", " ", "ab", " ab", "##b", "<end>", "##\u{e9}", "<0x41>"]),
+        byte_tokens: [NO_TOKEN; 256],
+        merges: Vec::new(),
+        added_tokens: vec![(7, true, false)],
+        pre_tokenizer: PreTokenizer::Spaces,
+        add_prefix_space: false,
+        ignore_merges: false,
+    };
+    let all = BertNormalizer { clean_text: true, space_chinese: true, strip_accents: true, lowercase: true };
+    let word_piece = TokenizerExtension {
+        model: Model::WordPiece,
+        normalizer: Normalizer::Bert(all),
+        decoding: Decoding { clean_up: true, ..Decoding::default() },
+        unknown: Some(0),
+        ordered: vec![0, 1, 2, 4, 6, 8],
+        max_word_characters: 5,
+        tokens_before: vec![7],
+        ..TokenizerExtension::default()
+    };
+    let unigram = TokenizerExtension {
+        model: Model::Unigram,
+        normalizer: Normalizer::Spaces(SpacePrefix::FirstUnlessThere),
+        decoding: Decoding { strip_first_token: true, ..Decoding::default() },
+        unknown: Some(0),
+        ordered: vec![1, 2, 3, 4, 5, 0],
+        scores: vec![0.0, -1.0, -2.0, -1.0, -2.5, -3.0],
+        unknown_score: -13.0,
+        ..TokenizerExtension::default()
+    };
+    let bert = TokenizerParts { pre_tokenizer: PreTokenizer::Bert, ..plain.clone() };
+    let merges = TokenizerParts { merges: vec![[1, 2, 4], [3, 4, 5]], ..plain.clone() };
+    let mut bytes = merges.clone();
+    for byte in 0..=255_u8 {
+        bytes.byte_tokens[usize::from(byte)] = bytes.tokens.len() as u32;
+        bytes.tokens.push(vec![byte]);
+    }
+    let characters = TokenizerExtension {
+        model: Model::CharacterBpe,
+        normalizer: Normalizer::Spaces(SpacePrefix::Always),
+        decoding: Decoding { strip_leading_space: true, ..Decoding::default() },
+        unknown: Some(0),
+        fuse_unknown: true,
+        ordered: vec![1, 2, 3],
+        ..TokenizerExtension::default()
+    };
+    let mut composed = parts(3, &[(0, 1)]);
+    composed.pre_tokenizer = PreTokenizer::Qwen2;
+    let nfc = TokenizerExtension { normalizer: Normalizer::Nfc, ..TokenizerExtension::default() };
+    let mut scored = bytes.clone();
+    scored.merges.clear();
+    let mut with_bytes = unigram.clone();
+    with_bytes.scores.resize(scored.tokens.len(), -0.5);
+    [
+        (&bert, &word_piece),
+        (&plain, &unigram),
+        (&scored, &with_bytes),
+        (&merges, &characters),
+        (&bytes, &characters),
+        (&composed, &nfc),
+    ]
+    .map(|(parts, extension)| write_extended_tokenizer(parts, extension).unwrap())
+    .to_vec()
+}
+
+/// As `exercise`, where decoding doesn't give the text back.
+fn exercise_extended(section: &[u8]) -> bool {
+    let Ok(view) = TokenizerView::parse(section) else { return false };
+    let tokenizer = Tokenizer::new(view);
+    let text = "ab aab\u{2581}b <end>\u{e9}e\u{301}\u{323} <0x41>\u{4e2d}AB\n";
+    let mut out = vec![0; tokenizer.max_tokens(text.len())];
+    let tokens = tokenizer.encode(text, true, &mut out).unwrap();
+    assert!(out[..tokens].iter().all(|&id| view.token_bytes(id).is_some()));
+    let mut encoder = tokenizer.encoder(text, true);
+    let mut pieces = Vec::new();
+    while encoder.room_needed() > 0 {
+        let mut room = vec![0; encoder.room_needed()];
+        let count = encoder.next_tokens(&mut room).unwrap();
+        pieces.extend_from_slice(&room[..count]);
+    }
+    assert_eq!(pieces, out[..tokens]);
+    tokenizer.decode(&out[..tokens], false, |_| {});
+    for id in (0..view.vocabulary()).chain([u32::MAX]) {
+        tokenizer.decode(&[id, id], tokenizer.is_special(id), |_| {});
+    }
+    true
+}
+
+#[test]
+fn damaged_sections_of_every_model_are_refused_or_harmless() {
+    let (mut refused, mut harmless) = (0, 0);
+    for section in extended_sections() {
+        assert!(exercise_extended(&section));
+        for length in 0..section.len() {
+            let mut cut = section[..length].to_vec();
+            if length >= 8 {
+                cut[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+            }
+            assert!(!exercise_extended(&cut), "{length} bytes");
+        }
+        let mut changed = section.clone();
+        for place in 0..section.len() {
+            for bit in 0..8 {
+                changed[place] = section[place] ^ 1 << bit;
+                if exercise_extended(&changed) { harmless += 1 } else { refused += 1 }
+            }
+            changed[place] = section[place];
+        }
+    }
+    // Other scores, merges and contents make other tokenizers, not broken ones.
+    assert!(refused > harmless && harmless > 0, "{refused} refused, {harmless} harmless");
 }

@@ -2,10 +2,13 @@
 
 use core::cmp::Ordering;
 
+use super::numbers::{Arrays, Numbers, Scores};
+use super::problem::error;
 use super::{
-    ADDED_LEFT_STRIP, ADDED_NORMALIZED, ADDED_RIGHT_STRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BLOCK_TOKENS,
-    FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_IGNORE_MERGES, HEAD_BYTES,
-    KNOWN_FLAGS, MAX_NARROW, PreTokenizer, TOKENIZER_VERSION, TokenizerFormatError, TokenizerProblem,
+    ADDED_NORMALIZED, ADDED_SPECIAL, BLOCK_TOKENS, Decoding, EXTENDED_HEAD_BYTES, FLAG_ADD_PREFIX_SPACE,
+    FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES,
+    FLAG_WIDE_SCORES, HEAD_BYTES, KNOWN_EXTENDED_FLAGS, KNOWN_FLAGS, MAX_NARROW, Model, NO_TOKEN, Normalizer,
+    PreTokenizer, TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED, TokenizerFormatError, TokenizerProblem,
     byte_alphabet_position,
 };
 
@@ -22,91 +25,122 @@ pub struct AddedToken<'a> {
     pub normalized: bool,
 }
 
-/// An array of u16 or u32 whose elements may lie at any address.
-#[derive(Clone, Copy, Debug)]
-struct Numbers<'a> {
-    data: &'a [u8],
-    wide: bool,
-}
-
-impl Numbers<'_> {
-    fn get(&self, index: usize) -> Option<u32> {
-        if self.wide {
-            let start = index.checked_mul(4)?;
-            let bytes = self.data.get(start..start.checked_add(4)?)?;
-            Some(u32::from_le_bytes(bytes.try_into().ok()?))
-        } else {
-            let start = index.checked_mul(2)?;
-            let bytes = self.data.get(start..start.checked_add(2)?)?;
-            Some(u32::from(u16::from_le_bytes(bytes.try_into().ok()?)))
-        }
-    }
-}
-
 /// Where the results of the merges, or the tokens of the bytes, come from.
 #[derive(Clone, Copy, Debug)]
-enum Ids<'a> {
-    Consecutive { first: u32 },
+pub(super) enum Ids<'a> {
+    /// There are none.
+    None,
+    Consecutive {
+        first: u32,
+    },
     Explicit(Numbers<'a>),
+}
+
+/// Where the arrays start, for errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offsets {
+    pub(super) block_starts: usize,
+    pub(super) byte_tokens: usize,
+    pub(super) results: usize,
+    pub(super) splits: usize,
+    pub(super) order: usize,
+    pub(super) added: usize,
+    pub(super) token_order: usize,
+    pub(super) scores: usize,
+    pub(super) templates: usize,
 }
 
 /// A checked tokenizer section.
 ///
-/// Holds slices of the section, about 150 bytes itself; copying it copies no data.
+/// Holds slices of the section, about 350 bytes itself; copying it copies no data.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenizerView<'a> {
-    tokens: u32,
-    merges: u32,
-    added: u32,
-    flags: u8,
-    pre_tokenizer: PreTokenizer,
-    block_starts: Numbers<'a>,
-    token_lengths: &'a [u8],
-    token_bytes: &'a [u8],
-    byte_tokens: Ids<'a>,
-    merge_results: Ids<'a>,
-    merge_splits: &'a [u8],
-    merge_order: Numbers<'a>,
-    added_tokens: &'a [u8],
-    /// Where the arrays start, for errors: results, splits, order, added.
-    offsets: [usize; 4],
+    pub(super) tokens: u32,
+    pub(super) merges: u32,
+    pub(super) added: u32,
+    pub(super) flags: u8,
+    pub(super) model: Model,
+    pub(super) pre_tokenizer: PreTokenizer,
+    pub(super) extension: Extension,
+    /// No token goes on with a space after another character.
+    pub(super) words_are_separate: bool,
+    pub(super) block_starts: Numbers<'a>,
+    pub(super) token_lengths: &'a [u8],
+    pub(super) token_bytes: &'a [u8],
+    pub(super) byte_tokens: Ids<'a>,
+    pub(super) merge_results: Ids<'a>,
+    pub(super) merge_splits: &'a [u8],
+    pub(super) merge_order: Numbers<'a>,
+    pub(super) added_tokens: &'a [u8],
+    pub(super) token_order: Numbers<'a>,
+    /// Of the ordered tokens, then of the bytes' tokens.
+    pub(super) scores: Scores<'a>,
+    /// Before a text, then after it.
+    pub(super) templates: Numbers<'a>,
+    pub(super) offsets: Offsets,
 }
 
-fn error(
-    problem: TokenizerProblem,
-    offset_bytes: usize,
-    expected: impl TryInto<u64>,
-    found: impl TryInto<u64>,
-) -> TokenizerFormatError {
-    TokenizerFormatError {
-        problem,
-        offset_bytes,
-        expected: expected.try_into().unwrap_or(u64::MAX),
-        found: found.try_into().unwrap_or(u64::MAX),
-    }
+/// What only the larger head says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extension {
+    pub(super) normalizer: Normalizer,
+    pub(super) decoding: Decoding,
+    pub(super) unknown: u32,
+    pub(super) ordered: u32,
+    pub(super) max_word_characters: u32,
+    pub(super) unknown_score: f64,
+    pub(super) before: u16,
+    pub(super) after: u16,
+    pub(super) flags: u8,
 }
 
-/// Cuts arrays off the front of the section.
-struct Arrays<'a> {
-    section: &'a [u8],
-    offset: usize,
-}
+impl Extension {
+    /// What holds where the head is the small one.
+    const NONE: Extension = Extension {
+        normalizer: Normalizer::None,
+        decoding: Decoding { strip_leading_space: false, strip_first_token: false, clean_up: false },
+        unknown: NO_TOKEN,
+        ordered: 0,
+        max_word_characters: 0,
+        unknown_score: 0.0,
+        before: 0,
+        after: 0,
+        flags: 0,
+    };
 
-impl<'a> Arrays<'a> {
-    fn take(&mut self, count: usize, element_bytes: usize) -> Result<&'a [u8], TokenizerFormatError> {
-        let rest = self.section.get(self.offset..).unwrap_or_default();
-        let bytes = count.saturating_mul(element_bytes);
-        match rest.split_at_checked(bytes) {
-            Some((array, _)) => {
-                self.offset += bytes;
-                Ok(array)
-            }
-            None => Err(error(TokenizerProblem::Arrays, self.offset, bytes, rest.len())),
+    fn parse(section: &[u8]) -> Result<Self, TokenizerFormatError> {
+        let Some(head) = section.first_chunk::<EXTENDED_HEAD_BYTES>() else {
+            return Err(error(TokenizerProblem::HeadCut, 0, EXTENDED_HEAD_BYTES, section.len()));
+        };
+        let field = |start: usize| {
+            u32::from_le_bytes([head[start], head[start + 1], head[start + 2], head[start + 3]])
+        };
+        let Some(normalizer) = Normalizer::from_code([head[32], head[33]]) else {
+            let found = u16::from_le_bytes([head[32], head[33]]);
+            return Err(error(TokenizerProblem::UnknownNormalizer, 32, 0u8, found));
+        };
+        let Some(decoding) = Decoding::from_code(head[34]) else {
+            return Err(error(TokenizerProblem::Reserved, 34, 0u8, head[34]));
+        };
+        let flags = head[35];
+        if flags & !KNOWN_EXTENDED_FLAGS != 0 {
+            return Err(error(TokenizerProblem::Reserved, 35, 0u8, flags & !KNOWN_EXTENDED_FLAGS));
         }
-    }
-
-    fn take_numbers(&mut self, count: usize, wide: bool) -> Result<Numbers<'a>, TokenizerFormatError> {
-        Ok(Numbers { data: self.take(count, if wide { 4 } else { 2 })?, wide })
+        if field(60) != 0 {
+            return Err(error(TokenizerProblem::Reserved, 60, 0u8, field(60)));
+        }
+        let unknown_score = f64::from_bits(u64::from(field(52)) << 32 | u64::from(field(48)));
+        Ok(Extension {
+            normalizer,
+            decoding,
+            unknown: field(36),
+            ordered: field(40),
+            max_word_characters: field(44),
+            unknown_score,
+            before: u16::from_le_bytes([head[56], head[57]]),
+            after: u16::from_le_bytes([head[58], head[59]]),
+            flags,
+        })
     }
 }
 
@@ -132,17 +166,29 @@ impl<'a> TokenizerView<'a> {
                 head[4 * index + 3],
             ])
         };
-        let [version, flags, pre_tokenizer, reserved, ..] = *head;
-        if version != TOKENIZER_VERSION {
-            return Err(error(TokenizerProblem::Version, 0, TOKENIZER_VERSION, version));
+        let [version, flags, pre_tokenizer, model, ..] = *head;
+        if version != TOKENIZER_VERSION && version != TOKENIZER_VERSION_EXTENDED {
+            return Err(error(TokenizerProblem::Version, 0, TOKENIZER_VERSION_EXTENDED, version));
         }
         if flags & !KNOWN_FLAGS != 0 {
             return Err(error(TokenizerProblem::Reserved, 1, 0u8, flags & !KNOWN_FLAGS));
         }
-        if reserved != 0 {
-            return Err(error(TokenizerProblem::Reserved, 3, 0u8, reserved));
+        let (extension, head_bytes) = if version == TOKENIZER_VERSION {
+            if model != 0 {
+                return Err(error(TokenizerProblem::Reserved, 3, 0u8, model));
+            }
+            (Extension::NONE, HEAD_BYTES)
+        } else {
+            (Extension::parse(section)?, EXTENDED_HEAD_BYTES)
+        };
+        let Some(model) = Model::from_code(model) else {
+            return Err(error(TokenizerProblem::UnknownModel, 3, Model::Unigram.code(), model));
+        };
+        let pre_tokenizer = supported_pre_tokenizer(model, pre_tokenizer, flags)?;
+        if !extension.normalizer.goes_with(model) {
+            let [found, _] = extension.normalizer.code();
+            return Err(error(TokenizerProblem::UnsupportedNormalizer, 32, 0u8, found));
         }
-        let pre_tokenizer = supported_pre_tokenizer(pre_tokenizer, flags)?;
         let section_bytes = field(1);
         if u64::from(section_bytes) != section.len() as u64 {
             return Err(error(TokenizerProblem::Length, 4, section.len(), section_bytes));
@@ -163,13 +209,18 @@ impl<'a> TokenizerView<'a> {
 
         let (token_count, merge_count) = (tokens as usize, merges as usize);
         let wide_ids = token_count > MAX_NARROW;
-        let mut arrays = Arrays { section, offset: HEAD_BYTES };
+        let mut arrays = Arrays { section, offset: head_bytes };
         let block_starts = arrays.take_numbers(token_count.div_ceil(BLOCK_TOKENS), true)?;
         let token_lengths = arrays.take(token_count, 1)?;
         let token_bytes = arrays.take(token_bytes as usize, 1)?;
         let byte_tokens_offset = arrays.offset;
         let byte_tokens = if explicit_byte_tokens {
             Ids::Explicit(arrays.take_numbers(256, wide_ids)?)
+        } else if model != Model::ByteLevelBpe {
+            if first_byte_token != 0 {
+                return Err(error(TokenizerProblem::Reserved, 24, 0u8, first_byte_token));
+            }
+            Ids::None
         } else {
             Ids::Consecutive { first: first_byte_token }
         };
@@ -185,16 +236,31 @@ impl<'a> TokenizerView<'a> {
         let merge_order = arrays.take_numbers(merge_count, merge_count > MAX_NARROW)?;
         let added_offset = arrays.offset;
         let added_tokens = arrays.take(added as usize, added_entry_bytes(wide_ids))?;
+        let token_order_offset = arrays.offset;
+        let token_order = arrays.take_numbers(extension.ordered as usize, wide_ids)?;
+        let scores_offset = arrays.offset;
+        let scored = match (model, byte_tokens) {
+            (Model::Unigram, Ids::None) => extension.ordered as usize,
+            (Model::Unigram, _) => (extension.ordered as usize).saturating_add(256),
+            _ => 0,
+        };
+        let scores = arrays.take_scores(scored, extension.flags & FLAG_WIDE_SCORES != 0)?;
+        let templates_offset = arrays.offset;
+        let templates =
+            arrays.take_numbers(usize::from(extension.before) + usize::from(extension.after), wide_ids)?;
         if arrays.offset != section.len() {
             return Err(error(TokenizerProblem::Arrays, arrays.offset, 0u8, section.len() - arrays.offset));
         }
 
-        let view = TokenizerView {
+        let mut view = TokenizerView {
             tokens,
             merges,
             added,
             flags,
+            model,
             pre_tokenizer,
+            extension,
+            words_are_separate: false,
             block_starts,
             token_lengths,
             token_bytes,
@@ -203,114 +269,24 @@ impl<'a> TokenizerView<'a> {
             merge_splits,
             merge_order,
             added_tokens,
-            offsets: [results_offset, splits_offset, order_offset, added_offset],
+            token_order,
+            scores,
+            templates,
+            offsets: Offsets {
+                block_starts: head_bytes,
+                byte_tokens: byte_tokens_offset,
+                results: results_offset,
+                splits: splits_offset,
+                order: order_offset,
+                added: added_offset,
+                token_order: token_order_offset,
+                scores: scores_offset,
+                templates: templates_offset,
+            },
         };
-        view.check_token_lengths()?;
-        view.check_byte_tokens(byte_tokens_offset)?;
-        view.check_merges()?;
-        view.check_added_tokens()?;
+        view.check()?;
+        view.words_are_separate = view.find_whether_words_are_separate();
         Ok(view)
-    }
-
-    fn check_token_lengths(&self) -> Result<(), TokenizerFormatError> {
-        let mut start = 0u64;
-        for (block, lengths) in self.token_lengths.chunks(BLOCK_TOKENS).enumerate() {
-            let found = self.block_starts.get(block).unwrap_or(u32::MAX);
-            if u64::from(found) != start {
-                return Err(error(TokenizerProblem::BlockStart, HEAD_BYTES + 4 * block, start, found));
-            }
-            start += lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
-        }
-        if start != self.token_bytes.len() as u64 {
-            let offset = HEAD_BYTES + self.block_starts.data.len();
-            return Err(error(TokenizerProblem::TokenLengths, offset, self.token_bytes.len(), start));
-        }
-        Ok(())
-    }
-
-    fn check_byte_tokens(&self, array_offset: usize) -> Result<(), TokenizerFormatError> {
-        for byte in 0..=u8::MAX {
-            let token = self.byte_token(byte);
-            let found = match token.and_then(|token| self.token_bytes(token)) {
-                Some(&[found]) if found == byte => continue,
-                Some(&[found]) => u64::from(found),
-                _ => u64::MAX,
-            };
-            let offset = match self.byte_tokens {
-                Ids::Consecutive { .. } => 24,
-                Ids::Explicit(numbers) => array_offset + usize::from(byte) * if numbers.wide { 4 } else { 2 },
-            };
-            return Err(error(TokenizerProblem::ByteToken, offset, byte, found));
-        }
-        Ok(())
-    }
-
-    fn check_merges(&self) -> Result<(), TokenizerFormatError> {
-        let [results_offset, splits_offset, order_offset, _] = self.offsets;
-        for rank in 0..self.merges {
-            let result = match self.merge_results {
-                Ids::Consecutive { first } => u64::from(first) + u64::from(rank),
-                Ids::Explicit(numbers) => u64::from(numbers.get(rank as usize).unwrap_or(u32::MAX)),
-            };
-            if result >= u64::from(self.tokens) {
-                let offset = match self.merge_results {
-                    Ids::Consecutive { .. } => 20,
-                    Ids::Explicit(numbers) => {
-                        results_offset + rank as usize * if numbers.wide { 4 } else { 2 }
-                    }
-                };
-                return Err(error(TokenizerProblem::MergeResult, offset, self.tokens - 1, result));
-            }
-            let length = self.token_lengths.get(result as usize).copied().unwrap_or(0);
-            let split = self.merge_splits.get(rank as usize).copied().unwrap_or(0);
-            if split == 0 || split >= length {
-                let offset = splits_offset + rank as usize;
-                return Err(error(TokenizerProblem::MergeSplit, offset, length.saturating_sub(1), split));
-            }
-        }
-        let mut before: Option<(&[u8], u8)> = None;
-        for position in 0..self.merges as usize {
-            let offset = order_offset + position * if self.merge_order.wide { 4 } else { 2 };
-            let rank = self.merge_order.get(position).unwrap_or(u32::MAX);
-            if rank >= self.merges {
-                return Err(error(TokenizerProblem::MergeRank, offset, self.merges - 1, rank));
-            }
-            let key = self.merge_key(rank);
-            if before.is_some_and(|before| before >= key) {
-                return Err(error(TokenizerProblem::MergeOrder, offset, position + 1, position));
-            }
-            before = Some(key);
-        }
-        Ok(())
-    }
-
-    fn check_added_tokens(&self) -> Result<(), TokenizerFormatError> {
-        let entry_bytes = added_entry_bytes(self.has_wide_ids());
-        let mut least = 0u32;
-        for index in 0..self.added {
-            let offset = self.offsets[3] + index as usize * entry_bytes;
-            let (id, flags) = self.added_entry(index as usize).unwrap_or((u32::MAX, u8::MAX));
-            if id < least || id >= self.tokens {
-                return Err(error(TokenizerProblem::AddedId, offset, least, id));
-            }
-            least = id + 1;
-            for (flag, problem) in [
-                (ADDED_SINGLE_WORD, TokenizerProblem::UnsupportedSingleWord),
-                (ADDED_LEFT_STRIP, TokenizerProblem::UnsupportedLeftStrip),
-                (ADDED_RIGHT_STRIP, TokenizerProblem::UnsupportedRightStrip),
-                (!(ADDED_SPECIAL | ADDED_NORMALIZED), TokenizerProblem::AddedFlags),
-            ] {
-                if flags & flag != 0 {
-                    return Err(error(problem, offset + entry_bytes - 1, 0u8, flags & flag));
-                }
-            }
-            let content = self.token_bytes(id).unwrap_or_default();
-            let valid = core::str::from_utf8(content).map_or_else(|error| error.valid_up_to(), str::len);
-            if content.is_empty() || valid < content.len() {
-                return Err(error(TokenizerProblem::AddedContent, offset, content.len().max(1), valid));
-            }
-        }
-        Ok(())
     }
 
     /// Number of ids, the unused ones included: ids are below it.
@@ -321,6 +297,85 @@ impl<'a> TokenizerView<'a> {
     /// Number of merges: ranks are below it.
     pub fn merges(&self) -> u32 {
         self.merges
+    }
+
+    /// How a pre-token becomes tokens.
+    pub fn model(&self) -> Model {
+        self.model
+    }
+
+    /// What happens to the text first.
+    pub fn normalizer(&self) -> Normalizer {
+        self.extension.normalizer
+    }
+
+    /// How tokens become text.
+    pub fn decoding(&self) -> Decoding {
+        self.extension.decoding
+    }
+
+    /// The token of what no other token stands for.
+    pub fn unknown_token(&self) -> Option<u32> {
+        Some(self.extension.unknown).filter(|&id| id != NO_TOKEN)
+    }
+
+    /// Whether neighbouring unknown characters are one unknown token (always so in Unigram).
+    pub fn fuses_unknown(&self) -> bool {
+        self.extension.flags & FLAG_FUSE_UNKNOWN != 0
+    }
+
+    /// Whether bytes have tokens, so that every text can be encoded.
+    pub fn has_byte_tokens(&self) -> bool {
+        !matches!(self.byte_tokens, Ids::None)
+    }
+
+    /// WordPiece: a word of more characters is unknown.
+    pub fn max_word_characters(&self) -> u32 {
+        self.extension.max_word_characters
+    }
+
+    /// Unigram: score of a character that no token stands for.
+    pub fn unknown_score(&self) -> f64 {
+        self.extension.unknown_score
+    }
+
+    /// Number of ordered tokens.
+    pub fn ordered_tokens(&self) -> u32 {
+        self.extension.ordered
+    }
+
+    /// The id at a place in the order of the bytes.
+    #[inline]
+    pub fn ordered_token(&self, position: u32) -> Option<u32> {
+        self.token_order.get(position as usize)
+    }
+
+    /// Unigram: the score of the ordered token at a place.
+    #[inline]
+    pub fn ordered_score(&self, position: u32) -> Option<f64> {
+        (position < self.extension.ordered).then(|| self.scores.get(position as usize))?
+    }
+
+    /// Unigram: the score of a byte's token.
+    pub fn byte_score(&self, byte: u8) -> Option<f64> {
+        self.scores.get((self.extension.ordered as usize).checked_add(usize::from(byte))?)
+    }
+
+    /// Whether no token goes on with a space after another character: then a text may be cut before such a space without
+    /// changing its tokens.
+    pub fn words_are_separate(&self) -> bool {
+        self.words_are_separate
+    }
+
+    /// The tokens that the tokenizer's template puts before a text; encoding doesn't add them.
+    pub fn tokens_before(&self) -> impl Iterator<Item = u32> {
+        (0..usize::from(self.extension.before)).filter_map(|index| self.templates.get(index))
+    }
+
+    /// The tokens that the tokenizer's template puts after a text; encoding doesn't add them.
+    pub fn tokens_after(&self) -> impl Iterator<Item = u32> {
+        let before = usize::from(self.extension.before);
+        (before..before + usize::from(self.extension.after)).filter_map(|index| self.templates.get(index))
     }
 
     /// How the text is cut into pre-tokens.
@@ -354,10 +409,11 @@ impl<'a> TokenizerView<'a> {
         self.token_bytes.get(start..start + length).filter(|bytes| !bytes.is_empty())
     }
 
-    /// The token of a single byte. A checked section has one for each: `None` only before the check.
+    /// The token of a single byte: `None` only where bytes have none.
     #[inline]
     pub fn byte_token(&self, byte: u8) -> Option<u32> {
         match self.byte_tokens {
+            Ids::None => None,
             Ids::Consecutive { first } => first.checked_add(u32::from(byte_alphabet_position(byte))),
             Ids::Explicit(numbers) => numbers.get(usize::from(byte)),
         }
@@ -381,21 +437,29 @@ impl<'a> TokenizerView<'a> {
     #[inline]
     pub fn merge_result(&self, rank: u32) -> Option<u32> {
         match self.merge_results {
+            Ids::None => None,
             Ids::Consecutive { first } if rank < self.merges => first.checked_add(rank),
             Ids::Consecutive { .. } => None,
             Ids::Explicit(numbers) => numbers.get(rank as usize),
         }
     }
 
-    /// The token with exactly these bytes, among those that encoding can make: single bytes and results of merges.
+    /// The token with exactly these bytes, among those that byte-level encoding can make: single bytes and results of merges.
     pub fn token_of_bytes(&self, bytes: &[u8]) -> Option<u32> {
-        if let &[byte] = bytes {
+        self.token_of(bytes.iter().copied())
+    }
+
+    /// As [`token_of_bytes`](Self::token_of_bytes), for bytes that don't lie together.
+    pub fn token_of(&self, bytes: impl Iterator<Item = u8> + Clone) -> Option<u32> {
+        let mut start = bytes.clone();
+        if let (Some(byte), None) = (start.next(), start.next()) {
             return self.byte_token(byte);
         }
+        let compare = |found: &[u8]| found.iter().copied().cmp(bytes.clone());
         // Split 0 is below that of every merge: the search ends at the first merge with these bytes, if there is one.
-        let position = self.search(|found, _| found.cmp(bytes).then(Ordering::Greater)).err()?;
+        let position = self.search(|found, _| compare(found).then(Ordering::Greater)).err()?;
         let rank = self.merge_order.get(position)?;
-        (self.merge_key(rank).0 == bytes).then(|| self.merge_result(rank))?
+        compare(self.merge_key(rank).0).is_eq().then(|| self.merge_result(rank))?
     }
 
     /// Number of added tokens.
@@ -416,21 +480,30 @@ impl<'a> TokenizerView<'a> {
 
     /// Whether a token is an added token marked special.
     pub fn is_special(&self, id: u32) -> bool {
+        self.added_flags(id).is_some_and(|flags| flags & ADDED_SPECIAL != 0)
+    }
+
+    /// Whether a token is an added token.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.added_flags(id).is_some()
+    }
+
+    fn added_flags(&self, id: u32) -> Option<u8> {
         let (mut low, mut high) = (0, self.added as usize);
         while low < high {
             let middle = low + (high - low) / 2;
-            let Some((found, flags)) = self.added_entry(middle) else { return false };
+            let (found, flags) = self.added_entry(middle)?;
             match found.cmp(&id) {
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
-                Ordering::Equal => return flags & ADDED_SPECIAL != 0,
+                Ordering::Equal => return Some(flags),
             }
         }
-        false
+        None
     }
 
     /// Bytes of the result and split of a rank below `merges`.
-    fn merge_key(&self, rank: u32) -> (&'a [u8], u8) {
+    pub(super) fn merge_key(&self, rank: u32) -> (&'a [u8], u8) {
         let bytes = self.merge_result(rank).and_then(|id| self.token_bytes(id)).unwrap_or_default();
         (bytes, self.merge_splits.get(rank as usize).copied().unwrap_or(0))
     }
@@ -451,7 +524,7 @@ impl<'a> TokenizerView<'a> {
         Err(low)
     }
 
-    fn added_entry(&self, index: usize) -> Option<(u32, u8)> {
+    pub(super) fn added_entry(&self, index: usize) -> Option<(u32, u8)> {
         let bytes = added_entry_bytes(self.has_wide_ids());
         let start = index.checked_mul(bytes)?;
         match *self.added_tokens.get(start..start.checked_add(bytes)?)? {
@@ -477,27 +550,22 @@ fn sum(lengths: &[u8]) -> usize {
     whole as usize + rest.iter().map(|&length| usize::from(length)).sum::<usize>()
 }
 
-fn added_entry_bytes(wide_ids: bool) -> usize {
+pub(super) fn added_entry_bytes(wide_ids: bool) -> usize {
     if wide_ids { 5 } else { 3 }
 }
 
-fn supported_pre_tokenizer(code: u8, flags: u8) -> Result<PreTokenizer, TokenizerFormatError> {
-    let greatest = PreTokenizer::DigitsGpt2.code();
+fn supported_pre_tokenizer(model: Model, code: u8, flags: u8) -> Result<PreTokenizer, TokenizerFormatError> {
     let Some(pre_tokenizer) = PreTokenizer::from_code(code) else {
-        return Err(error(TokenizerProblem::UnknownPreTokenizer, 2, greatest, code));
+        return Err(error(TokenizerProblem::UnknownPreTokenizer, 2, PreTokenizer::Bert.code(), code));
     };
-    let prefix_space = flags & FLAG_ADD_PREFIX_SPACE != 0;
-    match pre_tokenizer {
-        PreTokenizer::DigitsGpt2 if prefix_space => {
-            Err(error(TokenizerProblem::UnsupportedPrefixSpace, 1, 0u8, FLAG_ADD_PREFIX_SPACE))
-        }
-        _ if prefix_space && flags & FLAG_IGNORE_MERGES != 0 => {
-            Err(error(TokenizerProblem::UnsupportedPrefixSpace, 1, 0u8, FLAG_ADD_PREFIX_SPACE))
-        }
-        PreTokenizer::ByteLevel | PreTokenizer::Gpt2 | PreTokenizer::DigitsGpt2 => Ok(pre_tokenizer),
-        PreTokenizer::Llama3 => Err(error(TokenizerProblem::UnsupportedLlama3, 2, greatest, code)),
-        PreTokenizer::Qwen2 => Err(error(TokenizerProblem::UnsupportedQwen2, 2, greatest, code)),
+    if !pre_tokenizer.goes_with(model) {
+        return Err(error(TokenizerProblem::UnsupportedPreTokenizer, 2, 0u8, code));
     }
+    let alone = matches!(pre_tokenizer, PreTokenizer::ByteLevel | PreTokenizer::Gpt2);
+    if flags & FLAG_ADD_PREFIX_SPACE != 0 && (!alone || flags & FLAG_IGNORE_MERGES != 0) {
+        return Err(error(TokenizerProblem::UnsupportedPrefixSpace, 1, 0u8, FLAG_ADD_PREFIX_SPACE));
+    }
+    Ok(pre_tokenizer)
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{
-    ADDED_NORMALIZED, ADDED_SPECIAL, BLOCK_TOKENS, FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_BYTE_TOKENS,
-    FLAG_EXPLICIT_RESULTS, FLAG_IGNORE_MERGES, HEAD_BYTES, MAX_NARROW, MAX_TOKEN_BYTES, PreTokenizer,
-    TOKENIZER_VERSION, TokenizerFormatError, TokenizerView, byte_alphabet_position,
+    ADDED_NORMALIZED, ADDED_SPECIAL, BLOCK_TOKENS, Decoding, EXTENDED_HEAD_BYTES, FLAG_ADD_PREFIX_SPACE,
+    FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES,
+    FLAG_WIDE_SCORES, HEAD_BYTES, MAX_NARROW, MAX_TOKEN_BYTES, Model, NO_TOKEN, Normalizer, PreTokenizer,
+    TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED, TokenizerFormatError, TokenizerView,
+    byte_alphabet_position,
 };
 
 /// What a tokenizer is made of.
@@ -14,7 +16,7 @@ use super::{
 pub struct TokenizerParts {
     /// The bytes of every token by id; empty for an unused id.
     pub tokens: Vec<Vec<u8>>,
-    /// The token of every single byte.
+    /// The token of every single byte; [`NO_TOKEN`] for all of them where bytes have none.
     pub byte_tokens: [u32; 256],
     /// Left, right and result of every merge, the first to be merged first.
     pub merges: Vec<[u32; 3]>,
@@ -26,6 +28,51 @@ pub struct TokenizerParts {
     pub add_prefix_space: bool,
     /// A pre-token that is a token as a whole is not merged from its bytes.
     pub ignore_merges: bool,
+}
+
+/// What a tokenizer has beyond byte-level BPE without a normalizer, which is the default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenizerExtension {
+    /// How a pre-token becomes tokens.
+    pub model: Model,
+    /// What happens to the text first.
+    pub normalizer: Normalizer,
+    /// How tokens become text.
+    pub decoding: Decoding,
+    /// The token of what no other token stands for.
+    pub unknown: Option<u32>,
+    /// Neighbouring unknown characters are one unknown token.
+    pub fuse_unknown: bool,
+    /// The tokens that are looked for in the text by their bytes, in any order.
+    pub ordered: Vec<u32>,
+    /// Unigram: the scores of the tokens by id, of which those of the ordered ones and of the bytes are kept; else empty.
+    pub scores: Vec<f64>,
+    /// Unigram: score of a character that no token stands for; else 0.
+    pub unknown_score: f64,
+    /// WordPiece: a word of more characters is unknown; else 0.
+    pub max_word_characters: u32,
+    /// Tokens that a template puts before a text.
+    pub tokens_before: Vec<u32>,
+    /// Tokens that a template puts after a text.
+    pub tokens_after: Vec<u32>,
+}
+
+impl Default for TokenizerExtension {
+    fn default() -> Self {
+        TokenizerExtension {
+            model: Model::ByteLevelBpe,
+            normalizer: Normalizer::None,
+            decoding: Decoding::default(),
+            unknown: None,
+            fuse_unknown: false,
+            ordered: Vec::new(),
+            scores: Vec::new(),
+            unknown_score: 0.0,
+            max_word_characters: 0,
+            tokens_before: Vec::new(),
+            tokens_after: Vec::new(),
+        }
+    }
 }
 
 /// Why a tokenizer section can't be written.
@@ -105,6 +152,17 @@ fn consecutive(numbers: impl IntoIterator<Item = u32>) -> Option<u32> {
 /// # Errors
 /// Parts that contradict each other: the result is read back with [`TokenizerView::parse`] before it is returned.
 pub fn write_tokenizer(parts: &TokenizerParts) -> Result<Vec<u8>, TokenizerWriteError> {
+    write_extended_tokenizer(parts, &TokenizerExtension::default())
+}
+
+/// As [`write_tokenizer`], for every other kind of tokenizer.
+///
+/// # Errors
+/// As there.
+pub fn write_extended_tokenizer(
+    parts: &TokenizerParts,
+    extension: &TokenizerExtension,
+) -> Result<Vec<u8>, TokenizerWriteError> {
     let token = |id: u32| parts.tokens.get(id as usize).map(Vec::as_slice).unwrap_or_default();
     let wide_ids = parts.tokens.len() > MAX_NARROW;
 
@@ -128,7 +186,14 @@ pub fn write_tokenizer(parts: &TokenizerParts) -> Result<Vec<u8>, TokenizerWrite
     for byte in 0..=u8::MAX {
         byte_order[usize::from(byte_alphabet_position(byte))] = parts.byte_tokens[usize::from(byte)];
     }
-    let first_byte_token = consecutive(byte_order);
+    let extended = *extension != TokenizerExtension::default();
+    let has_byte_tokens = parts.byte_tokens != [NO_TOKEN; 256];
+    let first_byte_token = match extension.model {
+        Model::ByteLevelBpe => consecutive(byte_order),
+        // Implied ones are for byte-level BPE only: absent, there are none.
+        _ if has_byte_tokens => None,
+        _ => Some(0),
+    };
     let first_result = consecutive(parts.merges.iter().map(|ids| ids[2]));
     let flags = [
         (FLAG_EXPLICIT_RESULTS, first_result.is_none()),
@@ -138,7 +203,8 @@ pub fn write_tokenizer(parts: &TokenizerParts) -> Result<Vec<u8>, TokenizerWrite
     ];
     let flags = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum();
 
-    let mut section = Vec::from([TOKENIZER_VERSION, flags, parts.pre_tokenizer.code(), 0]);
+    let version = if extended { TOKENIZER_VERSION_EXTENDED } else { TOKENIZER_VERSION };
+    let mut section = Vec::from([version, flags, parts.pre_tokenizer.code(), extension.model.code()]);
     for field in [
         0, // the section's length, known at the end
         count(parts.tokens.len())?,
@@ -151,6 +217,14 @@ pub fn write_tokenizer(parts: &TokenizerParts) -> Result<Vec<u8>, TokenizerWrite
         push_number(&mut section, field, true);
     }
     debug_assert_eq!(section.len(), HEAD_BYTES);
+    let mut ordered = extension.ordered.clone();
+    ordered.sort_by_key(|&id| token(id));
+    let scores = scores(parts, extension, &ordered, has_byte_tokens);
+    let wide_scores = scores.iter().any(|&score| f64::from(score as f32).to_bits() != score.to_bits());
+    if extended {
+        push_extended_head(&mut section, extension, wide_scores)?;
+        debug_assert_eq!(section.len(), EXTENDED_HEAD_BYTES);
+    }
     let mut start = 0;
     for block in parts.tokens.chunks(BLOCK_TOKENS) {
         push_number(&mut section, start, true);
@@ -174,8 +248,56 @@ pub fn write_tokenizer(parts: &TokenizerParts) -> Result<Vec<u8>, TokenizerWrite
         push_number(&mut section, id, wide_ids);
         section.push(u8::from(special) * ADDED_SPECIAL + u8::from(normalized) * ADDED_NORMALIZED);
     }
+    ordered.iter().for_each(|&id| push_number(&mut section, id, wide_ids));
+    for &score in &scores {
+        if wide_scores {
+            section.extend_from_slice(&score.to_le_bytes());
+        } else {
+            section.extend_from_slice(&(score as f32).to_le_bytes());
+        }
+    }
+    let templates = extension.tokens_before.iter().chain(&extension.tokens_after);
+    templates.for_each(|&id| push_number(&mut section, id, wide_ids));
     let section_bytes = count(section.len())?;
     section[4..8].copy_from_slice(&section_bytes.to_le_bytes());
     TokenizerView::parse(&section).map_err(TokenizerWriteError::Format)?;
     Ok(section)
+}
+
+/// The scores that are kept: those of the ordered tokens, then of the bytes'.
+fn scores(
+    parts: &TokenizerParts,
+    extension: &TokenizerExtension,
+    ordered: &[u32],
+    has_byte_tokens: bool,
+) -> Vec<f64> {
+    if extension.model != Model::Unigram {
+        return Vec::new();
+    }
+    let bytes = if has_byte_tokens { parts.byte_tokens.as_slice() } else { &[] };
+    // One that is absent is refused when the section is read back.
+    let score = |&id: &u32| extension.scores.get(id as usize).copied().unwrap_or(f64::NAN);
+    ordered.iter().chain(bytes).map(score).collect()
+}
+
+fn push_extended_head(
+    section: &mut Vec<u8>,
+    extension: &TokenizerExtension,
+    wide_scores: bool,
+) -> Result<(), TokenizerWriteError> {
+    let flags = [(FLAG_FUSE_UNKNOWN, extension.fuse_unknown), (FLAG_WIDE_SCORES, wide_scores)];
+    let flags = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum();
+    section.extend_from_slice(&extension.normalizer.code());
+    section.extend_from_slice(&[extension.decoding.code(), flags]);
+    push_number(section, extension.unknown.unwrap_or(NO_TOKEN), true);
+    push_number(section, count(extension.ordered.len())?, true);
+    push_number(section, extension.max_word_characters, true);
+    section.extend_from_slice(&extension.unknown_score.to_le_bytes());
+    for template in [&extension.tokens_before, &extension.tokens_after] {
+        let length = u16::try_from(template.len())
+            .map_err(|_| TokenizerWriteError::Count { count: template.len() })?;
+        section.extend_from_slice(&length.to_le_bytes());
+    }
+    push_number(section, 0, true);
+    Ok(())
 }

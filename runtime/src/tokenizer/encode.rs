@@ -1,10 +1,12 @@
 //! Text to tokens.
 
-use rescomp_formats::tokenizer::AddedToken;
+use rescomp_formats::tokenizer::{AddedToken, Model, Normalizer, PreTokenizer};
 
-use super::merge::{Narrow, SlotLayout, Wide, fits_narrow, merge_bytes};
-use super::pre_tokenize::pre_token_length;
-use super::{Tokenizer, TokenizerError};
+use super::merge::{Narrow, Wide, fits_narrow, merge, words_needed};
+use super::normalize::Normalized;
+use super::pre_tokenize::first_pre_token;
+use super::symbols::Symbols;
+use super::{Tokenizer, TokenizerError, unigram, word_piece};
 
 /// A stretch of text up to an added token, or up to the end.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +30,10 @@ pub struct Encoder<'t, 'a> {
     outer: Piece,
     /// Inside it, the stretch up to the next normalized one.
     inner: Piece,
-    /// A space goes before the next pre-token.
-    prefix_space: bool,
+    /// What is left of that stretch, normalized.
+    piece: Normalized<'t>,
+    /// Unigram: the sum of the scores so far, where the stretch is one pre-token that is encoded word by word.
+    score: f64,
 }
 
 impl<'a> Tokenizer<'a> {
@@ -38,8 +42,9 @@ impl<'a> Tokenizer<'a> {
     /// Where special tokens aren't allowed, their content is encoded as any other text. No token is added that isn't in the
     /// text.
     ///
-    /// `out` is all the memory there is: a pre-token is merged in the unused part of it, and needs one element a byte there
-    /// (two where the vocabulary has more than 65,536 tokens or 65,535 merges), even where it is one token in the end.
+    /// `out` is all the memory there is: a pre-token is worked on in the unused part of it. BPE needs one element a byte there (two
+    /// where the vocabulary has more than 65,536 tokens or 65,534 merges), and a fifteenth of that many more for a long
+    /// pre-token; Unigram needs four elements a character, WordPiece one; even where it is one token in the end.
     /// [`max_tokens`](Self::max_tokens) elements are always enough.
     ///
     /// # Errors
@@ -68,7 +73,8 @@ impl<'a> Tokenizer<'a> {
             position: 0,
             outer: end,
             inner: end,
-            prefix_space: false,
+            piece: Normalized::new(Normalizer::None, "", false, false),
+            score: 0.0,
         };
         encoder.start_outer();
         encoder
@@ -76,12 +82,31 @@ impl<'a> Tokenizer<'a> {
 
     /// Elements of `out` with which [`encode`](Self::encode) succeeds for every text of so many bytes.
     pub fn max_tokens(&self, text_bytes: usize) -> usize {
-        let prefix_spaces = if self.view.add_prefix_space() { text_bytes } else { 0 };
-        text_bytes.saturating_add(prefix_spaces).saturating_mul(self.words_per_byte())
+        // Normalized text is longer than the text at most by a space a piece, or three times as long: U+1D160 is 4 bytes and
+        // decomposes to 12.
+        let spaces = match self.view.normalizer() {
+            Normalizer::Spaces(_) => text_bytes,
+            _ if self.view.add_prefix_space() => text_bytes,
+            _ => 0,
+        };
+        let growth = match self.view.normalizer() {
+            Normalizer::Nfc | Normalizer::Bert(_) => 3,
+            Normalizer::None | Normalizer::Spaces(_) => 1,
+        };
+        let bytes = text_bytes.saturating_add(spaces).saturating_mul(growth);
+        self.room_of(bytes, bytes)
     }
 
-    fn words_per_byte(&self) -> usize {
-        if fits_narrow(&self.view) { Narrow::WORDS } else { Wide::WORDS }
+    /// Elements of memory that a pre-token of so many characters and bytes takes.
+    fn room_of(&self, characters: usize, bytes: usize) -> usize {
+        match self.view.model() {
+            Model::WordPiece => characters,
+            Model::Unigram => characters.saturating_mul(unigram::WORDS),
+            Model::ByteLevelBpe | Model::CharacterBpe if fits_narrow(&self.view) => {
+                words_needed::<Narrow>(bytes)
+            }
+            Model::ByteLevelBpe | Model::CharacterBpe => words_needed::<Wide>(bytes),
+        }
     }
 
     /// The next added token of one kind in `text[start..end]`.
@@ -118,25 +143,44 @@ impl<'a> Tokenizer<'a> {
 }
 
 /// What comes next in the text.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack: there is no heap to put it on")]
 enum Step<'t> {
     /// An added token, and where it ends.
     Added(u32, usize),
-    /// The bytes of a pre-token, but for the space before it.
-    PreToken(&'t [u8]),
+    PreToken(PreToken<'t>),
     End,
 }
 
-impl Encoder<'_, '_> {
-    /// Bytes of the text that are encoded so far.
+/// The next pre-token.
+struct PreToken<'t> {
+    /// Where it begins in the normalized text.
+    start: Normalized<'t>,
+    characters: usize,
+    bytes: usize,
+    /// Where it ends.
+    end: Normalized<'t>,
+}
+
+impl PreToken<'_> {
+    fn text(&self) -> impl Iterator<Item = char> + Clone {
+        self.start.clone().take(self.characters)
+    }
+}
+
+impl<'t> Encoder<'t, '_> {
+    /// Bytes of the text that are encoded so far. Where the text is normalized, those that are read so far: a few more.
     pub fn text_bytes(&self) -> usize {
-        self.position
+        match self.step() {
+            Step::End => self.text.len(),
+            _ => self.position.max(self.inner.end.saturating_sub(self.piece.unread_bytes())),
+        }
     }
 
     /// Elements of `out` without which the next call can't encode anything; 0 at the end of the text.
     pub fn room_needed(&self) -> usize {
         match self.step() {
             Step::Added(..) => 1,
-            Step::PreToken(bytes) => self.room_of(bytes),
+            Step::PreToken(next) => self.tokenizer.room_of(next.characters, next.bytes),
             Step::End => 0,
         }
     }
@@ -163,41 +207,49 @@ impl Encoder<'_, '_> {
                     }
                     None => 1,
                 },
-                Step::PreToken(bytes) => match self.encode_pre_token(bytes, room) {
-                    Some(count) => {
+                Step::PreToken(next) => match self.encode_pre_token(&next, room) {
+                    Some((count, score)) => {
                         tokens += count;
-                        self.position += bytes.len();
-                        self.prefix_space = false;
+                        self.piece = next.end;
+                        self.score = score;
                         continue;
                     }
-                    None => self.room_of(bytes),
+                    None => self.tokenizer.room_of(next.characters, next.bytes),
                 },
             };
             if tokens > 0 {
                 return Ok(tokens);
             }
-            let text_bytes = self.position;
+            let text_bytes = self.text_bytes();
             return Err(TokenizerError::OutputTooSmall { tokens, text_bytes, needed, available });
         }
     }
 
-    fn room_of(&self, pre_token: &[u8]) -> usize {
-        let bytes = pre_token.len() + usize::from(self.prefix_space);
-        bytes.saturating_mul(self.tokenizer.words_per_byte())
+    fn step(&self) -> Step<'t> {
+        if let Some(next) = self.next_pre_token() {
+            return Step::PreToken(next);
+        }
+        match self.inner.token.or(self.outer.token) {
+            Some((id, end)) => Step::Added(id, end),
+            None => Step::End,
+        }
     }
 
-    fn step(&self) -> Step<'_> {
-        match self.text.get(self.position..self.inner.end) {
-            Some(rest) if !rest.is_empty() => {
-                let kind = self.tokenizer.view.pre_tokenizer();
-                let length = pre_token_length(kind, rest, self.prefix_space);
-                Step::PreToken(rest.as_bytes().get(..length).unwrap_or_default())
-            }
-            _ => match self.inner.token.or(self.outer.token) {
-                Some((id, end)) => Step::Added(id, end),
-                None => Step::End,
-            },
+    fn next_pre_token(&self) -> Option<PreToken<'t>> {
+        let view = &self.tokenizer.view;
+        let extent = first_pre_token(view.pre_tokenizer(), view.words_are_separate(), self.piece.clone());
+        if extent.characters == 0 {
+            return None;
         }
+        let mut start = self.piece.clone();
+        if let Some(last_dropped) = extent.dropped.checked_sub(1) {
+            start.nth(last_dropped);
+        }
+        let (mut end, mut bytes) = (start.clone(), 0);
+        for character in end.by_ref().take(extent.characters) {
+            bytes += character.len_utf8();
+        }
+        Some(PreToken { start, characters: extent.characters, bytes, end })
     }
 
     /// After an added token: finds the next one of its kind.
@@ -215,27 +267,53 @@ impl Encoder<'_, '_> {
         self.inner =
             self.tokenizer.next_piece(self.text, self.position, self.outer.end, true, self.allow_special);
         let piece = self.text.get(self.position..self.inner.end).unwrap_or_default();
-        self.prefix_space =
-            self.tokenizer.view.add_prefix_space() && !piece.is_empty() && !piece.starts_with(' ');
+        let view = &self.tokenizer.view;
+        self.piece = Normalized::new(view.normalizer(), piece, view.add_prefix_space(), self.position == 0);
+        self.score = 0.0;
     }
 
-    fn encode_pre_token(&self, bytes: &[u8], room: &mut [u32]) -> Option<usize> {
+    /// The number of tokens, which are at the front of `room`, and the score to go on with; `None` where `room` is too small.
+    fn encode_pre_token(&self, next: &PreToken<'_>, room: &mut [u32]) -> Option<(usize, f64)> {
         let view = &self.tokenizer.view;
-        if room.len() < self.room_of(bytes) {
+        if room.len() < self.tokenizer.room_of(next.characters, next.bytes) {
             return None;
         }
-        let all = self.prefix_space.then_some(b' ').into_iter().chain(bytes.iter().copied());
-        if view.ignore_merges()
-            && !self.prefix_space
-            && let Some(id) = view.token_of_bytes(bytes)
-        {
-            *room.first_mut()? = id;
-            return Some(1);
+        let count = match view.model() {
+            Model::WordPiece => word_piece::encode(view, next.text(), next.characters, room)?,
+            Model::Unigram => {
+                let (count, score) = unigram::encode(view, next.text(), next.characters, self.score, room)?;
+                // Only a piece that is one pre-token goes on with the sum.
+                let goes_on = view.pre_tokenizer() == PreTokenizer::ByteLevel;
+                return Some((count, if goes_on { score } else { 0.0 }));
+            }
+            Model::ByteLevelBpe | Model::CharacterBpe => {
+                if view.ignore_merges()
+                    && let Some(id) = self.whole_token(next)
+                {
+                    *room.first_mut()? = id;
+                    return Some((1, 0.0));
+                }
+                let symbols = Symbols::new(view, next.text());
+                if fits_narrow(view) {
+                    merge::<Narrow>(view, symbols, room)?
+                } else {
+                    merge::<Wide>(view, symbols, room)?
+                }
+            }
+        };
+        Some((count, 0.0))
+    }
+
+    /// The token that a pre-token is as a whole.
+    fn whole_token(&self, next: &PreToken<'_>) -> Option<u32> {
+        let view = &self.tokenizer.view;
+        if let Some(bytes) = next.start.plain().and_then(|text| text.as_bytes().get(..next.bytes)) {
+            return view.token_of_bytes(bytes);
         }
-        if fits_narrow(view) {
-            merge_bytes::<Narrow>(view, all, room)
-        } else {
-            merge_bytes::<Wide>(view, all, room)
-        }
+        view.token_of(next.text().flat_map(|character| {
+            let mut bytes = [0; 4];
+            let length = character.encode_utf8(&mut bytes).len();
+            bytes.into_iter().take(length)
+        }))
     }
 }

@@ -1,10 +1,10 @@
 //! The merges of one pre-token, in place.
 //!
-//! Merging the leftmost pair of lowest rank again and again is done in passes, each of which merges every pair of the rank
-//! that was lowest when it began, from left to right:
+//! Byte-pair encoding merges the leftmost pair of lowest rank again and again. A short pre-token is merged in passes, each of
+//! which merges every pair of the rank that was lowest when it began, from left to right:
 //!
 //! ```text
-//! slots = (token of each byte, rank of the merge with the next slot)
+//! slots = (token of each symbol, rank of the merge with the next slot)
 //! while lowest = min(ranks) is a merge:
 //!     for each slot from the left, compacting:
 //!         where its rank is lowest: merge it with the next, look up the ranks with its two neighbours;
@@ -12,13 +12,18 @@
 //! ```
 //!
 //! This is the same sequence of merges: within a pass no pair of this rank comes into being (its result is longer than
-//! either part), and a pair of lower rank ends the pass. In the tables that training makes, a merge with a token has a higher
-//! rank than the merge that made the token, so no pass ends early.
+//! either part), and a pair of lower rank ends the pass. n slots take at most n passes over n slots: short ones only.
 //!
-//! n bytes take O(n) searches of the merge table and at most min(n, merges) passes over at most n slots in a trained table (n
-//! passes in any table): a run of n letters takes time in proportion to n for n above the number of merges.
+//! A long one keeps its slots where they are, with a tree of minima over them, 16 below each node (`tree.rs`). A merge takes a
+//! walk down the tree to the leftmost lowest rank and three walks up: n symbols take O(n log n) steps and O(n) searches of the
+//! merge table, whatever the table.
 
 use rescomp_formats::tokenizer::TokenizerView;
+
+use super::tree;
+
+/// Symbols up to which merging in passes is the faster way.
+pub(super) const MOST_IN_PASSES: usize = 48;
 
 /// How ids and ranks lie in the slots' memory.
 pub(super) trait SlotLayout {
@@ -26,12 +31,14 @@ pub(super) trait SlotLayout {
     const WORDS: usize;
     /// The rank that stands for "no merge".
     const NONE: u32;
+    /// The rank of a slot that a merge has emptied; its id is a number of slots. Between all merges and [`NONE`](Self::NONE).
+    const EMPTY: u32 = Self::NONE - 1;
 
     fn get(words: &[u32], index: usize) -> (u32, u32);
     fn set(words: &mut [u32], index: usize, id: u32, rank: u32);
 }
 
-/// Ids and ranks of 16 bits, in one word: for up to 65,536 tokens and 65,535 merges.
+/// Ids and ranks of 16 bits, in one word: for up to 65,536 tokens and 65,534 merges.
 pub(super) struct Narrow;
 
 impl SlotLayout for Narrow {
@@ -70,31 +77,42 @@ impl SlotLayout for Wide {
 
 /// Whether ids and ranks of this vocabulary fit one word together.
 pub(super) fn fits_narrow(view: &TokenizerView<'_>) -> bool {
-    view.vocabulary() <= 1 << 16 && view.merges() <= Narrow::NONE
+    view.vocabulary() <= 1 << 16 && view.merges() <= Narrow::EMPTY
 }
 
-/// Encodes one pre-token given as its bytes: its ids are at the front of `words` afterwards; returns their number.
+/// Elements of memory that merging so many symbols takes.
+pub(super) fn words_needed<L: SlotLayout>(symbols: usize) -> usize {
+    let tree = if symbols > MOST_IN_PASSES { tree::nodes(symbols) } else { 0 };
+    symbols.saturating_mul(L::WORDS).saturating_add(tree)
+}
+
+/// Merges the symbols of one pre-token: the ids are at the front of `words` afterwards; returns their number.
 ///
-/// `words` has `L::WORDS` elements for each byte: `None` where it has fewer.
-pub(super) fn merge_bytes<L: SlotLayout>(
+/// `None` where `words` has fewer elements than [`words_needed`].
+pub(super) fn merge<L: SlotLayout>(
     view: &TokenizerView<'_>,
-    bytes: impl Iterator<Item = u8>,
+    symbols: impl Iterator<Item = u32>,
     words: &mut [u32],
 ) -> Option<usize> {
     let rank = |left: u32, right: u32| view.merge(left, right).unwrap_or(L::NONE);
     let capacity = words.len() / L::WORDS;
     let mut count = 0;
-    for byte in bytes {
+    for id in symbols {
         if count == capacity {
             return None;
         }
-        let id = view.byte_token(byte)?;
         L::set(words, count, id, L::NONE);
         if count > 0 {
             let (before, _) = L::get(words, count - 1);
             L::set(words, count - 1, before, rank(before, id));
         }
         count += 1;
+    }
+    if words.len() < words_needed::<L>(count) {
+        return None;
+    }
+    if count > MOST_IN_PASSES {
+        return Some(tree::merge_all::<L>(view, words, count, rank));
     }
     loop {
         let lowest = (0..count).map(|index| L::get(words, index).1).min().unwrap_or(L::NONE);

@@ -1,13 +1,15 @@
-//! Text to tokens and back: byte-level BPE, in the caller's memory.
+//! Text to tokens and back, in the caller's memory.
 //!
 //! ```text
-//! text -> cut out added tokens -> cut into pre-tokens -> the token of every byte -> merge:
-//!     while a neighbouring pair has a merge: merge the pair of lowest rank, the leftmost of equals
+//! text -> cut out added tokens -> normalize -> cut into pre-tokens -> tokens by the model:
+//!     byte-pair encoding over bytes or over characters, WordPiece, or Unigram
 //! ```
 //!
-//! The ids equal those of the Hugging Face `tokenizers` crate for every supported `tokenizer.json`. The algorithm is
-//! that of Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016,
-//! algorithm 1), over bytes as GPT-2 has it.
+//! The ids equal those of the Hugging Face `tokenizers` crate for every supported `tokenizer.json`. Normalized text is never
+//! stored: it is an iterator over the characters, of which a copy is a place in the text.
+//!
+//! Byte-pair encoding is that of Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units" (ACL
+//! 2016, algorithm 1), over bytes as GPT-2 has it or over characters as SentencePiece has it.
 
 use core::fmt;
 
@@ -16,9 +18,15 @@ use rescomp_formats::tokenizer::TokenizerView;
 mod decode;
 mod encode;
 mod merge;
+mod normalize;
 mod pre_tokenize;
+mod symbols;
+mod tree;
+mod unicode;
+mod unigram;
+mod word_piece;
 
-pub use decode::Utf8Stream;
+pub use decode::{Decoder, Utf8Stream};
 pub use encode::Encoder;
 
 /// A tokenizer over a section of the container.

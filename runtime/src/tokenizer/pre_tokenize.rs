@@ -1,4 +1,4 @@
-//! Cutting text into pre-tokens, as a state machine.
+//! Cutting text into pre-tokens, as state machines.
 //!
 //! GPT-2's pattern, whose alternatives are tried in this order wherever the last pre-token ended:
 //!
@@ -12,11 +12,22 @@
 //! ```
 //!
 //! Every alternative but the first is a run of characters of one class, so one look at the first character (or at the second,
-//! after a space) decides. `\p{L}` and `\p{N}` are general categories from the `unicode-properties` crate. Its version of
-//! Unicode may be newer than another tokenizer's: a letter that is not assigned in the older version is in `[^\s\p{L}\p{N}]` there.
+//! after a space) decides. Llama 3's:
+//!
+//! ```text
+//! (?i:'s|'t|'re|'ve|'m|'ll|'d)
+//! [^\r\n\p{L}\p{N}]?\p{L}+     letters, with one other character before them that doesn't end a line
+//! \p{N}{1,3}                   up to three numbers
+//!  ?[^\s\p{L}\p{N}]+[\r\n]*    anything but white space, with the line ends after it
+//! \s*[\r\n]+                   white space up to its last line end
+//! \s+(?!\S)|\s+
+//! ```
+//!
+//! Qwen 2's has `\p{N}` in the place of `\p{N}{1,3}`.
 
 use rescomp_formats::tokenizer::PreTokenizer;
-use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+
+use super::unicode::{BertCategory, Category, bert_category, category};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -34,67 +45,148 @@ fn class(character: char, individual_digits: bool) -> Class {
         _ if individual_digits && character.is_numeric() => Class::Digit,
         '0'..='9' => Class::Number,
         _ if character.is_whitespace() => Class::WhiteSpace,
-        '\0'..='\x7f' => Class::Other,
-        _ => match character.general_category_group() {
-            GeneralCategoryGroup::Letter => Class::Letter,
-            GeneralCategoryGroup::Number => Class::Number,
-            _ => Class::Other,
+        _ => match category(character) {
+            Category::Letter => Class::Letter,
+            Category::Number => Class::Number,
+            Category::Other => Class::Other,
         },
     }
 }
 
-/// Length in bytes of the first pre-token of `text`, which is not empty.
-///
-/// With `after_space`, the text is taken as if a space preceded it that is the first character of the pre-token and is not
-/// counted; then the length may be 0.
-pub(super) fn pre_token_length(kind: PreTokenizer, text: &str, after_space: bool) -> usize {
-    match kind {
-        PreTokenizer::Gpt2 => gpt2_length(text, after_space, false),
-        PreTokenizer::DigitsGpt2 => gpt2_length(text, after_space, true),
-        // The other two don't pass the section's check.
-        PreTokenizer::ByteLevel | PreTokenizer::Llama3 | PreTokenizer::Qwen2 => text.len(),
-    }
+/// Where the first pre-token lies, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Characters in front of it that are dropped.
+    pub(super) dropped: usize,
+    /// Its own; 0 only at the end of the text.
+    pub(super) characters: usize,
 }
 
-fn gpt2_length(text: &str, after_space: bool, individual_digits: bool) -> usize {
-    let class = |character| class(character, individual_digits);
-    let run = |start: usize, of: Class| {
-        let rest = text.get(start..).unwrap_or_default();
-        start + rest.find(|character| class(character) != of).unwrap_or(rest.len())
+/// The first pre-token of a text.
+///
+/// With `words_are_separate` a text that the pre-tokenizer leaves whole is cut where no token reaches across.
+pub(super) fn first_pre_token(
+    kind: PreTokenizer,
+    words_are_separate: bool,
+    text: impl Iterator<Item = char> + Clone,
+) -> Extent {
+    let characters = match kind {
+        PreTokenizer::Gpt2 => gpt2(text, false),
+        PreTokenizer::DigitsGpt2 => gpt2(text, true),
+        PreTokenizer::Llama3 => llama3(text, 3),
+        PreTokenizer::Qwen2 => llama3(text, 1),
+        PreTokenizer::ByteLevel if words_are_separate => spaces_and_word(text),
+        PreTokenizer::ByteLevel => text.count(),
+        PreTokenizer::Spaces => first_and_run(text, |character| character != ' '),
+        PreTokenizer::Bert => return bert(text),
     };
+    Extent { dropped: 0, characters }
+}
 
-    if !after_space && let Some(length) = contraction_length(text.as_bytes()) {
+fn run(text: impl Iterator<Item = char>, belongs: impl Fn(char) -> bool) -> usize {
+    text.take_while(|&character| belongs(character)).count()
+}
+
+fn first_and_run(mut text: impl Iterator<Item = char>, belongs: impl Fn(char) -> bool) -> usize {
+    if text.next().is_none() { 0 } else { 1 + run(text, belongs) }
+}
+
+/// Spaces and what follows them, up to the next space.
+fn spaces_and_word(text: impl Iterator<Item = char> + Clone) -> usize {
+    let spaces = run(text.clone(), |character| character == ' ');
+    spaces + run(text.skip(spaces), |character| character != ' ')
+}
+
+fn gpt2(text: impl Iterator<Item = char> + Clone, individual_digits: bool) -> usize {
+    let class = |character| class(character, individual_digits);
+    if let Some(length) = contraction(text.clone(), false) {
         return length;
     }
-    let spaces = usize::from(!after_space && text.starts_with(' '));
-    let Some(first) = text.get(spaces..).and_then(|rest| rest.chars().next()) else { return spaces };
-    let digit_without_space = spaces == 0 && !after_space;
-    match class(first) {
-        Class::Digit if digit_without_space => first.len_utf8(),
-        // The space before it is a run of white space that ends where the digit was cut out.
-        Class::Digit => spaces,
-        Class::WhiteSpace => {
-            let end = run(spaces, Class::WhiteSpace);
-            let (inside, rest) = text.split_at_checked(end).unwrap_or((text, ""));
-            match rest.chars().next() {
-                // The end of the text, or of the piece between digits.
-                None => end,
-                Some(next) if class(next) == Class::Digit => end,
-                // All but the last character, unless it is the only one.
-                Some(_) => {
-                    let last = inside.chars().next_back().map_or(0, char::len_utf8);
-                    if end > last || after_space { end - last } else { end }
-                }
-            }
-        }
-        of => run(spaces, of),
+    let mut rest = text.clone();
+    let Some(first) = rest.next() else { return 0 };
+    let (spaces, of) = match (first, rest.clone().next()) {
+        (' ', None) => return 1,
+        (' ', Some(second)) => (1, class(second)),
+        _ => (0, class(first)),
+    };
+    match of {
+        Class::Digit => 1,
+        Class::WhiteSpace => white_space(text, class),
+        of => spaces + run(text.skip(spaces), |character| class(character) == of),
     }
 }
 
-fn contraction_length(text: &[u8]) -> Option<usize> {
-    match text {
-        [b'\'', b's' | b't' | b'm' | b'd', ..] => Some(2),
-        [b'\'', b'r' | b'v', b'e', ..] | [b'\'', b'l', b'l', ..] => Some(3),
+fn llama3(text: impl Iterator<Item = char> + Clone, most_numbers: usize) -> usize {
+    let class = |character| class(character, false);
+    let ends_line = |character| matches!(character, '\r' | '\n');
+    if let Some(length) = contraction(text.clone(), true) {
+        return length;
+    }
+    let mut rest = text.clone();
+    let Some(first) = rest.next() else { return 0 };
+    let second = rest.clone().next().map(class);
+    match class(first) {
+        Class::Letter => 1 + run(rest, |character| class(character) == Class::Letter),
+        Class::Number | Class::Digit => {
+            1 + run(rest.take(most_numbers - 1), |character| class(character) == Class::Number)
+        }
+        _ if second == Some(Class::Letter) && !ends_line(first) => {
+            1 + run(rest, |character| class(character) == Class::Letter)
+        }
+        of if of == Class::Other || (first == ' ' && second == Some(Class::Other)) => {
+            let others = 1 + run(rest.clone(), |character| class(character) == Class::Other);
+            others + run(rest.skip(others - 1), ends_line)
+        }
+        _ => {
+            let white = text.clone().take_while(|character| character.is_whitespace());
+            match white.enumerate().filter(|&(_, character)| ends_line(character)).last() {
+                Some((last, _)) => last + 1,
+                None => white_space(text, class),
+            }
+        }
+    }
+}
+
+/// A run of white space: all but its last character where something follows, unless it is the only one.
+fn white_space(mut text: impl Iterator<Item = char>, class: impl Fn(char) -> Class) -> usize {
+    let mut length = 0;
+    loop {
+        match text.next().map(&class) {
+            Some(Class::WhiteSpace) => length += 1,
+            // The end of the text, or of the piece between digits.
+            None | Some(Class::Digit) => return length,
+            Some(_) => return if length > 1 { length - 1 } else { length },
+        }
+    }
+}
+
+fn contraction(mut text: impl Iterator<Item = char>, any_case: bool) -> Option<usize> {
+    let fold = |character: char| match character {
+        // The long s is the only other character with one of these letters as its other case.
+        '\u{17f}' if any_case => 's',
+        _ if any_case => character.to_ascii_lowercase(),
+        _ => character,
+    };
+    if text.next() != Some('\'') {
+        return None;
+    }
+    match (fold(text.next()?), text.next().map(fold)) {
+        ('s' | 't' | 'm' | 'd', _) => Some(2),
+        ('r' | 'v', Some('e')) | ('l', Some('l')) => Some(3),
         _ => None,
     }
+}
+
+fn bert(text: impl Iterator<Item = char> + Clone) -> Extent {
+    let is_punctuation = |character: char| {
+        character.is_ascii_punctuation() || bert_category(character) == BertCategory::Punctuation
+    };
+    let dropped = run(text.clone(), char::is_whitespace);
+    let mut rest = text.skip(dropped);
+    let characters = match rest.next() {
+        None => 0,
+        Some(first) if is_punctuation(first) => 1,
+        Some(_) => 1 + run(rest, |character| !character.is_whitespace() && !is_punctuation(character)),
+    };
+    Extent { dropped, characters }
 }

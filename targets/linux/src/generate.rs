@@ -14,7 +14,7 @@ use rescomp_formats::container::{CheckedContainer, Integrity};
 use rescomp_runtime::sample::{Candidate, SampleOptions, Sampler};
 use rescomp_runtime::self_check::OPERATIONS;
 use rescomp_runtime::session::Session;
-use rescomp_runtime::tokenizer::{Tokenizer, Utf8Stream};
+use rescomp_runtime::tokenizer::{Decoder, Tokenizer};
 
 use crate::error::Error;
 use crate::exit::Exit;
@@ -182,7 +182,7 @@ fn generate(
 /// The text on its way to standard output.
 struct Text<'a> {
     tokenizer: Tokenizer<'a>,
-    stream: Utf8Stream,
+    decoder: Decoder<'a>,
     stops: StopFilter,
     /// Whether the next character begins a line.
     at_line_start: bool,
@@ -191,9 +191,12 @@ struct Text<'a> {
 impl<'a> Text<'a> {
     /// Text after `before`.
     fn new(container: &CheckedContainer<'a>, stops: &[String], before: &str) -> Text<'a> {
+        let tokenizer = Tokenizer::new(container.tokenizer());
+        // Behind a prompt the first space is one.
+        let decoder = if before.is_empty() { Decoder::new(tokenizer) } else { Decoder::inside(tokenizer) };
         Text {
-            tokenizer: Tokenizer::new(container.tokenizer()),
-            stream: Utf8Stream::new(),
+            tokenizer,
+            decoder,
             stops: StopFilter::new(stops),
             at_line_start: before.is_empty() || before.ends_with('\n'),
         }
@@ -205,8 +208,7 @@ impl<'a> Text<'a> {
             return None;
         }
         let mut complete = String::new();
-        let bytes = self.tokenizer.token_bytes(token).unwrap_or_default();
-        self.stream.push(bytes, |text| complete.push_str(text));
+        self.decoder.push(token, |text| complete.push_str(text));
         let (text, stop) = self.stops.push(&complete);
         let stop = stop.map(str::to_owned);
         self.print(&text);
@@ -217,7 +219,7 @@ impl<'a> Text<'a> {
     fn finish(mut self, stopped: bool) {
         if !stopped {
             let mut rest = String::new();
-            self.stream.finish(|text| rest.push_str(text));
+            self.decoder.finish(|text| rest.push_str(text));
             let (mut text, stop) = self.stops.push(&rest);
             if stop.is_none() {
                 text.push_str(&std::mem::replace(&mut self.stops, StopFilter::new(&[])).finish());

@@ -595,7 +595,7 @@ fn contents() -> Vec<HostileFile> {
             3,
             &[-20_i8 as u8],
         ),
-        file("container/tokenizer-version.rescomp", "a tokenizer of another version", TOKENIZER, 0, &[2]),
+        file("container/tokenizer-version.rescomp", "a tokenizer of another version", TOKENIZER, 0, &[3]),
         section(
             "container/tokenizer-beyond-the-model.rescomp",
             "a tokenizer of more tokens than the embedding has",

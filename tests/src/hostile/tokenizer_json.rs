@@ -120,13 +120,13 @@ pub(super) fn files() -> Vec<HostileFile> {
             value["added_tokens"][0]["lstrip"] = json!(true)
         }),
         changed("tokenizer-json/normalizer.json", "a step that would be left out", &|value| {
-            value["normalizer"] = json!({ "type": "NFC" })
+            value["normalizer"] = json!({ "type": "NFKC" })
         }),
         changed("tokenizer-json/field-unknown.json", "a field that would be passed over", &|value| {
             value["model"]["byte_fallbak"] = json!(true)
         }),
         changed("tokenizer-json/another-model.json", "a vocabulary of another algorithm", &|value| {
-            value["model"]["type"] = json!("Unigram")
+            value["model"]["type"] = json!("WordLevel")
         }),
     ]
 }

@@ -2,163 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use rescomp_formats::tokenizer::TokenizerView;
-use rescomp_quantizer::tokenizer_json::{read_tokenizer_json, tokenizer_section};
-use rescomp_runtime::tokenizer::Tokenizer;
 use serde_json::{Value, json};
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer as Reference};
 
-fn path(relative: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
-}
+use both::{Both, ODD, beginning, decode, embedded, every_block, path, shared};
 
-fn embedded() -> PathBuf {
-    path("../models/stories-1m/tokenizer.json")
-}
-
-/// A file that isn't part of the project; says so where it is absent.
-fn shared(relative: &str) -> Option<PathBuf> {
-    let path = path("../../shared").join(relative);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!("SKIPPED: {} is absent", path.display());
-    None
-}
-
-/// Ours and the reference, made from the same file.
-struct Both {
-    section: Vec<u8>,
-    /// Special tokens in the text are tokens.
-    reference: Reference,
-    /// They are text.
-    reference_plain: Reference,
-}
-
-impl Both {
-    fn of_file(path: &Path) -> Self {
-        Self::new(read_tokenizer_json(path, None).unwrap(), &fs::read(path).unwrap())
-    }
-
-    fn of_json(json: &Value) -> Self {
-        let json = json.to_string();
-        let section = tokenizer_section(json.as_bytes(), Path::new("tokenizer.json"), None).unwrap();
-        Self::new(section, json.as_bytes())
-    }
-
-    fn new(section: Vec<u8>, json: &[u8]) -> Self {
-        let reference = Reference::from_bytes(json).unwrap();
-        let mut reference_plain = reference.clone();
-        reference_plain.set_encode_special_tokens(true);
-        Both { section, reference, reference_plain }
-    }
-
-    fn tokenizer(&self) -> Tokenizer<'_> {
-        Tokenizer::new(TokenizerView::parse(&self.section).unwrap())
-    }
-
-    /// Panics unless both agree on the text; returns the number of tokens.
-    fn check(&self, text: &str) -> usize {
-        let tokenizer = self.tokenizer();
-        let mut out = vec![u32::MAX; tokenizer.max_tokens(text.len())];
-        let mut tokens = 0;
-        for (allow_special, reference) in [(false, &self.reference_plain), (true, &self.reference)] {
-            tokens = tokenizer.encode(text, allow_special, &mut out).unwrap();
-            let expected = reference.encode_fast(text, false).unwrap();
-            if expected.get_ids() != &out[..tokens] {
-                let differs = expected.get_ids().iter().zip(&out).position(|(a, b)| a != b).unwrap_or(0);
-                let (_, end) = expected.get_offsets()[differs];
-                panic!(
-                    "differs at token {differs} in {text:.100?}, near {:?}",
-                    text.get(end.saturating_sub(20)..end)
-                );
-            }
-            let decoded = decode(&tokenizer, &out[..tokens], false);
-            if tokenizer.view().add_prefix_space() {
-                assert_eq!(decoded, reference.decode(&out[..tokens], false).unwrap());
-            } else {
-                assert_eq!(decoded, text);
-            }
-            let skipped = decode(&tokenizer, &out[..tokens], true);
-            assert_eq!(skipped, reference.decode(&out[..tokens], true).unwrap());
-        }
-        tokens
-    }
-
-    /// The same tokens in pieces, into the least memory that the text allows.
-    fn check_pieces(&self, text: &str) {
-        let tokenizer = self.tokenizer();
-        let mut whole = vec![0; tokenizer.max_tokens(text.len())];
-        let tokens = tokenizer.encode(text, true, &mut whole).unwrap();
-        let mut encoder = tokenizer.encoder(text, true);
-        let mut pieces = Vec::new();
-        while encoder.room_needed() > 0 {
-            let mut out = vec![0; encoder.room_needed()];
-            assert!(encoder.clone().next_tokens(&mut out[1..]).is_err());
-            let count = encoder.next_tokens(&mut out).unwrap();
-            pieces.extend_from_slice(&out[..count]);
-        }
-        assert_eq!(encoder.next_tokens(&mut []), Ok(0));
-        assert_eq!(encoder.text_bytes(), text.len());
-        assert_eq!(pieces, whole[..tokens]);
-    }
-}
-
-fn decode(tokenizer: &Tokenizer<'_>, ids: &[u32], skip_special: bool) -> String {
-    let mut text = String::new();
-    tokenizer.decode(ids, skip_special, |part| text.push_str(part));
-    text
-}
-
-/// The beginning of a text file, up to a character boundary.
-fn beginning(path: &Path, bytes: usize) -> String {
-    let text = fs::read_to_string(path).unwrap();
-    let end = (0..=bytes.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap();
-    text[..end].to_string()
-}
-
-const ODD: &[&str] = &[
-    "",
-    " ",
-    "  ",
-    "a",
-    " a",
-    "a ",
-    "  a",
-    "\n",
-    "\n\n",
-    "\na",
-    "\n\na",
-    " \n a",
-    "\t\t\tx",
-    "a \t\n\r\n b",
-    "line\r\nline\r\n\r\n  line",
-    "   \u{a0}\u{a0}x\u{2003}\u{2003} y\u{3000}z \u{85}\u{2028}\u{2029}q",
-    "\u{200b}\u{feff}\u{1680}x",
-    "It's I'm you're we've they'll he'd don't 's 't 're 've 'm 'll 'd",
-    "'S 'T 'RE it'S 'stop 'really ''s '''ll '\n's' 's's's 'l 'r 'v '",
-    " 's  's\n's 'x",
-    "1 12 123 1234 3.14 1,000,000 10% a1b2 1a 2\u{b2}\u{bd}\u{2167}\u{663}\u{96d}",
-    "  12  34\n56 \t7",
-    "hello!!! ... ?! -- __init__ #hash @at a+b=c {x: [1, 2]} <tag/> $5 \\n",
-    "<|endoftext|>",
-    "a<|endoftext|>b",
-    " <|endoftext|> <|endoftext|>\n<|endoftext|><|endoftext|>",
-    "<|endoftext|",
-    "<<|endoftext|>>",
-    "<|endoftext<|endoftext|>|>",
-    "\u{1f600}\u{1f469}\u{200d}\u{1f4bb}\u{1f1e9}\u{1f1ea}\u{1f44d}\u{1f3fd} \u{2764}\u{fe0f}",
-    "na\u{ef}ve caf\u{e9} cafe\u{301} \u{130}stanbul Stra\u{df}e \u{fb01}n \u{1c5}",
-    "\u{4f60}\u{597d}\u{ff0c}\u{4e16}\u{754c}\u{3002} \u{3053}\u{3093} \u{c548}\u{b155}",
-    "\u{41f}\u{440}\u{438} \u{5e9}\u{5dc}\u{5d5} \u{645}\u{631}\u{62d}\u{628}\u{627} \u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947}",
-    "\u{0}\u{1}\u{7f}\u{80}\u{9f}\u{ad}\u{fffd}\u{fffe}\u{10ffff}\u{e000}",
-    "a\u{300}\u{301}\u{302}b \u{20dd}\u{61c}",
-];
+mod both;
+mod kinds;
 
 #[test]
 fn odd_cases() {
@@ -203,55 +54,10 @@ fn larger_vocabulary_and_wikitext() {
     }
 }
 
-/// Splits before and after everything that a regular expression of the `tokenizers` crate matches.
-fn matches(pattern: &str, text: &str) -> bool {
-    let split =
-        Split::new(SplitPattern::Regex(pattern.to_string()), SplitDelimiterBehavior::Removed, false).unwrap();
-    let mut text = PreTokenizedString::from(text);
-    split.pre_tokenize(&mut text).unwrap();
-    text.get_splits(OffsetReferential::Original, OffsetType::Byte).is_empty()
-}
-
-/// Each character in front of, between and behind letters, numbers, spaces and signs, all characters of the range at once.
-fn in_context(characters: &[char]) -> String {
-    characters.iter().map(|c| format!("a{c}b1{c}2 {c} {c}{c}  {c}.{c}!\n{c}'s{c}x\t{c}\u{a0}{c}\n")).collect()
-}
-
-/// Every character of Unicode, 256 at a time; where a text differs, the characters that differ must be unassigned in the version of
-/// Unicode that the reference has.
+/// Every character of Unicode, 256 at a time, without exception.
 #[test]
 fn every_block_of_unicode() {
-    let both = Both::of_file(&embedded());
-    let tokenizer = both.tokenizer();
-    let all: Vec<char> = (0..=0x2_ffff_u32)
-        .chain(0x3_0000..=0x3_3fff)
-        .chain(0xe_0000..=0xe_01ff)
-        .chain(0x10_fff0..=0x10_ffff)
-        .filter_map(char::from_u32)
-        .collect();
-    let same = |text: &str| {
-        let mut out = vec![0; text.len()];
-        let tokens = tokenizer.encode(text, false, &mut out).unwrap();
-        assert_eq!(decode(&tokenizer, &out[..tokens], false), text);
-        both.reference.encode_fast(text, false).unwrap().get_ids() == &out[..tokens]
-    };
-    // Of Han ideographs, Hangul syllables and what follows plane 1, one chunk in eight; of all else, every chunk.
-    let sampled = all.chunks(256).enumerate().filter(|(index, chunk)| {
-        let alike = matches!(u32::from(chunk[0]), 0x3500..0x9f00 | 0xad00..0xd700 | 0x2_0100..);
-        !alike || *index % 8 == 0
-    });
-    let mut newer = 0;
-    for (_, block) in sampled {
-        // Assigned characters in a block have to agree, and so nearly always the block as a whole.
-        if same(&in_context(block)) {
-            continue;
-        }
-        for &character in block.iter().filter(|&&character| !same(&in_context(&[character]))) {
-            assert!(matches(r"\p{Cn}", &character.to_string()), "{character:?} {:x}", character as u32);
-            newer += 1;
-        }
-    }
-    eprintln!("{newer} characters are newer than the reference's version of Unicode");
+    every_block(&Both::of_file(&embedded()));
 }
 
 /// A small vocabulary: the bytes, some merges in either spelling, added tokens.
@@ -404,7 +210,7 @@ proptest! {
     #[test]
     fn any_string(text in "\\PC*") {
         thread_local!(static BOTH: Both = Both::of_file(&embedded()));
-        BOTH.with(|both| assigned_only(both, &text));
+        BOTH.with(|both| both.check(&text));
     }
 
     #[test]
@@ -422,11 +228,4 @@ proptest! {
             }
         });
     }
-}
-
-/// Compares on the characters that are assigned in the reference's version of Unicode.
-fn assigned_only(both: &Both, text: &str) {
-    let assigned: String =
-        text.chars().filter(|c| c.is_ascii() || !matches(r"\p{Cn}", &c.to_string())).collect();
-    both.check(&assigned);
 }

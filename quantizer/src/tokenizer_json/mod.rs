@@ -1,7 +1,7 @@
 //! Makes the container's tokenizer section from a Hugging Face `tokenizer.json`.
 //!
-//! The file describes a pipeline: normalizer, pre-tokenizer, model, post-processor, decoder. Supported is what byte-level BPE
-//! models use; every other value of every field is refused by name, for a tokenizer that is almost right makes a model
+//! The file describes a pipeline: normalizer, pre-tokenizer, model, post-processor, decoder. Supported is what models with
+//! byte-level BPE, SentencePiece's BPE and Unigram, and BERT's WordPiece use (docs/importing.md); every other value of every field is refused by name, for a tokenizer that is almost right makes a model
 //! subtly wrong. Two fields are read over: `truncation` and `padding` say how a batch is cut and filled up, not how text
 //! becomes tokens.
 //!
@@ -9,162 +9,23 @@
 //! model's `vocab_size` is left so (models pad their embeddings); one that is larger is refused.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::fs;
+use std::path::Path;
 
 use rescomp_formats::tokenizer::{
-    PreTokenizer, TokenizerParts, TokenizerWriteError, byte_alphabet_position, write_tokenizer,
+    Model, Normalizer, TokenizerExtension, TokenizerParts, byte_alphabet_position, write_extended_tokenizer,
 };
 use serde_json::{Map, Value};
 
+mod error;
+mod pipeline;
+mod sentence_piece;
+mod word_piece;
+
+pub use error::TokenizerJsonError;
+
 /// Ids are below this: larger ones are taken for damage, since every hole costs memory.
 pub const MAX_VOCABULARY: u32 = 1 << 20;
-
-/// Why a `tokenizer.json` was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerJsonError {
-    /// The file can't be read.
-    #[error("{path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file isn't JSON.
-    #[error("{path}: not JSON: {source}", path = path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
-    /// A field has a value that isn't supported.
-    #[error("{path}: {field} is {found}; supported: {supported}", path = path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// The field, as `model.type`.
-        field: String,
-        /// Its value, or the beginning of it.
-        found: String,
-        /// The values that are supported.
-        supported: &'static str,
-    },
-    /// A field that this reader doesn't know, and that may change what the tokenizer does.
-    #[error("{path}: {field} is not a known field; supported: {supported}", path = path.display())]
-    UnknownField {
-        /// The file.
-        path: PathBuf,
-        /// The field.
-        field: String,
-        /// The fields that are supported there.
-        supported: String,
-    },
-    /// A merge names a token that isn't in the vocabulary, or makes one that isn't.
-    #[error("{path}: model.merges[{index}]: token `{token}` is not in model.vocab", path = path.display())]
-    MergeToken {
-        /// The file.
-        path: PathBuf,
-        /// Which merge, counted from 0.
-        index: usize,
-        /// The token.
-        token: String,
-    },
-    /// A token has a character that stands for no byte.
-    #[error(
-        "{path}: model.vocab: token `{token}` has the character {character:?}, which is not in the byte-level alphabet",
-        path = path.display()
-    )]
-    TokenCharacter {
-        /// The file.
-        path: PathBuf,
-        /// The token.
-        token: String,
-        /// The character.
-        character: char,
-    },
-    /// Two tokens have the same id.
-    #[error("{path}: tokens `{first}` and `{second}` both have the id {id}", path = path.display())]
-    SharedId {
-        /// The file.
-        path: PathBuf,
-        /// The id.
-        id: u32,
-        /// One of the tokens.
-        first: String,
-        /// The other.
-        second: String,
-    },
-    /// An added token has another id than the `tokenizers` crate would give it.
-    #[error("{path}: {field}.id of `{content}`: expected {expected}, found {found}", path = path.display())]
-    AddedId {
-        /// The file.
-        path: PathBuf,
-        /// The entry, as `added_tokens[3]`.
-        field: String,
-        /// The token.
-        content: String,
-        /// Its id in `model.vocab`, or the next free one.
-        expected: u32,
-        /// The id in the file.
-        found: u32,
-    },
-    /// An added token is there twice.
-    #[error("{path}: {field}: `{content}` is there already", path = path.display())]
-    RepeatedAdded {
-        /// The file.
-        path: PathBuf,
-        /// The entry.
-        field: String,
-        /// The token.
-        content: String,
-    },
-    /// A byte has no token, so that some texts couldn't be encoded.
-    #[error("{path}: model.vocab has no token `{character}` for the byte {byte}", path = path.display())]
-    MissingByte {
-        /// The file.
-        path: PathBuf,
-        /// The byte.
-        byte: u8,
-        /// How the file would spell it.
-        character: char,
-    },
-    /// With `ignore_merges`, a token that no merge makes.
-    #[error(
-        "{path}: model.ignore_merges is true and no merge makes the token `{token}`; supported: one that does",
-        path = path.display()
-    )]
-    UnmergedToken {
-        /// The file.
-        path: PathBuf,
-        /// The token.
-        token: String,
-    },
-    /// More tokens than the model has.
-    #[error(
-        "{path}: the largest id is {largest} (`{token}`): expected at most {vocab_size} tokens (vocab_size of the model)",
-        path = path.display()
-    )]
-    Vocabulary {
-        /// The file.
-        path: PathBuf,
-        /// The largest id.
-        largest: u32,
-        /// Its token.
-        token: String,
-        /// Rows of the model's embedding.
-        vocab_size: u32,
-    },
-    /// The section can't be written.
-    #[error("{path}: {source}", path = path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: TokenizerWriteError,
-    },
-}
 
 type Result<T> = std::result::Result<T, TokenizerJsonError>;
 
@@ -188,8 +49,9 @@ pub fn read_tokenizer_json(path: &Path, vocab_size: Option<u32>) -> Result<Vec<u
 pub fn tokenizer_section(json: &[u8], path: &Path, vocab_size: Option<u32>) -> Result<Vec<u8>> {
     let root: Value = serde_json::from_slice(json)
         .map_err(|source| TokenizerJsonError::Json { path: path.to_path_buf(), source })?;
-    let parts = Source { path }.parts(&root, vocab_size)?;
-    write_tokenizer(&parts).map_err(|source| TokenizerJsonError::Write { path: path.to_path_buf(), source })
+    let (parts, extension) = Source { path }.parts(&root, vocab_size)?;
+    write_extended_tokenizer(&parts, &extension)
+        .map_err(|source| TokenizerJsonError::Write { path: path.to_path_buf(), source })
 }
 
 /// The file that errors name.
@@ -207,7 +69,7 @@ struct Added<'a> {
 }
 
 impl Source<'_> {
-    fn parts(self, root: &Value, vocab_size: Option<u32>) -> Result<TokenizerParts> {
+    fn parts(self, root: &Value, vocab_size: Option<u32>) -> Result<(TokenizerParts, TokenizerExtension)> {
         let root = self.object(root, "the file")?;
         self.known_fields(
             root,
@@ -227,94 +89,73 @@ impl Source<'_> {
         if root.get("version").and_then(Value::as_str) != Some("1.0") {
             return Err(self.unsupported("version", root.get("version"), "`1.0`"));
         }
-        if !is_null(root.get("normalizer")) {
-            return Err(self.unsupported("normalizer", root.get("normalizer"), "null"));
+        let model = self.object(root.get("model").unwrap_or(&Value::Null), "model")?;
+        // Old files leave the type out; no other model has merges.
+        match model.get("type").map(|name| name.as_str().unwrap_or_default()) {
+            Some("WordPiece") => self.word_piece(root, model, vocab_size),
+            Some("Unigram") => self.sentence_piece(root, model, Model::Unigram, vocab_size),
+            Some("BPE") | None if model.get("type").is_some() || model.contains_key("merges") => {
+                if type_of(root.get("decoder")) == Some("ByteLevel")
+                    || mentions_byte_level(root.get("pre_tokenizer"))
+                {
+                    self.byte_level_bpe(root, model, vocab_size)
+                } else {
+                    self.sentence_piece(root, model, Model::CharacterBpe, vocab_size)
+                }
+            }
+            _ => Err(self.unsupported("model.type", model.get("type"), "BPE, WordPiece, Unigram")),
         }
-        // A post-processor of this type only trims offsets; others add tokens.
-        let post_processor = root.get("post_processor");
-        if !is_null(post_processor) && type_of(post_processor) != Some("ByteLevel") {
-            return Err(self.unsupported("post_processor", post_processor, "null, `ByteLevel`"));
-        }
+    }
+
+    fn byte_level_bpe(
+        self,
+        root: &Map<String, Value>,
+        model: &Map<String, Value>,
+        vocab_size: Option<u32>,
+    ) -> Result<(TokenizerParts, TokenizerExtension)> {
+        let normalizer = match type_of(root.get("normalizer")) {
+            _ if is_null(root.get("normalizer")) => Normalizer::None,
+            Some("NFC") => Normalizer::Nfc,
+            _ => return Err(self.unsupported("normalizer", root.get("normalizer"), "null, `NFC`")),
+        };
         if type_of(root.get("decoder")) != Some("ByteLevel") {
             return Err(self.unsupported("decoder", root.get("decoder"), "`ByteLevel`"));
         }
-        let (pre_tokenizer, add_prefix_space) = self.pre_tokenizer(root.get("pre_tokenizer"))?;
-        let model = self.model(root.get("model"))?;
+        let (pre_tokenizer, add_prefix_space) = self.byte_level_pre_tokenizer(root.get("pre_tokenizer"))?;
+        self.check_bpe(model)?;
+        // `unk_token` and `fuse_unk` are for characters without a token: with a token for every byte there are none.
+        if self.flag(model, "model", "byte_fallback", Some(false))? {
+            return Err(self.unsupported("model.byte_fallback", model.get("byte_fallback"), "false"));
+        }
         let vocabulary = self.vocabulary(model)?;
-        let added = self.added_tokens(root.get("added_tokens"), &vocabulary)?;
+        let added = self.added_tokens(root.get("added_tokens"), &vocabulary, normalizer)?;
+        let (tokens_before, tokens_after) =
+            self.post_processor(root.get("post_processor"), &vocabulary, &added)?;
 
-        let tokens = self.token_bytes(&vocabulary, &added, vocab_size)?;
+        let tokens =
+            self.token_bytes(&vocabulary, &added, vocab_size, &|token| self.byte_level_bytes(token))?;
         let byte_tokens = self.byte_tokens(&vocabulary)?;
         let merges = self.merges(model, &vocabulary)?;
         let ignore_merges = self.flag(model, "model", "ignore_merges", Some(false))?;
         if ignore_merges {
             self.every_token_is_merged(&vocabulary, &added, &merges)?;
         }
-        Ok(TokenizerParts {
+        let parts = TokenizerParts {
             tokens,
             byte_tokens,
             merges,
-            added_tokens: added.iter().map(|token| (token.id, token.special, token.normalized)).collect(),
+            added_tokens: added_entries(&added),
             pre_tokenizer,
             add_prefix_space,
             ignore_merges,
-        })
+        };
+        let extension =
+            TokenizerExtension { normalizer, tokens_before, tokens_after, ..TokenizerExtension::default() };
+        Ok((parts, extension))
     }
 
-    fn pre_tokenizer(self, value: Option<&Value>) -> Result<(PreTokenizer, bool)> {
-        const SUPPORTED: &str = "`ByteLevel`, `Sequence` of `Digits` and `ByteLevel`";
-        match type_of(value) {
-            Some("ByteLevel") => self.byte_level(value, "pre_tokenizer"),
-            Some("Sequence") => {
-                let steps = value.and_then(|value| value.get("pretokenizers"));
-                let [digits, byte_level] =
-                    steps.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-                else {
-                    return Err(self.unsupported("pre_tokenizer.pretokenizers", steps, SUPPORTED));
-                };
-                for (index, step, name) in [(0, digits, "Digits"), (1, byte_level, "ByteLevel")] {
-                    if type_of(Some(step)) != Some(name) {
-                        let field = format!("pre_tokenizer.pretokenizers[{index}]");
-                        return Err(self.unsupported(&field, Some(step), SUPPORTED));
-                    }
-                }
-                let field = "pre_tokenizer.pretokenizers[0]";
-                let digits = self.object(digits, field)?;
-                self.known_fields(digits, field, &["type", "individual_digits"])?;
-                if !self.flag(digits, field, "individual_digits", None)? {
-                    let field = format!("{field}.individual_digits");
-                    return Err(self.unsupported(&field, Some(&Value::Bool(false)), "true"));
-                }
-                let field = "pre_tokenizer.pretokenizers[1]";
-                let (pre_tokenizer, add_prefix_space) = self.byte_level(Some(byte_level), field)?;
-                if add_prefix_space {
-                    let field = format!("{field}.add_prefix_space");
-                    return Err(self.unsupported(&field, Some(&Value::Bool(true)), "false"));
-                }
-                if pre_tokenizer != PreTokenizer::Gpt2 {
-                    let field = format!("{field}.use_regex");
-                    return Err(self.unsupported(&field, Some(&Value::Bool(false)), "true"));
-                }
-                Ok((PreTokenizer::DigitsGpt2, false))
-            }
-            _ => Err(self.unsupported("pre_tokenizer", value, SUPPORTED)),
-        }
-    }
-
-    fn byte_level(self, value: Option<&Value>, field: &str) -> Result<(PreTokenizer, bool)> {
-        let object = self.object(value.unwrap_or(&Value::Null), field)?;
-        self.known_fields(object, field, &["type", "add_prefix_space", "trim_offsets", "use_regex"])?;
-        let add_prefix_space = self.flag(object, field, "add_prefix_space", None)?;
-        let use_regex = self.flag(object, field, "use_regex", Some(true))?;
-        Ok((if use_regex { PreTokenizer::Gpt2 } else { PreTokenizer::ByteLevel }, add_prefix_space))
-    }
-
-    fn model(self, value: Option<&Value>) -> Result<&Map<String, Value>> {
-        let model = self.object(value.unwrap_or(&Value::Null), "model")?;
-        // Old files leave the type out; no other model has merges.
-        if model.get("type").map_or(!model.contains_key("merges"), |name| name != "BPE") {
-            return Err(self.unsupported("model.type", model.get("type"), "BPE (byte-level)"));
-        }
+    /// Fields that mean the same in every BPE model.
+    fn check_bpe(self, model: &Map<String, Value>) -> Result<()> {
         self.known_fields(
             model,
             "model",
@@ -341,11 +182,7 @@ impl Source<'_> {
                 return Err(self.unsupported(&format!("model.{name}"), value, "null, an empty string"));
             }
         }
-        // `unk_token` and `fuse_unk` are for characters without a token: with a token for every byte there are none.
-        if self.flag(model, "model", "byte_fallback", Some(false))? {
-            return Err(self.unsupported("model.byte_fallback", model.get("byte_fallback"), "false"));
-        }
-        Ok(model)
+        Ok(())
     }
 
     /// The vocabulary, and that its ids are ids.
@@ -362,6 +199,7 @@ impl Source<'_> {
         self,
         value: Option<&'v Value>,
         vocabulary: &Vocabulary<'_>,
+        normalizer: Normalizer,
     ) -> Result<Vec<Added<'v>>> {
         let entries = match value {
             None | Some(Value::Null) => &[],
@@ -385,6 +223,16 @@ impl Source<'_> {
                     return Err(self.unsupported(&format!("{field}.{name}"), entry.get(name), "false"));
                 }
             }
+            let special = self.flag(entry, &field, "special", None)?;
+            // The reference normalizes these and looks for them in the normalized text.
+            let normalized = self.flag(entry, &field, "normalized", None)?;
+            if normalized && normalizes(normalizer) {
+                return Err(self.unsupported(
+                    &format!("{field}.normalized"),
+                    entry.get("normalized"),
+                    "false, with a normalizer",
+                ));
+            }
             if !seen.insert(content) {
                 return Err(TokenizerJsonError::RepeatedAdded { path, field, content: content.to_string() });
             }
@@ -397,12 +245,7 @@ impl Source<'_> {
                 let content = content.to_string();
                 return Err(TokenizerJsonError::AddedId { path, field, content, expected, found });
             }
-            added.push(Added {
-                id: found,
-                content,
-                special: self.flag(entry, &field, "special", None)?,
-                normalized: self.flag(entry, &field, "normalized", None)?,
-            });
+            added.push(Added { id: found, content, special, normalized });
         }
         added.sort_by_key(|token| token.id);
         Ok(added)
@@ -414,19 +257,13 @@ impl Source<'_> {
         vocabulary: &Vocabulary<'_>,
         added: &[Added<'_>],
         vocab_size: Option<u32>,
+        bytes_of: &dyn Fn(&str) -> Result<Vec<u8>>,
     ) -> Result<Vec<Vec<u8>>> {
         let contents: HashSet<&str> = added.iter().map(|token| token.content).collect();
         let spelled = vocabulary.ids.iter().filter(|(token, _)| !contents.contains(*token));
         let mut all: Vec<(u32, &str, Vec<u8>)> = Vec::with_capacity(vocabulary.ids.len() + added.len());
         for (token, &id) in spelled {
-            let bytes = token.chars().map(|character| {
-                byte_of(character).ok_or_else(|| TokenizerJsonError::TokenCharacter {
-                    path: self.path.to_path_buf(),
-                    token: token.to_string(),
-                    character,
-                })
-            });
-            all.push((id, token, bytes.collect::<Result<_>>()?));
+            all.push((id, token, bytes_of(token)?));
         }
         // The content of an added token is text, not byte-level characters.
         all.extend(added.iter().map(|token| (token.id, token.content, token.content.as_bytes().to_vec())));
@@ -449,6 +286,18 @@ impl Source<'_> {
             tokens[id as usize] = bytes;
         }
         Ok(tokens)
+    }
+
+    /// The bytes that a token of byte-level characters stands for.
+    fn byte_level_bytes(self, token: &str) -> Result<Vec<u8>> {
+        let bytes = token.chars().map(|character| {
+            byte_of(character).ok_or_else(|| TokenizerJsonError::TokenCharacter {
+                path: self.path.to_path_buf(),
+                token: token.to_string(),
+                character,
+            })
+        });
+        bytes.collect()
     }
 
     fn byte_tokens(self, vocabulary: &Vocabulary<'_>) -> Result<[u32; 256]> {
@@ -566,6 +415,21 @@ impl Source<'_> {
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|&id| id < MAX_VOCABULARY);
         id.ok_or_else(|| self.unsupported(field, Some(value), "an integer from 0 to 1048575"))
     }
+}
+
+/// Whether some text is changed. (U+2581 in an added token is refused, and a space in front is put there after the search.)
+fn normalizes(normalizer: Normalizer) -> bool {
+    !matches!(normalizer, Normalizer::None)
+}
+
+fn added_entries(added: &[Added<'_>]) -> Vec<(u32, bool, bool)> {
+    added.iter().map(|token| (token.id, token.special, token.normalized)).collect()
+}
+
+fn mentions_byte_level(pre_tokenizer: Option<&Value>) -> bool {
+    let steps = pre_tokenizer.and_then(|value| value.get("pretokenizers")).and_then(Value::as_array);
+    type_of(pre_tokenizer) == Some("ByteLevel")
+        || steps.is_some_and(|steps| steps.iter().any(|step| type_of(Some(step)) == Some("ByteLevel")))
 }
 
 /// `model.vocab`: ids by the spelling of the file.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use rescomp_formats::tokenizer::{
-    PreTokenizer, TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError,
+    NO_TOKEN, PreTokenizer, TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError,
     byte_alphabet_position, write_tokenizer,
 };
 
@@ -179,4 +179,29 @@ fn refuses_to_write_what_contradicts_itself() {
     assert_eq!(format(refusal(&|parts| parts.added_tokens.push((0, true, true)))), TokenizerProblem::AddedId);
     let llama = refusal(&|parts| parts.pre_tokenizer = PreTokenizer::Llama3);
     assert_eq!(format(llama), TokenizerProblem::UnsupportedLlama3);
+}
+
+#[test]
+fn bytes_may_be_without_a_token() {
+    let mut parts = parts(&[("a", "b")]);
+    parts.byte_tokens[7] = NO_TOKEN;
+    let section = write_tokenizer(&parts).unwrap();
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!((view.byte_token(7), view.token_of_bytes(&[7])), (None, None));
+    assert_eq!(view.byte_token(8), Some(parts.byte_tokens[8]));
+
+    // With 65,536 tokens, ids are narrow and the last of them is the number that says "none".
+    let last = usize::from(u16::MAX);
+    parts.tokens.resize(last, Vec::new());
+    parts.tokens.push(vec![9]);
+    parts.byte_tokens[9] = u32::from(u16::MAX);
+    let section = write_tokenizer(&parts).unwrap();
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!((view.byte_token(9), view.byte_token(7)), (Some(u32::from(u16::MAX)), None));
+
+    // One more, and they are wide.
+    parts.tokens.push(b"more".to_vec());
+    let section = write_tokenizer(&parts).unwrap();
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!((view.byte_token(9), view.byte_token(7)), (Some(u32::from(u16::MAX)), None));
 }

@@ -24,6 +24,8 @@ pub use write::{TokenizerParts, TokenizerWriteError, write_tokenizer};
 pub const TOKENIZER_VERSION: u8 = 1;
 /// Most bytes a token may have.
 pub const MAX_TOKEN_BYTES: usize = u8::MAX as usize;
+/// In place of the token of a byte that has none.
+pub const NO_TOKEN: u32 = u32::MAX;
 
 const HEAD_BYTES: usize = 32;
 /// Tokens that share one entry of the array of block starts.

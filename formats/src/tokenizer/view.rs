@@ -5,8 +5,8 @@ use core::cmp::Ordering;
 use super::{
     ADDED_LEFT_STRIP, ADDED_NORMALIZED, ADDED_RIGHT_STRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BLOCK_TOKENS,
     FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_IGNORE_MERGES, HEAD_BYTES,
-    KNOWN_FLAGS, MAX_NARROW, PreTokenizer, TOKENIZER_VERSION, TokenizerFormatError, TokenizerProblem,
-    byte_alphabet_position,
+    KNOWN_FLAGS, MAX_NARROW, NO_TOKEN, PreTokenizer, TOKENIZER_VERSION, TokenizerFormatError,
+    TokenizerProblem, byte_alphabet_position,
 };
 
 /// A token that is cut out of the text before it is pre-tokenized.
@@ -228,6 +228,9 @@ impl<'a> TokenizerView<'a> {
     fn check_byte_tokens(&self, array_offset: usize) -> Result<(), TokenizerFormatError> {
         for byte in 0..=u8::MAX {
             let token = self.byte_token(byte);
+            if token.is_none() && matches!(self.byte_tokens, Ids::Explicit(_)) {
+                continue;
+            }
             let found = match token.and_then(|token| self.token_bytes(token)) {
                 Some(&[found]) if found == byte => continue,
                 Some(&[found]) => u64::from(found),
@@ -351,12 +354,17 @@ impl<'a> TokenizerView<'a> {
         self.token_bytes.get(start..start + length).filter(|bytes| !bytes.is_empty())
     }
 
-    /// The token of a single byte. A checked section has one for each: `None` only before the check.
+    /// The token of a single byte; `None` where the vocabulary has none: such bytes are left out of a text.
     #[inline]
     pub fn byte_token(&self, byte: u8) -> Option<u32> {
         match self.byte_tokens {
             Ids::Consecutive { first } => first.checked_add(u32::from(byte_alphabet_position(byte))),
-            Ids::Explicit(numbers) => numbers.get(usize::from(byte)),
+            Ids::Explicit(numbers) => {
+                let id = numbers.get(usize::from(byte))?;
+                let no_token = if numbers.wide { NO_TOKEN } else { u32::from(u16::MAX) };
+                // The largest narrow number may be an id as well: then its token is this byte.
+                (id != no_token || self.token_bytes(id) == Some(&[byte])).then_some(id)
+            }
         }
     }
 

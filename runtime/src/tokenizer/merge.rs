@@ -88,7 +88,8 @@ pub(super) fn merge_bytes<L: SlotLayout>(
         if count == capacity {
             return None;
         }
-        let id = view.byte_token(byte)?;
+        // A byte without a token leaves no trace: the bytes around it may merge.
+        let Some(id) = view.byte_token(byte) else { continue };
         L::set(words, count, id, L::NONE);
         if count > 0 {
             let (before, _) = L::get(words, count - 1);

@@ -284,3 +284,28 @@ fn refuses_by_name_behind_the_larger_head() {
         assert!(TokenizerView::parse(&cut).is_err(), "{length} bytes");
     }
 }
+
+#[test]
+fn bytes_may_be_without_a_token() {
+    let mut parts = parts(&[("a", "b")]);
+    parts.byte_tokens[7] = NO_TOKEN;
+    let section = write_tokenizer(&parts).unwrap();
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!((view.byte_token(7), view.token_of_bytes(&[7])), (None, None));
+    assert_eq!(view.byte_token(8), Some(parts.byte_tokens[8]));
+
+    // With 65,536 tokens, ids are narrow and the last of them is the number that says "none".
+    let last = usize::from(u16::MAX);
+    parts.tokens.resize(last, Vec::new());
+    parts.tokens.push(vec![9]);
+    parts.byte_tokens[9] = u32::from(u16::MAX);
+    let section = write_tokenizer(&parts).unwrap();
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!((view.byte_token(9), view.byte_token(7)), (Some(u32::from(u16::MAX)), None));
+
+    // One more, and they are wide.
+    parts.tokens.push(b"more".to_vec());
+    let section = write_tokenizer(&parts).unwrap();
+    let view = TokenizerView::parse(&section).unwrap();
+    assert_eq!((view.byte_token(9), view.byte_token(7)), (Some(u32::from(u16::MAX)), None));
+}

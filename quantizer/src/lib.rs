@@ -1,7 +1,7 @@
 //! Quantizes a transformer checkpoint with ResComp and its relatives and writes a rescomp container.
 //!
 //! ```text
-//! checkpoint (Hugging Face folder) -> dense (full-precision forward) -> calibrate (two streams, moments, methods)
+//! checkpoint (Hugging Face folder or GGUF) -> dense (full-precision forward) -> calibrate (two streams, moments, methods)
 //!   -> encode (codes and scales to packed sections) -> pack (the container, with what the full-precision model says)
 //! ```
 

@@ -1,6 +1,6 @@
 //! Tokens of texts, with the tokenizer that the device will run.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError, TokenizerSource};
 use crate::corpus::{self, CorpusError, Joiner};
 use crate::tokenizer_json::{TokenizerJsonError, read_tokenizer_json};
 use rescomp_formats::spec::ModelSpec;
@@ -8,12 +8,26 @@ use rescomp_formats::tokenizer::{TokenizerFormatError, TokenizerView};
 use rescomp_runtime::tokenizer::{Tokenizer, TokenizerError};
 use std::path::Path;
 
+/// Why a checkpoint's tokenizer was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointTokenizerError {
+    /// A folder's.
+    #[error(transparent)]
+    Json(#[from] TokenizerJsonError),
+    /// A GGUF file's.
+    #[error(transparent)]
+    Gguf(#[from] CheckpointError),
+}
+
 /// The tokenizer section of a checkpoint.
 ///
 /// # Errors
-/// [`TokenizerJsonError`].
-pub fn tokenizer_section(checkpoint: &Checkpoint) -> Result<Vec<u8>, TokenizerJsonError> {
-    read_tokenizer_json(&checkpoint.tokenizer_path(), Some(checkpoint.spec.vocabulary))
+/// [`CheckpointTokenizerError`].
+pub fn tokenizer_section(checkpoint: &Checkpoint) -> Result<Vec<u8>, CheckpointTokenizerError> {
+    Ok(match checkpoint.tokenizer() {
+        TokenizerSource::Json(path) => read_tokenizer_json(&path, Some(checkpoint.spec.vocabulary))?,
+        TokenizerSource::Gguf(tokenizer) => tokenizer.section()?,
+    })
 }
 
 /// The tokenizer of a section.

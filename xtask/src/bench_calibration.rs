@@ -41,9 +41,10 @@ struct Report {
 /// # Errors
 /// `Exit::Input` for a model, text or option that cannot be, `Exit::Failed` for what cannot be solved.
 pub(crate) fn run(flags: &CalibrationFlags) -> Result<(), Error> {
-    let folder = model::folder(flags.model.as_deref())?;
-    let text = model::text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;
-    let checkpoint = model::checkpoint(&folder)?;
+    let model_path = model::path(flags.model.as_deref())?;
+    let text =
+        model::text_file(flags.calibration.as_deref(), &model_path, "calibration.txt", "--calibration")?;
+    let checkpoint = model::checkpoint(&model_path)?;
     let spec = &checkpoint.spec;
     model::check_context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(&checkpoint)?;

@@ -38,9 +38,10 @@ struct Report {
 /// `Exit::Failed` for what cannot be solved.
 pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
     let json_path = flags.output.as_deref().map(|path| output::beside(path, "json")).transpose()?;
-    let folder = model::folder(flags.model.as_deref())?;
-    let text = model::text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;
-    let checkpoint = model::checkpoint(&folder)?;
+    let model_path = model::path(flags.model.as_deref())?;
+    let text =
+        model::text_file(flags.calibration.as_deref(), &model_path, "calibration.txt", "--calibration")?;
+    let checkpoint = model::checkpoint(&model_path)?;
     let spec = &checkpoint.spec;
     model::check_context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(&checkpoint)?;

@@ -69,11 +69,11 @@ struct Case {
 /// `Exit::Failed` for what cannot be run.
 pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
     let paths = flags.output.as_deref().map(OutputPaths::beside).transpose()?;
-    let folder = model::folder(flags.model.as_deref())?;
-    let text = model::text_file(flags.text.as_deref(), &folder, "held_out.txt", "--text")?;
+    let model_path = model::path(flags.model.as_deref())?;
+    let text = model::text_file(flags.text.as_deref(), &model_path, "held_out.txt", "--text")?;
     let calibration_text =
-        model::text_file(flags.calibration.as_deref(), &folder, "calibration.txt", "--calibration")?;
-    let checkpoint = model::checkpoint(&folder)?;
+        model::text_file(flags.calibration.as_deref(), &model_path, "calibration.txt", "--calibration")?;
+    let checkpoint = model::checkpoint(&model_path)?;
     let spec = &checkpoint.spec;
     model::check_context(flags.context, spec)?;
     let positions = model::positions(flags.context, flags.score_from)?;

@@ -84,9 +84,9 @@ pub(crate) struct PackFlags {
     /// The target: a name from `cargo xtask targets`, or the path of a target file.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) target: String,
-    /// Folder of the model as Hugging Face lays it out (config.json, *.safetensors, tokenizer.json)
+    /// The model: a folder as Hugging Face lays it out (config.json, *.safetensors, tokenizer.json), or a GGUF file
     /// [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub(crate) model: Option<PathBuf>,
     /// Quantization method.
     #[arg(long, value_enum, default_value_t = Method::RescompExact)]
@@ -207,14 +207,14 @@ pub(crate) struct EvalFlags {
     /// Activations of the container's linear layers: int8 as on the device, or f32 to see the weights' error alone.
     #[arg(long, value_enum, default_value_t = Activations::Int8, conflicts_with = "model")]
     pub(crate) activations: Activations,
-    /// Folder of a full-precision model to measure, as Hugging Face lays it out.
-    #[arg(long, value_name = "DIR")]
+    /// A full-precision model to measure: a folder as Hugging Face lays it out, or a GGUF file.
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub(crate) model: Option<PathBuf>,
     /// Text to measure on, UTF-8.
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,
-    /// Folder of a full-precision model to compare with: divergence in nats a token, share of the same top token.
-    #[arg(long, value_name = "DIR")]
+    /// A full-precision model to compare with: divergence in nats a token, share of the same top token.
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub(crate) reference: Option<PathBuf>,
     /// Tokens predicted in a window; windows follow one another without overlap.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]

@@ -7,7 +7,7 @@ use rescomp_formats::spec::ModelSpec;
 use rescomp_quantizer::checkpoint::{Checkpoint, CheckpointError};
 use rescomp_quantizer::corpus::{self, CorpusError};
 use rescomp_quantizer::evaluate::Positions;
-use rescomp_quantizer::texts;
+use rescomp_quantizer::texts::{self, CheckpointTokenizerError};
 use rescomp_quantizer::tokenizer_json::TokenizerJsonError;
 use rescomp_runtime::memory::AlignedBytes;
 
@@ -15,20 +15,20 @@ use crate::error::{Error, Exit};
 use crate::flags::Joiner;
 use crate::root;
 
-/// The folder of the model that a command line names, or of the embedded one.
+/// The model that a command line names, a folder or a GGUF file, or the embedded one.
 ///
 /// # Errors
 /// Those of [`root::root`].
-pub(crate) fn folder(named: Option<&Path>) -> Result<PathBuf, Error> {
-    named.map_or_else(|| Ok(root::root()?.join("models/stories-1m")), |folder| Ok(folder.to_path_buf()))
+pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Error> {
+    named.map_or_else(|| Ok(root::root()?.join("models/stories-1m")), |path| Ok(path.to_path_buf()))
 }
 
 /// Opens a checkpoint.
 ///
 /// # Errors
 /// `Exit::Disk` when a file cannot be read, otherwise `Exit::Input` naming the file and the tensor.
-pub(crate) fn checkpoint(folder: &Path) -> Result<Checkpoint, Error> {
-    Checkpoint::open(folder).map_err(|error| checkpoint_error(&error))
+pub(crate) fn checkpoint(path: &Path) -> Result<Checkpoint, Error> {
+    Checkpoint::open(path).map_err(|error| checkpoint_error(&error))
 }
 
 fn checkpoint_error(error: &CheckpointError) -> Error {
@@ -56,7 +56,8 @@ pub(crate) fn check_weights(checkpoint: &Checkpoint) -> Result<(), Error> {
 /// `Exit::Disk` when the file cannot be read, otherwise `Exit::Input` naming the file and the field.
 pub(crate) fn tokenizer_section(checkpoint: &Checkpoint) -> Result<Vec<u8>, Error> {
     texts::tokenizer_section(checkpoint).map_err(|error| {
-        let exit = if matches!(error, TokenizerJsonError::Read { .. }) { Exit::Disk } else { Exit::Input };
+        let unreadable = matches!(error, CheckpointTokenizerError::Json(TokenizerJsonError::Read { .. }));
+        let exit = if unreadable { Exit::Disk } else { Exit::Input };
         Error::new(exit, error.to_string())
     })
 }
@@ -93,20 +94,21 @@ pub(crate) fn check_context(context: usize, spec: &ModelSpec) -> Result<(), Erro
     Ok(())
 }
 
-/// The file that an option names, else one of the model's folder.
+/// The file that an option names, else one of the model's folder: of the folder that it is, or that its file is in.
 ///
 /// # Errors
 /// `Exit::Input` where none is named and the folder has none.
 pub(crate) fn text_file(
     named: Option<&Path>,
-    folder: &Path,
+    model: &Path,
     name: &str,
     option: &'static str,
 ) -> Result<PathBuf, Error> {
-    let path = named.map_or_else(|| folder.join(name), Path::to_path_buf);
+    let beside = || if model.is_file() { model.with_file_name(name) } else { model.join(name) };
+    let path = named.map_or_else(beside, Path::to_path_buf);
     if named.is_none() && !path.is_file() {
         return Err(Error::input(format!("the model's folder has no {}", path.display()))
-            .remedy(format!("give a UTF-8 text with {option} FILE")));
+            .remedy(format!("give a UTF-8 text like what the model reads and writes with {option} FILE")));
     }
     Ok(path)
 }

@@ -60,15 +60,15 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let root = root::root()?;
     let install = Install::unless(flags.no_install);
     let target = Target::load(&flags.target)?;
-    let model_folder = model::folder(flags.model.as_deref())?;
+    let model_path = model::path(flags.model.as_deref())?;
     let output_folder = flags.output.clone().unwrap_or_else(|| dist(&root, &target));
 
     // What may be wrong or missing is found out before the long work: the model, its text, the folder, the toolchain.
-    let checkpoint = model::checkpoint(&model_folder)?;
+    let checkpoint = model::checkpoint(&model_path)?;
     if flags.method == Method::Rtn && flags.refine.is_some_and(|refine| refine != Choice::Given(0)) {
         return Err(Error::input("--refine needs a method that is calibrated, and rtn is not"));
     }
-    let mut options = pack_options(flags, &target, &checkpoint, &model_folder)?;
+    let mut options = pack_options(flags, &target, &checkpoint, &model_path)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
     let signature = flags.sign.as_deref().map(|key| Signature::new(key, flags.release)).transpose()?;
@@ -135,15 +135,11 @@ fn pack_options(
     flags: &PackFlags,
     target: &Target,
     checkpoint: &Checkpoint,
-    model_folder: &Path,
+    model_path: &Path,
 ) -> Result<PackOptions, Error> {
     let spec = &checkpoint.spec;
-    let text = flags.calibration.clone().unwrap_or_else(|| model_folder.join("calibration.txt"));
-    if flags.calibration.is_none() && !text.is_file() {
-        let message = format!("the model's folder has no calibration text {}", text.display());
-        return Err(Error::input(message)
-            .remedy("give a UTF-8 text of what the model will write with --calibration FILE"));
-    }
+    let text =
+        model::text_file(flags.calibration.as_deref(), model_path, "calibration.txt", "--calibration")?;
     model::check_context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(checkpoint)?;
     let choice = WindowChoice {

@@ -158,6 +158,12 @@ impl TokenizerView<'_> {
         }
         for byte in 0..=u8::MAX {
             let token = self.byte_token(byte);
+            if token.is_none()
+                && self.model() == Model::ByteLevelBpe
+                && matches!(self.byte_tokens, Ids::Explicit(_))
+            {
+                continue;
+            }
             let found = match token.and_then(|token| self.token_bytes(token)) {
                 Some(&[found]) if found == byte => continue,
                 Some(&[found]) => u64::from(found),

@@ -35,8 +35,7 @@ pub const TOKENIZER_VERSION: u8 = 1;
 pub const TOKENIZER_VERSION_EXTENDED: u8 = 2;
 /// Most bytes a token may have.
 pub const MAX_TOKEN_BYTES: usize = u8::MAX as usize;
-
-/// Id that stands for no token.
+/// Id that stands for no token, such as that of a byte that has none.
 pub const NO_TOKEN: u32 = u32::MAX;
 /// Continues a word in WordPiece.
 pub const CONTINUATION: &[u8] = b"##";

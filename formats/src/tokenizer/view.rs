@@ -409,13 +409,18 @@ impl<'a> TokenizerView<'a> {
         self.token_bytes.get(start..start + length).filter(|bytes| !bytes.is_empty())
     }
 
-    /// The token of a single byte: `None` only where bytes have none.
+    /// The token of a single byte; `None` where the vocabulary has none: byte-level BPE leaves such bytes out of a text.
     #[inline]
     pub fn byte_token(&self, byte: u8) -> Option<u32> {
         match self.byte_tokens {
             Ids::None => None,
             Ids::Consecutive { first } => first.checked_add(u32::from(byte_alphabet_position(byte))),
-            Ids::Explicit(numbers) => numbers.get(usize::from(byte)),
+            Ids::Explicit(numbers) => {
+                let id = numbers.get(usize::from(byte))?;
+                let no_token = if numbers.wide { NO_TOKEN } else { u32::from(u16::MAX) };
+                // The largest narrow number may be an id as well: then its token is this byte.
+                (id != no_token || self.token_bytes(id) == Some(&[byte])).then_some(id)
+            }
         }
     }
 

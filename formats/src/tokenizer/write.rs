@@ -16,7 +16,7 @@ use super::{
 pub struct TokenizerParts {
     /// The bytes of every token by id; empty for an unused id.
     pub tokens: Vec<Vec<u8>>,
-    /// The token of every single byte; [`NO_TOKEN`] for all of them where bytes have none.
+    /// The token of every single byte; [`NO_TOKEN`] for one without, and for all of them where bytes have none.
     pub byte_tokens: [u32; 256],
     /// Left, right and result of every merge, the first to be merged first.
     pub merges: Vec<[u32; 3]>,

@@ -14,13 +14,13 @@ use super::{CheckpointError, read_capped};
 
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-const MAX_VOCABULARY: u32 = 1 << 20;
-const MAX_HIDDEN: u32 = 1 << 16;
-const MAX_INTERMEDIATE: u32 = 1 << 18;
-const MAX_LAYERS: u32 = 512;
-const MAX_HEADS: u32 = 1 << 10;
-const MAX_HEAD_DIM: u32 = 1 << 10;
-const MAX_CONTEXT: u32 = 1 << 24;
+pub(super) const MAX_VOCABULARY: u32 = 1 << 20;
+pub(super) const MAX_HIDDEN: u32 = 1 << 16;
+pub(super) const MAX_INTERMEDIATE: u32 = 1 << 18;
+pub(super) const MAX_LAYERS: u32 = 512;
+pub(super) const MAX_HEADS: u32 = 1 << 10;
+pub(super) const MAX_HEAD_DIM: u32 = 1 << 10;
+pub(super) const MAX_CONTEXT: u32 = 1 << 24;
 
 /// What `config.json` says of a model.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,21 +1,25 @@
-//! Reads a full-precision checkpoint: a Hugging Face folder of `config.json` and safetensors weights.
+//! Reads a checkpoint: a Hugging Face folder of `config.json` and safetensors weights, or a GGUF file.
 //!
-//! Weights decide numbers, so nothing is guessed and nothing is dropped: `config.json` must describe an architecture
+//! Weights decide numbers, so nothing is guessed and nothing is dropped: the sizes must describe an architecture
 //! this crate knows, every tensor that architecture has must be there with the shape that follows from the sizes,
 //! and no other tensor may be. What is refused is refused by name, before the first weight is read:
 //!
 //! ```text
-//! config.json  -> hf_config: sizes, constants, position settings      (checked, capped)
+//! config.json   -> hf_config: sizes, constants, position settings      (checked, capped)
 //! *.safetensors -> safetensors: header of every file, memory-mapped    (checked against the files' lengths)
-//! both          -> llama: names and shapes agree                       (headers only)
-//! later         -> one tensor at a time, widened to f32                (finite, or refused with row and column)
+//! *.gguf        -> gguf: both of these                                 (as both of these)
+//! either        -> llama: names and shapes agree                       (headers only)
+//! later         -> one tensor at a time, widened to f32 by `elements`  (finite, or refused with row and column)
 //! ```
 
+mod elements;
+mod gguf;
 mod hf_config;
 mod llama;
 mod mmap;
 mod rope;
 mod safetensors;
+mod tensor_store;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +27,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use elements::ElementType;
+pub use gguf::GgufTokenizer;
 pub use hf_config::HfConfig;
-pub use llama::{Checkpoint, LayerWeights, Matrix};
+pub use llama::{Checkpoint, LayerWeights, Matrix, TokenizerSource};
+use rescomp_formats::tokenizer::TokenizerWriteError;
 pub use rope::{Llama3Scaling, Rope};
-pub use safetensors::TensorStore;
+pub use tensor_store::TensorStore;
 
 /// Why a checkpoint was refused. Every message names the file, and the field or tensor, with what was expected and
 /// found.
@@ -51,7 +58,8 @@ pub enum CheckpointError {
     },
     /// The folder holds neither a safetensors file nor an index of shards.
     #[error(
-        "{dir}: found neither model.safetensors nor model.safetensors.index.json (other weight formats are not read)"
+        "{dir}: found neither model.safetensors nor model.safetensors.index.json (of other weight formats GGUF is read: \
+         name the file itself)"
     )]
     NoWeights {
         /// The folder.
@@ -90,6 +98,46 @@ pub enum CheckpointError {
         found: String,
         /// What would have been accepted.
         supported: &'static str,
+    },
+    /// A part of a GGUF file is not what the format demands, or cannot be.
+    #[error("{path}: {part} (byte {byte_offset} of the file): expected {expected}, found {found}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The key or the tensor, or which part of either.
+        part: String,
+        /// Where it is in the file.
+        byte_offset: u64,
+        /// What would have been accepted.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A rotary frequency of a GGUF file is divided by a number that would speed it up, or by none.
+    #[error(
+        "{path}: tensor {tensor}, element {pair}: expected a number from {least} to {most}, found {found}"
+    )]
+    RopeDivisor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: &'static str,
+        /// The rotary pair.
+        pair: usize,
+        /// The least divisor.
+        least: f32,
+        /// The greatest.
+        most: f32,
+        /// Its divisor.
+        found: f32,
+    },
+    /// The tokenizer of a GGUF file cannot be written into a container.
+    #[error("{path}: tokenizer: {cause}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: TokenizerWriteError,
     },
     /// A safetensors file ends before its header does, or the header's length is not credible.
     #[error(
@@ -161,12 +209,12 @@ pub enum CheckpointError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The shape that follows from `config.json`.
+        /// The shape that follows from the sizes.
         expected: Vec<usize>,
     },
     /// The weights hold tensors that the architecture does not have. Leaving them out would change the numbers.
     #[error(
-        "{path}: expected no tensors beyond the architecture's and config.json's, found {count}: {tensors} \
+        "{path}: expected no tensors beyond the architecture's, of these sizes, found {count}: {tensors} \
          (computing without them would change the model)"
     )]
     UnexpectedTensors {
@@ -177,25 +225,27 @@ pub enum CheckpointError {
         /// The first few names.
         tensors: String,
     },
-    /// A tensor's shape does not follow from `config.json`.
+    /// A tensor's shape does not follow from the sizes.
     #[error("{path}: tensor {tensor}: expected shape {expected:?}, found {found:?}")]
     TensorShape {
         /// The weight file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The shape that follows from `config.json`.
+        /// The shape that follows from the sizes.
         expected: Vec<usize>,
         /// The shape in the header.
         found: Vec<usize>,
     },
-    /// A tensor's element type is not one of the float types that are read.
-    #[error("{path}: tensor {tensor}: expected elements of type F32, F16 or BF16, found {found}")]
+    /// A tensor's element type is not one of the types that are read.
+    #[error("{path}: tensor {tensor}: expected elements of type {expected}, found {found}")]
     TensorType {
         /// The weight file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
+        /// The types that are read of such a file.
+        expected: &'static str,
         /// The type in the header.
         found: String,
     },
@@ -213,7 +263,7 @@ pub enum CheckpointError {
         row: usize,
         /// Index in the last dimension.
         column: usize,
-        /// Where the element starts in the file.
+        /// Where the element, or the block that holds it, starts in the file.
         byte_offset: u64,
         /// Its value.
         found: f32,

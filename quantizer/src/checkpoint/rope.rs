@@ -46,6 +46,13 @@ impl Rope {
         (0..head_dim / 2).map(|pair| fixed_point_turns(self.frequency(pair, head_dim))).collect()
     }
 
+    /// As [`turns_per_position`](Self::turns_per_position), with each pair's frequency divided by a number of at least 1.
+    pub(super) fn divided_turns_per_position(&self, head_dim: u32, divisors: &[f64]) -> Vec<u64> {
+        let turns =
+            |(pair, divisor): (u32, &f64)| fixed_point_turns(self.frequency(pair, head_dim) / divisor);
+        (0..head_dim / 2).zip(divisors).map(turns).collect()
+    }
+
     /// Radians a position of one pair.
     fn frequency(&self, pair: u32, head_dim: u32) -> f64 {
         // libm's `pow`, not the host's: the container must not depend on where it was made.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{Checkpoint, CheckpointError, TensorStore};
+use super::{Checkpoint, CheckpointError, TensorStore, TokenizerSource};
 
 #[derive(Clone)]
 struct Tensor {
@@ -541,7 +541,8 @@ fn opens_the_embedded_model() {
     let header = u64::from_le_bytes(*file.first_chunk().unwrap());
     assert_eq!(checkpoint.parameters() * 2 + 8 + header, file.len() as u64);
     assert_eq!(checkpoint.digest(), <[u8; 32]>::from(Sha256::digest(&file)));
-    assert!(checkpoint.tokenizer_path().is_file());
+    let TokenizerSource::Json(tokenizer) = checkpoint.tokenizer() else { panic!("not a folder's") };
+    assert!(tokenizer.is_file());
     assert!(checkpoint.head().unwrap().is_none());
     for layer in 0..6 {
         let weights = checkpoint.layer(layer).unwrap();

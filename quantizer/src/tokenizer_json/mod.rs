@@ -448,7 +448,7 @@ fn type_of(value: Option<&Value>) -> Option<&str> {
 }
 
 /// The character that stands for a byte: itself where it is printable, else U+0100 and up.
-fn character_of(byte: u8) -> char {
+pub(crate) fn character_of(byte: u8) -> char {
     match byte_alphabet_position(byte) {
         0..188 => char::from(byte),
         position => char::from_u32(0x100 + u32::from(position) - 188).unwrap_or(char::REPLACEMENT_CHARACTER),
@@ -456,6 +456,6 @@ fn character_of(byte: u8) -> char {
 }
 
 /// The byte that a character stands for.
-fn byte_of(character: char) -> Option<u8> {
+pub(crate) fn byte_of(character: char) -> Option<u8> {
     (0..=u8::MAX).find(|&byte| character_of(byte) == character)
 }

@@ -29,7 +29,11 @@ impl<I: Iterator<Item = char>> Iterator for Symbols<'_, '_, I> {
             if self.place < self.length {
                 let byte = *self.bytes.get(self.place)?;
                 self.place += 1;
-                return self.view.byte_token(byte);
+                match self.view.byte_token(byte) {
+                    // A byte without a token leaves no trace: the bytes around it may merge.
+                    None => continue,
+                    token => return token,
+                }
             }
             let character = self.characters.next()?;
             let bytes = character.encode_utf8(&mut self.bytes).bytes();

@@ -53,8 +53,8 @@ pub(crate) struct DecodeFlags {
 /// Options of `bench calibration`.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationFlags {
-    /// Folder of the model as Hugging Face lays it out [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder as Hugging Face lays it out, or a GGUF file [default: models/stories-1m in the project].
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub(crate) model: Option<PathBuf>,
     /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
     #[arg(long, value_name = "FILE")]
@@ -88,8 +88,9 @@ pub(crate) struct CalibrationFlags {
 /// Options of `bench quality`.
 #[derive(Debug, Args)]
 pub(crate) struct QualityFlags {
-    /// Folder of the full-precision model as Hugging Face lays it out [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR")]
+    /// The full-precision model: a folder as Hugging Face lays it out, or a GGUF file [default: models/stories-1m in the
+    /// project].
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub(crate) model: Option<PathBuf>,
     /// Text to measure on, UTF-8 [default: held_out.txt in the model's folder].
     #[arg(long, value_name = "FILE")]
@@ -160,8 +161,8 @@ pub(crate) struct QualityFlags {
 /// Options of `bench methods`.
 #[derive(Debug, Args)]
 pub(crate) struct MethodsFlags {
-    /// Folder of the model as Hugging Face lays it out [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder as Hugging Face lays it out, or a GGUF file [default: models/stories-1m in the project].
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub(crate) model: Option<PathBuf>,
     /// Text to calibrate on and to measure on, UTF-8 [default: calibration.txt in the model's folder].
     #[arg(long, value_name = "FILE")]

@@ -104,7 +104,13 @@ impl Checkpoint {
     /// # Errors
     /// As [`open_folder`](Self::open_folder) and [`open_gguf`](Self::open_gguf).
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        if path.is_file() { Self::open_gguf(path) } else { Self::open_folder(path) }
+        // A file that is not there is told from a folder by its name.
+        let named_gguf = path.extension().is_some_and(|extension| extension == "gguf");
+        if path.is_file() || (named_gguf && !path.is_dir()) {
+            Self::open_gguf(path)
+        } else {
+            Self::open_folder(path)
+        }
     }
 
     /// Opens a GGUF file.

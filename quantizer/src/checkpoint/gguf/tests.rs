@@ -428,7 +428,18 @@ fn weights_that_are_not_finite_are_named() {
     assert_eq!(byte_offset as usize, whole - 128 + 34);
 }
 
-/// Byte `at` and what follows, in a file of the head, entries and whatever else.
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = Checkpoint::open(&dir.path().join("tiny.q8.gguf")).unwrap_err().to_string();
+    assert!(message.contains("tiny.q8.gguf: ") && !message.contains("config.json"), "{message}");
+    // A folder is one whatever its name.
+    let folder = dir.path().join("folder.gguf");
+    std::fs::create_dir(&folder).unwrap();
+    assert!(Checkpoint::open(&folder).unwrap_err().to_string().contains("config.json"));
+}
+
+/// A file of these bytes is refused.
 fn raw(parts: &[&[u8]]) -> String {
     open_bytes(&parts.concat()).expect_err("opened").to_string()
 }

@@ -105,8 +105,8 @@ pub enum TokenizerJsonError {
         /// The token.
         content: String,
     },
-    /// A byte has no token, so that some texts couldn't be encoded.
-    #[error("{path}: model.vocab has no token `{character}` for the byte {byte}", path = path.display())]
+    /// No byte has a token, so that no text could be encoded.
+    #[error("{path}: model.vocab has no token for any byte, such as `{character}` for the byte {byte}", path = path.display())]
     MissingByte {
         /// The file.
         path: PathBuf,

@@ -13,7 +13,8 @@ use std::fs;
 use std::path::Path;
 
 use rescomp_formats::tokenizer::{
-    Model, Normalizer, TokenizerExtension, TokenizerParts, byte_alphabet_position, write_extended_tokenizer,
+    Model, NO_TOKEN, Normalizer, TokenizerExtension, TokenizerParts, byte_alphabet_position,
+    write_extended_tokenizer,
 };
 use serde_json::{Map, Value};
 
@@ -300,14 +301,18 @@ impl Source<'_> {
         bytes.collect()
     }
 
+    /// The tokens of the bytes; vocabularies that were trained on text lack bytes that it never had.
     fn byte_tokens(self, vocabulary: &Vocabulary<'_>) -> Result<[u32; 256]> {
-        let mut tokens = [0; 256];
+        let mut tokens = [NO_TOKEN; 256];
         for byte in 0..=u8::MAX {
             let character = character_of(byte);
-            let id = vocabulary.ids.get(character.encode_utf8(&mut [0; 4]) as &str);
-            let path = self.path.to_path_buf();
-            tokens[usize::from(byte)] =
-                *id.ok_or(TokenizerJsonError::MissingByte { path, byte, character })?;
+            if let Some(id) = vocabulary.ids.get(character.encode_utf8(&mut [0; 4]) as &str) {
+                tokens[usize::from(byte)] = *id;
+            }
+        }
+        if tokens == [NO_TOKEN; 256] {
+            let (byte, character) = (0, character_of(0));
+            return Err(TokenizerJsonError::MissingByte { path: self.path.to_path_buf(), byte, character });
         }
         Ok(tokens)
     }

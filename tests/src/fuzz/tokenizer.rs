@@ -52,7 +52,9 @@ pub fn tokenizer(input: &[u8]) -> Outcome {
         let count = tokenizer.encode(&text, allow_special, &mut tokens).expect("room for every text");
         let tokens = &tokens[..count];
         assert!(tokens.iter().all(|&token| token < view.vocabulary()));
-        let exact = view.model() == Model::ByteLevelBpe && view.normalizer() == Normalizer::None;
+        let exact = view.model() == Model::ByteLevelBpe
+            && view.normalizer() == Normalizer::None
+            && (0..=u8::MAX).all(|byte| view.byte_token(byte).is_some());
         if !exact {
             // What is unknown, or normalized, doesn't come back.
             decoded(tokens);

@@ -102,9 +102,16 @@ impl Both {
         let mut pieces = Vec::new();
         while encoder.room_needed() > 0 {
             let mut out = vec![0; encoder.room_needed()];
-            assert!(encoder.clone().next_tokens(&mut out[1..]).is_err());
-            let count = encoder.next_tokens(&mut out).unwrap();
-            pieces.extend_from_slice(&out[..count]);
+            // Bytes without a token take no room, which is known when they are met.
+            let exact = (0..=u8::MAX).all(|byte| tokenizer.view().byte_token(byte).is_some());
+            let less = encoder.clone().next_tokens(&mut out[1..]);
+            assert!(less.is_err() || !exact && tokenizer.view().model() == Model::ByteLevelBpe);
+            let before = encoder.text_bytes();
+            match encoder.next_tokens(&mut out) {
+                Ok(count) => pieces.extend_from_slice(&out[..count]),
+                // Behind text that has no tokens, the next pre-token needs more.
+                Err(_) => assert!(!exact && encoder.text_bytes() > before),
+            }
         }
         assert_eq!(encoder.next_tokens(&mut []), Ok(0));
         assert_eq!(encoder.text_bytes(), text.len());

@@ -188,8 +188,8 @@ impl<'t> Encoder<'t, '_> {
     /// Encodes as many pre-tokens as fit `out`; returns the number of tokens, 0 only at the end of the text.
     ///
     /// # Errors
-    /// Not even one pre-token fits `out`; see [`Tokenizer::encode`] for what it needs. The encoder stays where it is: it
-    /// goes on with more room.
+    /// Not even one pre-token fits `out`; see [`Tokenizer::encode`] for what it needs. The encoder stays there, behind text that has no
+    /// tokens, if any (bytes that the vocabulary lacks): it goes on with as much room as [`room_needed`](Self::room_needed) says then.
     pub fn next_tokens(&mut self, out: &mut [u32]) -> Result<usize, TokenizerError> {
         let available = out.len();
         let mut tokens = 0;

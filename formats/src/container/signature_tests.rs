@@ -1,3 +1,5 @@
+//! Signed containers: what a trusted key opens, and everything that it refuses.
+
 use super::tests::{Aligned, check, container};
 use super::write::signed;
 use super::*;

@@ -188,7 +188,14 @@ fn vocabularies_that_contradict_themselves() {
         |json| {
             json["model"]["vocab"].as_object_mut().unwrap().retain(|token, _| token.chars().count() > 1);
         },
-        "model.vocab has no token for any byte, such as `\u{100}` for the byte 0",
+        "model.vocab has no token `\u{100}` for the byte 0; supported where `unk_token` is null and other bytes have tokens",
+    );
+    refused(
+        |json| {
+            json["model"]["vocab"].as_object_mut().unwrap().remove("\u{f5}");
+            json["model"]["unk_token"] = json!("<|endoftext|>");
+        },
+        "model.vocab has no token `\u{f5}` for the byte 245; supported where `unk_token` is null and other bytes have tokens",
     );
     refused(
         |json| json["model"]["vocab"]["\u{65e5}"] = json!(1024),

@@ -105,8 +105,11 @@ pub enum TokenizerJsonError {
         /// The token.
         content: String,
     },
-    /// No byte has a token, so that no text could be encoded.
-    #[error("{path}: model.vocab has no token for any byte, such as `{character}` for the byte {byte}", path = path.display())]
+    /// A byte has no token, and another one stands for it, or no byte has one.
+    #[error(
+        "{path}: model.vocab has no token `{character}` for the byte {byte}; supported where `unk_token` is null and other bytes have \
+         tokens", path = path.display()
+    )]
     MissingByte {
         /// The file.
         path: PathBuf,

@@ -124,7 +124,7 @@ impl Source<'_> {
         }
         let (pre_tokenizer, add_prefix_space) = self.byte_level_pre_tokenizer(root.get("pre_tokenizer"))?;
         self.check_bpe(model)?;
-        // `unk_token` and `fuse_unk` are for characters without a token: with a token for every byte there are none.
+        // `fuse_unk` is for characters without a token: `byte_tokens` refuses those that `unk_token` would stand for.
         if self.flag(model, "model", "byte_fallback", Some(false))? {
             return Err(self.unsupported("model.byte_fallback", model.get("byte_fallback"), "false"));
         }
@@ -135,7 +135,7 @@ impl Source<'_> {
 
         let tokens =
             self.token_bytes(&vocabulary, &added, vocab_size, &|token| self.byte_level_bytes(token))?;
-        let byte_tokens = self.byte_tokens(&vocabulary)?;
+        let byte_tokens = self.byte_tokens(&vocabulary, model)?;
         let merges = self.merges(model, &vocabulary)?;
         let ignore_merges = self.flag(model, "model", "ignore_merges", Some(false))?;
         if ignore_merges {
@@ -301,17 +301,20 @@ impl Source<'_> {
         bytes.collect()
     }
 
-    /// The tokens of the bytes; vocabularies that were trained on text lack bytes that it never had.
-    fn byte_tokens(self, vocabulary: &Vocabulary<'_>) -> Result<[u32; 256]> {
+    /// The tokens of the bytes. Vocabularies that were trained on text lack bytes that it never had; without `unk_token` such bytes are
+    /// left out of a text.
+    fn byte_tokens(self, vocabulary: &Vocabulary<'_>, model: &Map<String, Value>) -> Result<[u32; 256]> {
         let mut tokens = [NO_TOKEN; 256];
+        let mut missing = None;
         for byte in 0..=u8::MAX {
             let character = character_of(byte);
-            if let Some(id) = vocabulary.ids.get(character.encode_utf8(&mut [0; 4]) as &str) {
-                tokens[usize::from(byte)] = *id;
+            match vocabulary.ids.get(character.encode_utf8(&mut [0; 4]) as &str) {
+                Some(id) => tokens[usize::from(byte)] = *id,
+                None => missing = missing.or(Some((byte, character))),
             }
         }
-        if tokens == [NO_TOKEN; 256] {
-            let (byte, character) = (0, character_of(0));
+        let left_out = is_null(model.get("unk_token")) && tokens != [NO_TOKEN; 256];
+        if let Some((byte, character)) = missing.filter(|_| !left_out) {
             return Err(TokenizerJsonError::MissingByte { path: self.path.to_path_buf(), byte, character });
         }
         Ok(tokens)

@@ -215,7 +215,7 @@ fn killed_over_an_older_output_each_file_is_the_old_one_or_the_new_one() {
     let read = || names.map(|name| fs::read(case.path("out").join(name)).expect("there"));
     finished(&case, &["--method=rtn"]);
     let old = read();
-    let options = ["--method=rtn", "--head-bits=8"];
+    let options = ["--method=rtn", "--layout=rows"];
     let start = Instant::now();
     finished(&case, &options);
     let (new, whole) = (read(), start.elapsed());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
+use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::kernels::Kernels;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
@@ -31,10 +32,10 @@ const LONG_STEP: Duration = Duration::from_millis(10);
 /// More threads are chosen where they take at most this share of the time.
 const WORTH: f64 = 0.95;
 
-/// The threads for a container that has been checked.
+/// The threads for a container that has been checked: one where the model does not run, which whoever runs it finds out and says.
 ///
 /// # Errors
-/// Where the system refuses a thread, or the container fails to run.
+/// Where the system refuses a thread, or there is no memory for a step.
 pub(crate) fn choose(
     path: &Path,
     container: &CheckedContainer<'_>,
@@ -48,18 +49,23 @@ pub(crate) fn choose(
     let context = STEPS.min(container.manifest().spec.context as usize);
     let limits = Limits { context, tile: 1 };
     let mut memory = machine::session_memory(path, container, limits)?;
-    let mut steps =
-        |pool: &ThreadPool| seconds_a_step(path, container, kernels, limits, memory.blocks(), pool);
+    let mut steps = |pool: &ThreadPool| seconds_a_step(container, kernels, limits, memory.blocks(), pool);
     let mut best = pools.pop().map_or_else(|| machine::thread_pool(1), Ok)?;
-    if pools.is_empty() || steps(&best)? > LONG_STEP.as_secs_f64() {
+    if pools.is_empty() {
         return Ok(best);
+    }
+    match steps(&best) {
+        Ok(seconds) if seconds > LONG_STEP.as_secs_f64() => return Ok(best),
+        Ok(_) => {}
+        Err(_) => return machine::thread_pool(1),
     }
     pools.push(best);
     let mut times = vec![Vec::new(); pools.len()];
     let start = Instant::now();
     for _ in 0..ROUNDS {
         for (pool, times) in pools.iter().zip(&mut times) {
-            times.push(steps(pool)?);
+            let Ok(seconds) = steps(pool) else { return machine::thread_pool(1) };
+            times.push(seconds);
         }
         if start.elapsed() > TIME {
             break;
@@ -78,21 +84,18 @@ fn candidates(processors: usize) -> Vec<usize> {
 
 /// Seconds of a decode step: the median of a few.
 fn seconds_a_step(
-    path: &Path,
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,
     limits: Limits,
     memory: &mut [MemoryBlock],
     pool: &ThreadPool,
-) -> Result<f64, Error> {
-    let failed = |error| Error::input(path, error);
+) -> Result<f64, RuntimeError> {
     let machine = Machine { kernels, executor: pool };
-    let mut session =
-        Session::new(container, machine, limits, ActivationFormat::Int8, memory).map_err(failed)?;
+    let mut session = Session::new(container, machine, limits, ActivationFormat::Int8, memory)?;
     let mut times = Vec::new();
     for step in 0..limits.context {
         let start = Instant::now();
-        session.run(&[0]).map_err(failed)?;
+        session.run(&[0])?;
         if step > 0 || limits.context == 1 {
             times.push(start.elapsed().as_secs_f64());
         }

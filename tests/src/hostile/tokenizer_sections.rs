@@ -136,7 +136,7 @@ pub(super) fn files() -> Vec<HostileFile> {
             "tokenizer-section/byte-token-beyond.tokenizer",
             "a byte's token outside the vocabulary",
             byte_tokens,
-            &[0xff, 0xff],
+            &[0xff, 0xfe],
             byte_tokens,
         ),
         file(

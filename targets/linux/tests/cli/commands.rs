@@ -52,8 +52,10 @@ fn info_reports_the_container() {
         assert_eq!(tensors[0]["gemv"].is_null(), !tied_head);
         assert!(tensors[0]["gemm"].is_null());
         assert!(tensors[1 + head]["gemm"].as_str().expect("a name").contains("int4"));
-        // A container this small runs on one thread, unless told otherwise.
-        assert_eq!(json("info", &path, &[])["threads"], 1);
+        // As many threads as are fastest, unless told otherwise.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let threads = json("info", &path, &[])["threads"].as_u64().expect("a number");
+        assert!((1..=processors).contains(&threads), "{threads}");
         let words = succeed("info", &path, &[]);
         assert!(words.contains("layer 1 down") && words.contains(&"ab".repeat(32)), "{words}");
         assert!(words.is_ascii() && !words.contains('\x1b'), "{words}");
@@ -143,7 +145,13 @@ fn check_fails_where_a_bound_is_missed_and_says_which() {
     missed("", |record| record.same_top1 += 1, &["--max-top1-difference", "0.051"]);
     missed("SHA-256", |record| record.logits_sha256[31] ^= 1, &[]);
     missed("", |record| record.logits_sha256[31] ^= 1, &["--any-digest"]);
-    missed("positions", |record| record.positions += 1, &["--max-top1-difference", "1"]);
+    // A record of other positions than the windows have is no container's.
+    let other = folder.file("model", &container_with(&spec(), Layout::Nr8k4, |record| record.positions += 1));
+    assert_refused(
+        &run("check", &other, &[]),
+        2,
+        &["as many positions in all windows as the manifest's record has"],
+    );
     // Nothing but the container and the last report: temporary files are gone.
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 2);
 }

@@ -259,10 +259,10 @@ impl Bits {
 }
 
 /// Numbers that look random and are the same each time (xorshift64*: Vigna, arXiv:1402.6246).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -274,7 +274,7 @@ impl Random {
     }
 
     /// From -1..1.
-    fn unit(&mut self) -> f32 {
+    pub(crate) fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 * (2.0 / 16_777_216.0) - 1.0
     }
 }

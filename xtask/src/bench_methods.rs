@@ -38,12 +38,12 @@ struct Report {
 /// `Exit::Failed` for what cannot be solved.
 pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
     let json_path = flags.output.as_deref().map(|path| output::beside(path, "json")).transpose()?;
-    let model_path = model::path(flags.model.as_deref())?;
+    let model_path = model::path(flags.solving.model.as_deref())?;
     let text =
         model::text_file(flags.calibration.as_deref(), &model_path, "calibration.txt", "--calibration")?;
     let checkpoint = model::checkpoint(&model_path)?;
     let spec = &checkpoint.spec;
-    model::check_context(flags.context, spec)?;
+    model::check_context(flags.solving.context, spec)?;
     let tokenizer = model::tokenizer_section(&checkpoint)?;
     let windows = read_windows(flags, &tokenizer, &checkpoint, &text)?;
     model::check_weights(&checkpoint)?;
@@ -51,19 +51,19 @@ pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
     let methods = unique(&flags.methods);
     let continue_with = flags.continue_with.unwrap_or_else(|| continuation(&methods));
     let names: Vec<methods::Method> = methods.into_iter().map(methods::Method::from).collect();
-    let pool = host::thread_pool(flags.threads)?;
+    let pool = host::thread_pool(flags.solving.threads)?;
     let bar = host::progress("comparing", 7 * spec.layers as usize);
     let options = SolverOptions {
         spacing: flags.levels.into(),
-        ..SolverOptions::for_container(flags.bits, flags.group_size.into())
+        ..SolverOptions::for_container(flags.solving.bits, flags.solving.group_size.into())
     };
     let comparison = Comparison {
         methods: &names,
         continue_with: continue_with.into(),
         options,
         windows: &windows,
-        calibration_windows: flags.calibration_windows,
-        positions: flags.context,
+        calibration_windows: flags.solving.calibration_windows,
+        positions: flags.solving.context,
     };
     let matrices = compare(host::machine(&pool), &checkpoint, &comparison, &mut |matrix| {
         bar.set_message(format!("layer {} {}", matrix.layer, matrix.kind));
@@ -73,11 +73,11 @@ pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
     let matrices = matrices.map_err(|error| Error::failed(error.to_string()))?;
     let report = Report {
         model: checkpoint.name(),
-        bits: flags.bits,
-        group: flags.group_size.to_string(),
+        bits: flags.solving.bits,
+        group: flags.solving.group_size.to_string(),
         levels: options.spacing.name(),
-        context: flags.context,
-        calibration_windows: flags.calibration_windows,
+        context: flags.solving.context,
+        calibration_windows: flags.solving.calibration_windows,
         held_out_windows: flags.held_out_windows,
         continued_with: comparison.continue_with.name(),
         summary: summarize(&matrices),
@@ -101,11 +101,11 @@ fn read_windows(
     text: &Path,
 ) -> Result<Vec<Vec<u32>>, Error> {
     let choice = WindowChoice {
-        context: flags.context,
+        context: flags.solving.context,
         skip: flags.calibration_offset,
-        count: Some(flags.calibration_windows.saturating_add(flags.held_out_windows)),
+        count: Some(flags.solving.calibration_windows.saturating_add(flags.held_out_windows)),
     };
-    model::windows(tokenizer, &checkpoint.spec, text, flags.joiner, choice)
+    model::windows(tokenizer, &checkpoint.spec, text, flags.solving.joiner, choice)
 }
 
 /// What the stream goes on with where nothing is said: the project's own method if it is compared, else the last one.

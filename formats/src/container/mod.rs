@@ -59,8 +59,8 @@ impl<'a> Container<'a> {
         Self::open_front(file, head, false)
     }
 
-    /// As [`Container::open`], of a container that `key` signed, in `least_release` or later; anything else is refused when only its head
-    /// has been read. [`Container::check`] then proves each section's SHA-256 before it reads the section.
+    /// As [`Container::open`], of a container that `key` signed, in `least_release` or later; what it did not sign is refused when only the
+    /// head has been read. [`Container::check`] then proves each section's SHA-256 before it reads the section.
     ///
     /// # Errors
     /// [`ContainerError::Signature`], and as [`Container::open`].
@@ -71,8 +71,10 @@ impl<'a> Container<'a> {
         least_release: u64,
     ) -> Result<Self, ContainerError> {
         let head = Head::read(file)?;
-        key.verify(&head, file, least_release)?;
-        Self::open_front(file, head, true)
+        key.verify(&head, file)?;
+        let container = Self::open_front(file, head, true)?;
+        container.require_release(least_release)?;
+        Ok(container)
     }
 
     /// Reads the structure behind the head.
@@ -171,6 +173,18 @@ impl<'a> Container<'a> {
     /// Which release of a signed container it is; 0 of an unsigned one.
     pub fn release(&self) -> u64 {
         self.head.release
+    }
+
+    /// Refuses a release that is older than `least`.
+    ///
+    /// # Errors
+    /// [`SignatureError::Release`].
+    pub fn require_release(&self, least: u64) -> Result<(), ContainerError> {
+        let found = self.release();
+        match found < least {
+            true => Err(ContainerError::Signature(SignatureError::Release { least, found })),
+            false => Ok(()),
+        }
     }
 
     /// The key that signed it, or so it says: trust is [`Container::open_trusted`]'s.

@@ -105,6 +105,35 @@ pub(super) trait Part: Copy {
     fn store(self, values: &mut [f32; LANES], part: usize);
 }
 
+/// All lanes as one part.
+#[derive(Clone, Copy)]
+pub(super) struct Whole<L>(L);
+
+impl<L: Lanes> Part for Whole<L> {
+    const LANES: usize = LANES;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Whole(L::splat(0.0))
+    }
+    #[inline(always)]
+    fn load(values: &[f32; LANES], _part: usize) -> Self {
+        Whole(L::load(values))
+    }
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES], _part: usize) -> Self {
+        Whole(L::load_f16(values))
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        Whole(self.0.fma(factor.0, addend.0))
+    }
+    #[inline(always)]
+    fn store(self, values: &mut [f32; LANES], _part: usize) {
+        self.0.store(values);
+    }
+}
+
 /// A number as it lies in memory.
 pub(super) trait Stored: Copy {
     /// 0.

@@ -17,7 +17,7 @@ use crate::mapped;
 use crate::output;
 use crate::table::Table;
 use crate::tensors;
-use crate::trust;
+use crate::trust::Trust;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -54,7 +54,7 @@ struct Speed {
 pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let file = mapped::open(path, flags.machine.load)?;
-    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Crc)?;
+    let container = Trust::new(&flags.machine.trust)?.open(path, &file, Integrity::Crc)?;
     let engine = Engine::new(&flags.machine, &container)?;
     let most = container.manifest().spec.context as usize;
     let prompt_tokens = flags.prompt_tokens.unwrap_or(128.min(most / 2).max(1));

@@ -22,7 +22,7 @@ use crate::mapped;
 use crate::output::{self, hex};
 use crate::table::Table;
 use crate::tensors::{self, TensorKernels};
-use crate::trust;
+use crate::trust::Trust;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -78,7 +78,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let self_check = machine::self_check(&flags.machine)?;
     let file = mapped::open(path, flags.machine.load)?;
-    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Digest)?;
+    let container = Trust::new(&flags.machine.trust)?.open(path, &file, Integrity::Digest)?;
     let engine = Engine::new(&flags.machine, &container)?;
     let windows = container.check_windows();
     let limits = machine::limits(windows.sizes().positions);

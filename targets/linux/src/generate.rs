@@ -25,7 +25,7 @@ use crate::mapped;
 use crate::output;
 use crate::prompt;
 use crate::stop::StopFilter;
-use crate::trust;
+use crate::trust::Trust;
 
 /// Tokens of the prompt that run before the next look at Ctrl-C.
 const PREFILL_TOKENS: usize = 8 * TILE;
@@ -77,7 +77,8 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
         ));
     }
     let file = mapped::open(path, flags.machine.load)?;
-    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Crc)?;
+    let trust = Trust::new(&flags.machine.trust)?;
+    let container = trust.open(path, &file, Integrity::Crc)?;
     let engine = Engine::new(&flags.machine, &container)?;
     let prompt = prompt::text(flags)?;
     let tokens = prompt::tokens(path, &container, &prompt, flags.special_tokens)?;
@@ -94,7 +95,7 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
         ));
     }
     let session = machine::session(path, &container, &engine, limits, memory.blocks())?;
-    trust::remember(&container, &flags.machine.trust)?;
+    trust.remember(&container)?;
     interrupt::end_by_itself();
     if !flags.no_echo {
         output::text(&prompt);

@@ -16,7 +16,7 @@ use crate::mapped::{self, Load};
 use crate::output::{self, hex};
 use crate::table::Table;
 use crate::tensors::{self, TensorKernels};
-use crate::trust;
+use crate::trust::Trust;
 
 #[derive(Debug, Serialize)]
 struct Info<'a> {
@@ -94,7 +94,7 @@ struct SectionInfo {
 pub(crate) fn run(flags: &InfoFlags) -> Result<Exit, Error> {
     let path = &flags.machine.container;
     let file = mapped::open(path, flags.machine.load.or(Some(Load::Map)))?;
-    let container = trust::open(path, &file, &flags.machine.trust, Integrity::Digest)?;
+    let container = Trust::new(&flags.machine.trust)?.open(path, &file, Integrity::Digest)?;
     let engine = Engine::new(&flags.machine, &container)?;
     let manifest = container.manifest();
     let signer = container.container().signer().map(|key| hex(&key));

@@ -23,46 +23,64 @@ const BUILT_IN: Option<&str> = option_env!("RESCOMP_TRUSTED_KEY");
 /// Most bytes of a file of releases: thousands of models.
 const MOST_STATE_BYTES: u64 = 1 << 20;
 
-/// Opens and checks a mapped container, as far as it is trusted. Looking at a container and checking it changes nothing: what
-/// is newer than all before counts when it is used ([`remember`]).
-///
-/// # Errors
-/// `Exit::Input` naming the file and the byte that is wrong, or why it is not trusted; `Exit::Disk` for the file of releases.
-pub(crate) fn open<'a>(
-    path: &Path,
-    file: &'a [u8],
-    flags: &TrustFlags,
-    integrity: Integrity,
-) -> Result<CheckedContainer<'a>, Error> {
-    let wrong = |error| Error::input(path, error);
-    let container = match trusted_key(BUILT_IN, flags.trusted_key.as_deref())? {
-        None => Container::open(file),
-        Some(key) => {
-            // Its signature says that the name in its manifest is right; how new it must be depends on that name.
-            let container = Container::open_trusted(file, &key, 0).map_err(wrong)?;
-            let least = *releases(&state(flags)?)?.get(&line(&key, container.manifest())).unwrap_or(&0);
-            Container::open_trusted(file, &key, least)
-        }
-    };
-    container.and_then(|container| container.check(integrity)).map_err(wrong)
+/// Who is trusted.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    /// The one key, where there is one, and the file of releases.
+    key: Option<(TrustedKey, PathBuf)>,
 }
 
-/// Refuses from now on what is older than this container; of no effect without a trusted key.
-///
-/// # Errors
-/// `Exit::Disk` and `Exit::Input` for the file of releases.
-pub(crate) fn remember(container: &CheckedContainer<'_>, flags: &TrustFlags) -> Result<(), Error> {
-    let Some(key) = trusted_key(BUILT_IN, flags.trusted_key.as_deref())? else { return Ok(()) };
-    let path = state(flags)?;
-    let _lock = lock(&path)?;
-    let mut releases = releases(&path)?;
-    let highest = releases.entry(line(&key, container.manifest())).or_default();
-    let release = container.container().release();
-    if release <= *highest {
-        return Ok(());
+impl Trust {
+    /// As this program was built and the command line says.
+    ///
+    /// # Errors
+    /// `Exit::Input` for what is no key or another one than the built-in one, `Exit::Disk` for a key that cannot be read.
+    pub(crate) fn new(flags: &TrustFlags) -> Result<Trust, Error> {
+        let key = trusted_key(BUILT_IN, flags.trusted_key.as_deref())?;
+        Ok(Trust { key: key.map(|key| state(flags).map(|state| (key, state))).transpose()? })
     }
-    *highest = release;
-    output::write_whole(&path, &output::json(&releases)?)
+
+    /// Opens and checks a container, as far as it is trusted. Looking at a container and checking it changes nothing: what is newer than
+    /// all before counts when it is used ([`Trust::remember`]).
+    ///
+    /// # Errors
+    /// `Exit::Input` naming the file and the byte that is wrong, or why it is not trusted; `Exit::Disk` for the file of releases.
+    pub(crate) fn open<'a>(
+        &self,
+        path: &Path,
+        file: &'a [u8],
+        integrity: Integrity,
+    ) -> Result<CheckedContainer<'a>, Error> {
+        let wrong = |error| Error::input(path, error);
+        let container = match &self.key {
+            None => Container::open(file).map_err(wrong)?,
+            Some((key, state)) => {
+                // Its signature says that the name in its manifest is right; how new it must be depends on that name.
+                let container = Container::open_trusted(file, key, 0).map_err(wrong)?;
+                let least = releases(state)?.get(&line(key, container.manifest())).copied();
+                container.require_release(least.unwrap_or(0)).map_err(wrong)?;
+                container
+            }
+        };
+        container.check(integrity).map_err(wrong)
+    }
+
+    /// Refuses from now on what is older than this container; of no effect without a trusted key.
+    ///
+    /// # Errors
+    /// `Exit::Disk` and `Exit::Input` for the file of releases.
+    pub(crate) fn remember(&self, container: &CheckedContainer<'_>) -> Result<(), Error> {
+        let Some((key, state)) = &self.key else { return Ok(()) };
+        let _lock = lock(state)?;
+        let mut releases = releases(state)?;
+        let highest = releases.entry(line(key, container.manifest())).or_default();
+        let release = container.container().release();
+        if release <= *highest {
+            return Ok(());
+        }
+        *highest = release;
+        output::write_whole(state, &output::json(&releases)?)
+    }
 }
 
 /// The key to trust: the built-in one, which the command line cannot change, or the command line's.

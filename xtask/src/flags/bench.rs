@@ -50,18 +50,12 @@ pub(crate) struct DecodeFlags {
     pub(crate) no_install: bool,
 }
 
-/// Options of `bench calibration`.
+/// What is solved on which text, in commands that pack nothing.
 #[derive(Debug, Args)]
-pub(crate) struct CalibrationFlags {
+pub(crate) struct SolvingFlags {
     /// The model: a folder as Hugging Face lays it out, or a GGUF file [default: models/stories-1m in the project].
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub(crate) model: Option<PathBuf>,
-    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) calibration: Option<PathBuf>,
-    /// Quantization method.
-    #[arg(long, value_enum, default_value_t = Method::RescompExact)]
-    pub(crate) method: Method,
     /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
     pub(crate) bits: u8,
@@ -77,9 +71,22 @@ pub(crate) struct CalibrationFlags {
     /// What joins the documents of the text, as in `pack`.
     #[arg(long, value_enum, default_value_t = Joiner::Auto)]
     pub(crate) joiner: Joiner,
-    /// Threads [default: the host's processors].
+    /// Threads; the result does not depend on them [default: the host's processors].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
+}
+
+/// Options of `bench calibration`.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrationFlags {
+    #[command(flatten)]
+    pub(crate) solving: SolvingFlags,
+    /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Quantization method.
+    #[arg(long, value_enum, default_value_t = Method::RescompExact)]
+    pub(crate) method: Method,
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -161,9 +168,8 @@ pub(crate) struct QualityFlags {
 /// Options of `bench methods`.
 #[derive(Debug, Args)]
 pub(crate) struct MethodsFlags {
-    /// The model: a folder as Hugging Face lays it out, or a GGUF file [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR|FILE.gguf")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) solving: SolvingFlags,
     /// Text to calibrate on and to measure on, UTF-8 [default: calibration.txt in the model's folder].
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
@@ -177,33 +183,15 @@ pub(crate) struct MethodsFlags {
     /// [default: `rescomp-exact` if it is one of the methods, else the last of them].
     #[arg(long, value_enum)]
     pub(crate) continue_with: Option<Method>,
-    /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
-    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
-    pub(crate) bits: u8,
-    /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
-    #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
-    pub(crate) group_size: GroupSize,
     /// How the levels of 2, 3 and 4 bits are spaced.
     #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
     pub(crate) levels: Levels,
-    /// Windows of text to calibrate on, as in `pack`.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    pub(crate) calibration_windows: usize,
     /// Windows of text after them to measure on.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     pub(crate) held_out_windows: usize,
     /// Windows of text to skip first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) calibration_offset: usize,
-    /// Tokens in a window.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
-    /// What joins the documents of the text, as in `pack`.
-    #[arg(long, value_enum, default_value_t = Joiner::Auto)]
-    pub(crate) joiner: Joiner,
-    /// Threads; the result does not depend on them [default: the host's processors].
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) threads: Option<usize>,
     /// Markdown file to write the table to; the report goes beside it, with the ending .json.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -4,7 +4,7 @@
 //! AVX-512 and reached through `detect`. That is the "has AVX-512" of every block below.
 
 use crate::kernels::avx2::lanes::{fold_eight, fold_eights};
-use crate::kernels::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Part};
+use crate::kernels::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Whole};
 use core::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -67,7 +67,7 @@ impl Elementwise for Avx512Lanes {
 }
 
 impl Lanes for Avx512Lanes {
-    type Part = Self;
+    type Part = Whole<Self>;
     const SUMS: usize = 20;
     const ROWS: usize = 4;
 
@@ -112,32 +112,6 @@ impl Lanes for Avx512Lanes {
         let eights = sums.map(|sum| unsafe { halves_added(sum.0) });
         // SAFETY: likewise.
         unsafe { fold_eights(eights) }
-    }
-}
-
-/// All of them.
-impl Part for Avx512Lanes {
-    const LANES: usize = LANES;
-
-    #[inline(always)]
-    fn zero() -> Self {
-        Self::splat(0.0)
-    }
-    #[inline(always)]
-    fn load(values: &[f32; LANES], _part: usize) -> Self {
-        Lanes::load(values)
-    }
-    #[inline(always)]
-    fn load_f16(values: &[u16; LANES], _part: usize) -> Self {
-        Lanes::load_f16(values)
-    }
-    #[inline(always)]
-    fn fma(self, factor: Self, addend: Self) -> Self {
-        Elementwise::fma(self, factor, addend)
-    }
-    #[inline(always)]
-    fn store(self, values: &mut [f32; LANES], _part: usize) {
-        Lanes::store(self, values);
     }
 }
 

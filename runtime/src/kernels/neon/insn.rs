@@ -7,7 +7,7 @@ use core::arch::asm;
 /// and an ORR.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn insert(mut target: uint8x16_t, bits: uint8x16_t, mask: uint8x16_t) -> uint8x16_t {
+pub(in crate::kernels) fn insert(mut target: uint8x16_t, bits: uint8x16_t, mask: uint8x16_t) -> uint8x16_t {
     // SAFETY: an instruction on registers alone, on a processor that has it.
     unsafe {
         asm!(

@@ -4,7 +4,7 @@
 
 use crate::kernels::neon::insn::insert;
 use crate::kernels::nr8k4::Word;
-use crate::kernels::nr8k4::codebook::{LowPart, NibbleTable, TABLES, is_stacked, low_part, nibble_tables};
+use crate::kernels::nr8k4::codebook::{NibbleTable, TABLES, is_stacked, low_part, nibble_tables};
 use core::arch::aarch64::*;
 use rescomp_formats::encodings::int3::SPARE_BITS;
 use rescomp_formats::matrix::TABLE_ENTRIES;
@@ -13,8 +13,9 @@ use rescomp_formats::matrix::TABLE_ENTRIES;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Tables {
     /// Levels by nibble: as many tables as the width needs.
-    pub(super) levels: [int8x16_t; TABLES],
-    multipliers: uint8x16_t,
+    pub(in crate::kernels) levels: [int8x16_t; TABLES],
+    /// Multipliers by scale code.
+    pub(in crate::kernels) multipliers: uint8x16_t,
 }
 
 /// Loads the tables of a width.
@@ -67,10 +68,8 @@ pub(in crate::kernels) fn load<const WORDS: usize, const PAIR: usize>(
     if WORDS == 2 && PAIR % 2 == 1 {
         codes[PAIR] = codes[PAIR - 1];
     } else if WORDS == 3 && PAIR == 3 {
-        let spare = SPARE_BITS.map(|bits| vdupq_n_u8(bits));
         for half in 0..2 {
-            let joined = insert(codes[0][half], codes[1][half], spare[1]);
-            codes[PAIR][half] = insert(joined, codes[2][half], spare[2]);
+            codes[PAIR][half] = joined([codes[0][half], codes[1][half], codes[2][half]]);
         }
     } else {
         codes[PAIR] = load_word(&words[if WORDS == 2 { PAIR / 2 } else { PAIR }]);
@@ -100,24 +99,64 @@ pub(in crate::kernels) fn levels<const WORDS: usize, const PAIR: usize>(
     loaded: &Loaded,
     half: usize,
 ) -> [int8x16_t; 2] {
-    let nibbles = |codes| [vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes)];
-    let [low, high] = nibbles(loaded.codes[PAIR][half]);
+    levels_of::<WORDS, PAIR>(tables, loaded.codes[PAIR][half], loaded.low[PAIR][half])
+}
+
+/// The levels of half a tile in quads `2 * PAIR` and `2 * PAIR + 1` of a unit: `codes` is the word that holds them (at 3 bits the joined
+/// spare bits, for pair 3), `low` the word of their low bits at a stacked width.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn levels_of<const WORDS: usize, const PAIR: usize>(
+    tables: &Tables,
+    codes: uint8x16_t,
+    low: uint8x16_t,
+) -> [int8x16_t; 2] {
+    let tables = &tables.levels;
+    let both = nibbles(codes);
     if WORDS == 2 {
         // A nibble holds both quads.
-        let nibbles = if PAIR % 2 == 0 { low } else { high };
-        return [vqtbl1q_s8(tables.levels[0], nibbles), vqtbl1q_s8(tables.levels[1], nibbles)];
+        return [vqtbl1q_s8(tables[0], both[PAIR % 2]), vqtbl1q_s8(tables[1], both[PAIR % 2])];
     }
-    let levels = tables.levels[if WORDS == 3 { PAIR } else { 0 }];
-    let levels = [vqtbl1q_s8(levels, low), vqtbl1q_s8(levels, high)];
+    let table = tables[if WORDS == 3 { PAIR } else { 0 }];
+    let levels = [vqtbl1q_s8(table, both[0]), vqtbl1q_s8(table, both[1])];
     if !is_stacked::<WORDS>() {
         return levels;
     }
-    let LowPart { nibble, tables: [even, odd], .. } = low_part::<WORDS>(PAIR);
-    let low = nibbles(loaded.low[PAIR][half])[nibble];
+    let part = low_part::<WORDS>(PAIR);
+    let low = nibbles(low)[part.nibble];
     [
-        vaddq_s8(levels[0], vqtbl1q_s8(tables.levels[even], low)),
-        vaddq_s8(levels[1], vqtbl1q_s8(tables.levels[odd], low)),
+        vaddq_s8(levels[0], vqtbl1q_s8(tables[part.tables[0]], low)),
+        vaddq_s8(levels[1], vqtbl1q_s8(tables[part.tables[1]], low)),
     ]
+}
+
+/// The low and the high nibbles of codes.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn nibbles(codes: uint8x16_t) -> [uint8x16_t; 2] {
+    [low_nibbles(codes), high_nibbles(codes)]
+}
+
+/// The low nibbles.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn low_nibbles(codes: uint8x16_t) -> uint8x16_t {
+    vandq_u8(codes, vdupq_n_u8(15))
+}
+
+/// The high ones.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn high_nibbles(codes: uint8x16_t) -> uint8x16_t {
+    vshrq_n_u8::<4>(codes)
+}
+
+/// The spare bits of three words of 3 bits, joined to nibbles.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn joined([a, b, c]: [uint8x16_t; 3]) -> uint8x16_t {
+    let spare = SPARE_BITS.map(|bits| vdupq_n_u8(bits));
+    insert(insert(a, b, spare[1]), c, spare[2])
 }
 
 /// The multipliers of a tile's rows, from the low nibbles (`NIBBLE` 0) or the high ones of a byte a row.

@@ -1,6 +1,6 @@
 //! Instructions whose intrinsics aren't stable in Rust yet, or that the compiler doesn't choose by itself.
 
-use core::arch::aarch64::{int8x16_t, int32x4_t, uint8x16_t};
+use core::arch::aarch64::{int8x16_t, int32x4_t};
 use core::arch::asm;
 
 /// SDOT by element: to each of four lanes of `sums`, adds the products of its four `weights` and the four `activations` of quad
@@ -45,22 +45,4 @@ pub(super) fn sdot_all(mut sums: int32x4_t, weights: int8x16_t, activations: int
         );
     }
     sums
-}
-
-/// BIT: the bits of `bits` where `mask` is set, else those of `target`. Written with intrinsics and a constant mask it becomes two ANDs
-/// and an ORR.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn insert(mut target: uint8x16_t, bits: uint8x16_t, mask: uint8x16_t) -> uint8x16_t {
-    // SAFETY: an instruction on registers alone, on a processor that has it.
-    unsafe {
-        asm!(
-            "bit {target:v}.16b, {bits:v}.16b, {mask:v}.16b",
-            target = inout(vreg) target,
-            bits = in(vreg) bits,
-            mask = in(vreg) mask,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    target
 }

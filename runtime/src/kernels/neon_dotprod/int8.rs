@@ -1,8 +1,8 @@
 //! 8-bit codes with SDOT: the products, and a step of that for several tokens (for one: `single`).
 
 use super::insn::sdot;
+use super::loads;
 use super::single::SingleInt8;
-use super::tables;
 use crate::kernels::TILE_ROWS;
 use crate::kernels::instantiate::products;
 use crate::kernels::neon::sums::{self, Sums};
@@ -64,7 +64,7 @@ fn add<const TILES: usize, const TOKENS: usize, const UNITS: usize>(
         ($unit:literal, $codes:ident, $couple:literal) => {
             for tile in 0..TILES {
                 let (couples, _) = weights[tile][$unit].as_chunks::<2>();
-                let [even, odd] = tables::load_two(&couples[$couple]);
+                let [even, odd] = loads::load_two(&couples[$couple]);
                 for half in 0..2 {
                     let even = vreinterpretq_s8_u8(even[half]);
                     for token in 0..TOKENS {

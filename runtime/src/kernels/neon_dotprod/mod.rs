@@ -4,8 +4,8 @@
 pub(super) mod codebook;
 mod insn;
 pub(super) mod int8;
+pub(super) mod loads;
 mod single;
-pub(super) mod tables;
 mod units;
 
 use super::{Kernels, neon};

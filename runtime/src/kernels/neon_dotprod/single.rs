@@ -7,9 +7,10 @@
 //! 64 * (15 + 63) * 127.
 
 use super::insn::sdot_all;
-use super::tables::{self, Tables};
+use super::loads;
 use super::units;
 use crate::kernels::TILE_ROWS;
+use crate::kernels::neon::lookup::{self, Tables};
 use crate::kernels::neon::sums;
 use crate::kernels::nr8k4::codebook::{BLOCK_UNITS, STEP_UNITS, codebook, lookup_tables, width};
 use crate::kernels::nr8k4::pairs::Pair;
@@ -84,7 +85,7 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
         let tiles = shape.padded_rows() / TILE_ROWS;
         Codebook {
             // SAFETY: instantiated only in the products of this backend, which have NEON and dotprod.
-            tables: unsafe { tables::tables::<WORDS>(levels, multipliers) },
+            tables: unsafe { lookup::tables::<WORDS>(levels, multipliers) },
             consecutive: WORDS == 4 && are_consecutive(levels),
             group: if shape.has_scale_codes() { shape.group_elems() } else { 0 },
             units: shape.units(),
@@ -201,23 +202,23 @@ fn walk<const WORDS: usize, const GROUP: usize, const CONSECUTIVE: bool>(
     macro_rules! nibbles {
         ($block:expr, $octet:expr) => {
             match GROUP {
-                32 => [tables::nibbles($octet(2 * $block)), tables::nibbles($octet(2 * $block + 1))],
-                64 => tables::nibbles($octet($block)).map(|nibbles| [nibbles; 2]),
+                32 => [lookup::nibbles($octet(2 * $block)), lookup::nibbles($octet(2 * $block + 1))],
+                64 => lookup::nibbles($octet($block)).map(|nibbles| [nibbles; 2]),
                 // A block is one group of 128, or there are no scale codes.
-                _ if $block % 2 == 0 => [[tables::low_nibbles($octet($block / 2)); 2]; 2],
-                _ => [[tables::high_nibbles($octet($block / 2)); 2]; 2],
+                _ if $block % 2 == 0 => [[lookup::low_nibbles($octet($block / 2)); 2]; 2],
+                _ => [[lookup::high_nibbles($octet($block / 2)); 2]; 2],
             }
         };
     }
     let octet_or_none =
-        |index: usize| tables::load_octets(octets.map(|octets| octets.get(index).unwrap_or(&[0; TILE_ROWS])));
+        |index: usize| loads::load_octets(octets.map(|octets| octets.get(index).unwrap_or(&[0; TILE_ROWS])));
     let [first_octets, second_octets] = octets.map(|octets| match GROUP {
         32 => &octets[..2 * (units / BLOCK_UNITS)],
         64 => &octets[..units / BLOCK_UNITS],
         _ => octets,
     });
     let octet_of_block = |index: usize| match GROUP {
-        32 | 64 => tables::load_octets([&first_octets[index], &second_octets[index]]),
+        32 | 64 => loads::load_octets([&first_octets[index], &second_octets[index]]),
         _ => octet_or_none(index),
     };
     let (of_blocks, of_rest) = scales.as_chunks::<2>();

@@ -5,9 +5,10 @@
 use super::products;
 use super::squares::{self, ByRow, Squares};
 use crate::kernels::TILE_ROWS;
+use crate::kernels::neon::lookup::{self, Tables};
 use crate::kernels::neon::sums;
 use crate::kernels::neon_dotprod::codebook as few;
-use crate::kernels::neon_dotprod::tables::{self, Halves, Tables};
+use crate::kernels::neon_dotprod::loads::{self, Halves};
 use crate::kernels::nr8k4::codebook::{STEP_UNITS, codebook, lookup_tables, width};
 use crate::kernels::nr8k4::{Walk, Word};
 use crate::kernels::quantized::Activations;
@@ -35,7 +36,7 @@ impl<const WORDS: usize> Walk for Codebook<WORDS> {
     fn tables(matrix: &MatrixView<'_>) -> Tables {
         let (levels, multipliers) = lookup_tables(matrix);
         // SAFETY: instantiated only in the products of this module, which have NEON and i8mm.
-        unsafe { tables::tables::<WORDS>(levels, multipliers) }
+        unsafe { lookup::tables::<WORDS>(levels, multipliers) }
     }
 
     #[inline(always)]
@@ -147,20 +148,20 @@ fn load_half<const WORDS: usize, const HALF: usize>(words: &[Word; WORDS]) -> [H
     let (couples, _) = words.as_chunks::<2>();
     let nothing = [vdupq_n_u8(0); 2];
     match (WORDS, HALF) {
-        (2, _) => [tables::load_one(&words[HALF]), nothing, nothing],
+        (2, _) => [loads::load_one(&words[HALF]), nothing, nothing],
         (3, 0) => {
-            let [a, b] = tables::load_two(&couples[0]);
+            let [a, b] = loads::load_two(&couples[0]);
             [a, b, nothing]
         }
         (3, _) => {
-            let ([a, b], c) = (tables::load_two(&couples[0]), tables::load_one(&words[2]));
-            [c, [tables::joined([a[0], b[0], c[0]]), tables::joined([a[1], b[1], c[1]])], nothing]
+            let ([a, b], c) = (loads::load_two(&couples[0]), loads::load_one(&words[2]));
+            [c, [lookup::joined([a[0], b[0], c[0]]), lookup::joined([a[1], b[1], c[1]])], nothing]
         }
         _ => {
-            let [a, b] = tables::load_two(&couples[HALF]);
+            let [a, b] = loads::load_two(&couples[HALF]);
             let low = match WORDS {
-                5 => tables::load_one(&words[4]),
-                6 => tables::load_one(&words[4 + HALF]),
+                5 => loads::load_one(&words[4]),
+                6 => loads::load_one(&words[4 + HALF]),
                 _ => nothing,
             };
             [a, b, low]
@@ -183,12 +184,12 @@ fn levels<const WORDS: usize, const HALF: usize>(
     let table = &tables.levels;
     let lookup = |table: int8x16_t, rows: [uint8x16_t; 2]| rows.map(|rows| vqtbl1q_s8(table, rows));
     let of_two_codes = |codes: uint8x16_t, tables: [int8x16_t; 2]| {
-        let [low, high] = tables::nibbles(codes);
+        let [low, high] = lookup::nibbles(codes);
         let rows = squares::rows_of(low, high);
         tables.map(|table| lookup(table, rows))
     };
     let of_codes = || {
-        let [a, b] = squares::rows_of(first, second).map(|rows| tables::nibbles(rows));
+        let [a, b] = squares::rows_of(first, second).map(|rows| lookup::nibbles(rows));
         [lookup(table[0], [a[0], b[0]]), lookup(table[0], [a[1], b[1]])]
     };
     let by_levels = |[a, b]: [int8x16_t; 2], [c, d]: [int8x16_t; 2]| {
@@ -206,12 +207,12 @@ fn levels<const WORDS: usize, const HALF: usize>(
             [add(a, c), add(b, d)]
         }
         (_, 0) => by_levels(
-            tables::levels::<WORDS, 0>(tables, first, low),
-            tables::levels::<WORDS, 1>(tables, second, low),
+            lookup::levels_of::<WORDS, 0>(tables, first, low),
+            lookup::levels_of::<WORDS, 1>(tables, second, low),
         ),
         _ => by_levels(
-            tables::levels::<WORDS, 2>(tables, first, low),
-            tables::levels::<WORDS, 3>(tables, second, low),
+            lookup::levels_of::<WORDS, 2>(tables, first, low),
+            lookup::levels_of::<WORDS, 3>(tables, second, low),
         ),
     }
 }

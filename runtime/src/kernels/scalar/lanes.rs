@@ -1,6 +1,6 @@
 //! One lane as `f32`, sixteen as an array: the definition of the lane operations.
 
-use crate::kernels::lanes::{Elementwise, LANES, Lanes, Part};
+use crate::kernels::lanes::{Elementwise, LANES, Lanes, Whole};
 
 impl Elementwise for f32 {
     #[inline(always)]
@@ -108,7 +108,7 @@ impl Elementwise for [f32; LANES] {
 }
 
 impl Lanes for [f32; LANES] {
-    type Part = Self;
+    type Part = Whole<Self>;
     const SUMS: usize = 4;
     const ROWS: usize = 1;
 
@@ -136,31 +136,5 @@ impl Lanes for [f32; LANES] {
     #[inline(always)]
     fn to_f16(self) -> [u16; LANES] {
         self.map(|value| half::f16::from_f32(value).to_bits())
-    }
-}
-
-/// All of them.
-impl Part for [f32; LANES] {
-    const LANES: usize = LANES;
-
-    #[inline(always)]
-    fn zero() -> Self {
-        Self::splat(0.0)
-    }
-    #[inline(always)]
-    fn load(values: &[f32; LANES], _part: usize) -> Self {
-        Lanes::load(values)
-    }
-    #[inline(always)]
-    fn load_f16(values: &[u16; LANES], _part: usize) -> Self {
-        Lanes::load_f16(values)
-    }
-    #[inline(always)]
-    fn fma(self, factor: Self, addend: Self) -> Self {
-        Elementwise::fma(self, factor, addend)
-    }
-    #[inline(always)]
-    fn store(self, values: &mut [f32; LANES], _part: usize) {
-        Lanes::store(self, values);
     }
 }

@@ -6,28 +6,14 @@ mod products;
 mod quantize;
 
 use super::*;
+use crate::self_check::Random;
 use std::vec::Vec;
 
-/// Numbers that look random and are the same each time (xorshift64*).
-struct Random(u64);
-
 impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
     /// From `lowest..=highest`.
     fn code(&mut self, lowest: i8, highest: i8) -> i8 {
         let span = (i64::from(highest) - i64::from(lowest) + 1) as u64;
         (i64::from(lowest) + ((self.bits() >> 33) % span) as i64) as i8
-    }
-
-    /// From -1..1.
-    fn unit(&mut self) -> f32 {
-        ((self.bits() >> 40) as f32) * (2.0 / 16_777_216.0) - 1.0
     }
 
     fn values(&mut self, kind: Kind, length: usize) -> Vec<f32> {

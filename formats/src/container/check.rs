@@ -63,7 +63,7 @@ impl<'a> Container<'a> {
                 SectionKind::CheckWindows => {
                     check_windows = Some(self.parse_check_windows(name, entry, bytes)?);
                 }
-                SectionKind::RopeFrequencies => {}
+                SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {}
                 SectionKind::TokenBands => self.check_token_bands(name, entry, bytes)?,
                 kind if kind.is_matrix() => {
                     let shape = matrix_shape(name, entry, self.offset_of(entry))?;
@@ -240,9 +240,18 @@ impl<'a> CheckedContainer<'a> {
         bytemuck::try_cast_slice(bytes).ok()
     }
 
-    /// Rotary frequencies, in turns a position times 2^64: head_dim / 2 of them.
+    /// Rotary frequencies, in turns a position times 2^64: `rotary_dim / 2` of them; none where positions are learned.
     pub fn rope_frequencies(&self) -> &'a [u64] {
-        let name = SectionName { kind: SectionKind::RopeFrequencies, layer: None };
+        self.frequencies(SectionKind::RopeFrequencies)
+    }
+
+    /// The rotary frequencies of layers with a window: none where they have no own.
+    pub fn local_rope_frequencies(&self) -> &'a [u64] {
+        self.frequencies(SectionKind::LocalRopeFrequencies)
+    }
+
+    fn frequencies(&self, kind: SectionKind) -> &'a [u64] {
+        let name = SectionName { kind, layer: None };
         self.container
             .section(name)
             .and_then(|(_, bytes)| bytemuck::try_cast_slice(bytes).ok())

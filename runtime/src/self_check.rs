@@ -44,7 +44,7 @@ const KNOWN: [(&str, u32); 21] = [
     ("attention over f16", 0x265601ab),
     ("dot_lanes", 0x775cb980),
     ("rms_norm", 0xcb3c7a9c),
-    ("rms_norm_in_place", 0x00000000),
+    ("rms_norm_in_place", 0x9a77ec92),
     ("layer_norm", 0x8a825892),
     ("gelu_tanh", 0xd7a75488),
     ("gelu", 0xd55bc33e),

@@ -520,7 +520,10 @@ mod tests {
             let has = |kind| seen.iter().any(|name| name.kind == kind);
             let architecture = spec.architecture;
             assert_eq!(has(K::Gate), architecture.has_gate());
-            assert_eq!((has(K::QueryNorm), has(K::KeyNorm)), (architecture.has_head_norms(), architecture.has_head_norms()));
+            assert_eq!(
+                (has(K::QueryNorm), has(K::KeyNorm)),
+                (architecture.has_head_norms(), architecture.has_head_norms())
+            );
             assert_eq!(has(K::QueryBias), architecture.has_query_bias());
             assert_eq!(has(K::AttentionNormBias), architecture.has_layer_norm());
             assert_eq!(has(K::Positions), !has(K::RopeFrequencies));

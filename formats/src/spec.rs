@@ -264,7 +264,8 @@ impl ModelSpec {
     }
 
     fn check_variant(&self) -> Result<(), SpecError> {
-        let Variant { activation, rotary_dim, sliding_window, global_every, parallel_residual, .. } = self.variant;
+        let Variant { activation, rotary_dim, sliding_window, global_every, parallel_residual, .. } =
+            self.variant;
         let refused = |field, found, expected| Err(SpecError { field, found, expected });
         let gated = self.architecture.has_gate();
         if gated != matches!(activation, Activation::Silu)
@@ -351,7 +352,12 @@ pub(crate) mod tests {
             let variant = match architecture {
                 Architecture::Gpt2 => learned(),
                 Architecture::GptNeox => Variant { parallel_residual: true, ..ungated() },
-                _ => Variant { activation: Activation::GeluTanh, sliding_window: 8, global_every: 2, ..plain() },
+                _ => Variant {
+                    activation: Activation::GeluTanh,
+                    sliding_window: 8,
+                    global_every: 2,
+                    ..plain()
+                },
             };
             assert_eq!(of(architecture, variant), Ok(()), "{architecture:?}");
         }

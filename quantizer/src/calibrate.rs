@@ -17,7 +17,7 @@
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
 use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT};
-use crate::dense::{DenseLayer, Streams, missing, multiply};
+use crate::dense::{DenseError, DenseLayer, Streams, missing, multiply};
 use crate::journal::JournalError;
 use crate::methods::{self, Loss, Method, MethodError, Objective, Prepared, Solution, Start};
 use crate::moments::Moments;
@@ -136,6 +136,15 @@ pub enum CalibrationError {
         /// Why.
         cause: MethodError,
     },
+}
+
+impl From<DenseError> for CalibrationError {
+    fn from(error: DenseError) -> Self {
+        match error {
+            DenseError::Checkpoint(cause) => CalibrationError::Checkpoint(cause),
+            DenseError::Forward { cause, .. } => CalibrationError::Forward(cause),
+        }
+    }
 }
 
 /// Quantizes every block. `windows` are the calibration tokens, of which the first `positions` of each are used. `finished` takes
@@ -295,8 +304,8 @@ pub(crate) struct Recorder<'a> {
 impl BlockWeights for Recorder<'_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.dense.norm(kind)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.dense.vector(kind)
     }
 
     fn apply(
@@ -318,8 +327,8 @@ struct Checked<'a>(DenseLayer<'a>);
 impl BlockWeights for Checked<'_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.0.norm(kind)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.0.vector(kind)
     }
 
     fn apply(
@@ -362,8 +371,8 @@ struct Calibrator<'a> {
 impl BlockWeights for Calibrator<'_> {
     type Error = CalibrationError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], CalibrationError> {
-        Ok(self.weights.gain(kind).ok_or_else(|| missing(kind, self.layer))?)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], CalibrationError> {
+        Ok(self.weights.vector(kind).ok_or_else(|| missing(kind, self.layer))?)
     }
 
     fn apply(

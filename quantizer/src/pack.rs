@@ -198,8 +198,8 @@ pub fn pack_run(
         &options.plan,
         run,
         |layer, weights, quantized| -> Result<(), PackFailure> {
-            for kind in [SectionKind::AttentionNorm, SectionKind::MlpNorm] {
-                put(kind, Some(layer), Contents::F32(weights.gain(kind).unwrap_or_default().to_vec()));
+            for (kind, values) in weights.vectors() {
+                put(kind, Some(layer), Contents::F32(values.to_vec()));
             }
             for matrix in quantized {
                 let section = SectionName { kind: matrix.kind, layer: Some(layer as u16) };
@@ -220,8 +220,14 @@ pub fn pack_run(
     if let Some(bands) = bands(options) {
         put(SectionKind::TokenBands, None, Contents::Bytes(bands.of_token().to_vec()));
     }
-    put(SectionKind::FinalNorm, None, Contents::F32(checkpoint.final_norm()?));
+    let norm = checkpoint.final_norm()?;
+    put(SectionKind::FinalNorm, None, Contents::F32(norm.gain));
+    put(SectionKind::FinalNormBias, None, Contents::F32(norm.bias));
     put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
+    put(SectionKind::LocalRopeFrequencies, None, Contents::U64(checkpoint.local_rope.clone()));
+    if let Some(positions) = checkpoint.positions()? {
+        put(SectionKind::Positions, None, Contents::F32(positions.data));
+    }
     put(SectionKind::Tokenizer, None, Contents::Bytes(options.tokenizer.clone()));
 
     (run.progress)(Progress::Phase("check windows, full precision"));
@@ -272,9 +278,9 @@ pub fn pack_run(
 /// Bytes of a container besides its matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherBytes {
-    /// What counts as weights: gains of the norms, and the bands of the embedding's rows.
+    /// What counts as weights: norms, biases, learned positions, and the bands of the embedding's rows.
     pub weights: u64,
-    /// Everything: norms, head, manifest, table of sections, rotary frequencies, tokenizer, check windows, alignment.
+    /// Everything: norms, biases, learned positions, head, manifest, table of sections, rotary frequencies, tokenizer, check windows, alignment.
     pub all: u64,
 }
 
@@ -299,15 +305,17 @@ pub fn bytes_without_matrices(
         logits_sha256: [0; 32],
     };
     let manifest = manifest(checkpoint, options, u8::MAX, longest);
-    let gain = vec![0.0_f32; spec.hidden as usize];
     let mut weights = 0;
     let file = write(&manifest, |name| -> Result<Contents, PackFailure> {
         Ok(match name.kind {
-            SectionKind::AttentionNorm | SectionKind::MlpNorm | SectionKind::FinalNorm => {
-                weights += 4 * gain.len() as u64;
-                Contents::F32(gain.clone())
+            kind if kind.is_floats() => {
+                let (rows, cols) = kind.shape(spec).unwrap_or_default();
+                let elems = rows as usize * cols as usize;
+                weights += 4 * elems as u64;
+                Contents::F32(vec![0.0; elems])
             }
             SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
+            SectionKind::LocalRopeFrequencies => Contents::U64(checkpoint.local_rope.clone()),
             SectionKind::Tokenizer => Contents::Bytes(options.tokenizer.clone()),
             SectionKind::TokenBands => {
                 weights += u64::from(spec.vocabulary);

@@ -36,7 +36,12 @@ pub enum LinearSet {
 impl LinearSet {
     /// The sets of a block, in order.
     pub const fn of(architecture: Architecture) -> [LinearSet; 4] {
-        let up = if architecture.has_gate() { LinearSet::GateUp } else { LinearSet::Up };
+        Self::with_gate(architecture.has_gate())
+    }
+
+    /// The sets of a block with or without a gate, in order.
+    pub const fn with_gate(has_gate: bool) -> [LinearSet; 4] {
+        let up = if has_gate { LinearSet::GateUp } else { LinearSet::Up };
         [LinearSet::QueryKeyValue, LinearSet::Output, up, LinearSet::Down]
     }
 
@@ -91,7 +96,9 @@ impl Then<'_> {
             }
             (Then::GeluMultiply, [gate, up, ..]) => {
                 let width = width(gate);
-                for_each_part(machine.executor, gate, up, width, |gate, up| gelu_multiply(machine.kernels, gate, up));
+                for_each_part(machine.executor, gate, up, width, |gate, up| {
+                    gelu_multiply(machine.kernels, gate, up)
+                });
             }
             _ => {}
         }

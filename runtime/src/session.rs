@@ -197,7 +197,7 @@ impl<'a> Session<'a> {
                     let norm = self.weights.final_norm()?;
                     models::normalize(self.machine, self.spec, norm, stream, self.hidden);
                     self.weights.logits(self.hidden, self.logits)?;
-                    models::cap_logits(self.machine, self.spec, self.logits);
+                    models::cap_logits(self.machine.kernels, self.spec, self.logits);
                     each(index, self.logits);
                 }
             }
@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
         let stream = &mut self.stream[..tokens.len() * d];
         for ((&token, row), position) in tokens.iter().zip(stream.chunks_exact_mut(d)).zip(self.position..) {
             self.weights.embed(token, row)?;
-            models::enter(self.machine, self.spec, self.weights.position(position)?, row);
+            models::enter(self.machine.kernels, self.spec, self.weights.position(position)?, row);
         }
         let batch = Batch { sequences: 1, tokens: tokens.len(), start: self.position };
         self.scratch.set_positions(self.frequencies, self.local_frequencies, batch.start, batch.tokens);

@@ -13,7 +13,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::{SectionKind, SectionName};
-use rescomp_formats::spec::{Architecture, ModelSpec};
+use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
 use rescomp_runtime::memory::AlignedBytes;
 
@@ -40,6 +40,7 @@ pub fn odd_spec() -> ModelSpec {
         head_dim: 6,
         context: 40,
         norm_epsilon: 1e-5,
+        variant: Variant::plain(6),
         tied_head: false,
         embedding_bands: 1,
         begin_token: Some(0),
@@ -57,6 +58,7 @@ pub fn small_spec() -> ModelSpec {
         heads: 2,
         kv_heads: 1,
         head_dim: 4,
+        variant: Variant::plain(4),
         context: 8,
         tied_head: true,
         ..odd_spec()
@@ -73,6 +75,7 @@ pub fn wide_spec() -> ModelSpec {
         heads: 5,
         kv_heads: 1,
         head_dim: 32,
+        variant: Variant::plain(32),
         tied_head: true,
         ..odd_spec()
     }

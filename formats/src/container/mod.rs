@@ -268,7 +268,9 @@ fn expected_length(
         SectionKind::Tokenizer | SectionKind::CheckWindows | SectionKind::TokenBands => {
             (encoding::BYTES, 0, "encoding 0 with layout 0")
         }
-        SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => (encoding::U64, 8, "encoding 1 with layout 0"),
+        SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {
+            (encoding::U64, 8, "encoding 1 with layout 0")
+        }
         _ => (encoding::F32, 4, "encoding 2 with layout 0"),
     };
     if entry.encoding != encoding || entry.layout != layout::NONE {

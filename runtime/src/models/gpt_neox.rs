@@ -11,8 +11,8 @@
 //! section 2.
 
 use super::cache::CacheElem;
-use super::run::BlockRun;
 use super::gpt2;
+use super::run::BlockRun;
 use crate::linear::{BlockWeights, LinearSet};
 use rescomp_formats::section::SectionKind as K;
 

@@ -8,6 +8,7 @@ use super::cache::{CacheElem, LayerCache, cache_elems};
 use super::scratch::{Rotations, Scratch};
 use crate::Machine;
 use crate::executor::{PART_TOKENS, for_each_chunk, for_each_part};
+use crate::kernels::Kernels;
 use crate::linear::{BlockWeights, LinearSet, Then};
 use rescomp_formats::section::SectionKind as K;
 use rescomp_formats::spec::{Activation, ModelSpec};
@@ -137,7 +138,9 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
         for_each_tokens(machine, up, spec.intermediate as usize, |_, up| {
             up.chunks_exact_mut(bias.len()).for_each(|up| (kernels.add)(up, bias));
             match spec.variant.activation {
-                Activation::Relu => up.iter_mut().for_each(|value| *value = if *value > 0.0 { *value } else { 0.0 }),
+                Activation::Relu => {
+                    up.iter_mut().for_each(|value| *value = if *value > 0.0 { *value } else { 0.0 })
+                }
                 Activation::GeluTanh => (kernels.gelu_tanh)(up),
                 _ => (kernels.gelu)(up),
             }
@@ -146,7 +149,11 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
     }
 
     /// Adds to the stream what attention or the MLP gave: its product with the output or the down projection, and the bias.
-    pub(super) fn add_product<W: BlockWeights>(&mut self, weights: &mut W, set: LinearSet) -> Result<(), W::Error> {
+    pub(super) fn add_product<W: BlockWeights>(
+        &mut self,
+        weights: &mut W,
+        set: LinearSet,
+    ) -> Result<(), W::Error> {
         let Self { machine, spec, batch, ref mut stream, ref mut scratch, .. } = *self;
         let m = batch.all_tokens();
         let (input, hidden) = scratch.product(spec, m, set);
@@ -201,7 +208,13 @@ pub struct FinalNorm<'a> {
 }
 
 /// The norm of each token: `input` and `output` are m x d. After the last block it makes the head's input.
-pub fn normalize(machine: Machine<'_>, spec: &ModelSpec, norm: FinalNorm<'_>, input: &[f32], output: &mut [f32]) {
+pub fn normalize(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    norm: FinalNorm<'_>,
+    input: &[f32],
+    output: &mut [f32],
+) {
     let (d, kernels, epsilon) = (spec.hidden as usize, machine.kernels, spec.norm_epsilon);
     for_each_part(machine.executor, output, input, d, |output, input| {
         for (input, output) in input.chunks_exact(d).zip(output.chunks_exact_mut(d)) {
@@ -215,20 +228,20 @@ pub fn normalize(machine: Machine<'_>, spec: &ModelSpec, norm: FinalNorm<'_>, in
 
 /// What a token brings into the first block: `row` is its embedding and becomes that. `position` is its position's vector, where positions are
 /// learned, else nothing.
-pub fn enter(machine: Machine<'_>, spec: &ModelSpec, position: &[f32], row: &mut [f32]) {
+pub fn enter(kernels: &Kernels, spec: &ModelSpec, position: &[f32], row: &mut [f32]) {
     let scale = spec.variant.embedding_scale;
     if scale != 1.0 {
         row.iter_mut().for_each(|value| *value *= scale);
     }
     if !position.is_empty() {
-        (machine.kernels.add)(row, position);
+        (kernels.add)(row, position);
     }
 }
 
 /// Bounds logits as the model says.
-pub fn cap_logits(machine: Machine<'_>, spec: &ModelSpec, logits: &mut [f32]) {
+pub fn cap_logits(kernels: &Kernels, spec: &ModelSpec, logits: &mut [f32]) {
     if spec.variant.logit_cap > 0.0 {
-        (machine.kernels.soft_cap)(logits, spec.variant.logit_cap);
+        (kernels.soft_cap)(logits, spec.variant.logit_cap);
     }
 }
 
@@ -263,7 +276,11 @@ fn rotate(
             let position = (first + token) % batch.tokens;
             let pairs = position * (rotated / 2)..(position + 1) * (rotated / 2);
             for head in heads.chunks_exact_mut(e) {
-                (machine.kernels.rotate)(&mut head[..rotated], &cosines[pairs.clone()], &sines[pairs.clone()]);
+                (machine.kernels.rotate)(
+                    &mut head[..rotated],
+                    &cosines[pairs.clone()],
+                    &sines[pairs.clone()],
+                );
             }
         }
     });

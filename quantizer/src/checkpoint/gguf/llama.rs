@@ -3,11 +3,12 @@
 //! As with `config.json`: a key that changes the numbers is either understood or refused by name. Of the keys `llama.*` all
 //! others are refused, as they may; other groups of keys describe the file, its origin, or its tokenizer.
 
-use rescomp_formats::spec::{Architecture, MAX_END_TOKENS, ModelSpec};
+use rescomp_formats::spec::{Architecture, MAX_END_TOKENS, ModelSpec, Variant};
 
 use super::super::hf_config::{
     MAX_CONTEXT, MAX_HEAD_DIM, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS, MAX_VOCABULARY,
 };
+use super::super::names::{GGUF_LLAMA, Names};
 use super::super::rope::Rope;
 use super::super::{CheckpointError, TensorStore};
 use super::metadata::Fields;
@@ -56,6 +57,8 @@ pub(in super::super) struct Sizes {
     pub(in super::super) spec: ModelSpec,
     /// Turns a position of each rotary pair (see [`Rope::turns_per_position`]).
     pub(in super::super) turns: Vec<u64>,
+    /// The names of its tensors.
+    pub(in super::super) names: &'static Names,
 }
 
 /// Reads the metadata; the embedding's rows are the vocabulary, and the head is the embedding where the file has none.
@@ -85,6 +88,7 @@ pub(in super::super) fn sizes(fields: &Fields<'_>, store: &TensorStore) -> Resul
         head_dim,
         context: fields.size("llama.context_length", MAX_CONTEXT)?,
         norm_epsilon: norm_epsilon(fields)?,
+        variant: Variant::plain(head_dim),
         // A head that is the embedding again is stored once in a container too.
         tied_head: store.shape(HEAD).is_none() || store.stored_alike(EMBEDDING, HEAD),
         embedding_bands: 1,
@@ -99,7 +103,7 @@ pub(in super::super) fn sizes(fields: &Fields<'_>, store: &TensorStore) -> Resul
             return Err(fields.wrong(key, format!("at most {MAX_END_TOKENS} different end tokens")));
         }
     }
-    Ok(Sizes { turns: turns(fields, store, head_dim)?, spec })
+    Ok(Sizes { turns: turns(fields, store, head_dim)?, spec, names: &GGUF_LLAMA })
 }
 
 fn refuse_others(fields: &Fields<'_>) -> Result<(), CheckpointError> {

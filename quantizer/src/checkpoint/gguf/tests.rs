@@ -8,6 +8,8 @@ use rescomp_formats::tokenizer::{NO_TOKEN, TokenizerView};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use rescomp_formats::section::SectionKind as K;
+
 use super::super::{Checkpoint, CheckpointError, Matrix, TokenizerSource};
 use super::test_file::{TestFile, TestTensor, TestValue};
 use crate::texts;
@@ -130,22 +132,25 @@ fn reads_sizes_and_weights() {
     assert_eq!(checkpoint.name(), "tiny.q8");
     assert_eq!(checkpoint.embedding().unwrap().data, values(1, 264 * HIDDEN));
     assert_eq!(checkpoint.head().unwrap(), None);
-    assert_eq!(checkpoint.final_norm().unwrap(), values(2, HIDDEN));
+    assert_eq!(checkpoint.final_norm().unwrap().gain, values(2, HIDDEN));
     let elements: usize = model().tensors.iter().map(|tensor| tensor.bytes.len() / 4).sum();
     assert_eq!(checkpoint.parameters(), elements as u64);
     for layer in 0..LAYERS {
         let weights = checkpoint.layer(layer).unwrap();
         let stored = |seed: usize, count: usize| values(layer * 9 + seed, count);
-        assert_eq!(weights.attention_norm, stored(0, HIDDEN));
-        assert_eq!(weights.value.data, stored(3, 8 * HIDDEN));
-        assert_eq!((weights.output.rows, weights.output.cols), (HIDDEN, 16));
-        assert_eq!(weights.output.data, stored(4, HIDDEN * 16));
-        assert_eq!(weights.mlp_norm, stored(5, HIDDEN));
-        assert_eq!(weights.gate.data, stored(6, 12 * HIDDEN));
-        assert_eq!(weights.up.data, stored(7, 12 * HIDDEN));
-        assert_eq!(weights.down.data, stored(8, HIDDEN * 12));
+        assert_eq!(weights.vector(K::AttentionNorm).unwrap(), stored(0, HIDDEN));
+        assert_eq!(weights.matrix(K::Value).unwrap().data, stored(3, 8 * HIDDEN));
+        assert_eq!(
+            (weights.matrix(K::Output).unwrap().rows, weights.matrix(K::Output).unwrap().cols),
+            (HIDDEN, 16)
+        );
+        assert_eq!(weights.matrix(K::Output).unwrap().data, stored(4, HIDDEN * 16));
+        assert_eq!(weights.vector(K::MlpNorm).unwrap(), stored(5, HIDDEN));
+        assert_eq!(weights.matrix(K::Gate).unwrap().data, stored(6, 12 * HIDDEN));
+        assert_eq!(weights.matrix(K::Up).unwrap().data, stored(7, 12 * HIDDEN));
+        assert_eq!(weights.matrix(K::Down).unwrap().data, stored(8, HIDDEN * 12));
         // Rows 0, 1, 2, 3 of a head are pair 0's two elements, then pair 1's.
-        for (matrix, seed) in [(&weights.query, 1), (&weights.key, 2)] {
+        for (matrix, seed) in [(weights.matrix(K::Query).unwrap(), 1), (weights.matrix(K::Key).unwrap(), 2)] {
             let stored = Matrix { rows: matrix.rows, cols: HIDDEN, data: stored(seed, matrix.data.len()) };
             for head in 0..matrix.rows / HEAD_DIM {
                 for (row, from) in [(0, 0), (1, 2), (2, 1), (3, 3)] {
@@ -565,8 +570,8 @@ proptest! {
         }
         for layer in 0..spec.layers as usize {
             if let Ok(weights) = checkpoint.layer(layer) {
-                prop_assert_eq!(weights.query.rows, spec.query_width());
-                prop_assert!(weights.query.data.iter().all(|value| value.is_finite()));
+                prop_assert_eq!(weights.matrix(K::Query).unwrap().rows, spec.query_width());
+                prop_assert!(weights.matrix(K::Query).unwrap().data.iter().all(|value| value.is_finite()));
             }
         }
         if let Ok(section) = texts::tokenizer_section(&checkpoint) {
@@ -619,7 +624,7 @@ fn converted(folder: &Path) -> TestFile {
     let shape = |matrix: &Matrix| vec![matrix.rows, matrix.cols];
     let embedding = checkpoint.embedding().unwrap();
     push("token_embd.weight".into(), shape(&embedding), &embedding.data);
-    push("output_norm.weight".into(), vec![embedding.cols], &checkpoint.final_norm().unwrap());
+    push("output_norm.weight".into(), vec![embedding.cols], &checkpoint.final_norm().unwrap().gain);
     let head_dim = spec.head_dim as usize;
     let neighbours = |matrix: &Matrix| {
         let source = |row: usize| row / head_dim * head_dim + row % 2 * (head_dim / 2) + row % head_dim / 2;
@@ -629,16 +634,20 @@ fn converted(folder: &Path) -> TestFile {
         let weights = checkpoint.layer(layer).unwrap();
         let mut push =
             |name: &str, shape, values: &[f32]| push(format!("blk.{layer}.{name}.weight"), shape, values);
-        push("attn_norm", vec![embedding.cols], &weights.attention_norm);
-        push("ffn_norm", vec![embedding.cols], &weights.mlp_norm);
-        push("attn_q", shape(&weights.query), &neighbours(&weights.query));
-        push("attn_k", shape(&weights.key), &neighbours(&weights.key));
+        push("attn_norm", vec![embedding.cols], weights.vector(K::AttentionNorm).unwrap());
+        push("ffn_norm", vec![embedding.cols], weights.vector(K::MlpNorm).unwrap());
+        push(
+            "attn_q",
+            shape(weights.matrix(K::Query).unwrap()),
+            &neighbours(weights.matrix(K::Query).unwrap()),
+        );
+        push("attn_k", shape(weights.matrix(K::Key).unwrap()), &neighbours(weights.matrix(K::Key).unwrap()));
         for (name, matrix) in [
-            ("attn_v", &weights.value),
-            ("attn_output", &weights.output),
-            ("ffn_gate", &weights.gate),
-            ("ffn_up", &weights.up),
-            ("ffn_down", &weights.down),
+            ("attn_v", weights.matrix(K::Value).unwrap()),
+            ("attn_output", weights.matrix(K::Output).unwrap()),
+            ("ffn_gate", weights.matrix(K::Gate).unwrap()),
+            ("ffn_up", weights.matrix(K::Up).unwrap()),
+            ("ffn_down", weights.matrix(K::Down).unwrap()),
         ] {
             push(name, shape(matrix), &matrix.data);
         }

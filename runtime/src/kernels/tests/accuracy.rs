@@ -136,7 +136,10 @@ fn activations_are_right() {
         for (x, y) in inputs.into_iter().zip(ys) {
             let (x, cap) = (f64::from(x), f64::from(cap));
             let exact = cap * (x / cap).tanh();
-            assert!((f64::from(y) - exact).abs() <= 4.0 * epsilon * exact.abs(), "soft_cap({x}): {y} {exact}");
+            assert!(
+                (f64::from(y) - exact).abs() <= 4.0 * epsilon * exact.abs(),
+                "soft_cap({x}): {y} {exact}"
+            );
         }
     }
 }
@@ -159,7 +162,9 @@ fn layer_norm_is_right() {
         for (((&y, &x), &gain), &bias) in y.iter().zip(&x).zip(&gain).zip(&bias) {
             let (gain, bias) = (f64::from(gain), f64::from(bias));
             let exact = (f64::from(x) - mean) * r * gain + bias;
-            let bound = roundings * epsilon * ((largest + largest) * r * gain.abs() * (1.0 + largest * r) + bias.abs());
+            let bound = roundings
+                * epsilon
+                * ((largest + largest) * r * gain.abs() * (1.0 + largest * r) + bias.abs());
             assert!((f64::from(y) - exact).abs() <= bound, "{length}: {y} {exact}");
         }
     }

@@ -13,7 +13,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::SectionKind;
-use rescomp_formats::spec::{Architecture, ModelSpec};
+use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
 use rescomp_runtime::Machine;
 use rescomp_runtime::eval::{self, argmax};
@@ -44,6 +44,7 @@ pub(crate) fn spec() -> ModelSpec {
         head_dim: 16,
         context: 64,
         norm_epsilon: 1e-5,
+        variant: Variant::plain(16),
         tied_head: true,
         embedding_bands: 1,
         begin_token: Some(BEGIN),

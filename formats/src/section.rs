@@ -268,6 +268,20 @@ impl SectionKind {
         !(bytes || frequencies || self.is_matrix())
     }
 
+    /// Whether the section is the gain of a norm.
+    pub const fn is_gain(self) -> bool {
+        matches!(
+            self,
+            K::FinalNorm
+                | K::AttentionNorm
+                | K::AttentionPostNorm
+                | K::MlpNorm
+                | K::MlpPostNorm
+                | K::QueryNorm
+                | K::KeyNorm
+        )
+    }
+
     /// The shape that the model gives it, `(rows, columns)`; `None` for bytes, and for an embedding in bands: how many rows a band
     /// has is for [`K::TokenBands`] to say.
     pub fn shape(self, spec: &ModelSpec) -> Option<(u32, u32)> {

@@ -158,7 +158,7 @@ impl Checkpoint {
                 if rotated && self.names.neighbour_pairs {
                     part = neighbours_to_halves(&part, self.spec.head_dim as usize);
                 }
-                if is_gain(kind) {
+                if kind.is_gain() {
                     self.complete_gain(&mut part.data);
                 }
                 weights.insert(kind, part);
@@ -306,13 +306,6 @@ impl Checkpoint {
             }),
         }
     }
-}
-
-/// Whether the kind is a gain of a norm.
-fn is_gain(kind: SectionKind) -> bool {
-    use SectionKind as K;
-    let before = [K::AttentionNorm, K::MlpNorm, K::QueryNorm, K::KeyNorm];
-    before.contains(&kind) || [K::AttentionPostNorm, K::MlpPostNorm].contains(&kind)
 }
 
 /// The prefix under which the embedding is stored; of none, the first.

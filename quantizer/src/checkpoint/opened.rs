@@ -70,8 +70,9 @@ impl Checkpoint {
     /// do; a tensor is missing or has another shape; there are tensors beyond the architecture's.
     pub fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
         let gguf = Gguf::open(path)?;
-        let gguf::Sizes { spec, turns: rope, names } = gguf::sizes(&gguf.fields(), &gguf.store)?;
-        let (path, local_rope, prefix) = (path.to_owned(), Vec::new(), prefix(names, &gguf.store));
+        let gguf::Sizes { spec, turns: rope, local_turns: local_rope, names } =
+            gguf::sizes(&gguf.fields(), &gguf.store)?;
+        let (path, prefix) = (path.to_owned(), prefix(names, &gguf.store));
         let contents = Contents::Gguf(gguf);
         let checkpoint = Self { spec, rope, local_rope, path, contents, names, prefix };
         checkpoint.check_tensors()?;

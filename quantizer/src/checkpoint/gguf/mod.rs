@@ -17,8 +17,11 @@
 
 mod cursor;
 mod directory;
-mod llama;
+#[cfg(test)]
+mod family_tests;
+
 mod metadata;
+mod sizes;
 #[cfg(test)]
 mod test_file;
 #[cfg(test)]
@@ -27,8 +30,8 @@ mod tokenizer;
 
 use std::path::Path;
 
-pub(super) use llama::{EMBEDDING, HEAD, ROPE_DIVISORS, Sizes, sizes};
 use metadata::Metadata;
+pub(super) use sizes::{EMBEDDING, HEAD, ROPE_DIVISORS, Sizes, sizes};
 pub use tokenizer::GgufTokenizer;
 
 use super::{CheckpointError, TensorStore, mmap};

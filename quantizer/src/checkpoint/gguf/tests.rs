@@ -221,15 +221,19 @@ fn what_changes_the_numbers_is_understood_or_refused() {
         }
     };
     refused(
-        set("general.architecture", "gemma2".into()),
-        &["general.architecture is \"gemma2\"", "\"llama\""],
+        set("general.architecture", "mamba".into()),
+        &["general.architecture is \"mamba\"", "\"llama\", \"qwen2\""],
     );
     refused(remove("general.architecture"), &["general.architecture", "found nothing"]);
     refused(set("general.type", "adapter".into()), &["general.type is \"adapter\""]);
     refused(set("general.quantization_version", 1.into()), &["general.quantization_version is 1"]);
     refused(set("split.count", 3.into()), &["split.count is 3", "llama-gguf-split --merge"]);
     refused(set("llama.expert_count", 8.into()), &["llama.expert_count is 8"]);
-    refused(set("llama.attention.sliding_window", 4096.into()), &["llama.attention.sliding_window is 4096"]);
+    refused(
+        set("llama.attention.sliding_window_pattern", 4.into()),
+        &["llama.attention.sliding_window_pattern is 4"],
+    );
+    refused(set("llama.final_logit_softcapping", 30.0.into()), &["llama.final_logit_softcapping is 30"]);
     refused(set("llama.attention.causal", false.into()), &["llama.attention.causal is false"]);
     refused(set("llama.rope.scaling.type", "yarn".into()), &["llama.rope.scaling.type is \"yarn\""]);
     refused(set("llama.rope.dimension_count", 2.into()), &["llama.rope.dimension_count is 2"]);

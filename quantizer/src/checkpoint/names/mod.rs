@@ -3,14 +3,14 @@
 //! A stored tensor may hold several of a block's parts, one after the other or head by head, and may be transposed. [`Stored::split`] takes it
 //! apart.
 
-mod gguf_llama;
+mod gguf;
 mod gpt2;
 mod gpt_neox;
 mod llama;
 mod opt;
 mod phi3;
 
-pub(super) use gguf_llama::GGUF_LLAMA;
+pub(super) use gguf::{GGUF_GEMMA, GGUF_GEMMA2, GGUF_GEMMA3, GGUF_LLAMA, GGUF_PHI3, GGUF_QWEN2, GGUF_QWEN3};
 pub(super) use gpt_neox::GPT_NEOX;
 pub(super) use gpt2::GPT2;
 pub(super) use llama::{GEMMA, GEMMA2, GEMMA3, LLAMA, QWEN2, QWEN3};
@@ -185,6 +185,12 @@ mod tests {
         for (names, architecture) in [
             (&LLAMA, A::Llama),
             (&GGUF_LLAMA, A::Llama),
+            (&GGUF_GEMMA, A::Llama),
+            (&GGUF_PHI3, A::Llama),
+            (&GGUF_QWEN2, A::Qwen2),
+            (&GGUF_QWEN3, A::Qwen3),
+            (&GGUF_GEMMA2, A::Gemma2),
+            (&GGUF_GEMMA3, A::Gemma3),
             (&GEMMA, A::Llama),
             (&PHI3, A::Llama),
             (&QWEN2, A::Qwen2),

@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -103,8 +104,10 @@ pub(crate) fn run(flags: &FuzzFlags) -> Result<(), Error> {
     let mut figures = Vec::new();
     for target in targets {
         let found = fuzz(&root, &target, seconds)?;
-        if !flags.json {
-            output::line(&shown(&found));
+        // At once: an hour's figures must not wait for the end.
+        match flags.json {
+            true => output::note(&shown(&found)),
+            false => output::line(&shown(&found)),
         }
         figures.push(found);
     }
@@ -174,11 +177,12 @@ fn fuzz(root: &Path, target: &str, seconds: u64) -> Result<Figures, Error> {
         cargo.arg(format!("-dict={}", root.join(DICTIONARY).display()));
     }
     output::note(&format!("$ {}", command::show(&cargo)));
-    // libFuzzer reports on standard error.
+    // libFuzzer reports on standard error. It ends at the first finding, so the seconds are measured.
+    let start = Instant::now();
     let ended = cargo.stdin(Stdio::null()).output();
     let ended = ended.map_err(|source| Error::missing("cannot run cargo fuzz").caused_by(&source))?;
     let log = String::from_utf8_lossy(&ended.stderr);
-    let figures = figures(target, seconds, &log);
+    let figures = figures(target, start.elapsed().as_secs(), &log);
     if !ended.status.success() {
         output::note(&log);
         if figures.crashes.is_empty() {

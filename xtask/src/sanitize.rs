@@ -21,7 +21,7 @@ use crate::test::{Counts, TestProgram, program_of};
 /// The host's triple: instrumented code is built as for another target, so that build scripts are not.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const CRATES: [&str; 4] = ["--package", "rescomp-formats", "--package", "rescomp-runtime"];
-const FEATURES: &str = "rescomp-formats/write,rescomp-runtime/std";
+const FEATURES: &str = "rescomp-formats/write,rescomp-formats/signature,rescomp-runtime/std";
 
 /// Options of `sanitize`.
 #[derive(Debug, Args)]

@@ -72,14 +72,27 @@ fn files(case: &Case) -> Vec<Vec<u8>> {
     FILES.iter().map(|name| fs::read(case.path("out").join(name)).expect("written")).collect()
 }
 
+/// Waits until the run has come so far; whether it did before its end.
+fn reaches(child: &mut Child, condition: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(120), "it never came so far");
+        if child.try_wait().expect("a child").is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    true
+}
+
 /// Waits until the run has finished this layer.
 fn wait_for(path: &Path, child: &mut Child) {
-    let start = Instant::now();
-    while !path.exists() {
-        assert!(start.elapsed() < Duration::from_secs(120), "{} never appeared", path.display());
-        assert!(child.try_wait().expect("a child").is_none(), "ended before {}", path.display());
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    assert!(reaches(child, || path.exists()), "ended before {}", path.display());
+}
+
+/// Temporary files beside the output: one that is being written, and those that kills left.
+fn temporary(case: &Case) -> Vec<String> {
+    case.written().into_iter().filter(|name| name.starts_with('.')).collect()
 }
 
 /// Random moments, from a seed that is printed.
@@ -106,10 +119,12 @@ fn turns(few: usize) -> usize {
     std::env::var("RESCOMP_TEST_TURNS").ok().and_then(|turns| turns.parse().ok()).unwrap_or(few)
 }
 
-/// SIGKILL: nothing of the program runs any more.
-fn kill(mut child: Child) {
+/// SIGKILL: nothing of the program runs any more. Whether it ran until then.
+fn kill(mut child: Child) -> bool {
+    let ran = child.try_wait().expect("a child").is_none();
     child.kill().expect("killable");
     child.wait().expect("ended");
+    ran
 }
 
 #[test]
@@ -125,19 +140,22 @@ fn killed_at_random_moments_and_resumed_the_container_is_the_same() {
     let mut moments = Moments::new();
     let seed = moments.0;
     let mut moment = || moments.within(whole);
-    for turn in 0..turns(3) {
+    let (turns, mut running, mut restored) = (turns(3), 0, 0);
+    for turn in 0..turns {
         fs::remove_dir_all(case.path("out")).expect("removable");
         // Killed twice: once from the start, once while it resumes.
         let moments = [moment(), moment()];
         for (moment, more) in moments.iter().zip([&[][..], &["--resume"]]) {
             let child = started(&case, more);
             std::thread::sleep(*moment);
-            kill(child);
+            running += usize::from(kill(child));
         }
         let (report, _) = finished(&case, &["--resume"]);
         println!("turn {turn}: killed after {moments:?}, {} layers restored", report["restored_layers"]);
+        restored += report["restored_layers"].as_u64().expect("a number");
         assert!(files(&case) == expected, "seed {seed}, turn {turn}, killed after {moments:?}");
     }
+    println!("{} kills, {running} of them before the end, {restored} layers restored", 2 * turns);
 }
 
 #[test]
@@ -217,19 +235,29 @@ fn killed_over_an_older_output_each_file_is_the_old_one_or_the_new_one() {
     let old = read();
     let options = ["--method=rtn", "--layout=rows"];
     let start = Instant::now();
-    finished(&case, &options);
+    let mut child = started(&case, &options);
+    assert!(reaches(&mut child, || !temporary(&case).is_empty()), "nothing was written");
+    let written_from = start.elapsed();
+    ended(&child.wait_with_output().expect("the program ends"), 0);
     let (new, whole) = (read(), start.elapsed());
     assert!(old[0] != new[0] && old[5] != new[5]);
-    let (mut moments, mut kinds) = (Moments::new(), [0; 3]);
-    for turn in 0..turns(5) {
+    let (mut moments, turns) = (Moments::new(), turns(6));
+    let (mut kinds, mut running) = ([0; 3], 0);
+    for turn in 0..turns {
         for (name, bytes) in names.iter().zip(&old) {
             fs::write(case.path("out").join(name), bytes).expect("writable");
         }
+        // What earlier kills left stays where it is: no later run may stumble over it.
+        let left = temporary(&case);
         let mut child = started(&case, &options);
-        // Most of the time nothing is written; the moments are those near the end.
-        std::thread::sleep(whole.mul_f64(0.5) + moments.within(whole.mul_f64(0.5)));
-        child.kill().expect("killable");
-        child.wait().expect("ended");
+        if turn % 2 == 0 {
+            std::thread::sleep(moments.within(whole));
+        } else {
+            // Most of the time nothing is written: half of the kills wait until something is.
+            reaches(&mut child, || temporary(&case).iter().any(|name| !left.contains(name)));
+            std::thread::sleep(moments.within(whole - written_from));
+        }
+        running += usize::from(kill(child));
         let found = read();
         for ((name, found), (old, new)) in names.iter().zip(&found).zip(old.iter().zip(&new)) {
             assert!(
@@ -247,5 +275,16 @@ fn killed_over_an_older_output_each_file_is_the_old_one_or_the_new_one() {
             2
         }] += 1;
     }
-    println!("{} kills left the old files, {} the new ones, {} some of both", kinds[0], kinds[1], kinds[2]);
+    let left = temporary(&case);
+    println!(
+        "{turns} kills, {running} of them before the end: {} left the old files, {} the new ones, {} some of both; \
+         {} while a file was written",
+        kinds[0],
+        kinds[1],
+        kinds[2],
+        left.len()
+    );
+    finished(&case, &options);
+    assert!(read() == new && !case.path(JOURNAL).exists());
+    assert_eq!(temporary(&case), left, "a run leaves nothing behind and takes nothing away");
 }

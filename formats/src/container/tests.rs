@@ -314,16 +314,16 @@ fn the_heads_arithmetic_holds_at_the_ends_of_every_field() {
         (|head| &mut head.table_offset, valid.table_offset),
         (|head| &mut head.section_count, MAX_SECTIONS),
     ];
+    let step = if cfg!(miri) { 5 } else { 1 };
     for (first, bound) in fields {
-        for value in
-            ends.into_iter().chain(near(bound)).chain(near(*first(&mut valid.clone()))).chain([bound])
-        {
+        let values = ends.into_iter().chain(near(bound)).chain(near(*first(&mut valid.clone())));
+        for value in values.chain([bound]).step_by(step) {
             let mut head = valid;
             *first(&mut head) = value;
             refused(head);
             // Two fields at once, and a table where the manifest says that it ends.
             for (second, _) in fields {
-                for other in ends {
+                for other in ends.into_iter().step_by(step) {
                     let mut head = head;
                     *second(&mut head) = other;
                     refused(head);
@@ -338,7 +338,7 @@ fn the_heads_arithmetic_holds_at_the_ends_of_every_field() {
     for file_bytes in [0, 63, 64, valid.file_bytes - 1, valid.file_bytes + 1, u64::MAX - 63, u64::MAX] {
         refused(Head { file_bytes, ..valid });
     }
-    assert!(tried > 1000, "{tried}");
+    assert!(tried > 1000 / (step * step), "{tried}");
 }
 
 /// As the head's: every number of every entry of the table.

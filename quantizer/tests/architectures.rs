@@ -2,6 +2,8 @@
 //!
 //! The full-precision forward is the runtime's own, so what agrees here is what devices run, but for the weights' rounding.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
+
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::dense::DenseLogits;
 use rescomp_runtime::Machine;

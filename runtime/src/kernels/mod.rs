@@ -83,7 +83,7 @@ pub struct Kernels {
     /// [`Kernels::rms_norm`] of `values` in their own place.
     pub rms_norm_in_place: fn(values: &mut [f32], gain: &[f32], epsilon: f32),
     /// LayerNorm (arXiv:1607.06450, equations 3 and 4) of one token: all slices have the same length.
-    pub layer_norm: fn(input: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, output: &mut [f32]),
+    pub layer_norm: LayerNorm,
     /// GELU by tanh (arXiv:1606.08415, section 2) of each value.
     pub gelu_tanh: fn(values: &mut [f32]),
     /// GELU (likewise) of each value.
@@ -100,6 +100,9 @@ pub struct Kernels {
     /// `cos` and `sin` have half its length.
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
 }
+
+/// [`Kernels::layer_norm`].
+pub type LayerNorm = fn(input: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, output: &mut [f32]);
 
 /// Queries that share the loads of keys and values at most.
 pub const MOST_TOGETHER: usize = 4;

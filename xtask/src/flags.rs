@@ -4,6 +4,7 @@
 
 mod bench;
 mod deploy;
+mod export;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -26,6 +27,7 @@ use crate::test::TestFlags;
 
 pub(crate) use bench::{BenchCommand, CalibrationFlags, DecodeFlags, MethodsFlags, QualityFlags};
 pub(crate) use deploy::{DeployFlags, KeygenFlags, SignFlags};
+pub(crate) use export::{ExportFlags, ExportFormat, ExportType};
 
 /// `cargo xtask`.
 #[derive(Debug, Parser)]
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Check(CheckFlags),
     /// Measure a model on text: negative log-likelihood, perplexity, divergence from a reference.
     Eval(EvalFlags),
+    /// Write a container's weights as a file of another program, exactly: GGUF for llama.cpp, compressed-tensors for vLLM.
+    Export(ExportFlags),
     /// Say how many tokens a second a board can decode at most, from its memory's bandwidth and its processor's cycles.
     Estimate(EstimateFlags),
     /// Measure the project itself.
@@ -124,6 +128,10 @@ pub(crate) struct PackFlags {
     /// How the levels of 2, 3 and 4 bits are spaced.
     #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
     pub(crate) levels: Levels,
+    /// Keep to what GGUF and compressed-tensors files hold exactly, so that `export` can write them: uniform levels, and row scales that
+    /// make the scale of every group an f16 number.
+    #[arg(long, conflicts_with = "levels")]
+    pub(crate) exportable: bool,
     /// Strength of the correction that `rescomp-exact` starts from: 0 to 1, or `auto`, chosen for each matrix on held-out
     /// calibration windows [default: auto].
     #[arg(long, value_name = "auto|0..1", value_parser = strength)]

@@ -14,6 +14,7 @@ mod deploy;
 mod error;
 mod estimate;
 mod eval;
+mod export;
 mod flags;
 mod fuzz;
 mod host;
@@ -58,6 +59,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Pack(flags) => pack::run(flags),
         Command::Check(flags) => check::run(flags),
         Command::Eval(flags) => eval::run(flags),
+        Command::Export(flags) => export::run(flags),
         Command::Estimate(flags) => estimate::run(flags),
         Command::Bench(BenchCommand::Quality(flags)) => bench_quality::run(flags),
         Command::Bench(BenchCommand::Methods(flags)) => bench_methods::run(flags),

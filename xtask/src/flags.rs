@@ -88,9 +88,10 @@ pub(crate) struct PackFlags {
     /// The target: a name from `cargo xtask targets`, or the path of a target file.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) target: String,
-    /// The model: a folder as Hugging Face lays it out (config.json, *.safetensors, tokenizer.json), or a GGUF file
+    /// The model: a folder as Hugging Face lays it out (config.json, *.safetensors, tokenizer.json), a GGUF file, or the name of one of
+    /// the Hugging Face hub, hub:OWNER/NAME, with @REVISION or :FILE.gguf behind it where one is meant
     /// [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Quantization method.
     #[arg(long, value_enum, default_value_t = Method::RescompExact)]
@@ -216,13 +217,13 @@ pub(crate) struct EvalFlags {
     #[arg(long, value_enum, default_value_t = Activations::Int8, conflicts_with = "model")]
     pub(crate) activations: Activations,
     /// A full-precision model to measure: a folder as Hugging Face lays it out, or a GGUF file.
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Text to measure on, UTF-8.
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,
     /// A full-precision model to compare with: divergence in nats a token, share of the same top token.
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) reference: Option<PathBuf>,
     /// Tokens predicted in a window; windows follow one another without overlap.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]

@@ -18,6 +18,7 @@ mod export;
 mod flags;
 mod fuzz;
 mod host;
+mod hub;
 mod instructions;
 mod interrupt;
 mod model;

@@ -15,6 +15,7 @@
 mod elements;
 mod gguf;
 mod hf_config;
+mod hub_cache;
 mod llama;
 mod mmap;
 mod rope;

@@ -36,6 +36,8 @@ use rescomp_formats::tokenizer::TokenizerWriteError;
 pub use rope::{Llama3Scaling, Rope};
 pub use tensor_store::TensorStore;
 
+use crate::tokenizer_json::TokenizerJsonError;
+
 /// Why a checkpoint was refused. Every message names the file, and the field or tensor, with what was expected and
 /// found.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +142,9 @@ pub enum CheckpointError {
         /// Why.
         cause: TokenizerWriteError,
     },
+    /// The same, said of the `tokenizer.json` that it stands for.
+    #[error(transparent)]
+    TokenizerJson(Box<TokenizerJsonError>),
     /// A safetensors file ends before its header does, or the header's length is not credible.
     #[error(
         "{path}: bytes 0..8 announce a header of {header_bytes} bytes, \

@@ -19,11 +19,14 @@ mod cursor;
 mod directory;
 mod llama;
 mod metadata;
+mod sentence_piece;
 #[cfg(test)]
 mod test_file;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+#[cfg(test)]
+mod tokenizer_tests;
 
 use std::path::Path;
 

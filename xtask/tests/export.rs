@@ -7,7 +7,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use case::{Case, embedded_model, ended, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn export(case: &Case, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -84,6 +84,69 @@ fn all_bits_and_groups_are_exported() {
         let stderr = ended(&export(&case, folder), 4);
         assert!(stderr.contains("expected a new or an empty folder"), "{stderr}");
     }
+}
+
+/// Frequencies that are scaled, a head of its own, tokens of Llama 3, and matrices that differ.
+#[test]
+fn scaled_positions_a_head_and_bands_are_exported() {
+    let pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let scaling = json!({ "rope_theta": 500_000.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 128 });
+    let case = Case::new()
+        .json("config.json", |config| {
+            config["rope_parameters"] = scaling;
+            config["tie_word_embeddings"] = json!(false);
+        })
+        .json("tokenizer.json", |tokenizer| {
+            tokenizer["model"]["ignore_merges"] = json!(true);
+            tokenizer["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [
+                { "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false },
+                { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
+            ] });
+        })
+        .weights(|file| {
+            let mut head = file.tensor("model.embed_tokens.weight").clone();
+            head.0 = "lm_head.weight".into();
+            head.2.reverse();
+            head.2.chunks_mut(2).for_each(|element| element.reverse());
+            file.0.push(head);
+        })
+        .compiler();
+    let recipe = "[default]\nbits = 4\ngroup = \"32\"\n[matrices]\n\"head\" = { bits = 8, group = \"64\" }\n\
+                  \"layer 0 query\" = { bits = 2, group = \"64\" }\n\"layer 3 down\" = { bits = 6, group = \"128\" }\n";
+    fs::write(case.path("recipe.toml"), recipe).expect("writable");
+    let path = case.path("recipe.toml");
+    let pack = ["--exportable", "--recipe", path.to_str().expect("UTF-8")];
+    ended(&case.pack(&pack).output().expect("the program starts"), 0);
+    let output = export(&case, &["--format=gguf", "--output=model.gguf", "--json"]);
+    ended(&output, 0);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    // Norms and the divisors of the frequencies; the head and the matrix of 6 bits; all others.
+    assert_eq!(report["tensors"], json!({ "F32": 14, "Q8_0": 2, "Q4_0": 42 }));
+    let model = case.path("model");
+    let model = model.to_str().expect("UTF-8");
+    let stderr =
+        ended(&export(&case, &["--format=compressed-tensors", "--output=folder", "--model", model]), 2);
+    assert!(
+        stderr.contains("layer 0 key: expected 2 bits in groups of 64, as layer 0 query has it"),
+        "{stderr}"
+    );
+}
+
+/// The rows of an embedding in bands come back in the order of tokens.
+#[test]
+fn an_embedding_in_bands_is_exported() {
+    let case = Case::new().compiler();
+    let path = case.path("recipe.toml");
+    let recipe = "[default]\nbits = 4\ngroup = \"64\"\n[matrices]\n\"embedding band 0\" = { bits = 8, group = \"32\" }\n\
+                  \"embedding band 2\" = { bits = 6, group = \"128\" }\n";
+    fs::write(&path, recipe).expect("writable");
+    let pack = ["--exportable", "--recipe", path.to_str().expect("UTF-8")];
+    ended(&case.pack(&pack).output().expect("the program starts"), 0);
+    ended(&export(&case, &["--format=gguf", "--output=model.gguf"]), 0);
+    let model = embedded_model();
+    let model = model.to_str().expect("UTF-8");
+    ended(&export(&case, &["--format=compressed-tensors", "--output=folder", "--model", model]), 0);
 }
 
 #[test]

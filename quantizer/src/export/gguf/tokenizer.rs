@@ -4,7 +4,7 @@
 //! which llama.cpp also knows whether whole pre-tokens that are tokens stay whole.
 
 use rescomp_formats::spec::ModelSpec;
-use rescomp_formats::tokenizer::{Model, PreTokenizer, TokenizerView};
+use rescomp_formats::tokenizer::{Model, Normalizer, PreTokenizer, TokenizerView};
 
 use super::super::{ExportError, differs};
 use super::file::{File, Value};
@@ -30,6 +30,12 @@ pub(super) fn put(
     warnings: &mut Vec<String>,
 ) -> Result<(), ExportError> {
     let pre = pre_tokenizer(tokenizer)?;
+    if tokenizer.normalizer() == Normalizer::Nfc {
+        warnings.push(
+            "readers of GGUF files do not compose text (NFC) before they cut it, as this tokenizer does"
+                .into(),
+        );
+    }
     file.put("tokenizer.ggml.model", Value::Text("gpt2".into()));
     file.put("tokenizer.ggml.pre", Value::Text(pre.into()));
     let added: Vec<(u32, bool)> = (0..tokenizer.added_tokens())
@@ -82,16 +88,19 @@ fn pre_tokenizer(tokenizer: &TokenizerView<'_>) -> Result<&'static str, ExportEr
     if tokenizer.add_prefix_space() {
         return Err(unsupported("a space before every text".into(), "none"));
     }
-    // The name of Llama 3's cuts says that whole tokens stay whole, the others that they are merged from their bytes.
-    match (tokenizer.pre_tokenizer(), tokenizer.ignore_merges()) {
-        (PreTokenizer::Gpt2, false) => Ok("gpt-2"),
-        (PreTokenizer::DigitsGpt2, false) => Ok("smollm"),
-        (PreTokenizer::Llama3, true) => Ok("llama-bpe"),
-        (PreTokenizer::Qwen2, false) => Ok("qwen2"),
-        (other, whole) => {
-            let whole = if whole { " with" } else { " without" };
-            let supported = "Gpt2, DigitsGpt2 and Qwen2 without ignore_merges, Llama3 with it";
-            Err(unsupported(format!("the pre-tokenizer {other:?}{whole} ignore_merges"), supported))
+    // The name of Llama 3's cuts says that whole tokens stay whole, the others that they are merged from their bytes; that of Qwen 2's belongs to a
+    // tokenizer that composes text.
+    match (tokenizer.pre_tokenizer(), tokenizer.ignore_merges(), tokenizer.normalizer()) {
+        (PreTokenizer::Gpt2, false, Normalizer::None) => Ok("gpt-2"),
+        (PreTokenizer::DigitsGpt2, false, Normalizer::None) => Ok("smollm"),
+        (PreTokenizer::Llama3, true, Normalizer::None) => Ok("llama-bpe"),
+        (PreTokenizer::Qwen2, false, Normalizer::Nfc) => Ok("qwen2"),
+        (other, whole, normalizer) => {
+            let whole = if whole { "with" } else { "without" };
+            let found =
+                format!("the pre-tokenizer {other:?} {whole} ignore_merges, normalizer {normalizer:?}");
+            let supported = "Gpt2 and DigitsGpt2 without ignore_merges, Llama3 with it, Qwen2 with NFC";
+            Err(unsupported(found, supported))
         }
     }
 }
@@ -119,7 +128,8 @@ pub(super) fn compare(
     read_back: &TokenizerView<'_>,
     vocabulary: u32,
 ) -> Result<(), ExportError> {
-    let cuts = |of: &TokenizerView<'_>| (of.pre_tokenizer(), of.ignore_merges(), of.merges());
+    let cuts =
+        |of: &TokenizerView<'_>| (of.pre_tokenizer(), of.normalizer(), of.ignore_merges(), of.merges());
     if cuts(container) != cuts(read_back) {
         return Err(differs("tokenizer", cuts(container), cuts(read_back)));
     }

@@ -182,8 +182,11 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
         Variant::Original => LazyVariant::Original,
         Variant::AllWeights => LazyVariant::AllWeights,
     });
-    let options = SolverOptions::for_container(flags.bits, group);
-    let options = SolverOptions { spacing: flags.levels.into(), ..options };
+    let options = if flags.exportable {
+        SolverOptions::for_export(flags.bits, group)
+    } else {
+        SolverOptions { spacing: flags.levels.into(), ..SolverOptions::for_container(flags.bits, group) }
+    };
     let mut plan = BlockPlan::new(method, options).with_head_bits(flags.head_bits);
     plan.variant = variant;
     if let Some(clip) = flags.clip {

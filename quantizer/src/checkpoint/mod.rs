@@ -15,6 +15,7 @@
 mod elements;
 mod gguf;
 mod hf_config;
+mod hub_cache;
 mod layer;
 mod mmap;
 mod names;
@@ -37,6 +38,8 @@ pub use opened::{Checkpoint, TokenizerSource};
 use rescomp_formats::tokenizer::TokenizerWriteError;
 pub use rope::{Llama3Scaling, Rope, Scaling};
 pub use tensor_store::TensorStore;
+
+use crate::tokenizer_json::TokenizerJsonError;
 
 /// Why a checkpoint was refused. Every message names the file, and the field or tensor, with what was expected and
 /// found.
@@ -142,6 +145,9 @@ pub enum CheckpointError {
         /// Why.
         cause: TokenizerWriteError,
     },
+    /// The same, said of the `tokenizer.json` that it stands for.
+    #[error(transparent)]
+    TokenizerJson(Box<TokenizerJsonError>),
     /// A safetensors file ends before its header does, or the header's length is not credible.
     #[error(
         "{path}: bytes 0..8 announce a header of {header_bytes} bytes, \

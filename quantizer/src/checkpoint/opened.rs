@@ -175,8 +175,11 @@ impl Checkpoint {
         }
     }
 
-    /// The name of the folder, or of the file without its extension, which is the model's wherever it is shown.
+    /// The name of the folder (in the hub's cache, the model's), or of the file without its extension, which is the model's wherever it is shown.
     pub fn name(&self) -> String {
+        if let Some(name) = super::hub_cache::model_name(&self.path).filter(|_| self.path.is_dir()) {
+            return name.to_owned();
+        }
         // "." and ".." have no name of their own.
         let resolved =
             || self.path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());

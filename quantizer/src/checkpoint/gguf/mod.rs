@@ -19,14 +19,16 @@ mod cursor;
 mod directory;
 #[cfg(test)]
 mod family_tests;
-
 mod metadata;
+mod sentence_piece;
 mod sizes;
 #[cfg(test)]
 mod test_file;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+#[cfg(test)]
+mod tokenizer_tests;
 
 use std::path::Path;
 

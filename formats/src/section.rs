@@ -28,6 +28,8 @@ pub enum SectionKind {
     FinalNorm = 6,
     /// The band of each token's row, a byte a token, where the embedding is divided into bands.
     TokenBands = 7,
+    /// The texts around the messages of a conversation, where the model has a chat template.
+    ChatTemplate = 8,
     /// Gain of the RMSNorm before attention.
     AttentionNorm = 16,
     /// Query projection.
@@ -51,15 +53,23 @@ pub enum SectionKind {
 use SectionKind as K;
 
 /// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
-const MODEL_SECTIONS: [SectionKind; 7] =
-    [K::Tokenizer, K::RopeFrequencies, K::CheckWindows, K::TokenBands, K::Embedding, K::Head, K::FinalNorm];
+const MODEL_SECTIONS: [SectionKind; 8] = [
+    K::Tokenizer,
+    K::RopeFrequencies,
+    K::CheckWindows,
+    K::TokenBands,
+    K::Embedding,
+    K::Head,
+    K::FinalNorm,
+    K::ChatTemplate,
+];
 /// Sections of a Llama layer.
 const LLAMA_LAYER_SECTIONS: [SectionKind; 9] =
     [K::AttentionNorm, K::Query, K::Key, K::Value, K::Output, K::MlpNorm, K::Gate, K::Up, K::Down];
 
 impl SectionKind {
     /// Every kind.
-    pub const ALL: [SectionKind; 16] = [
+    pub const ALL: [SectionKind; 17] = [
         K::Tokenizer,
         K::RopeFrequencies,
         K::CheckWindows,
@@ -76,6 +86,7 @@ impl SectionKind {
         K::Gate,
         K::Up,
         K::Down,
+        K::ChatTemplate,
     ];
 
     /// The name in reports and errors.
@@ -97,6 +108,7 @@ impl SectionKind {
             K::Gate => "gate",
             K::Up => "up",
             K::Down => "down",
+            K::ChatTemplate => "chat_template",
         }
     }
 
@@ -118,7 +130,7 @@ impl SectionKind {
     pub fn shape(self, spec: &ModelSpec) -> Option<(u32, u32)> {
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         match self {
-            K::Tokenizer | K::CheckWindows | K::TokenBands => None,
+            K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate => None,
             K::RopeFrequencies => Some((1, spec.head_dim / 2)),
             K::Embedding if spec.embedding_bands > 1 => None,
             K::Embedding | K::Head => Some((spec.vocabulary, spec.hidden)),
@@ -154,12 +166,14 @@ impl core::fmt::Display for SectionName {
 
 fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
     let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
+    let chats = spec.chat_template;
     MODEL_SECTIONS.into_iter().flat_map(move |kind| {
         let banded = bands > 1 && kind == K::Embedding;
         let count = match kind {
             K::Head => u16::from(!tied),
             K::TokenBands => u16::from(bands > 1),
             K::Embedding => bands,
+            K::ChatTemplate => u16::from(chats),
             _ => 1,
         };
         (0..count).map(move |band| SectionName { kind, layer: banded.then_some(band) })
@@ -279,7 +293,8 @@ mod tests {
     use super::*;
 
     fn spec(tied_head: bool, layers: u32, embedding_bands: u8) -> ModelSpec {
-        ModelSpec { tied_head, layers, embedding_bands, ..crate::spec::tests::spec() }
+        let chat_template = layers == 3;
+        ModelSpec { tied_head, layers, embedding_bands, chat_template, ..crate::spec::tests::spec() }
     }
 
     #[test]

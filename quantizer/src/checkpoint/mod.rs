@@ -28,7 +28,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use elements::ElementType;
-pub use gguf::GgufTokenizer;
+pub use gguf::{GgufChatTemplate, GgufTokenizer};
 pub use hf_config::HfConfig;
 pub use llama::{Checkpoint, LayerWeights, Matrix, TokenizerSource};
 use rescomp_formats::tokenizer::TokenizerWriteError;

@@ -15,6 +15,7 @@
 //! has wrong sizes for BF16, and `gguf-rs-lib` 0.3, which does bound its memory, copies every array and says of none of its errors where in the
 //! file they are. An importer must: name, byte, expected, found.
 
+mod chat_template;
 mod cursor;
 mod directory;
 mod llama;
@@ -27,6 +28,8 @@ mod tokenizer;
 
 use std::path::Path;
 
+pub use chat_template::GgufChatTemplate;
+pub(super) use chat_template::chat_template;
 pub(super) use llama::{EMBEDDING, HEAD, ROPE_DIVISORS, Sizes, sizes};
 use metadata::Metadata;
 pub use tokenizer::GgufTokenizer;

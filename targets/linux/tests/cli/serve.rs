@@ -339,3 +339,19 @@ fn an_interrupt_ends_the_server_and_says_so_to_its_client() {
     stream.read_to_string(&mut rest).expect("the stream ends");
     assert!(rest.contains("the server was stopped") && !rest.contains("[DONE]"), "{rest}");
 }
+
+#[test]
+fn a_client_that_goes_away_before_its_answer_ends_it() {
+    let folder = Folder::new();
+    let server = Server::start(&folder.file("model", &chatting(1 << 16)), &["--context", "65536"]);
+    // Minutes of work.
+    let long = json!({"prompt": "the", "max_tokens": 60000, "temperature": 0}).to_string();
+    let head = "POST /v1/completions HTTP/1.1\r\nContent-Type: application/json";
+    let gone = server.send(head, long.as_bytes());
+    std::thread::sleep(Duration::from_millis(500));
+    drop(gone);
+    let short = json!({"prompt": "the", "max_tokens": 4, "temperature": 0});
+    let start = Instant::now();
+    assert_eq!(server.post("/v1/completions", &short).0, 200);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}

@@ -28,6 +28,8 @@ pub enum SectionKind {
     FinalNorm = 6,
     /// The band of each token's row, a byte a token, where the embedding is divided into bands.
     TokenBands = 7,
+    /// The texts around the messages of a conversation, where the model has a chat template.
+    ChatTemplate = 8,
     /// Rotary frequencies of layers with a window, where they have their own, in turns a position times 2^64.
     LocalRopeFrequencies = 9,
     /// A vector for each position that is added to a token's embedding, where positions are learned.
@@ -81,7 +83,7 @@ pub enum SectionKind {
 use SectionKind as K;
 
 /// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
-const MODEL_SECTIONS: [SectionKind; 10] = [
+const MODEL_SECTIONS: [SectionKind; 11] = [
     K::Tokenizer,
     K::RopeFrequencies,
     K::LocalRopeFrequencies,
@@ -92,6 +94,7 @@ const MODEL_SECTIONS: [SectionKind; 10] = [
     K::Head,
     K::FinalNorm,
     K::FinalNormBias,
+    K::ChatTemplate,
 ];
 /// Sections of a layer of Llama.
 const LLAMA: [SectionKind; 9] =
@@ -177,7 +180,7 @@ const GPT: [SectionKind; 16] = [
 
 impl SectionKind {
     /// Every kind.
-    pub const ALL: [SectionKind; 31] = [
+    pub const ALL: [SectionKind; 32] = [
         K::Tokenizer,
         K::RopeFrequencies,
         K::CheckWindows,
@@ -194,6 +197,7 @@ impl SectionKind {
         K::Gate,
         K::Up,
         K::Down,
+        K::ChatTemplate,
         K::LocalRopeFrequencies,
         K::Positions,
         K::FinalNormBias,
@@ -230,6 +234,7 @@ impl SectionKind {
             K::Gate => "gate",
             K::Up => "up",
             K::Down => "down",
+            K::ChatTemplate => "chat_template",
             K::LocalRopeFrequencies => "local_rope_frequencies",
             K::Positions => "positions",
             K::FinalNormBias => "final_norm_bias",
@@ -263,7 +268,7 @@ impl SectionKind {
 
     /// Whether the section is rows of f32 numbers: norms, biases, learned positions.
     pub const fn is_floats(self) -> bool {
-        let bytes = matches!(self, K::Tokenizer | K::CheckWindows | K::TokenBands);
+        let bytes = matches!(self, K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate);
         let frequencies = matches!(self, K::RopeFrequencies | K::LocalRopeFrequencies);
         !(bytes || frequencies || self.is_matrix())
     }
@@ -287,7 +292,7 @@ impl SectionKind {
     pub fn shape(self, spec: &ModelSpec) -> Option<(u32, u32)> {
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         match self {
-            K::Tokenizer | K::CheckWindows | K::TokenBands => None,
+            K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate => None,
             K::RopeFrequencies | K::LocalRopeFrequencies => Some((1, spec.variant.rotary_dim / 2)),
             K::Embedding if spec.embedding_bands > 1 => None,
             K::Embedding | K::Head => Some((spec.vocabulary, spec.hidden)),
@@ -338,6 +343,7 @@ impl core::fmt::Display for SectionName {
 fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
     let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
     let architecture = spec.architecture;
+    let chats = spec.chat_template;
     MODEL_SECTIONS.into_iter().flat_map(move |kind| {
         let banded = bands > 1 && kind == K::Embedding;
         let count = match kind {
@@ -348,6 +354,7 @@ fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<>
             K::LocalRopeFrequencies => u16::from(architecture.has_local_frequencies()),
             K::Positions => u16::from(architecture.has_learned_positions()),
             K::FinalNormBias => u16::from(architecture.has_layer_norm()),
+            K::ChatTemplate => u16::from(chats),
             _ => 1,
         };
         (0..count).map(move |band| SectionName { kind, layer: banded.then_some(band) })
@@ -473,7 +480,8 @@ mod tests {
     use super::*;
 
     fn spec(tied_head: bool, layers: u32, embedding_bands: u8) -> ModelSpec {
-        ModelSpec { tied_head, layers, embedding_bands, ..crate::spec::tests::spec() }
+        let chat_template = layers == 3;
+        ModelSpec { tied_head, layers, embedding_bands, chat_template, ..crate::spec::tests::spec() }
     }
 
     #[test]
@@ -527,7 +535,8 @@ mod tests {
             for (index, name) in sections(&spec).enumerate() {
                 assert_eq!(section_index(&spec, name), Some(index), "{:?} {name}", spec.architecture);
                 assert!(!seen.contains(&name), "{:?} {name}", spec.architecture);
-                let bytes = matches!(name.kind, K::Tokenizer | K::CheckWindows | K::TokenBands);
+                let bytes =
+                    matches!(name.kind, K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate);
                 assert_eq!(name.kind.shape(&spec).is_none(), bytes, "{name}");
                 seen.push(name);
             }

@@ -172,6 +172,8 @@ pub struct ModelSpec {
     pub begin_token: Option<u32>,
     /// Tokens that end a text.
     pub end_tokens: heapless::Vec<u32, MAX_END_TOKENS>,
+    /// The container has a chat template.
+    pub chat_template: bool,
 }
 
 impl ModelSpec {
@@ -324,6 +326,7 @@ pub(crate) mod tests {
             embedding_bands: 1,
             begin_token: Some(0),
             end_tokens: heapless::Vec::from_slice(&[0]).unwrap(),
+            chat_template: false,
         }
     }
 

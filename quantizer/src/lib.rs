@@ -9,6 +9,7 @@
 pub mod allocate;
 pub mod bands;
 pub mod calibrate;
+pub mod chat_template;
 pub mod checkpoint;
 pub mod choose;
 pub mod compare;

@@ -2,6 +2,7 @@
 
 use crate::bands::{BANDS, Bands};
 use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks};
+use crate::chat_template::Imported;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dense::{DenseError, DenseLogits};
 use crate::encode::{EncodeError, encode};
@@ -43,6 +44,8 @@ pub struct PackOptions {
     pub check_tokens: Vec<u32>,
     /// The tokenizer section.
     pub tokenizer: Vec<u8>,
+    /// The chat template, where the checkpoint has one.
+    pub chat_template: Imported,
     /// Name of the target.
     pub target: String,
 }
@@ -79,7 +82,7 @@ pub struct PackReport {
     pub file_bytes: u64,
     /// Tokens used for calibration.
     pub calibration_tokens: u64,
-    /// What is doubtful about the calibration, each said once.
+    /// What is doubtful about the calibration, each said once, and what of the chat template is missing.
     pub warnings: Vec<String>,
     /// The embedding, and the head where it is not the same.
     pub vocabulary: Vec<VocabularyReport>,
@@ -229,6 +232,9 @@ pub fn pack_run(
         put(SectionKind::Positions, None, Contents::F32(positions.data));
     }
     put(SectionKind::Tokenizer, None, Contents::Bytes(options.tokenizer.clone()));
+    if let Some(section) = &options.chat_template.section {
+        put(SectionKind::ChatTemplate, None, Contents::Bytes(section.clone()));
+    }
 
     (run.progress)(Progress::Phase("check windows, full precision"));
     let bytes: usize = sections.values().map(contents_bytes).sum();
@@ -266,7 +272,7 @@ pub fn pack_run(
         bits_per_weight: container.bits_per_weight(),
         file_bytes: file.len() as u64,
         calibration_tokens: calibration_tokens(options),
-        warnings: warnings(&vocabulary, &matrices),
+        warnings: [warnings(&vocabulary, &matrices), options.chat_template.warnings.clone()].concat(),
         vocabulary: vocabulary.into_iter().map(|matrix| matrix.report).collect(),
         matrices,
         check: CheckFigures::from(&check),
@@ -317,6 +323,9 @@ pub fn bytes_without_matrices(
             SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
             SectionKind::LocalRopeFrequencies => Contents::U64(checkpoint.local_rope.clone()),
             SectionKind::Tokenizer => Contents::Bytes(options.tokenizer.clone()),
+            SectionKind::ChatTemplate => {
+                Contents::Bytes(options.chat_template.section.clone().unwrap_or_default())
+            }
             SectionKind::TokenBands => {
                 weights += u64::from(spec.vocabulary);
                 Contents::Bytes(vec![0; spec.vocabulary as usize])
@@ -390,6 +399,7 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check
     let solver = &options.plan.options;
     Manifest {
         spec: ModelSpec {
+            chat_template: options.chat_template.section.is_some(),
             embedding_bands: bands(options).map_or(1, |_| BANDS as u8),
             ..checkpoint.spec.clone()
         },

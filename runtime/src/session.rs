@@ -148,7 +148,12 @@ impl<'a> Session<'a> {
 
     /// Forgets the sequence.
     pub fn reset(&mut self) {
-        self.position = 0;
+        self.rewind(0);
+    }
+
+    /// Forgets all but the first `position` tokens; of no effect where there are no more. What runs next goes on behind them.
+    pub fn rewind(&mut self, position: usize) {
+        self.position = self.position.min(position);
     }
 
     /// Runs `tokens` and returns the logits that follow the last of them.
@@ -172,12 +177,51 @@ impl<'a> Session<'a> {
         self.run_tiles(tokens, |_| true, each)
     }
 
+    /// Runs `tokens` and hands the head's input at each of them to `each`, with the token's index: what the last block gives, normalized.
+    /// No logits are computed.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_hidden(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError> {
+        self.check_tokens(tokens)?;
+        for (tile, tokens) in tokens.chunks(self.limits.tile).enumerate() {
+            self.run_tile(tokens)?;
+            for token in 0..tokens.len() {
+                self.normalize(token)?;
+                each(tile * self.limits.tile + token, self.hidden);
+            }
+        }
+        Ok(())
+    }
+
     fn run_tiles(
         &mut self,
         tokens: &[u32],
         wants_logits: impl Fn(usize) -> bool,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
+        self.check_tokens(tokens)?;
+        for (tile, tokens) in tokens.chunks(self.limits.tile).enumerate() {
+            self.run_tile(tokens)?;
+            for token in 0..tokens.len() {
+                let index = tile * self.limits.tile + token;
+                if wants_logits(index) {
+                    self.normalize(token)?;
+                    self.weights.logits(self.hidden, self.logits)?;
+                    models::cap_logits(self.machine.kernels, self.spec, self.logits);
+                    each(index, self.logits);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses tokens that are none, and more than there is room for.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), RuntimeError> {
         let vocabulary = self.spec.vocabulary;
         if let Some(&found) = tokens.iter().find(|&&token| token >= vocabulary) {
             return Err(RuntimeError::Token { found, vocabulary });
@@ -187,21 +231,14 @@ impl<'a> Session<'a> {
                 (self.position as u64, tokens.len() as u64, self.limits.context as u64);
             return Err(RuntimeError::ContextFull { position, tokens, context });
         }
+        Ok(())
+    }
+
+    /// The head's input at a token of the tile that ran last.
+    fn normalize(&mut self, token: usize) -> Result<(), RuntimeError> {
         let d = self.spec.hidden as usize;
-        for (tile, tokens) in tokens.chunks(self.limits.tile).enumerate() {
-            self.run_tile(tokens)?;
-            for token in 0..tokens.len() {
-                let index = tile * self.limits.tile + token;
-                if wants_logits(index) {
-                    let stream = &self.stream[token * d..(token + 1) * d];
-                    let norm = self.weights.final_norm()?;
-                    models::normalize(self.machine, self.spec, norm, stream, self.hidden);
-                    self.weights.logits(self.hidden, self.logits)?;
-                    models::cap_logits(self.machine.kernels, self.spec, self.logits);
-                    each(index, self.logits);
-                }
-            }
-        }
+        let stream = &self.stream[token * d..(token + 1) * d];
+        models::normalize(self.machine, self.spec, self.weights.final_norm()?, stream, self.hidden);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! alone: the layouts hold the same weights, and so do an embedding in bands and one that isn't, where their encoding is the same.
 
 use half::f16;
+use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::encodings::CodeWidth;
@@ -45,6 +46,7 @@ pub fn odd_spec() -> ModelSpec {
         embedding_bands: 1,
         begin_token: Some(0),
         end_tokens: heapless::Vec::new(),
+        chat_template: false,
     }
 }
 
@@ -184,6 +186,7 @@ pub fn container(spec: &ModelSpec, widths: Widths, layout: Layout) -> AlignedByt
             }
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
+            SectionKind::ChatTemplate => Contents::Bytes(chat_section()),
             kind if kind.is_matrix() => matrix_section(spec, name, widths, layout),
             kind => {
                 let mut random = Random::new(seed(name));
@@ -321,6 +324,20 @@ fn tokenizer_section() -> Vec<u8> {
         ignore_merges: false,
     })
     .expect("parts that agree")
+}
+
+/// Texts of a conversation.
+fn chat_section() -> Vec<u8> {
+    let template = ChatTemplate {
+        system: Some(SystemTexts { before: "system: ", after: "\nuser: " }),
+        first: "user: ",
+        open: "\nanswer:",
+        answered: "\nanswer: ",
+        next: "\nuser: ",
+        trimmed: Trimmed { system: false, user: true, answer: false },
+        drops_thoughts: false,
+    };
+    template.section().expect("few bytes")
 }
 
 fn manifest(spec: &ModelSpec) -> Manifest {

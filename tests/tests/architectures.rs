@@ -58,6 +58,7 @@ fn options(checkpoint: &Checkpoint, bits: u8) -> PackOptions {
         calibration_positions: POSITIONS,
         check_tokens: tokens(200),
         tokenizer: tokenizer(vocabulary),
+        chat_template: Default::default(),
         target: "test".to_owned(),
     }
 }

@@ -31,7 +31,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use elements::ElementType;
-pub use gguf::GgufTokenizer;
+pub use gguf::{GgufChatTemplate, GgufTokenizer};
 pub use hf_config::HfConfig;
 pub use layer::{FinalNorm, LayerWeights, Matrix};
 pub use opened::{Checkpoint, TokenizerSource};

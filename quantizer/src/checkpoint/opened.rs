@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::ModelSpec;
 
-use super::gguf::{self, Gguf, GgufTokenizer};
+use super::gguf::{self, Gguf, GgufChatTemplate, GgufTokenizer};
 use super::layer::{FinalNorm, LayerWeights, Matrix};
 use super::names::{Names, neighbours_to_halves};
 use super::{CheckpointError, HfConfig, TensorStore};
@@ -218,6 +218,22 @@ impl Checkpoint {
                 TokenizerSource::Gguf(GgufTokenizer::new(gguf.fields(), self.spec.vocabulary))
             }
         }
+    }
+
+    /// The chat template of a GGUF file, with the texts of its special tokens; `None` where it has none, and of a folder.
+    ///
+    /// # Errors
+    /// The metadata contradict themselves.
+    pub fn gguf_chat_template(&self) -> Result<Option<GgufChatTemplate<'_>>, CheckpointError> {
+        match &self.contents {
+            Contents::Folder(_) => Ok(None),
+            Contents::Gguf(gguf) => gguf::chat_template(&gguf.fields()),
+        }
+    }
+
+    /// The folder or the file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The tensors as stored.

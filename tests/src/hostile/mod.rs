@@ -4,6 +4,7 @@
 //! A folder a kind of file. `manifest.toml` beside them names each file, the attack, the byte that is wrong where there is one, and the
 //! error that the file must be refused with.
 
+mod chat_templates;
 mod configs;
 mod containers;
 mod recipes;
@@ -59,6 +60,7 @@ pub fn folder() -> PathBuf {
 pub fn files() -> Vec<HostileFile> {
     [
         containers::files(),
+        chat_templates::files(),
         tokenizer_sections::files(),
         safetensors::files(),
         configs::files(),
@@ -72,6 +74,7 @@ pub fn files() -> Vec<HostileFile> {
 pub fn sound_files() -> Vec<(&'static str, Vec<u8>)> {
     [
         containers::sound(),
+        chat_templates::sound(),
         tokenizer_sections::sound(),
         vec![("safetensors/sound.safetensors", safetensors::sound())],
         configs::sound(),

@@ -15,6 +15,7 @@
 //! has wrong sizes for BF16, and `gguf-rs-lib` 0.3, which does bound its memory, copies every array and says of none of its errors where in the
 //! file they are. An importer must: name, byte, expected, found.
 
+mod chat_template;
 mod cursor;
 mod directory;
 #[cfg(test)]
@@ -32,6 +33,8 @@ mod tokenizer_tests;
 
 use std::path::Path;
 
+pub use chat_template::GgufChatTemplate;
+pub(super) use chat_template::chat_template;
 use metadata::Metadata;
 pub(super) use sizes::{EMBEDDING, HEAD, ROPE_DIVISORS, Sizes, sizes};
 pub use tokenizer::GgufTokenizer;

@@ -677,3 +677,17 @@ fn a_converted_model_is_the_folder_it_came_from() {
     let section = |checkpoint: &Checkpoint| texts::tokenizer_section(checkpoint).unwrap();
     assert_eq!(section(&converted), section(&original));
 }
+
+#[test]
+fn a_chat_template_is_found_with_its_tokens() {
+    let mut file = model();
+    assert_eq!(open(&file).gguf_chat_template().unwrap(), None);
+    file.set("tokenizer.chat_template", "{{ bos_token }}").set("tokenizer.ggml.padding_token_id", 1000);
+    let checkpoint = open(&file);
+    let found = checkpoint.gguf_chat_template().unwrap().unwrap();
+    assert_eq!(found.text, "{{ bos_token }}");
+    // A token that is none is for whoever needs it to refuse.
+    assert_eq!(found.special_tokens, [("bos_token", "<user>"), ("eos_token", "<|end|>")]);
+    file.set("tokenizer.chat_template", 3);
+    assert_says(&open(&file).gguf_chat_template().unwrap_err().to_string(), &["chat_template", "a text"]);
+}

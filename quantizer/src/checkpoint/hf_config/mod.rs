@@ -211,6 +211,7 @@ fn spec(
         embedding_bands: 1,
         begin_token: None,
         end_tokens: Default::default(),
+        chat_template: false,
     };
     // A text starts with one token; a list of several would have no meaning.
     spec.begin_token = match fields.tokens("bos_token_id", vocabulary)?.as_slice() {

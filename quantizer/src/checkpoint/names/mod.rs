@@ -176,6 +176,7 @@ mod tests {
             embedding_bands: 1,
             begin_token: None,
             end_tokens: Default::default(),
+            chat_template: false,
         }
     }
 

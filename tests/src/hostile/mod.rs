@@ -11,6 +11,7 @@ mod recipes;
 mod safetensors;
 mod tokenizer_json;
 mod tokenizer_sections;
+mod variants;
 
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::spec::ModelSpec;
@@ -61,6 +62,7 @@ pub fn files() -> Vec<HostileFile> {
     [
         containers::files(),
         chat_templates::files(),
+        variants::files(),
         tokenizer_sections::files(),
         safetensors::files(),
         configs::files(),

@@ -24,11 +24,19 @@ pub enum SectionKind {
     Embedding = 4,
     /// The head, where it is a matrix of its own.
     Head = 5,
-    /// Gain of the last RMSNorm.
+    /// Gain of the last norm.
     FinalNorm = 6,
     /// The band of each token's row, a byte a token, where the embedding is divided into bands.
     TokenBands = 7,
-    /// Gain of the RMSNorm before attention.
+    /// The texts around the messages of a conversation, where the model has a chat template.
+    ChatTemplate = 8,
+    /// Rotary frequencies of layers with a window, where they have their own, in turns a position times 2^64.
+    LocalRopeFrequencies = 9,
+    /// A vector for each position that is added to a token's embedding, where positions are learned.
+    Positions = 10,
+    /// Bias of the last LayerNorm.
+    FinalNormBias = 11,
+    /// Gain of the norm before attention.
     AttentionNorm = 16,
     /// Query projection.
     Query = 17,
@@ -38,7 +46,7 @@ pub enum SectionKind {
     Value = 19,
     /// Output projection of attention.
     Output = 20,
-    /// Gain of the RMSNorm before the MLP.
+    /// Gain of the norm before the MLP.
     MlpNorm = 21,
     /// Gate projection of the MLP.
     Gate = 22,
@@ -46,20 +54,133 @@ pub enum SectionKind {
     Up = 23,
     /// Down projection of the MLP.
     Down = 24,
+    /// Bias of the LayerNorm before attention.
+    AttentionNormBias = 32,
+    /// Bias of the queries.
+    QueryBias = 33,
+    /// Bias of the keys.
+    KeyBias = 34,
+    /// Bias of the values.
+    ValueBias = 35,
+    /// Bias of attention's output.
+    OutputBias = 36,
+    /// Bias of the LayerNorm before the MLP.
+    MlpNormBias = 37,
+    /// Bias of the up projection.
+    UpBias = 38,
+    /// Bias of the down projection.
+    DownBias = 39,
+    /// Gain of the RMSNorm of each head's queries.
+    QueryNorm = 40,
+    /// Gain of the RMSNorm of each head's keys.
+    KeyNorm = 41,
+    /// Gain of the RMSNorm behind attention.
+    AttentionPostNorm = 42,
+    /// Gain of the RMSNorm behind the MLP.
+    MlpPostNorm = 43,
 }
 
 use SectionKind as K;
 
 /// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
-const MODEL_SECTIONS: [SectionKind; 7] =
-    [K::Tokenizer, K::RopeFrequencies, K::CheckWindows, K::TokenBands, K::Embedding, K::Head, K::FinalNorm];
-/// Sections of a Llama layer.
-const LLAMA_LAYER_SECTIONS: [SectionKind; 9] =
+const MODEL_SECTIONS: [SectionKind; 11] = [
+    K::Tokenizer,
+    K::RopeFrequencies,
+    K::LocalRopeFrequencies,
+    K::CheckWindows,
+    K::TokenBands,
+    K::Embedding,
+    K::Positions,
+    K::Head,
+    K::FinalNorm,
+    K::FinalNormBias,
+    K::ChatTemplate,
+];
+/// Sections of a layer of Llama.
+const LLAMA: [SectionKind; 9] =
     [K::AttentionNorm, K::Query, K::Key, K::Value, K::Output, K::MlpNorm, K::Gate, K::Up, K::Down];
+/// Of Qwen 2: biases of queries, keys and values.
+const QWEN2: [SectionKind; 12] = [
+    K::AttentionNorm,
+    K::Query,
+    K::Key,
+    K::Value,
+    K::QueryBias,
+    K::KeyBias,
+    K::ValueBias,
+    K::Output,
+    K::MlpNorm,
+    K::Gate,
+    K::Up,
+    K::Down,
+];
+/// Of Qwen 3: norms of each head.
+const QWEN3: [SectionKind; 11] = [
+    K::AttentionNorm,
+    K::Query,
+    K::Key,
+    K::Value,
+    K::QueryNorm,
+    K::KeyNorm,
+    K::Output,
+    K::MlpNorm,
+    K::Gate,
+    K::Up,
+    K::Down,
+];
+/// Of Gemma 2: norms behind attention and behind the MLP.
+const GEMMA2: [SectionKind; 11] = [
+    K::AttentionNorm,
+    K::Query,
+    K::Key,
+    K::Value,
+    K::Output,
+    K::AttentionPostNorm,
+    K::MlpNorm,
+    K::Gate,
+    K::Up,
+    K::Down,
+    K::MlpPostNorm,
+];
+/// Of Gemma 3: norms of each head, too.
+const GEMMA3: [SectionKind; 13] = [
+    K::AttentionNorm,
+    K::Query,
+    K::Key,
+    K::Value,
+    K::QueryNorm,
+    K::KeyNorm,
+    K::Output,
+    K::AttentionPostNorm,
+    K::MlpNorm,
+    K::Gate,
+    K::Up,
+    K::Down,
+    K::MlpPostNorm,
+];
+/// Of GPT-2 and GPT-NeoX: no gate, and a bias everywhere.
+const GPT: [SectionKind; 16] = [
+    K::AttentionNorm,
+    K::AttentionNormBias,
+    K::Query,
+    K::Key,
+    K::Value,
+    K::QueryBias,
+    K::KeyBias,
+    K::ValueBias,
+    K::Output,
+    K::OutputBias,
+    K::MlpNorm,
+    K::MlpNormBias,
+    K::Up,
+    K::UpBias,
+    K::Down,
+    K::DownBias,
+];
 
 impl SectionKind {
     /// Every kind.
-    pub const ALL: [SectionKind; 16] = [
+    pub const ALL: [SectionKind; 32] = [
         K::Tokenizer,
         K::RopeFrequencies,
         K::CheckWindows,
@@ -76,6 +197,22 @@ impl SectionKind {
         K::Gate,
         K::Up,
         K::Down,
+        K::ChatTemplate,
+        K::LocalRopeFrequencies,
+        K::Positions,
+        K::FinalNormBias,
+        K::AttentionNormBias,
+        K::QueryBias,
+        K::KeyBias,
+        K::ValueBias,
+        K::OutputBias,
+        K::MlpNormBias,
+        K::UpBias,
+        K::DownBias,
+        K::QueryNorm,
+        K::KeyNorm,
+        K::AttentionPostNorm,
+        K::MlpPostNorm,
     ];
 
     /// The name in reports and errors.
@@ -97,6 +234,22 @@ impl SectionKind {
             K::Gate => "gate",
             K::Up => "up",
             K::Down => "down",
+            K::ChatTemplate => "chat_template",
+            K::LocalRopeFrequencies => "local_rope_frequencies",
+            K::Positions => "positions",
+            K::FinalNormBias => "final_norm_bias",
+            K::AttentionNormBias => "attention_norm_bias",
+            K::QueryBias => "query_bias",
+            K::KeyBias => "key_bias",
+            K::ValueBias => "value_bias",
+            K::OutputBias => "output_bias",
+            K::MlpNormBias => "mlp_norm_bias",
+            K::UpBias => "up_bias",
+            K::DownBias => "down_bias",
+            K::QueryNorm => "query_norm",
+            K::KeyNorm => "key_norm",
+            K::AttentionPostNorm => "attention_post_norm",
+            K::MlpPostNorm => "mlp_post_norm",
         }
     }
 
@@ -113,16 +266,51 @@ impl SectionKind {
         )
     }
 
+    /// Whether the section is rows of f32 numbers: norms, biases, learned positions.
+    pub const fn is_floats(self) -> bool {
+        let bytes = matches!(self, K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate);
+        let frequencies = matches!(self, K::RopeFrequencies | K::LocalRopeFrequencies);
+        !(bytes || frequencies || self.is_matrix())
+    }
+
+    /// Whether the section is the gain of a norm.
+    pub const fn is_gain(self) -> bool {
+        matches!(
+            self,
+            K::FinalNorm
+                | K::AttentionNorm
+                | K::AttentionPostNorm
+                | K::MlpNorm
+                | K::MlpPostNorm
+                | K::QueryNorm
+                | K::KeyNorm
+        )
+    }
+
     /// The shape that the model gives it, `(rows, columns)`; `None` for bytes, and for an embedding in bands: how many rows a band
     /// has is for [`K::TokenBands`] to say.
     pub fn shape(self, spec: &ModelSpec) -> Option<(u32, u32)> {
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         match self {
-            K::Tokenizer | K::CheckWindows | K::TokenBands => None,
-            K::RopeFrequencies => Some((1, spec.head_dim / 2)),
+            K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate => None,
+            K::RopeFrequencies | K::LocalRopeFrequencies => Some((1, spec.variant.rotary_dim / 2)),
             K::Embedding if spec.embedding_bands > 1 => None,
             K::Embedding | K::Head => Some((spec.vocabulary, spec.hidden)),
-            K::FinalNorm | K::AttentionNorm | K::MlpNorm => Some((1, spec.hidden)),
+            K::Positions => Some((spec.context, spec.hidden)),
+            K::FinalNorm
+            | K::FinalNormBias
+            | K::AttentionNorm
+            | K::AttentionNormBias
+            | K::AttentionPostNorm
+            | K::MlpNorm
+            | K::MlpNormBias
+            | K::MlpPostNorm
+            | K::OutputBias
+            | K::DownBias => Some((1, spec.hidden)),
+            K::QueryBias => Some((1, queries)),
+            K::KeyBias | K::ValueBias => Some((1, keys)),
+            K::QueryNorm | K::KeyNorm => Some((1, spec.head_dim)),
+            K::UpBias => Some((1, spec.intermediate)),
             K::Query => Some((queries, spec.hidden)),
             K::Key | K::Value => Some((keys, spec.hidden)),
             K::Output => Some((spec.hidden, queries)),
@@ -154,21 +342,34 @@ impl core::fmt::Display for SectionName {
 
 fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
     let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
+    let architecture = spec.architecture;
+    let chats = spec.chat_template;
     MODEL_SECTIONS.into_iter().flat_map(move |kind| {
         let banded = bands > 1 && kind == K::Embedding;
         let count = match kind {
             K::Head => u16::from(!tied),
             K::TokenBands => u16::from(bands > 1),
             K::Embedding => bands,
+            K::RopeFrequencies => u16::from(!architecture.has_learned_positions()),
+            K::LocalRopeFrequencies => u16::from(architecture.has_local_frequencies()),
+            K::Positions => u16::from(architecture.has_learned_positions()),
+            K::FinalNormBias => u16::from(architecture.has_layer_norm()),
+            K::ChatTemplate => u16::from(chats),
             _ => 1,
         };
         (0..count).map(move |band| SectionName { kind, layer: banded.then_some(band) })
     })
 }
 
-fn layer_sections(architecture: Architecture) -> &'static [SectionKind] {
+/// The sections of a layer, in the order of the file.
+pub const fn layer_sections(architecture: Architecture) -> &'static [SectionKind] {
     match architecture {
-        Architecture::Llama => &LLAMA_LAYER_SECTIONS,
+        Architecture::Llama => &LLAMA,
+        Architecture::Qwen2 => &QWEN2,
+        Architecture::Qwen3 => &QWEN3,
+        Architecture::Gemma2 => &GEMMA2,
+        Architecture::Gemma3 => &GEMMA3,
+        Architecture::GptNeox | Architecture::Gpt2 => &GPT,
     }
 }
 
@@ -279,7 +480,8 @@ mod tests {
     use super::*;
 
     fn spec(tied_head: bool, layers: u32, embedding_bands: u8) -> ModelSpec {
-        ModelSpec { tied_head, layers, embedding_bands, ..crate::spec::tests::spec() }
+        let chat_template = layers == 3;
+        ModelSpec { tied_head, layers, embedding_bands, chat_template, ..crate::spec::tests::spec() }
     }
 
     #[test]
@@ -307,6 +509,47 @@ mod tests {
             assert_eq!(embedding(Some(bands)), None);
             let token_bands = SectionName { kind: K::TokenBands, layer: None };
             assert_eq!(section_index(&spec, token_bands).is_some(), banded);
+        }
+    }
+
+    /// A model of each architecture.
+    fn of_each() -> impl Iterator<Item = ModelSpec> {
+        use crate::spec::{Activation, Variant};
+        Architecture::ALL.into_iter().map(|architecture| {
+            let mut variant = Variant::plain(8);
+            if !architecture.has_gate() {
+                variant.activation = Activation::Gelu;
+            }
+            if architecture.has_learned_positions() {
+                variant.rotary_dim = 0;
+            }
+            ModelSpec { architecture, variant, ..spec(true, 2, 1) }
+        })
+    }
+
+    #[test]
+    fn every_architecture_has_its_sections_once_and_with_shapes() {
+        for spec in of_each() {
+            assert_eq!(spec.check(), Ok(()));
+            let mut seen = std::vec::Vec::new();
+            for (index, name) in sections(&spec).enumerate() {
+                assert_eq!(section_index(&spec, name), Some(index), "{:?} {name}", spec.architecture);
+                assert!(!seen.contains(&name), "{:?} {name}", spec.architecture);
+                let bytes =
+                    matches!(name.kind, K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate);
+                assert_eq!(name.kind.shape(&spec).is_none(), bytes, "{name}");
+                seen.push(name);
+            }
+            let has = |kind| seen.iter().any(|name| name.kind == kind);
+            let architecture = spec.architecture;
+            assert_eq!(has(K::Gate), architecture.has_gate());
+            assert_eq!(
+                (has(K::QueryNorm), has(K::KeyNorm)),
+                (architecture.has_head_norms(), architecture.has_head_norms())
+            );
+            assert_eq!(has(K::QueryBias), architecture.has_query_bias());
+            assert_eq!(has(K::AttentionNormBias), architecture.has_layer_norm());
+            assert_eq!(has(K::Positions), !has(K::RopeFrequencies));
         }
     }
 

@@ -7,19 +7,133 @@ pub const MAX_END_TOKENS: usize = 8;
 /// Most matrices that an embedding may be divided into.
 pub const MAX_EMBEDDING_BANDS: u8 = 8;
 
-/// The architecture, named as Hugging Face names it (`model_type`).
+/// Which forward runs a model, named after the first that had it as Hugging Face's `model_type` names that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Architecture {
-    /// Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+    /// Llama: RMSNorm, rotary positions, grouped-query attention, a gated MLP. Mistral, Phi-3 and the first Gemma, too.
     Llama,
+    /// Llama with biases of queries, keys and values.
+    Qwen2,
+    /// Llama with an RMSNorm of each head's queries and keys.
+    Qwen3,
+    /// Llama with an RMSNorm behind attention and behind the MLP, too.
+    Gemma2,
+    /// Gemma 2 with an RMSNorm of each head's queries and keys, and rotary frequencies of their own for layers with a window.
+    Gemma3,
+    /// GPT-NeoX (Pythia): LayerNorm, rotary positions in a part of the head, biases, attention and MLP side by side.
+    GptNeox,
+    /// GPT-2: LayerNorm, learned positions, biases. OPT, too.
+    Gpt2,
 }
 
 impl Architecture {
+    /// Every architecture.
+    pub const ALL: [Architecture; 7] = [
+        Architecture::Llama,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+        Architecture::Gemma2,
+        Architecture::Gemma3,
+        Architecture::GptNeox,
+        Architecture::Gpt2,
+    ];
+
     /// The name as Hugging Face's `model_type` spells it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Architecture::Llama => "llama",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::Gemma2 => "gemma2",
+            Architecture::Gemma3 => "gemma3_text",
+            Architecture::GptNeox => "gpt_neox",
+            Architecture::Gpt2 => "gpt2",
+        }
+    }
+
+    /// Whether the MLP has a gate.
+    pub const fn has_gate(self) -> bool {
+        !self.has_layer_norm()
+    }
+
+    /// Whether norms are LayerNorms, with a bias, and not RMSNorms.
+    pub const fn has_layer_norm(self) -> bool {
+        matches!(self, Architecture::GptNeox | Architecture::Gpt2)
+    }
+
+    /// Whether each head's queries and keys are normalized.
+    pub const fn has_head_norms(self) -> bool {
+        matches!(self, Architecture::Qwen3 | Architecture::Gemma3)
+    }
+
+    /// Whether queries, keys and values have biases.
+    pub const fn has_query_bias(self) -> bool {
+        matches!(self, Architecture::Qwen2 | Architecture::GptNeox | Architecture::Gpt2)
+    }
+
+    /// Whether positions are learned vectors, and not rotations.
+    pub const fn has_learned_positions(self) -> bool {
+        matches!(self, Architecture::Gpt2)
+    }
+
+    /// Whether layers with a window have rotary frequencies of their own.
+    pub const fn has_local_frequencies(self) -> bool {
+        matches!(self, Architecture::Gemma3)
+    }
+}
+
+/// What an MLP applies to its gate or, where it has none, to its hidden layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Activation {
+    /// `x / (1 + exp(-x))` (arXiv:1702.03118).
+    Silu,
+    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` (arXiv:1606.08415, section 2).
+    GeluTanh,
+    /// `x / 2 (1 + erf(x / sqrt(2)))` (arXiv:1606.08415, section 2).
+    Gelu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// In what a model differs from others of its architecture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Variant {
+    /// Of the MLP.
+    pub activation: Activation,
+    /// Elements of a head that rotary positions turn, from its first on: even; 0 where positions are learned.
+    pub rotary_dim: u32,
+    /// Positions that a token sees in layers with a window, its own included; 0: no layer has one.
+    pub sliding_window: u32,
+    /// Where there are windows, every so many-th layer has none; 0: all layers have one.
+    pub global_every: u32,
+    /// What the products of queries and keys are multiplied with; 0: one over the root of `head_dim`.
+    pub score_scale: f32,
+    /// Scores stay below this, as `cap * tanh(score / cap)` (Gemma 2, arXiv:2408.00118, section 2); 0: they go as far as they go.
+    pub score_cap: f32,
+    /// Likewise the logits.
+    pub logit_cap: f32,
+    /// What a token's embedding is multiplied with where it enters the first block.
+    pub embedding_scale: f32,
+    /// Attention and MLP of a block have the same input, and their outputs are added to it together (GPT-NeoX).
+    pub parallel_residual: bool,
+}
+
+impl Variant {
+    /// A plain model with gates (SiLU) and heads of this width, rotated whole.
+    pub const fn plain(head_dim: u32) -> Variant {
+        Variant {
+            activation: Activation::Silu,
+            rotary_dim: head_dim,
+            sliding_window: 0,
+            global_every: 0,
+            score_scale: 0.0,
+            score_cap: 0.0,
+            logit_cap: 0.0,
+            embedding_scale: 1.0,
+            parallel_residual: false,
         }
     }
 }
@@ -42,12 +156,14 @@ pub struct ModelSpec {
     pub heads: u32,
     /// Key and value heads; divides `heads`.
     pub kv_heads: u32,
-    /// Width of one head; even, for the rotary pairs.
+    /// Width of one head; even.
     pub head_dim: u32,
     /// Most positions a sequence may have.
     pub context: u32,
-    /// Added to the mean square in RMSNorm.
+    /// Added to the mean square in RMSNorm, to the variance in LayerNorm.
     pub norm_epsilon: f32,
+    /// What is not the same in all models of the architecture.
+    pub variant: Variant,
     /// The head is the embedding matrix, stored once.
     pub tied_head: bool,
     /// How many matrices the embedding's rows are divided into: bands of tokens, each with bits and groups of its own.
@@ -56,6 +172,8 @@ pub struct ModelSpec {
     pub begin_token: Option<u32>,
     /// Tokens that end a text.
     pub end_tokens: heapless::Vec<u32, MAX_END_TOKENS>,
+    /// The container has a chat template.
+    pub chat_template: bool,
 }
 
 impl ModelSpec {
@@ -67,6 +185,14 @@ impl ModelSpec {
     /// Width of all key heads together (and of all value heads).
     pub fn kv_width(&self) -> usize {
         self.kv_heads as usize * self.head_dim as usize
+    }
+
+    /// How many positions a token sees in this layer, its own included; `None`: all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let Variant { sliding_window, global_every, .. } = self.variant;
+        // A period of 0 has no multiples.
+        let global = global_every > 0 && (layer + 1).is_multiple_of(global_every as usize);
+        (sliding_window > 0 && !global).then_some(sliding_window as usize)
     }
 }
 
@@ -126,6 +252,7 @@ impl ModelSpec {
                 expected: "a finite number, 0 or more",
             });
         }
+        self.check_variant()?;
         for token in self.begin_token.iter().chain(&self.end_tokens) {
             if *token >= self.vocabulary {
                 return Err(SpecError {
@@ -133,6 +260,45 @@ impl ModelSpec {
                     found: *token,
                     expected: "a token of the vocabulary",
                 });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_variant(&self) -> Result<(), SpecError> {
+        let Variant { activation, rotary_dim, sliding_window, global_every, parallel_residual, .. } =
+            self.variant;
+        let refused = |field, found, expected| Err(SpecError { field, found, expected });
+        let gated = self.architecture.has_gate();
+        if gated != matches!(activation, Activation::Silu)
+            && !(gated && matches!(activation, Activation::GeluTanh))
+        {
+            let expected = "SiLU or tanh's GELU with a gate, GELU, tanh's GELU or ReLU without";
+            return refused("activation", activation as u32, expected);
+        }
+        let rotated = !self.architecture.has_learned_positions();
+        if rotated != (rotary_dim > 0) || rotary_dim > self.head_dim || !rotary_dim.is_multiple_of(2) {
+            let expected = "an even number of at most head_dim, 0 exactly where positions are learned";
+            return refused("rotary_dim", rotary_dim, expected);
+        }
+        if sliding_window > 1 << 20 {
+            return refused("sliding_window", sliding_window, "0 to 1048576");
+        }
+        if global_every > 512 {
+            return refused("global_every", global_every, "0 to 512");
+        }
+        if parallel_residual && self.architecture != Architecture::GptNeox {
+            return refused("parallel_residual", 1, "0 with this architecture");
+        }
+        let Variant { score_scale, score_cap, logit_cap, embedding_scale, .. } = self.variant;
+        for (field, number, least) in [
+            ("score_scale (its bits)", score_scale, 0.0),
+            ("score_cap (its bits)", score_cap, 0.0),
+            ("logit_cap (its bits)", logit_cap, 0.0),
+            ("embedding_scale (its bits)", embedding_scale, f32::MIN_POSITIVE),
+        ] {
+            if !(least..=1e6).contains(&number) {
+                return refused(field, number.to_bits(), "a number from 0 to 1e6, a scale above 0");
             }
         }
         Ok(())
@@ -155,10 +321,12 @@ pub(crate) mod tests {
             head_dim: 8,
             context: 64,
             norm_epsilon: 1e-5,
+            variant: Variant::plain(8),
             tied_head: true,
             embedding_bands: 1,
             begin_token: Some(0),
             end_tokens: heapless::Vec::from_slice(&[0]).unwrap(),
+            chat_template: false,
         }
     }
 
@@ -175,5 +343,59 @@ pub(crate) mod tests {
         assert_eq!(field(ModelSpec { head_dim: 7, ..spec() }), "head_dim");
         assert_eq!(field(ModelSpec { norm_epsilon: f32::NAN, ..spec() }), "norm_epsilon (its bits)");
         assert_eq!(field(ModelSpec { begin_token: Some(260), ..spec() }), "begin or end token");
+    }
+
+    #[test]
+    fn variants_that_no_forward_runs_are_named() {
+        let of = |architecture, variant| ModelSpec { architecture, variant, ..spec() }.check();
+        let plain = || Variant::plain(8);
+        let ungated = || Variant { activation: Activation::Gelu, ..plain() };
+        let learned = || Variant { rotary_dim: 0, ..ungated() };
+        for architecture in Architecture::ALL {
+            let variant = match architecture {
+                Architecture::Gpt2 => learned(),
+                Architecture::GptNeox => Variant { parallel_residual: true, ..ungated() },
+                _ => Variant {
+                    activation: Activation::GeluTanh,
+                    sliding_window: 8,
+                    global_every: 2,
+                    ..plain()
+                },
+            };
+            assert_eq!(of(architecture, variant), Ok(()), "{architecture:?}");
+        }
+        use Architecture as A;
+        let field = |architecture, variant| of(architecture, variant).unwrap_err().field;
+        assert_eq!(field(A::Llama, ungated()), "activation");
+        assert_eq!(field(A::Qwen2, Variant { activation: Activation::Relu, ..plain() }), "activation");
+        assert_eq!(field(A::GptNeox, plain()), "activation");
+        assert_eq!(field(A::Llama, Variant { rotary_dim: 0, ..plain() }), "rotary_dim");
+        assert_eq!(field(A::Gpt2, ungated()), "rotary_dim");
+        for rotary_dim in [3, 10] {
+            assert_eq!(field(A::GptNeox, Variant { rotary_dim, ..ungated() }), "rotary_dim");
+        }
+        assert_eq!(field(A::Llama, Variant { sliding_window: u32::MAX, ..plain() }), "sliding_window");
+        assert_eq!(field(A::Llama, Variant { global_every: 513, ..plain() }), "global_every");
+        assert_eq!(field(A::Llama, Variant { parallel_residual: true, ..plain() }), "parallel_residual");
+        for number in [f32::NAN, f32::INFINITY, -1.0] {
+            assert_eq!(field(A::Llama, Variant { score_scale: number, ..plain() }), "score_scale (its bits)");
+            assert_eq!(field(A::Llama, Variant { score_cap: number, ..plain() }), "score_cap (its bits)");
+            assert_eq!(field(A::Llama, Variant { logit_cap: number, ..plain() }), "logit_cap (its bits)");
+        }
+        let variant = Variant { embedding_scale: 0.0, ..plain() };
+        assert_eq!(field(A::Llama, variant), "embedding_scale (its bits)");
+    }
+
+    #[test]
+    fn windows_are_periodic() {
+        let windows = |sliding_window, global_every| {
+            let variant = Variant { sliding_window, global_every, ..Variant::plain(8) };
+            let spec = ModelSpec { variant, ..spec() };
+            (0..6).map(|layer| spec.window(layer)).collect::<std::vec::Vec<_>>()
+        };
+        assert_eq!(windows(0, 0), [None; 6]);
+        assert_eq!(windows(0, 2), [None; 6]);
+        assert_eq!(windows(5, 0), [Some(5); 6]);
+        assert_eq!(windows(5, 3), [Some(5), Some(5), None, Some(5), Some(5), None]);
     }
 }

@@ -15,10 +15,9 @@
 //! A set or a matrix that its method cannot solve is rounded to nearest, with a warning. Blocks that an earlier run finished come
 //! from its journal (crate::journal): both streams run through them, and nothing is solved.
 
-use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
+use crate::checkpoint::{Checkpoint, LayerWeights, Matrix};
 use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
-use crate::journal::JournalError;
 use crate::methods::{self, Loss, Method, MethodError, Objective, Prepared, Solution, Start};
 use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat, Solver, Vocabulary};
@@ -31,9 +30,11 @@ use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use serde::{Deserialize, Deserializer, Serialize};
 
+mod error;
 mod kept;
 mod resumed;
 
+pub use error::CalibrationError;
 pub(crate) use kept::Kept;
 pub use resumed::{Progress, Run};
 use resumed::{RestoredLayer, restored};
@@ -97,46 +98,6 @@ fn known_kind<'de, D: Deserializer<'de>>(input: D) -> Result<KindName, D::Error>
 
 /// Tokens an input of a tied head, from which its Hessian is taken.
 const HEAD_TOKENS_PER_INPUT: usize = 256;
-
-/// Why calibration stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum CalibrationError {
-    /// The checkpoint could not be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The forward stopped.
-    #[error("calibration: {0}")]
-    Forward(#[from] RuntimeError),
-    /// A finished block could not be kept.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The quantized stream asked for the products of a set that the full-precision stream did not, or twice.
-    #[error("layer {layer} {set}: the full-precision stream has no such input")]
-    Unmatched {
-        /// The layer.
-        layer: usize,
-        /// The set.
-        set: &'static str,
-    },
-    /// A solver refused the embedding or the head.
-    #[error("{kind}: {cause}")]
-    Vocabulary {
-        /// Which one.
-        kind: &'static str,
-        /// Why.
-        cause: MethodError,
-    },
-    /// A solver refused a matrix.
-    #[error("layer {layer} {kind}: {cause}")]
-    Method {
-        /// The layer.
-        layer: usize,
-        /// The matrix, or the set where the moments are at fault.
-        kind: &'static str,
-        /// Why.
-        cause: MethodError,
-    },
-}
 
 /// Quantizes every block. `windows` are the calibration tokens, of which the first `positions` of each are used. `finished` takes
 /// each block's matrices, in the order of the forward.
@@ -295,8 +256,8 @@ pub(crate) struct Recorder<'a> {
 impl BlockWeights for Recorder<'_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.dense.norm(kind)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.dense.vector(kind)
     }
 
     fn apply(
@@ -318,8 +279,8 @@ struct Checked<'a>(DenseLayer<'a>);
 impl BlockWeights for Checked<'_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.0.norm(kind)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.0.vector(kind)
     }
 
     fn apply(
@@ -362,8 +323,8 @@ struct Calibrator<'a> {
 impl BlockWeights for Calibrator<'_> {
     type Error = CalibrationError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], CalibrationError> {
-        Ok(self.weights.gain(kind).ok_or_else(|| missing(kind, self.layer))?)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], CalibrationError> {
+        Ok(self.weights.vector(kind).ok_or_else(|| missing(kind, self.layer))?)
     }
 
     fn apply(

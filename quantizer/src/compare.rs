@@ -174,8 +174,8 @@ struct Comparer<'a> {
 impl BlockWeights for Comparer<'_> {
     type Error = CalibrationError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], CalibrationError> {
-        Ok(self.weights.gain(kind).ok_or_else(|| missing(kind, self.layer))?)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], CalibrationError> {
+        Ok(self.weights.vector(kind).ok_or_else(|| missing(kind, self.layer))?)
     }
 
     fn apply(

@@ -3,7 +3,7 @@
 //! All windows run together, a block at a time, so a model larger than memory needs only one block of it there. Products are
 //! split into fixed strips of tokens, so results do not depend on the number of threads.
 
-use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix};
+use crate::checkpoint::{Checkpoint, CheckpointError, FinalNorm, LayerWeights, Matrix};
 use bytemuck::zeroed_vec;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -12,9 +12,10 @@ use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::kernels;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use rescomp_runtime::memory::{Arena, BLOCK_BYTES, MemoryBlock};
-use rescomp_runtime::models::llama::{self, Batch, LayerCache, Scratch};
+use rescomp_runtime::models::{self, Batch, BlockRun, LayerCache, Scratch};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tokens of a strip.
@@ -44,45 +45,6 @@ pub fn multiply(weights: &Matrix, input: &[f32], output: &mut [f32]) {
     );
 }
 
-impl LayerWeights {
-    /// The matrix of a kind; `None` for what isn't a matrix of a block.
-    pub fn matrix(&self, kind: SectionKind) -> Option<&Matrix> {
-        match kind {
-            SectionKind::Query => Some(&self.query),
-            SectionKind::Key => Some(&self.key),
-            SectionKind::Value => Some(&self.value),
-            SectionKind::Output => Some(&self.output),
-            SectionKind::Gate => Some(&self.gate),
-            SectionKind::Up => Some(&self.up),
-            SectionKind::Down => Some(&self.down),
-            _ => None,
-        }
-    }
-
-    /// The matrix of a kind, to be replaced; `None` for what isn't a matrix of a block.
-    pub fn matrix_mut(&mut self, kind: SectionKind) -> Option<&mut Matrix> {
-        match kind {
-            SectionKind::Query => Some(&mut self.query),
-            SectionKind::Key => Some(&mut self.key),
-            SectionKind::Value => Some(&mut self.value),
-            SectionKind::Output => Some(&mut self.output),
-            SectionKind::Gate => Some(&mut self.gate),
-            SectionKind::Up => Some(&mut self.up),
-            SectionKind::Down => Some(&mut self.down),
-            _ => None,
-        }
-    }
-
-    /// The gain of a norm; `None` for what isn't a norm of a block.
-    pub fn gain(&self, kind: SectionKind) -> Option<&[f32]> {
-        match kind {
-            SectionKind::AttentionNorm => Some(&self.attention_norm),
-            SectionKind::MlpNorm => Some(&self.mlp_norm),
-            _ => None,
-        }
-    }
-}
-
 /// The error of a block that lacks a part.
 pub(crate) fn missing(kind: SectionKind, layer: usize) -> RuntimeError {
     RuntimeError::Missing { kind: kind.name(), layer: Some(layer as u32) }
@@ -100,8 +62,8 @@ pub struct DenseLayer<'a> {
 impl BlockWeights for DenseLayer<'_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.weights.gain(kind).ok_or_else(|| missing(kind, self.layer))
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.weights.vector(kind).ok_or_else(|| missing(kind, self.layer))
     }
 
     fn apply(
@@ -123,8 +85,13 @@ impl BlockWeights for DenseLayer<'_> {
 pub struct Streams<'m> {
     machine: Machine<'m>,
     spec: ModelSpec,
-    frequencies: Vec<u64>,
+    /// Rotary frequencies of layers that see all positions, and of those with a window where these have their own.
+    frequencies: [Vec<u64>; 2],
+    /// The vectors of positions, where they are learned.
+    positions: Option<Arc<Matrix>>,
     batch: Batch,
+    /// Blocks that have run.
+    blocks: usize,
     stream: Vec<f32>,
     workspace: Arc<Mutex<Workspace>>,
 }
@@ -140,7 +107,7 @@ struct Workspace {
 impl Workspace {
     fn new(spec: &ModelSpec, windows: usize, positions: usize) -> Self {
         let bytes = Scratch::bytes(spec, windows, positions, positions);
-        let cache = llama::cache_elems(spec, positions) as usize * windows;
+        let cache = models::cache_elems(spec, positions) as usize * windows;
         Workspace {
             // Zeroed by the system, page by page, when it is written to: by the threads that work on it.
             memory: zeroed_vec((bytes / BLOCK_BYTES) as usize),
@@ -154,20 +121,24 @@ impl<'m> Streams<'m> {
     /// The embeddings of the first `positions` tokens of every window.
     ///
     /// # Errors
-    /// [`RuntimeError::Token`] or [`RuntimeError::Limit`], where a window has fewer tokens or more than the model's context.
+    /// [`DenseError`]: the vectors of positions cannot be read, or a window has fewer tokens or more than the model's context.
     pub fn new(
         machine: Machine<'m>,
         checkpoint: &Checkpoint,
         embedding: &Matrix,
         windows: &[Vec<u32>],
         positions: usize,
-    ) -> Result<Self, RuntimeError> {
+    ) -> Result<Self, DenseError> {
         let spec = checkpoint.spec.clone();
-        let stream = embedded(&spec, embedding, windows, positions)?;
+        let learned = checkpoint.positions()?.map(Arc::new);
+        let stream = embedded(&spec, embedding, learned.as_deref(), windows, positions)
+            .map_err(|cause| DenseError::Forward { model: checkpoint.name(), cause })?;
         Ok(Streams {
             machine,
-            frequencies: checkpoint.rope.clone(),
+            frequencies: [checkpoint.rope.clone(), checkpoint.local_rope.clone()],
+            positions: learned,
             batch: Batch { sequences: windows.len(), tokens: positions, start: 0 },
+            blocks: 0,
             stream,
             workspace: Arc::new(Mutex::new(Workspace::new(&spec, windows.len(), positions))),
             spec,
@@ -177,19 +148,20 @@ impl<'m> Streams<'m> {
     /// The same tokens with another embedding, in the same memory: the two run their blocks in turn.
     ///
     /// # Errors
-    /// As [`Streams::new`].
+    /// [`RuntimeError::Token`] or [`RuntimeError::Limit`], where a window has fewer tokens or more than the model's context.
     ///
     /// # Panics
     /// Where `windows` are not as many as these.
     pub fn beside(&self, embedding: &Matrix, windows: &[Vec<u32>]) -> Result<Self, RuntimeError> {
-        let Streams { machine, ref spec, ref frequencies, batch, .. } = *self;
+        let Streams { machine, ref spec, ref frequencies, ref positions, batch, .. } = *self;
         assert_eq!(windows.len(), batch.sequences, "the same windows");
-        let stream = embedded(spec, embedding, windows, batch.tokens)?;
-        let (spec, frequencies) = (spec.clone(), frequencies.clone());
-        Ok(Streams { machine, spec, frequencies, batch, stream, workspace: Arc::clone(&self.workspace) })
+        let stream = embedded(spec, embedding, positions.as_deref(), windows, batch.tokens)?;
+        let (spec, frequencies, positions) = (spec.clone(), frequencies.clone(), positions.clone());
+        let workspace = Arc::clone(&self.workspace);
+        Ok(Streams { machine, spec, frequencies, positions, batch, blocks: 0, stream, workspace })
     }
 
-    /// Runs one block over all windows.
+    /// Runs the next block over all windows.
     ///
     /// # Errors
     /// What the weights fail with.
@@ -204,26 +176,30 @@ impl<'m> Streams<'m> {
         let bytes = memory.len() as u64 * BLOCK_BYTES;
         let mut arena = Arena::new(memory, bytes)?;
         let mut scratch = Scratch::carve(&self.spec, sequences, tokens, tokens, &mut arena)?;
-        scratch.set_positions(&self.frequencies, start, tokens);
-        let mut cache = LayerCache { keys, values };
-        llama::block(
-            self.machine,
-            &self.spec,
-            weights,
-            self.batch,
-            tokens,
-            &mut self.stream,
-            &mut cache,
-            &mut scratch,
-        )
+        let [frequencies, local] = &self.frequencies;
+        scratch.set_positions(frequencies, local, start, tokens);
+        let mut run = BlockRun {
+            machine: self.machine,
+            spec: &self.spec,
+            layer: self.blocks,
+            batch: self.batch,
+            context: tokens,
+            stream: &mut self.stream,
+            cache: LayerCache { keys, values },
+            scratch: &mut scratch,
+        };
+        models::block(&mut run, weights)?;
+        self.blocks += 1;
+        Ok(())
     }
 
-    /// Goes back to residual streams that [`Streams::stream`] gave, at the same block.
+    /// Goes back to residual streams that [`Streams::stream`] gave, in front of this block.
     ///
     /// # Panics
     /// Where they are of another size.
-    pub fn restart(&mut self, stream: &[f32]) {
+    pub fn restart(&mut self, stream: &[f32], block: usize) {
         self.stream.copy_from_slice(stream);
+        self.blocks = block;
     }
 
     /// The residual streams, `windows x positions x hidden`.
@@ -237,24 +213,25 @@ impl<'m> Streams<'m> {
     }
 
     /// [`Streams::hidden_states`] of all windows, one after the other.
-    pub fn all_hidden_states(&self, final_gain: &[f32]) -> Vec<f32> {
-        (0..self.windows()).flat_map(|window| self.hidden_states(window, final_gain)).collect()
+    pub fn all_hidden_states(&self, norm: &FinalNorm) -> Vec<f32> {
+        (0..self.windows()).flat_map(|window| self.hidden_states(window, norm)).collect()
     }
 
     /// The normalized last hidden states of one window, `positions x hidden`: the head's input.
-    pub fn hidden_states(&self, window: usize, final_gain: &[f32]) -> Vec<f32> {
+    pub fn hidden_states(&self, window: usize, norm: &FinalNorm) -> Vec<f32> {
         let elems = self.batch.tokens * self.spec.hidden as usize;
         let mut hidden = vec![0.0; elems];
         let stream = &self.stream[window * elems..(window + 1) * elems];
-        llama::normalize(self.machine, &self.spec, final_gain, stream, &mut hidden);
+        models::normalize(self.machine, &self.spec, norm.view(), stream, &mut hidden);
         hidden
     }
 }
 
-/// The embeddings of the first `positions` tokens of every window.
+/// The embeddings of the first `positions` tokens of every window, as they enter the first block.
 fn embedded(
     spec: &ModelSpec,
     embedding: &Matrix,
+    learned: Option<&Matrix>,
     windows: &[Vec<u32>],
     positions: usize,
 ) -> Result<Vec<f32>, RuntimeError> {
@@ -265,22 +242,32 @@ fn embedded(
         return Err(RuntimeError::Limit { name: "positions of a window", lowest: 1, highest, found });
     }
     let mut stream = Vec::with_capacity(windows.len() * positions * spec.hidden as usize);
-    for &token in windows.iter().flat_map(|window| &window[..positions]) {
+    for (position, &token) in windows.iter().flat_map(|window| window[..positions].iter().enumerate()) {
         if token >= vocabulary {
             return Err(RuntimeError::Token { found: token, vocabulary });
         }
+        let start = stream.len();
         stream.extend_from_slice(embedding.row(token as usize));
+        let learned = learned.map_or(&[][..], |learned| learned.row(position));
+        models::enter(kernels::best(), spec, learned, &mut stream[start..]);
     }
     Ok(stream)
+}
+
+/// The logits (m x vocabulary) of normalized hidden states (m x hidden).
+pub(crate) fn head_logits(spec: &ModelSpec, head: &Matrix, hidden: &[f32]) -> Vec<f32> {
+    let mut logits = vec![0.0; hidden.len() / head.cols * head.rows];
+    multiply(head, hidden, &mut logits);
+    models::cap_logits(kernels::best(), spec, &mut logits);
+    logits
 }
 
 /// The full-precision model's logits on windows, made a window at a time.
 #[derive(Debug)]
 pub struct DenseLogits<'m> {
     streams: Streams<'m>,
-    final_gain: Vec<f32>,
+    final_norm: FinalNorm,
     head: Matrix,
-    positions: usize,
 }
 
 /// Why the full-precision model could not run.
@@ -313,8 +300,7 @@ impl<'m> DenseLogits<'m> {
     ) -> Result<Self, DenseError> {
         let failed = |cause| DenseError::Forward { model: checkpoint.name(), cause };
         let embedding = checkpoint.embedding()?;
-        let mut streams =
-            Streams::new(machine, checkpoint, &embedding, windows, positions).map_err(failed)?;
+        let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions)?;
         for layer in 0..checkpoint.spec.layers as usize {
             let weights = checkpoint.layer(layer)?;
             streams.run_block(&mut DenseLayer { weights: &weights, layer }).map_err(failed)?;
@@ -333,15 +319,11 @@ impl<'m> DenseLogits<'m> {
         embedding: Matrix,
     ) -> Result<Self, CheckpointError> {
         let head = checkpoint.head()?.unwrap_or(embedding);
-        let positions = streams.batch.tokens;
-        Ok(DenseLogits { streams, final_gain: checkpoint.final_norm()?, head, positions })
+        Ok(DenseLogits { streams, final_norm: checkpoint.final_norm()?, head })
     }
 
     /// The logits of one window, `positions x vocabulary`.
     pub fn window(&self, window: usize) -> Vec<f32> {
-        let hidden = self.streams.hidden_states(window, &self.final_gain);
-        let mut logits = vec![0.0; self.positions * self.head.rows];
-        multiply(&self.head, &hidden, &mut logits);
-        logits
+        head_logits(&self.streams.spec, &self.head, &self.streams.hidden_states(window, &self.final_norm))
     }
 }

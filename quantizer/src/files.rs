@@ -47,6 +47,37 @@ pub fn create<Kept>(
     place(path, bytes, permissions, partial, |file| file.persist_noclobber(path).map_err(|error| error.error))
 }
 
+/// As [`replace`], for a file that `write` writes and `check` then reads under its temporary name: what it refuses is removed.
+///
+/// # Errors
+/// What the operating system or `check` said.
+pub fn replace_checked<Kept, Refused: From<io::Error>>(
+    path: &Path,
+    permissions: u32,
+    partial: impl FnOnce(&Path) -> Kept,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+    check: impl FnOnce(&Path) -> Result<(), Refused>,
+) -> Result<(), Refused> {
+    let folder = folder_of(path);
+    make_folder(folder)?;
+    let mut file = temporary(folder, permissions)?;
+    let _kept = partial(file.path());
+    write(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    check(file.path())?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(sync_folder(folder)?)
+}
+
+fn temporary(folder: &Path, permissions: u32) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(permissions));
+    #[cfg(not(unix))]
+    let _ = permissions;
+    builder.tempfile_in(folder)
+}
+
 fn place<Kept>(
     path: &Path,
     bytes: &[u8],
@@ -56,12 +87,7 @@ fn place<Kept>(
 ) -> io::Result<()> {
     let folder = folder_of(path);
     make_folder(folder)?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(permissions));
-    #[cfg(not(unix))]
-    let _ = permissions;
-    let mut file = builder.tempfile_in(folder)?;
+    let mut file = temporary(folder, permissions)?;
     let _kept = partial(file.path());
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
@@ -114,6 +140,21 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder_of(&path)).unwrap().count(), 1);
         let partial = partial.unwrap();
         assert!(partial.parent() == path.parent() && !partial.exists());
+    }
+
+    #[test]
+    fn what_a_check_refuses_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let write = |text: &'static [u8]| move |file: &mut File| file.write_all(text);
+        let check = |path: &Path| match std::fs::read(path)?.as_slice() {
+            b"good" => Ok(()),
+            _ => Err(io::Error::other("refused")),
+        };
+        replace_checked(&path, FILE, |_| (), write(b"good"), check).unwrap();
+        assert!(replace_checked(&path, FILE, |_| (), write(b"bad"), check).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"good");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! ```text
 //! checkpoint (Hugging Face folder or GGUF) -> dense (full-precision forward) -> calibrate (two streams, moments, methods)
 //!   -> encode (codes and scales to packed sections) -> pack (the container, with what the full-precision model says)
+//!   -> export (its weights as files of other programs)
 //! ```
 
 pub mod allocate;
 pub mod bands;
 pub mod calibrate;
+pub mod chat_template;
 pub mod checkpoint;
 pub mod choose;
 pub mod compare;
@@ -16,6 +18,7 @@ pub mod dense;
 pub mod distribute;
 pub mod encode;
 pub mod evaluate;
+pub mod export;
 pub mod files;
 pub mod grids;
 pub mod journal;

@@ -69,8 +69,7 @@ impl<'m> Linears<'m> {
         let failed = |cause| DenseError::Forward { model: checkpoint.name(), cause };
         let embedding = checkpoint.embedding()?;
         let Tokens { windows, positions } = measured;
-        let mut streams =
-            Streams::new(machine, checkpoint, &embedding, windows, positions).map_err(failed)?;
+        let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions)?;
         let (mut matrices, mut weights, mut bits) = (Vec::new(), 0, 0);
         quantize_blocks(
             machine,

@@ -21,7 +21,7 @@ use crate::plan::BlockPlan;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, Par};
 use rescomp_formats::section::SectionKind;
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{Architecture, ModelSpec};
 use rescomp_runtime::linear::LinearSet;
 use serde::Serialize;
 use std::time::Instant;
@@ -90,7 +90,7 @@ impl Operations {
             );
             tried.into_iter().filter(|start| exact(*start)).count()
         };
-        for set in LinearSet::ALL {
+        for set in LinearSet::of(spec.architecture) {
             let shape = |kind: &SectionKind| {
                 kind.shape(spec).map_or((0.0, 0.0), |(rows, columns)| (f64::from(rows), f64::from(columns)))
             };
@@ -124,7 +124,7 @@ impl Operations {
             let start = if report.ridge.is_some() { 2.0 } else { 0.0 };
             all.sweeps += (1.0 + start) * m * n * n;
             if report.ridge.is_some() {
-                all.factors += 7.0 / 3.0 * n.powi(3) / set_size(report.kind);
+                all.factors += 7.0 / 3.0 * n.powi(3) / set_size(spec.architecture, report.kind);
             }
             all.refinement += 5.0 * report.refine_sweeps as f64 * m * n * n * if chooses { 2.0 } else { 1.0 };
         }
@@ -148,8 +148,8 @@ pub fn measured_peak() -> f64 {
 }
 
 /// Matrices that share an input with this one, itself included.
-fn set_size(kind: &str) -> f64 {
-    let sets = LinearSet::ALL.into_iter().map(LinearSet::kinds);
+fn set_size(architecture: Architecture, kind: &str) -> f64 {
+    let sets = LinearSet::of(architecture).into_iter().map(LinearSet::kinds);
     let own = sets.into_iter().find(|kinds| kinds.iter().any(|other| other.name() == kind));
     own.map_or(1.0, |kinds| kinds.len() as f64)
 }

@@ -2,6 +2,7 @@
 
 use crate::bands::{BANDS, Bands};
 use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks};
+use crate::chat_template::Imported;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dense::{DenseError, DenseLogits};
 use crate::encode::{EncodeError, encode};
@@ -43,6 +44,8 @@ pub struct PackOptions {
     pub check_tokens: Vec<u32>,
     /// The tokenizer section.
     pub tokenizer: Vec<u8>,
+    /// The chat template, where the checkpoint has one.
+    pub chat_template: Imported,
     /// Name of the target.
     pub target: String,
 }
@@ -79,7 +82,7 @@ pub struct PackReport {
     pub file_bytes: u64,
     /// Tokens used for calibration.
     pub calibration_tokens: u64,
-    /// What is doubtful about the calibration, each said once.
+    /// What is doubtful about the calibration, each said once, and what of the chat template is missing.
     pub warnings: Vec<String>,
     /// The embedding, and the head where it is not the same.
     pub vocabulary: Vec<VocabularyReport>,
@@ -198,8 +201,8 @@ pub fn pack_run(
         &options.plan,
         run,
         |layer, weights, quantized| -> Result<(), PackFailure> {
-            for kind in [SectionKind::AttentionNorm, SectionKind::MlpNorm] {
-                put(kind, Some(layer), Contents::F32(weights.gain(kind).unwrap_or_default().to_vec()));
+            for (kind, values) in weights.vectors() {
+                put(kind, Some(layer), Contents::F32(values.to_vec()));
             }
             for matrix in quantized {
                 let section = SectionName { kind: matrix.kind, layer: Some(layer as u16) };
@@ -220,9 +223,18 @@ pub fn pack_run(
     if let Some(bands) = bands(options) {
         put(SectionKind::TokenBands, None, Contents::Bytes(bands.of_token().to_vec()));
     }
-    put(SectionKind::FinalNorm, None, Contents::F32(checkpoint.final_norm()?));
+    let norm = checkpoint.final_norm()?;
+    put(SectionKind::FinalNorm, None, Contents::F32(norm.gain));
+    put(SectionKind::FinalNormBias, None, Contents::F32(norm.bias));
     put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
+    put(SectionKind::LocalRopeFrequencies, None, Contents::U64(checkpoint.local_rope.clone()));
+    if let Some(positions) = checkpoint.positions()? {
+        put(SectionKind::Positions, None, Contents::F32(positions.data));
+    }
     put(SectionKind::Tokenizer, None, Contents::Bytes(options.tokenizer.clone()));
+    if let Some(section) = &options.chat_template.section {
+        put(SectionKind::ChatTemplate, None, Contents::Bytes(section.clone()));
+    }
 
     (run.progress)(Progress::Phase("check windows, full precision"));
     let bytes: usize = sections.values().map(contents_bytes).sum();
@@ -260,7 +272,7 @@ pub fn pack_run(
         bits_per_weight: container.bits_per_weight(),
         file_bytes: file.len() as u64,
         calibration_tokens: calibration_tokens(options),
-        warnings: warnings(&vocabulary, &matrices),
+        warnings: [warnings(&vocabulary, &matrices), options.chat_template.warnings.clone()].concat(),
         vocabulary: vocabulary.into_iter().map(|matrix| matrix.report).collect(),
         matrices,
         check: CheckFigures::from(&check),
@@ -272,9 +284,9 @@ pub fn pack_run(
 /// Bytes of a container besides its matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherBytes {
-    /// What counts as weights: gains of the norms, and the bands of the embedding's rows.
+    /// What counts as weights: norms, biases, learned positions, and the bands of the embedding's rows.
     pub weights: u64,
-    /// Everything: norms, head, manifest, table of sections, rotary frequencies, tokenizer, check windows, alignment.
+    /// Everything: norms, biases, learned positions, head, manifest, table of sections, rotary frequencies, tokenizer, check windows, alignment.
     pub all: u64,
 }
 
@@ -299,16 +311,21 @@ pub fn bytes_without_matrices(
         logits_sha256: [0; 32],
     };
     let manifest = manifest(checkpoint, options, u8::MAX, longest);
-    let gain = vec![0.0_f32; spec.hidden as usize];
     let mut weights = 0;
     let file = write(&manifest, |name| -> Result<Contents, PackFailure> {
         Ok(match name.kind {
-            SectionKind::AttentionNorm | SectionKind::MlpNorm | SectionKind::FinalNorm => {
-                weights += 4 * gain.len() as u64;
-                Contents::F32(gain.clone())
+            kind if kind.is_floats() => {
+                let (rows, cols) = kind.shape(spec).unwrap_or_default();
+                let elems = rows as usize * cols as usize;
+                weights += 4 * elems as u64;
+                Contents::F32(vec![0.0; elems])
             }
             SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
+            SectionKind::LocalRopeFrequencies => Contents::U64(checkpoint.local_rope.clone()),
             SectionKind::Tokenizer => Contents::Bytes(options.tokenizer.clone()),
+            SectionKind::ChatTemplate => {
+                Contents::Bytes(options.chat_template.section.clone().unwrap_or_default())
+            }
             SectionKind::TokenBands => {
                 weights += u64::from(spec.vocabulary);
                 Contents::Bytes(vec![0; spec.vocabulary as usize])
@@ -382,6 +399,7 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check
     let solver = &options.plan.options;
     Manifest {
         spec: ModelSpec {
+            chat_template: options.chat_template.section.is_some(),
             embedding_bands: bands(options).map_or(1, |_| BANDS as u8),
             ..checkpoint.spec.clone()
         },

@@ -129,12 +129,12 @@ impl BlockPlan {
             self.clip.unwrap_or(if bits <= 3 { ClipSearch::HessianDiagonal } else { ClipSearch::Plain });
         let scale_format = match (bits, self.options.scale_format) {
             // At 8 bits nothing is to be saved, and a coarser scale would be the larger error.
-            (8, ScaleFormat::Coded) => ScaleFormat::F16,
+            (8, format) if format.is_coded() => ScaleFormat::F16,
             (_, format) => format,
         };
         let spacing = match (bits, scale_format) {
             // What has coded scales goes into a container, which has one grid for these bits.
-            (5 | 6, ScaleFormat::Coded) => Spacing::Normal,
+            (5 | 6, format) if format.is_coded() => Spacing::Normal,
             _ => self.options.spacing,
         };
         let options = SolverOptions { bits, group, clip, spacing, scale_format, ..self.options };

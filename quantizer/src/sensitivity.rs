@@ -118,7 +118,8 @@ pub fn measure(
     let Measurement { checkpoint, windows, positions, .. } = *measurement;
     let forward = |cause| SensitivityError::from(DenseError::Forward { model: checkpoint.name(), cause });
     let embedding = checkpoint.embedding()?;
-    let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions).map_err(forward)?;
+    let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions)?;
+    let spec = &checkpoint.spec;
     let layers = checkpoint.spec.layers as usize;
     let (mut before, mut moments) = (Vec::new(), Vec::new());
     for layer in 0..layers {
@@ -135,7 +136,7 @@ pub fn measure(
         (0..windows.len()).map(|window| streams.hidden_states(window, &gain)).collect()
     };
     let states = last(&streams);
-    let reference = Hidden { states: &states, head: head.as_ref().unwrap_or(&embedding) };
+    let reference = Hidden { states: &states, head: head.as_ref().unwrap_or(&embedding), spec };
     let hidden_moments = {
         let all = reference.states.concat();
         Moments::new(&all, &all, embedding.cols)
@@ -158,7 +159,7 @@ pub fn measure(
         }
         let mut other = streams.beside(&tried.values, windows).map_err(forward)?;
         run(&mut other, checkpoint, 0, None)?;
-        let subject = Hidden { states: &last(&other), head: head.as_ref().unwrap_or(&tried.values) };
+        let subject = Hidden { states: &last(&other), head: head.as_ref().unwrap_or(&tried.values), spec };
         let kl = mean_kl(&reference, &subject);
         found.push(tried.sensitivity(kl));
     }
@@ -166,7 +167,7 @@ pub fn measure(
         let name = SectionName { kind: SectionKind::Head, layer: None };
         progress(name);
         let tried = Tried::vocabulary(measurement, name, head, Some(&hidden_moments))?;
-        let kl = mean_kl(&reference, &Hidden { states: &states, head: &tried.values });
+        let kl = mean_kl(&reference, &Hidden { states: &states, head: &tried.values, spec });
         found.push(tried.sensitivity(kl));
     }
     for (layer, (before, moments)) in before.iter().zip(&moments).enumerate() {
@@ -187,9 +188,9 @@ pub fn measure(
                 if let Some(matrix) = weights.matrix_mut(kind) {
                     matrix.data.clone_from(&tried.values.data);
                 }
-                streams.restart(before);
+                streams.restart(before, layer);
                 run(&mut streams, checkpoint, layer, Some(&weights))?;
-                let subject = Hidden { states: &last(&streams), head: reference.head };
+                let subject = Hidden { states: &last(&streams), head: reference.head, spec };
                 found.push(tried.sensitivity(mean_kl(&reference, &subject)));
             }
         }
@@ -206,7 +207,8 @@ fn embedding_matrices(measurement: &Measurement<'_>) -> u8 {
 /// How often [`measure`] calls `progress`.
 pub fn steps(measurement: &Measurement<'_>) -> usize {
     let checkpoint = measurement.checkpoint;
-    let kinds: usize = LinearSet::ALL.into_iter().map(|set| set.kinds().len()).sum();
+    let kinds: usize =
+        LinearSet::of(checkpoint.spec.architecture).into_iter().map(|set| set.kinds().len()).sum();
     usize::from(embedding_matrices(measurement))
         + usize::from(!checkpoint.spec.tied_head)
         + kinds * checkpoint.spec.layers as usize
@@ -328,8 +330,8 @@ struct MomentsTaker<'a> {
 impl BlockWeights for MomentsTaker<'_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.dense.norm(kind)
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.dense.vector(kind)
     }
 
     fn apply(

@@ -72,8 +72,7 @@ impl<'a> Trials<'a> {
     }
 
     fn streams(&self, embedding: &Matrix) -> Result<Streams<'a>, SensitivityError> {
-        Streams::new(self.machine, self.checkpoint, embedding, &self.held_out, self.positions)
-            .map_err(|cause| self.forward(cause))
+        Ok(Streams::new(self.machine, self.checkpoint, embedding, &self.held_out, self.positions)?)
     }
 
     fn forward(&self, cause: rescomp_runtime::error::RuntimeError) -> SensitivityError {
@@ -131,9 +130,10 @@ impl<'a> Trials<'a> {
                 .run_block(&mut DenseLayer { weights: &weights, layer })
                 .map_err(|cause| self.forward(cause))?;
         }
+        let spec = &self.checkpoint.spec;
         let full = self.head.as_ref().unwrap_or(&self.embedding);
-        let reference = Hidden { states: &self.reference, head: full };
-        Ok(mean_kl(&reference, &Hidden { states: &self.hidden_states(&streams)?, head }))
+        let reference = Hidden { states: &self.reference, head: full, spec };
+        Ok(mean_kl(&reference, &Hidden { states: &self.hidden_states(&streams)?, head, spec }))
     }
 }
 

@@ -20,7 +20,7 @@ use rescomp_runtime::linear::LinearSet;
 pub fn block_work(plan: &BlockPlan, spec: &ModelSpec, tokens: usize) -> Vec<f64> {
     let k = tokens as f64;
     let mut all = Vec::new();
-    for set in LinearSet::ALL {
+    for set in LinearSet::of(spec.architecture) {
         let mut shared = 0.0;
         let first = all.len();
         for kind in set.kinds() {

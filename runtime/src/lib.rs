@@ -12,6 +12,7 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+pub mod chat;
 pub mod error;
 pub mod eval;
 pub mod executor;

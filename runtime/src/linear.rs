@@ -8,13 +8,14 @@
 use crate::Machine;
 use crate::error::RuntimeError;
 use crate::executor::{MOST_OUTPUTS, ROW_GRANULARITY, RowShare, for_each_part, for_each_row_share};
-use crate::kernels::{Activations, OutputRows, TILE_ROWS, matrix_product_f32};
+use crate::kernels::{Activations, Kernels, OutputRows, TILE_ROWS, matrix_product_f32};
 use crate::memory::{Arena, slice_bytes};
+use crate::models::FinalNorm;
 use core::ops::Range;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::matrix::{MatrixShape, MatrixView};
 use rescomp_formats::section::{SectionKind, SectionName};
-use rescomp_formats::spec::MAX_EMBEDDING_BANDS;
+use rescomp_formats::spec::{Architecture, MAX_EMBEDDING_BANDS};
 
 /// Matrices of a block that share one input, in the order in which a block uses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,14 +27,23 @@ pub enum LinearSet {
     Output,
     /// Gate and up.
     GateUp,
+    /// Up, where there is no gate.
+    Up,
     /// Down.
     Down,
 }
 
 impl LinearSet {
-    /// Every set, in order.
-    pub const ALL: [LinearSet; 4] =
-        [LinearSet::QueryKeyValue, LinearSet::Output, LinearSet::GateUp, LinearSet::Down];
+    /// The sets of a block, in order.
+    pub const fn of(architecture: Architecture) -> [LinearSet; 4] {
+        Self::with_gate(architecture.has_gate())
+    }
+
+    /// The sets of a block with or without a gate, in order.
+    pub const fn with_gate(has_gate: bool) -> [LinearSet; 4] {
+        let up = if has_gate { LinearSet::GateUp } else { LinearSet::Up };
+        [LinearSet::QueryKeyValue, LinearSet::Output, up, LinearSet::Down]
+    }
 
     /// The matrices, in the order of `outputs` in [`Weights::apply`].
     pub const fn kinds(self) -> &'static [SectionKind] {
@@ -41,6 +51,7 @@ impl LinearSet {
             LinearSet::QueryKeyValue => &[SectionKind::Query, SectionKind::Key, SectionKind::Value],
             LinearSet::Output => &[SectionKind::Output],
             LinearSet::GateUp => &[SectionKind::Gate, SectionKind::Up],
+            LinearSet::Up => &[SectionKind::Up],
             LinearSet::Down => &[SectionKind::Down],
         }
     }
@@ -51,6 +62,7 @@ impl LinearSet {
             LinearSet::QueryKeyValue => "query, key, value",
             LinearSet::Output => "output",
             LinearSet::GateUp => "gate, up",
+            LinearSet::Up => "up",
             LinearSet::Down => "down",
         }
     }
@@ -65,6 +77,8 @@ pub enum Then<'s> {
     AddTo(&'s mut [f32]),
     /// The first, the gate, becomes `silu(gate) * up` with the second, up.
     SiluMultiply,
+    /// Likewise `gelu(gate) * up`, with tanh's GELU.
+    GeluMultiply,
 }
 
 impl Then<'_> {
@@ -80,9 +94,21 @@ impl Then<'_> {
                 let width = width(gate);
                 for_each_part(machine.executor, gate, up, width, machine.kernels.silu_multiply);
             }
+            (Then::GeluMultiply, [gate, up, ..]) => {
+                let width = width(gate);
+                for_each_part(machine.executor, gate, up, width, |gate, up| {
+                    gelu_multiply(machine.kernels, gate, up)
+                });
+            }
             _ => {}
         }
     }
+}
+
+/// `gate[i] = gelu(gate[i]) * up[i]`, with tanh's GELU.
+fn gelu_multiply(kernels: &Kernels, gate: &mut [f32], up: &[f32]) {
+    (kernels.gelu_tanh)(gate);
+    gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
 }
 
 /// What a forward needs of the weights of one block.
@@ -90,11 +116,11 @@ pub trait BlockWeights {
     /// Why it may fail.
     type Error;
 
-    /// The gain of a norm, `hidden` numbers.
+    /// The gain of a norm, or a bias.
     ///
     /// # Errors
     /// The implementor's own.
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], Self::Error>;
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], Self::Error>;
 
     /// For each matrix of the set: `output (m x n) = input (m x k) W^T`, for `m = tokens`.
     ///
@@ -313,7 +339,7 @@ fn for_each_share(
         // No set and no head has more matrices.
         let _ = views.push(OutputRows::new(output, tokens, matrix.shape().rows()));
     }
-    let silu = matches!(then, Then::SiluMultiply);
+    let (silu, gelu) = (matches!(then, Then::SiluMultiply), matches!(then, Then::GeluMultiply));
     if let (Then::AddTo(sum), [matrix]) = (then, matrices) {
         let _ = views.push(OutputRows::new(sum, tokens, matrix.shape().rows()));
     }
@@ -327,6 +353,9 @@ fn for_each_share(
             match shares {
                 [gate, up] if silu => {
                     (kernels.silu_multiply)(gate.rows.token_rows(token), up.rows.token_rows(token));
+                }
+                [gate, up] if gelu => {
+                    gelu_multiply(kernels, gate.rows.token_rows(token), up.rows.token_rows(token));
                 }
                 // One more than there are matrices: the sum.
                 [product, sum] if matrices.len() == 1 => {
@@ -362,12 +391,27 @@ impl<'a> QuantizedWeights<'a> {
         Ok(())
     }
 
-    /// The gain of the last norm.
+    /// What stands at a position: `hidden` numbers where positions are learned, else nothing.
     ///
     /// # Errors
     /// [`RuntimeError::Missing`].
-    pub fn final_norm(&self) -> Result<&'a [f32], RuntimeError> {
-        self.floats(SectionKind::FinalNorm, None)
+    pub fn position(&self, position: usize) -> Result<&'a [f32], RuntimeError> {
+        let spec = &self.container.manifest().spec;
+        if !spec.architecture.has_learned_positions() {
+            return Ok(&[]);
+        }
+        let positions = self.floats(SectionKind::Positions, None)?;
+        Ok(&positions[position * spec.hidden as usize..][..spec.hidden as usize])
+    }
+
+    /// The last norm.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`].
+    pub fn final_norm(&self) -> Result<FinalNorm<'a>, RuntimeError> {
+        let has_bias = self.container.manifest().spec.architecture.has_layer_norm();
+        let bias = if has_bias { self.floats(SectionKind::FinalNormBias, None)? } else { &[] };
+        Ok(FinalNorm { gain: self.floats(SectionKind::FinalNorm, None)?, bias })
     }
 
     /// The logits of one normalized hidden state: `vocabulary` numbers from `hidden`.
@@ -442,7 +486,7 @@ pub struct QuantizedLayer<'w, 'a> {
 impl BlockWeights for QuantizedLayer<'_, '_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
         self.weights.floats(kind, Some(self.layer))
     }
 

@@ -81,6 +81,11 @@ impl Sampler {
         Ok(Sampler { options, random: Pcg32::seed_from_u64(options.seed) })
     }
 
+    /// Whether it takes the most likely token always, and needs no candidates.
+    pub fn is_greedy(&self) -> bool {
+        self.options.temperature == 0.0
+    }
+
     /// Chooses a token. `candidates` is memory for as many entries as there are logits.
     ///
     /// # Panics

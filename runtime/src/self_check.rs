@@ -32,7 +32,7 @@ const QUERIES: usize = MOST_TOGETHER + 1;
 const SECTION_BLOCKS: usize = 100;
 
 /// The CRC-32 of each operation's results.
-const KNOWN: [(&str, u32); 16] = [
+const KNOWN: [(&str, u32); 21] = [
     ("quantize_activations", 0x806c0b52),
     ("gemv and gemm, 2 bits", 0xd9da9048),
     ("gemv and gemm, 3 bits", 0xed68c778),
@@ -44,6 +44,11 @@ const KNOWN: [(&str, u32); 16] = [
     ("attention over f16", 0x265601ab),
     ("dot_lanes", 0x775cb980),
     ("rms_norm", 0xcb3c7a9c),
+    ("rms_norm_in_place", 0x9a77ec92),
+    ("layer_norm", 0x8a825892),
+    ("gelu_tanh", 0xd7a75488),
+    ("gelu", 0xd55bc33e),
+    ("soft_cap", 0x32d63f72),
     ("softmax", 0xe5478539),
     ("silu_multiply", 0x941a3954),
     ("add", 0x59244636),
@@ -123,6 +128,26 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
         "rms_norm" => {
             (kernels.rms_norm)(&a[..61], &b[..61], 1e-5, &mut c[..61]);
             bits.floats(c);
+        }
+        "rms_norm_in_place" => {
+            (kernels.rms_norm_in_place)(&mut a[..61], &b[..61], 1e-5);
+            bits.floats(a);
+        }
+        "layer_norm" => {
+            (kernels.layer_norm)(&a[..61], &b[..61], &d[..61], 1e-5, &mut c[..61]);
+            bits.floats(c);
+        }
+        "gelu_tanh" => {
+            (kernels.gelu_tanh)(&mut a[..61]);
+            bits.floats(a);
+        }
+        "gelu" => {
+            (kernels.gelu)(&mut a[..61]);
+            bits.floats(a);
+        }
+        "soft_cap" => {
+            (kernels.soft_cap)(&mut a[..61], 5.0);
+            bits.floats(a);
         }
         "softmax" => {
             (kernels.softmax)(&mut a[..61]);

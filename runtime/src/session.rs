@@ -4,9 +4,9 @@ use crate::Machine;
 use crate::error::RuntimeError;
 use crate::linear::{ActivationFormat, QuantizedWeights};
 use crate::memory::{Arena, MemoryBlock, slice_bytes};
-use crate::models::llama::{self, Batch, LayerCache, Scratch};
+use crate::models::{self, Batch, BlockRun, LayerCache, Scratch};
 use rescomp_formats::container::CheckedContainer;
-use rescomp_formats::spec::{Architecture, ModelSpec};
+use rescomp_formats::spec::ModelSpec;
 
 /// What keys and values are kept as: the bits of binary16 numbers, half the bytes of f32 to keep and to read.
 type CacheNumber = u16;
@@ -74,7 +74,7 @@ impl SessionPlan {
 
 /// Elements of all layers' keys.
 fn cache_elems(spec: &ModelSpec, limits: Limits) -> u64 {
-    llama::cache_elems(spec, limits.context).saturating_mul(spec.layers.into())
+    models::cache_elems(spec, limits.context).saturating_mul(spec.layers.into())
 }
 
 /// One sequence in one container.
@@ -85,6 +85,8 @@ pub struct Session<'a> {
     limits: Limits,
     weights: QuantizedWeights<'a>,
     frequencies: &'a [u64],
+    /// Those of layers with a window, where they have their own.
+    local_frequencies: &'a [u64],
     scratch: Scratch<'a>,
     keys: &'a mut [CacheNumber],
     values: &'a mut [CacheNumber],
@@ -116,6 +118,7 @@ impl<'a> Session<'a> {
             machine,
             limits,
             frequencies: container.rope_frequencies(),
+            local_frequencies: container.local_rope_frequencies(),
             keys: arena.take(cache)?,
             values: arena.take(cache)?,
             scratch: Scratch::carve(spec, 1, limits.tile, limits.context, &mut arena)?,
@@ -145,7 +148,12 @@ impl<'a> Session<'a> {
 
     /// Forgets the sequence.
     pub fn reset(&mut self) {
-        self.position = 0;
+        self.rewind(0);
+    }
+
+    /// Forgets all but the first `position` tokens; of no effect where there are no more. What runs next goes on behind them.
+    pub fn rewind(&mut self, position: usize) {
+        self.position = self.position.min(position);
     }
 
     /// Runs `tokens` and returns the logits that follow the last of them.
@@ -169,12 +177,51 @@ impl<'a> Session<'a> {
         self.run_tiles(tokens, |_| true, each)
     }
 
+    /// Runs `tokens` and hands the head's input at each of them to `each`, with the token's index: what the last block gives, normalized.
+    /// No logits are computed.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_hidden(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError> {
+        self.check_tokens(tokens)?;
+        for (tile, tokens) in tokens.chunks(self.limits.tile).enumerate() {
+            self.run_tile(tokens)?;
+            for token in 0..tokens.len() {
+                self.normalize(token)?;
+                each(tile * self.limits.tile + token, self.hidden);
+            }
+        }
+        Ok(())
+    }
+
     fn run_tiles(
         &mut self,
         tokens: &[u32],
         wants_logits: impl Fn(usize) -> bool,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
+        self.check_tokens(tokens)?;
+        for (tile, tokens) in tokens.chunks(self.limits.tile).enumerate() {
+            self.run_tile(tokens)?;
+            for token in 0..tokens.len() {
+                let index = tile * self.limits.tile + token;
+                if wants_logits(index) {
+                    self.normalize(token)?;
+                    self.weights.logits(self.hidden, self.logits)?;
+                    models::cap_logits(self.machine.kernels, self.spec, self.logits);
+                    each(index, self.logits);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses tokens that are none, and more than there is room for.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), RuntimeError> {
         let vocabulary = self.spec.vocabulary;
         if let Some(&found) = tokens.iter().find(|&&token| token >= vocabulary) {
             return Err(RuntimeError::Token { found, vocabulary });
@@ -184,25 +231,14 @@ impl<'a> Session<'a> {
                 (self.position as u64, tokens.len() as u64, self.limits.context as u64);
             return Err(RuntimeError::ContextFull { position, tokens, context });
         }
+        Ok(())
+    }
+
+    /// The head's input at a token of the tile that ran last.
+    fn normalize(&mut self, token: usize) -> Result<(), RuntimeError> {
         let d = self.spec.hidden as usize;
-        for (tile, tokens) in tokens.chunks(self.limits.tile).enumerate() {
-            self.run_tile(tokens)?;
-            for token in 0..tokens.len() {
-                let index = tile * self.limits.tile + token;
-                if wants_logits(index) {
-                    let stream = &self.stream[token * d..(token + 1) * d];
-                    llama::normalize(
-                        self.machine,
-                        self.spec,
-                        self.weights.final_norm()?,
-                        stream,
-                        self.hidden,
-                    );
-                    self.weights.logits(self.hidden, self.logits)?;
-                    each(index, self.logits);
-                }
-            }
-        }
+        let stream = &self.stream[token * d..(token + 1) * d];
+        models::normalize(self.machine, self.spec, self.weights.final_norm()?, stream, self.hidden);
         Ok(())
     }
 
@@ -210,27 +246,26 @@ impl<'a> Session<'a> {
     fn run_tile(&mut self, tokens: &[u32]) -> Result<(), RuntimeError> {
         let d = self.spec.hidden as usize;
         let stream = &mut self.stream[..tokens.len() * d];
-        for (&token, row) in tokens.iter().zip(stream.chunks_exact_mut(d)) {
+        for ((&token, row), position) in tokens.iter().zip(stream.chunks_exact_mut(d)).zip(self.position..) {
             self.weights.embed(token, row)?;
+            models::enter(self.machine.kernels, self.spec, self.weights.position(position)?, row);
         }
         let batch = Batch { sequences: 1, tokens: tokens.len(), start: self.position };
-        self.scratch.set_positions(self.frequencies, batch.start, batch.tokens);
-        let layer_cache = llama::cache_elems(self.spec, self.limits.context) as usize;
+        self.scratch.set_positions(self.frequencies, self.local_frequencies, batch.start, batch.tokens);
+        let layer_cache = models::cache_elems(self.spec, self.limits.context) as usize;
         for layer in 0..self.spec.layers as usize {
             let own = layer * layer_cache..(layer + 1) * layer_cache;
-            let mut cache = LayerCache { keys: &mut self.keys[own.clone()], values: &mut self.values[own] };
-            match self.spec.architecture {
-                Architecture::Llama => llama::block(
-                    self.machine,
-                    self.spec,
-                    &mut self.weights.layer(layer),
-                    batch,
-                    self.limits.context,
-                    stream,
-                    &mut cache,
-                    &mut self.scratch,
-                )?,
-            }
+            let mut run = BlockRun {
+                machine: self.machine,
+                spec: self.spec,
+                layer,
+                batch,
+                context: self.limits.context,
+                stream: &mut *stream,
+                cache: LayerCache { keys: &mut self.keys[own.clone()], values: &mut self.values[own] },
+                scratch: &mut self.scratch,
+            };
+            models::block(&mut run, &mut self.weights.layer(layer))?;
         }
         self.position += tokens.len();
         Ok(())

@@ -8,7 +8,7 @@ use rescomp_formats::tokenizer::{
     BertNormalizer, Decoding, Model, NO_TOKEN, Normalizer, PreTokenizer, SpacePrefix, TokenizerExtension,
     TokenizerParts, TokenizerView, byte_alphabet_position, write_extended_tokenizer, write_tokenizer,
 };
-use rescomp_runtime::tokenizer::{Tokenizer, TokenizerError, Utf8Stream};
+use rescomp_runtime::tokenizer::{Special, Tokenizer, TokenizerError, Utf8Stream};
 
 /// A vocabulary of the bytes from id `first` and of the results of `pairs` of its tokens; a pair is two numbers to be taken
 /// modulo the number of tokens there are by then that consist of a, b and c.
@@ -363,4 +363,29 @@ fn damaged_sections_of_every_model_are_refused_or_harmless() {
     }
     // Other scores, merges and contents make other tokenizers, not broken ones.
     assert!(refused > harmless && harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+/// What looks like a special token is one where that is allowed, and text elsewhere, however it is cut.
+#[test]
+fn special_tokens_are_read_within_stretches_alone() {
+    let section = &small_sections()[0];
+    let tokenizer = Tokenizer::new(TokenizerView::parse(section).unwrap());
+    let encode = |text: &str, special: Special<'_>| {
+        let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
+        let count = tokenizer.encode_where(text, special, &mut tokens).unwrap();
+        tokens.truncate(count);
+        tokens
+    };
+    let text = "<end>a<end>b<end>";
+    let every = encode(text, Special::Everywhere);
+    let nowhere = encode(text, Special::Nowhere);
+    let special = |tokens: &[u32]| tokens.iter().filter(|&&token| tokenizer.is_special(token)).count();
+    assert_eq!((special(&every), special(&nowhere)), (3, 0));
+    assert_eq!(encode(text, Special::Within(&[0..10, 0..17])), every);
+    assert_eq!(encode(text, Special::Within(&[])), nowhere);
+    let outer = encode(text, Special::Within(&[0..5, 12..17]));
+    assert_eq!(special(&outer), 2);
+    assert!(tokenizer.is_special(outer[0]) && outer.last().is_some_and(|&last| tokenizer.is_special(last)));
+    // One that a stretch holds in part is none.
+    assert_eq!(special(&encode(text, Special::Within(&[0..4, 7..17]))), 1);
 }

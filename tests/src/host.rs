@@ -1,6 +1,7 @@
 //! The embedded model, and containers made of it.
 
 use rescomp_formats::layouts::Layout;
+use rescomp_quantizer::chat_template;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::methods::{GroupSize, Method, SolverOptions};
 use rescomp_quantizer::pack::{PackOptions, Packed, pack};
@@ -43,6 +44,7 @@ pub fn pack_options(checkpoint: &Checkpoint, method: &str, bits: u8) -> PackOpti
         calibration_positions: context,
         check_tokens: windows(8, 4).concat(),
         tokenizer,
+        chat_template: chat_template::import(checkpoint),
         target: "test".to_owned(),
     }
 }

@@ -5,6 +5,7 @@
 //! alone: the layouts hold the same weights, and so do an embedding in bands and one that isn't, where their encoding is the same.
 
 use half::f16;
+use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::encodings::CodeWidth;
@@ -13,7 +14,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::{SectionKind, SectionName};
-use rescomp_formats::spec::{Architecture, ModelSpec};
+use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Variant};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
 use rescomp_runtime::memory::AlignedBytes;
 
@@ -40,10 +41,12 @@ pub fn odd_spec() -> ModelSpec {
         head_dim: 6,
         context: 40,
         norm_epsilon: 1e-5,
+        variant: Variant::plain(6),
         tied_head: false,
         embedding_bands: 1,
         begin_token: Some(0),
         end_tokens: heapless::Vec::new(),
+        chat_template: false,
     }
 }
 
@@ -57,6 +60,7 @@ pub fn small_spec() -> ModelSpec {
         heads: 2,
         kv_heads: 1,
         head_dim: 4,
+        variant: Variant::plain(4),
         context: 8,
         tied_head: true,
         ..odd_spec()
@@ -73,6 +77,7 @@ pub fn wide_spec() -> ModelSpec {
         heads: 5,
         kv_heads: 1,
         head_dim: 32,
+        variant: Variant::plain(32),
         tied_head: true,
         ..odd_spec()
     }
@@ -81,6 +86,30 @@ pub fn wide_spec() -> ModelSpec {
 /// A tied embedding in four bands, and a vocabulary that no tile divides.
 pub fn banded_spec() -> ModelSpec {
     ModelSpec { vocabulary: 269, embedding_bands: 4, ..wide_spec() }
+}
+
+/// A model of this architecture with everything that it may have: windows, bounds, a part of the head rotated.
+pub fn architecture_spec(architecture: Architecture) -> ModelSpec {
+    let plain = Variant::plain(6);
+    let gelu = Variant { activation: Activation::Gelu, ..plain.clone() };
+    let bounded = Variant {
+        activation: Activation::GeluTanh,
+        sliding_window: 5,
+        global_every: 2,
+        score_scale: 0.25,
+        embedding_scale: 1.5,
+        ..plain.clone()
+    };
+    let variant = match architecture {
+        Architecture::Llama => Variant { sliding_window: 7, rotary_dim: 4, ..plain },
+        Architecture::Qwen2 | Architecture::Qwen3 => plain,
+        Architecture::Gemma2 => Variant { score_cap: 2.0, logit_cap: 3.0, ..bounded },
+        Architecture::Gemma3 => bounded,
+        Architecture::GptNeox => Variant { rotary_dim: 2, parallel_residual: true, ..gelu },
+        Architecture::Gpt2 => Variant { rotary_dim: 0, activation: Activation::GeluTanh, ..gelu },
+    };
+    // An odd number of layers, so that those with and without a window are not as many.
+    ModelSpec { architecture, layers: 3, variant, ..odd_spec() }
 }
 
 /// The band of each token: bands are interleaved, and the higher the number, the fewer the tokens.
@@ -142,15 +171,28 @@ pub fn container(spec: &ModelSpec, widths: Widths, layout: Layout) -> AlignedByt
             SectionKind::RopeFrequencies => {
                 // One radian a position, then each pair a sixteenth of the one before.
                 Contents::U64(
-                    (0..spec.head_dim / 2).map(|pair| 2_935_890_503_282_001_226 >> (4 * pair)).collect(),
+                    (0..spec.variant.rotary_dim / 2)
+                        .map(|pair| 2_935_890_503_282_001_226 >> (4 * pair))
+                        .collect(),
+                )
+            }
+            SectionKind::LocalRopeFrequencies => {
+                // Likewise, each pair an eighth of the one before.
+                Contents::U64(
+                    (0..spec.variant.rotary_dim / 2)
+                        .map(|pair| 2_935_890_503_282_001_226 >> (3 * pair))
+                        .collect(),
                 )
             }
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
+            SectionKind::ChatTemplate => Contents::Bytes(chat_section()),
             kind if kind.is_matrix() => matrix_section(spec, name, widths, layout),
-            _ => {
+            kind => {
                 let mut random = Random::new(seed(name));
-                Contents::F32((0..spec.hidden).map(|_| 1.0 + 0.5 * random.unit()).collect())
+                let (rows, cols) = kind.shape(spec).expect("rows of numbers");
+                let least = if kind.is_gain() { 1.0 } else { 0.0 };
+                Contents::F32((0..rows * cols).map(|_| least + 0.5 * random.unit()).collect())
             }
         })
     });
@@ -282,6 +324,20 @@ fn tokenizer_section() -> Vec<u8> {
         ignore_merges: false,
     })
     .expect("parts that agree")
+}
+
+/// Texts of a conversation.
+fn chat_section() -> Vec<u8> {
+    let template = ChatTemplate {
+        system: Some(SystemTexts { before: "system: ", after: "\nuser: " }),
+        first: "user: ",
+        open: "\nanswer:",
+        answered: "\nanswer: ",
+        next: "\nuser: ",
+        trimmed: Trimmed { system: false, user: true, answer: false },
+        drops_thoughts: false,
+    };
+    template.section().expect("few bytes")
 }
 
 fn manifest(spec: &ModelSpec) -> Manifest {

@@ -7,7 +7,7 @@ use conformance::tiny::{self, Widths};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{Architecture, ModelSpec};
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::executor::Serial;
@@ -87,6 +87,34 @@ fn check(spec: &ModelSpec, widths: Widths, activations: ActivationFormat, expect
                     );
                 }
             }
+        }
+    }
+}
+
+/// Of a tiny model of each architecture, in the order of `Architecture::ALL`.
+const ARCHITECTURES: [&str; 7] = [
+    "45273c30a83f159536918733ce4c8ad68ebf6a5788f67c5189aa5441117874cc",
+    "f143f280d5589ddd3b07bac25710fe7bc297ae1aedce733f32137009ec187e90",
+    "87a5d158f251fe891827ace1fec0598abd328eec8e8127fc1cc66a445ee6150c",
+    "8fe501a38b6fc84b4b31cc9c8755ecd4afcf8a1de233932141ba26c7f8be1954",
+    "0c408b406a8a1ce786ec92a5f61b50bd5a5a0facebb55773a3aaf8103313776f",
+    "79bf72ed805f3109ba9a915cef8c6b2e6e6fd750ae43c8376f92b39af791a215",
+    "aa0d9bedbdb89acbd2011da4441edccc9fed6ee43f61e1dc7bb859aad5b6b633",
+];
+
+#[test]
+fn every_architecture() {
+    let pool = ThreadPool::new(2).unwrap();
+    let files = Architecture::ALL
+        .map(|of| tiny::container(&tiny::architecture_spec(of), Widths::Mixed, Layout::Nr8k4));
+    let containers =
+        files.each_ref().map(|file| Container::open(file).unwrap().check(Integrity::Digest).unwrap());
+    for kernels in kernels::available() {
+        for tile in TILES {
+            let machine = Machine { kernels, executor: if tile % 2 == 1 { &Serial } else { &pool } };
+            let found =
+                containers.each_ref().map(|of| digest(of, machine, ActivationFormat::Int8, tile, 0xff));
+            assert_eq!(found, ARCHITECTURES, "kernels {}, tiles of {tile}", kernels.name);
         }
     }
 }
@@ -194,7 +222,8 @@ fn a_session_that_was_used_before_gives_the_same_after_a_reset() {
 
 #[test]
 fn the_memory_plan_is_exact() {
-    for spec in [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands_spec()] {
+    let specs = [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands_spec()];
+    for spec in specs.into_iter().chain(Architecture::ALL.map(tiny::architecture_spec)) {
         let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
         let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
         let machine = conformance::serial_machine();

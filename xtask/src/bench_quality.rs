@@ -234,6 +234,7 @@ impl Setting<'_> {
             calibration_positions: self.flags.context,
             check_tokens: self.check_tokens.clone(),
             tokenizer: self.tokenizer.clone(),
+            chat_template: Default::default(),
             target: "host".to_owned(),
         };
         let mut each = |progress: Progress<'_>| self.hear(what, progress);

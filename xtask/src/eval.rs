@@ -13,8 +13,8 @@ use crate::{host, output};
 /// `Exit::Input` or `Exit::Disk` for what cannot be read, `Exit::Failed` for what cannot be run.
 pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     let pool = host::thread_pool(flags.threads)?;
-    let reference = flags.reference.as_deref().map(model::checkpoint).transpose()?;
-    let model = flags.model.as_deref().map(model::checkpoint).transpose()?;
+    let reference = flags.reference.as_deref().map(model::named_checkpoint).transpose()?;
+    let model = flags.model.as_deref().map(model::named_checkpoint).transpose()?;
     let bytes = flags.container.as_deref().map(model::container_bytes).transpose()?.unwrap_or_default();
     let container = flags.container.as_deref().map(|path| model::container(path, &bytes)).transpose()?;
     let (subject, section, spec) = match (&container, &model) {

@@ -4,6 +4,7 @@
 
 mod bench;
 mod deploy;
+mod export;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -26,6 +27,7 @@ use crate::test::TestFlags;
 
 pub(crate) use bench::{BenchCommand, CalibrationFlags, DecodeFlags, MethodsFlags, QualityFlags};
 pub(crate) use deploy::{DeployFlags, KeygenFlags, SignFlags};
+pub(crate) use export::{ExportFlags, ExportFormat, ExportType};
 
 /// `cargo xtask`.
 #[derive(Debug, Parser)]
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Check(CheckFlags),
     /// Measure a model on text: negative log-likelihood, perplexity, divergence from a reference.
     Eval(EvalFlags),
+    /// Write a container's weights as a file of another program, exactly: GGUF for llama.cpp, compressed-tensors for vLLM.
+    Export(ExportFlags),
     /// Say how many tokens a second a board can decode at most, from its memory's bandwidth and its processor's cycles.
     Estimate(EstimateFlags),
     /// Measure the project itself.
@@ -84,9 +88,10 @@ pub(crate) struct PackFlags {
     /// The target: a name from `cargo xtask targets`, or the path of a target file.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) target: String,
-    /// The model: a folder as Hugging Face lays it out (config.json, *.safetensors, tokenizer.json), or a GGUF file
+    /// The model: a folder as Hugging Face lays it out (config.json, *.safetensors, tokenizer.json), a GGUF file, or the name of one of
+    /// the Hugging Face hub, hub:OWNER/NAME, with @REVISION or :FILE.gguf behind it where one is meant
     /// [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Quantization method.
     #[arg(long, value_enum, default_value_t = Method::RescompExact)]
@@ -124,6 +129,10 @@ pub(crate) struct PackFlags {
     /// How the levels of 2, 3 and 4 bits are spaced.
     #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
     pub(crate) levels: Levels,
+    /// Keep to what GGUF and compressed-tensors files hold exactly, so that `export` can write them: uniform levels, and row scales that
+    /// make the scale of every group an f16 number.
+    #[arg(long, conflicts_with = "levels")]
+    pub(crate) exportable: bool,
     /// Strength of the correction that `rescomp-exact` starts from: 0 to 1, or `auto`, chosen for each matrix on held-out
     /// calibration windows [default: auto].
     #[arg(long, value_name = "auto|0..1", value_parser = strength)]
@@ -208,13 +217,13 @@ pub(crate) struct EvalFlags {
     #[arg(long, value_enum, default_value_t = Activations::Int8, conflicts_with = "model")]
     pub(crate) activations: Activations,
     /// A full-precision model to measure: a folder as Hugging Face lays it out, or a GGUF file.
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Text to measure on, UTF-8.
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,
     /// A full-precision model to compare with: divergence in nats a token, share of the same top token.
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) reference: Option<PathBuf>,
     /// Tokens predicted in a window; windows follow one another without overlap.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]

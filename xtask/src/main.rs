@@ -14,9 +14,11 @@ mod deploy;
 mod error;
 mod estimate;
 mod eval;
+mod export;
 mod flags;
 mod fuzz;
 mod host;
+mod hub;
 mod instructions;
 mod interrupt;
 mod model;
@@ -58,6 +60,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Pack(flags) => pack::run(flags),
         Command::Check(flags) => check::run(flags),
         Command::Eval(flags) => eval::run(flags),
+        Command::Export(flags) => export::run(flags),
         Command::Estimate(flags) => estimate::run(flags),
         Command::Bench(BenchCommand::Quality(flags)) => bench_quality::run(flags),
         Command::Bench(BenchCommand::Methods(flags)) => bench_methods::run(flags),

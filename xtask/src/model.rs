@@ -13,14 +13,25 @@ use rescomp_runtime::memory::AlignedBytes;
 
 use crate::error::{Error, Exit};
 use crate::flags::Joiner;
-use crate::root;
+use crate::{hub, root};
 
-/// The model that a command line names, a folder or a GGUF file, or the embedded one.
+/// Where the model is that a command line names, a folder, a GGUF file or one of the hub, which is fetched; or the embedded one.
 ///
 /// # Errors
-/// Those of [`root::root`].
+/// Those of [`root::root`] and of [`hub::resolve`].
 pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Error> {
-    named.map_or_else(|| Ok(root::root()?.join("models/stories-1m")), |path| Ok(path.to_path_buf()))
+    match named {
+        None => Ok(root::root()?.join("models/stories-1m")),
+        Some(named) => Ok(hub::resolve(named)?.unwrap_or_else(|| named.to_path_buf())),
+    }
+}
+
+/// Opens the checkpoint that a command line names.
+///
+/// # Errors
+/// As [`path`] and [`checkpoint`].
+pub(crate) fn named_checkpoint(named: &Path) -> Result<Checkpoint, Error> {
+    checkpoint(&path(Some(named))?)
 }
 
 /// Opens a checkpoint.

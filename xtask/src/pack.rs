@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rescomp_quantizer::calibrate::{CalibrationError, Progress, Run};
+use rescomp_quantizer::chat_template;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::journal::{Found, Identity, Journal, JournalError};
 use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
@@ -149,6 +150,10 @@ fn pack_options(
     };
     let calibration = model::windows(&tokenizer, spec, &text, flags.joiner, choice)?;
     let check_tokens = check_tokens(flags, &tokenizer, checkpoint, &text)?;
+    let chat_template = chat_template::import(checkpoint);
+    for warning in &chat_template.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
     Ok(PackOptions {
         plan: block_plan(flags),
         layout: flags.layout.unwrap_or(target.layout).into(),
@@ -156,6 +161,7 @@ fn pack_options(
         calibration_positions: flags.context,
         check_tokens,
         tokenizer,
+        chat_template,
         target: target.name.clone(),
     })
 }
@@ -182,8 +188,11 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
         Variant::Original => LazyVariant::Original,
         Variant::AllWeights => LazyVariant::AllWeights,
     });
-    let options = SolverOptions::for_container(flags.bits, group);
-    let options = SolverOptions { spacing: flags.levels.into(), ..options };
+    let options = if flags.exportable {
+        SolverOptions::for_export(flags.bits, group)
+    } else {
+        SolverOptions { spacing: flags.levels.into(), ..SolverOptions::for_container(flags.bits, group) }
+    };
     let mut plan = BlockPlan::new(method, options).with_head_bits(flags.head_bits);
     plan.variant = variant;
     if let Some(clip) = flags.clip {

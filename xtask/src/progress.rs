@@ -101,7 +101,8 @@ impl Shown {
     /// For the blocks of a model, quantized as `plan` says on so many tokens.
     pub(crate) fn new(plan: &BlockPlan, spec: &ModelSpec, tokens: usize) -> Shown {
         let layers = spec.layers as usize;
-        let kinds = LinearSet::ALL.iter().flat_map(|set| set.kinds()).map(|kind| kind.name()).collect();
+        let sets = LinearSet::of(spec.architecture);
+        let kinds = sets.iter().flat_map(|set| set.kinds()).map(|kind| kind.name()).collect();
         let start = Instant::now();
         let estimate = Arc::new(Mutex::new(Estimate::new(block_work(plan, spec, tokens), layers, start)));
         let bar = ProgressBar::new(STEPS);

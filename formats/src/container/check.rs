@@ -1,6 +1,7 @@
 //! Checking the contents of a container, and the view that only a checked one gives.
 
 use super::{Container, crc32, expect_zero, matrix_shape};
+use crate::chat_template::ChatTemplate;
 use crate::check_windows::CheckWindows;
 use crate::error::ContainerError;
 use crate::manifest::Manifest;
@@ -26,6 +27,7 @@ pub struct CheckedContainer<'a> {
     container: Container<'a>,
     tokenizer: TokenizerView<'a>,
     check_windows: CheckWindows<'a>,
+    chat_template: Option<ChatTemplate<'a>>,
 }
 
 impl<'a> Container<'a> {
@@ -41,6 +43,7 @@ impl<'a> Container<'a> {
         let mut end = self.head.first_section_offset();
         let mut tokenizer = None;
         let mut check_windows = None;
+        let mut chat_template = None;
         for (name, entry) in self.entries() {
             let offset = entry.offset_bytes as usize;
             expect_zero(&self.file[end..offset], end)?;
@@ -63,8 +66,11 @@ impl<'a> Container<'a> {
                 SectionKind::CheckWindows => {
                     check_windows = Some(self.parse_check_windows(name, entry, bytes)?);
                 }
-                SectionKind::RopeFrequencies => {}
+                SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {}
                 SectionKind::TokenBands => self.check_token_bands(name, entry, bytes)?,
+                SectionKind::ChatTemplate => {
+                    chat_template = Some(parse_chat_template(name, entry, bytes)?);
+                }
                 kind if kind.is_matrix() => {
                     let shape = matrix_shape(name, entry, self.offset_of(entry))?;
                     MatrixView::new(shape, bytes).and_then(|view| view.check(bytes)).map_err(|error| {
@@ -85,6 +91,7 @@ impl<'a> Container<'a> {
         Ok(CheckedContainer {
             tokenizer: tokenizer.ok_or(missing(SectionKind::Tokenizer))?,
             check_windows: check_windows.ok_or(missing(SectionKind::CheckWindows))?,
+            chat_template,
             container: self,
         })
     }
@@ -172,6 +179,17 @@ impl<'a> Container<'a> {
     }
 }
 
+fn parse_chat_template<'a>(
+    section: SectionName,
+    entry: &SectionEntry,
+    bytes: &'a [u8],
+) -> Result<ChatTemplate<'a>, ContainerError> {
+    ChatTemplate::parse(bytes).map_err(|error| {
+        let offset = entry.offset_bytes + error.offset_bytes as u64;
+        ContainerError::Structure { section, offset, expected: error.expected, found: error.found }
+    })
+}
+
 fn check_finite(section: SectionName, entry: &SectionEntry, bytes: &[u8]) -> Result<(), ContainerError> {
     for (index, word) in bytes.as_chunks::<4>().0.iter().enumerate() {
         if !f32::from_le_bytes(*word).is_finite() {
@@ -201,6 +219,11 @@ impl<'a> CheckedContainer<'a> {
     /// The embedded windows.
     pub fn check_windows(&self) -> CheckWindows<'a> {
         self.check_windows
+    }
+
+    /// The chat template; `None` where the model has none.
+    pub fn chat_template(&self) -> Option<ChatTemplate<'a>> {
+        self.chat_template
     }
 
     /// The band of each token's row of the embedding; `None` where the embedding is one matrix. Within a band, rows come in the order of
@@ -240,9 +263,18 @@ impl<'a> CheckedContainer<'a> {
         bytemuck::try_cast_slice(bytes).ok()
     }
 
-    /// Rotary frequencies, in turns a position times 2^64: head_dim / 2 of them.
+    /// Rotary frequencies, in turns a position times 2^64: `rotary_dim / 2` of them; none where positions are learned.
     pub fn rope_frequencies(&self) -> &'a [u64] {
-        let name = SectionName { kind: SectionKind::RopeFrequencies, layer: None };
+        self.frequencies(SectionKind::RopeFrequencies)
+    }
+
+    /// The rotary frequencies of layers with a window: none where they have no own.
+    pub fn local_rope_frequencies(&self) -> &'a [u64] {
+        self.frequencies(SectionKind::LocalRopeFrequencies)
+    }
+
+    fn frequencies(&self, kind: SectionKind) -> &'a [u64] {
+        let name = SectionName { kind, layer: None };
         self.container
             .section(name)
             .and_then(|(_, bytes)| bytemuck::try_cast_slice(bytes).ok())

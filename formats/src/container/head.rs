@@ -8,15 +8,15 @@ use bytemuck::{Pod, Zeroable};
 /// The first eight bytes.
 pub const MAGIC: [u8; 8] = *b"RESCOMP\x1a";
 /// Major version that this reader reads.
-pub const MAJOR: u16 = 4;
+pub const MAJOR: u16 = 5;
 /// Newest minor version that this reader reads.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 0;
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = core::mem::size_of::<Head>();
 /// Most bytes of the manifest.
 pub const MAX_MANIFEST_BYTES: u32 = 65_536;
 /// Most sections.
-pub const MAX_SECTIONS: u32 = 8_192;
+pub const MAX_SECTIONS: u32 = 16_384;
 /// Says that the file is little-endian.
 pub const ENDIANNESS_MARK: u32 = 0x0a0b_0c0d;
 

@@ -218,12 +218,12 @@ impl<'a> Container<'a> {
         &self.file[entry.offset_bytes as usize..][..entry.length_bytes as usize]
     }
 
-    /// Parameters of the model: elements of all its matrices and norms, a tied head counted once.
+    /// Parameters of the model: elements of all its matrices, norms, biases and learned positions, a tied head counted once.
     pub fn parameters(&self) -> u64 {
         self.weight_entries().map(|entry| u64::from(entry.rows) * u64::from(entry.cols)).sum()
     }
 
-    /// Bits that the container spends on a parameter, on average: codes, scales, norms, tokens' bands and padding inside sections, over
+    /// Bits that the container spends on a parameter, on average: codes, scales, norms, biases, positions, tokens' bands and padding inside sections, over
     /// [`Container::parameters`].
     pub fn bits_per_weight(&self) -> f64 {
         let bits: u64 = self.weight_entries().map(|entry| 8 * entry.length_bytes).sum();
@@ -234,8 +234,7 @@ impl<'a> Container<'a> {
         use SectionKind as K;
         let weights = |kind: SectionKind| {
             // A token's band is no parameter (its section has no rows), but a cost of the embedding's rows.
-            let other = [K::FinalNorm, K::AttentionNorm, K::MlpNorm, K::TokenBands];
-            kind.is_matrix() || other.contains(&kind)
+            kind.is_matrix() || kind.is_floats() || kind == K::TokenBands
         };
         self.entries().filter(move |(name, _)| weights(name.kind)).map(|(_, entry)| entry)
     }
@@ -266,10 +265,13 @@ fn expected_length(
         return Ok(matrix_shape(name, entry, at)?.section_bytes() as u64);
     }
     let (encoding, element_bytes, expected) = match name.kind {
-        SectionKind::Tokenizer | SectionKind::CheckWindows | SectionKind::TokenBands => {
-            (encoding::BYTES, 0, "encoding 0 with layout 0")
+        SectionKind::Tokenizer
+        | SectionKind::CheckWindows
+        | SectionKind::TokenBands
+        | SectionKind::ChatTemplate => (encoding::BYTES, 0, "encoding 0 with layout 0"),
+        SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {
+            (encoding::U64, 8, "encoding 1 with layout 0")
         }
-        SectionKind::RopeFrequencies => (encoding::U64, 8, "encoding 1 with layout 0"),
         _ => (encoding::F32, 4, "encoding 2 with layout 0"),
     };
     if entry.encoding != encoding || entry.layout != layout::NONE {

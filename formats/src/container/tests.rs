@@ -79,6 +79,22 @@ fn tokenizer_section() -> Vec<u8> {
     .unwrap()
 }
 
+/// A chat template.
+fn chat_section() -> Vec<u8> {
+    use crate::chat_template::{ChatTemplate, SystemTexts, Trimmed};
+    ChatTemplate {
+        system: Some(SystemTexts { before: "system: ", after: "\nuser: " }),
+        first: "user: ",
+        open: "\nanswer:",
+        answered: "\nanswer:",
+        next: "\nuser: ",
+        trimmed: Trimmed::default(),
+        drops_thoughts: false,
+    }
+    .section()
+    .unwrap()
+}
+
 /// Interleaved bands.
 fn token_bands(spec: &ModelSpec) -> Vec<u8> {
     (0..spec.vocabulary).map(|token| (token * token % 7 % u32::from(spec.embedding_bands)) as u8).collect()
@@ -101,6 +117,7 @@ pub(super) fn container(spec: ModelSpec, layout: Layout) -> Vec<u8> {
                 Contents::Bytes(check_windows::write(&sizes, &[1, 2, 3], &[0.25, 0.5], &kept).unwrap())
             }
             SectionKind::TokenBands => Contents::Bytes(token_bands(&spec)),
+            SectionKind::ChatTemplate => Contents::Bytes(chat_section()),
             kind if kind.is_matrix() => {
                 let (rows, cols) = kind.shape(&spec).unwrap_or_else(|| {
                     let of_band = |&&band: &&u8| Some(band.into()) == name.layer;
@@ -159,7 +176,8 @@ fn a_written_container_is_read_back() {
         for (tied_head, embedding_bands) in
             [(false, 3), (true, 1), (false, 1), (true, 3)].into_iter().take(if cfg!(miri) { 1 } else { 4 })
         {
-            let spec = ModelSpec { tied_head, embedding_bands, ..crate::spec::tests::spec() };
+            let chat_template = tied_head;
+            let spec = ModelSpec { tied_head, embedding_bands, chat_template, ..crate::spec::tests::spec() };
             let file = Aligned::new(&container(spec.clone(), layout));
             let checked = Container::open(file.bytes()).unwrap().check(Integrity::Digest).unwrap();
             assert_eq!(checked.manifest(), &manifest(spec.clone()));
@@ -173,6 +191,10 @@ fn a_written_container_is_read_back() {
             assert_eq!(checked.check_windows().kept(0, 1).next(), Some((24, -0.5)));
             let bands = (embedding_bands > 1).then(|| token_bands(&spec));
             assert_eq!(checked.token_bands(), bands.as_deref());
+            assert_eq!(
+                checked.chat_template().map(|template| template.first),
+                chat_template.then_some("user: ")
+            );
             let head = if tied_head { 0 } else { 260 * 32 };
             let layer = 32 * 32 * 2 + 16 * 32 * 2 + 3 * 48 * 32 + 64;
             assert_eq!(checked.container().parameters(), 260 * 32 + head + 32 + 2 * layer);
@@ -248,10 +270,10 @@ fn versions_and_strangers_are_named() {
     let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
-    assert_eq!((file[8], file[10]), (4, 2));
-    for (major, minor) in [(2, 1), (3, 0), (4, 3), (5, 0)] {
+    assert_eq!((file[8], file[10]), (5, 0));
+    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 1), (6, 0)] {
         (file[8], file[10]) = (major, minor);
-        let expected = format!("container version {major}.{minor}; this reader knows 4.0 to 4.2");
+        let expected = format!("container version {major}.{minor}; this reader knows 5.0 to 5.0");
         assert!(error(&file).contains(&expected));
     }
 }

@@ -22,7 +22,7 @@ pub enum Contents {
     Bytes(Vec<u8>),
     /// u64 numbers.
     U64(Vec<u64>),
-    /// f32 numbers.
+    /// f32 numbers, row by row.
     F32(Vec<f32>),
     /// A packed matrix (`matrix::pack_codebook`, `matrix::pack_scaled`).
     Matrix(MatrixShape, Vec<u8>),
@@ -74,7 +74,10 @@ pub fn write<E: From<ContainerError>>(
                 numbers.iter().for_each(|number| file.extend(number.to_le_bytes()));
             }
             Contents::F32(numbers) => {
-                (entry.encoding, entry.rows, entry.cols) = (encoding::F32, 1, numbers.len() as u32);
+                // Rows are the kind's; where the numbers aren't that many, reading the file refuses it.
+                let rows = name.kind.shape(&manifest.spec).map_or(1, |(rows, _)| rows.max(1));
+                (entry.encoding, entry.rows) = (encoding::F32, rows);
+                entry.cols = numbers.len() as u32 / rows;
                 numbers.iter().for_each(|number| file.extend(number.to_le_bytes()));
             }
             Contents::Matrix(shape, bytes) => {

@@ -449,6 +449,11 @@ impl<'a> TokenizerView<'a> {
         }
     }
 
+    /// How many bytes of the merge's result are those of its left part; `None` from [`merges`](Self::merges) on.
+    pub fn merge_split(&self, rank: u32) -> Option<usize> {
+        self.merge_splits.get(rank as usize).copied().map(usize::from)
+    }
+
     /// The token with exactly these bytes, among those that byte-level encoding can make: single bytes and results of merges.
     pub fn token_of_bytes(&self, bytes: &[u8]) -> Option<u32> {
         self.token_of(bytes.iter().copied())

@@ -73,8 +73,8 @@ pub(super) struct RestoredLayer<'a> {
 impl BlockWeights for RestoredLayer<'_> {
     type Error = RuntimeError;
 
-    fn norm(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.weights.gain(kind).ok_or_else(|| missing(kind, self.layer))
+    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
+        self.weights.vector(kind).ok_or_else(|| missing(kind, self.layer))
     }
 
     fn apply(

@@ -8,15 +8,18 @@
 //! config.json   -> hf_config: sizes, constants, position settings      (checked, capped)
 //! *.safetensors -> safetensors: header of every file, memory-mapped    (checked against the files' lengths)
 //! *.gguf        -> gguf: both of these                                 (as both of these)
-//! either        -> llama: names and shapes agree                       (headers only)
+//! either        -> opened: names and shapes agree, by `names`           (headers only)
 //! later         -> one tensor at a time, widened to f32 by `elements`  (finite, or refused with row and column)
 //! ```
 
 mod elements;
 mod gguf;
 mod hf_config;
-mod llama;
+mod hub_cache;
+mod layer;
 mod mmap;
+mod names;
+mod opened;
 mod rope;
 mod safetensors;
 mod tensor_store;
@@ -28,12 +31,15 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use elements::ElementType;
-pub use gguf::GgufTokenizer;
+pub use gguf::{GgufChatTemplate, GgufTokenizer};
 pub use hf_config::HfConfig;
-pub use llama::{Checkpoint, LayerWeights, Matrix, TokenizerSource};
+pub use layer::{FinalNorm, LayerWeights, Matrix};
+pub use opened::{Checkpoint, TokenizerSource};
 use rescomp_formats::tokenizer::TokenizerWriteError;
-pub use rope::{Llama3Scaling, Rope};
+pub use rope::{Llama3Scaling, Rope, Scaling};
 pub use tensor_store::TensorStore;
+
+use crate::tokenizer_json::TokenizerJsonError;
 
 /// Why a checkpoint was refused. Every message names the file, and the field or tensor, with what was expected and
 /// found.
@@ -139,6 +145,9 @@ pub enum CheckpointError {
         /// Why.
         cause: TokenizerWriteError,
     },
+    /// The same, said of the `tokenizer.json` that it stands for.
+    #[error(transparent)]
+    TokenizerJson(Box<TokenizerJsonError>),
     /// A safetensors file ends before its header does, or the header's length is not credible.
     #[error(
         "{path}: bytes 0..8 announce a header of {header_bytes} bytes, \

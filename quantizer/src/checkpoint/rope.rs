@@ -18,8 +18,17 @@ use std::f64::consts::TAU;
 pub struct Rope {
     /// Base of the geometric series of frequencies; at least 1.
     pub theta: f64,
-    /// Stretching of the long wavelengths, where the model was trained with it.
-    pub scaling: Option<Llama3Scaling>,
+    /// Stretching of the wavelengths, where the model was trained with it.
+    pub scaling: Option<Scaling>,
+}
+
+/// How wavelengths are stretched.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    /// All by one factor of at least 1 (`rope_type` "linear", arXiv:2306.15595).
+    Linear(f64),
+    /// The long ones.
+    Llama3(Llama3Scaling),
 }
 
 /// Llama 3.1's stretching of long wavelengths (`rope_type` "llama3").
@@ -39,11 +48,16 @@ pub struct Llama3Scaling {
 }
 
 impl Rope {
-    /// The turns a position moves each pair by, in units of 2^-64 turns: `head_dim / 2` values, fastest pair first.
+    /// Without scaling.
+    pub const fn plain(theta: f64) -> Rope {
+        Rope { theta, scaling: None }
+    }
+
+    /// The turns a position moves each pair by, in units of 2^-64 turns: `rotary_dim / 2` values, fastest pair first.
     ///
-    /// Pair `i` is made of elements `i` and `i + head_dim / 2` of a head, as Hugging Face's Llama lays them out.
-    pub fn turns_per_position(&self, head_dim: u32) -> Vec<u64> {
-        (0..head_dim / 2).map(|pair| fixed_point_turns(self.frequency(pair, head_dim))).collect()
+    /// Pair `i` is made of elements `i` and `i + rotary_dim / 2` of a head, as Hugging Face's Llama lays them out.
+    pub fn turns_per_position(&self, rotary_dim: u32) -> Vec<u64> {
+        (0..rotary_dim / 2).map(|pair| fixed_point_turns(self.frequency(pair, rotary_dim))).collect()
     }
 
     /// As [`turns_per_position`](Self::turns_per_position), with each pair's frequency divided by a number of at least 1.
@@ -57,7 +71,11 @@ impl Rope {
     fn frequency(&self, pair: u32, head_dim: u32) -> f64 {
         // libm's `pow`, not the host's: the container must not depend on where it was made.
         let plain = libm::pow(self.theta, -f64::from(2 * pair) / f64::from(head_dim));
-        self.scaling.map_or(plain, |scaling| scaling.apply(plain))
+        match self.scaling {
+            None => plain,
+            Some(Scaling::Linear(factor)) => plain / factor,
+            Some(Scaling::Llama3(scaling)) => scaling.apply(plain),
+        }
     }
 }
 
@@ -83,12 +101,12 @@ mod tests {
 
     const LLAMA_3_2: Rope = Rope {
         theta: 500_000.0,
-        scaling: Some(Llama3Scaling {
+        scaling: Some(Scaling::Llama3(Llama3Scaling {
             factor: 32.0,
             low_frequency_factor: 1.0,
             high_frequency_factor: 4.0,
             original_context: 8192,
-        }),
+        })),
     };
 
     /// At most a few roundings of f64 away, or one unit of the fixed point.
@@ -136,7 +154,7 @@ mod tests {
 
     #[test]
     fn llama3_agrees_with_the_published_cases() {
-        let scaling = LLAMA_3_2.scaling.unwrap();
+        let Some(Scaling::Llama3(scaling)) = LLAMA_3_2.scaling else { panic!("scaled") };
         let (low, high) = (scaling.low_frequency_factor, scaling.high_frequency_factor);
         let original = f64::from(scaling.original_context);
         let mut seen = [0; 3];

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use rescomp_formats::section::SectionKind as K;
+
 use super::{Checkpoint, CheckpointError, TensorStore, TokenizerSource};
 
 #[derive(Clone)]
@@ -153,24 +155,24 @@ fn assert_holds(checkpoint: &Checkpoint, tensors: &Tensors) {
     assert_eq!((embedding.rows, embedding.cols), (10, 8));
     assert_eq!(embedding.data, written("model.embed_tokens.weight"));
     assert_eq!(embedding.row(9), &written("model.embed_tokens.weight")[72..]);
-    assert_eq!(checkpoint.final_norm().unwrap(), written("model.norm.weight"));
+    assert_eq!(checkpoint.final_norm().unwrap().gain, written("model.norm.weight"));
     for layer in 0..2 {
         let weights = checkpoint.layer(layer).unwrap();
         for (name, matrix, shape) in [
-            ("self_attn.q_proj", &weights.query, (16, 8)),
-            ("self_attn.k_proj", &weights.key, (8, 8)),
-            ("self_attn.v_proj", &weights.value, (8, 8)),
-            ("self_attn.o_proj", &weights.output, (8, 16)),
-            ("mlp.gate_proj", &weights.gate, (12, 8)),
-            ("mlp.up_proj", &weights.up, (12, 8)),
-            ("mlp.down_proj", &weights.down, (8, 12)),
+            ("self_attn.q_proj", weights.matrix(K::Query).unwrap(), (16, 8)),
+            ("self_attn.k_proj", weights.matrix(K::Key).unwrap(), (8, 8)),
+            ("self_attn.v_proj", weights.matrix(K::Value).unwrap(), (8, 8)),
+            ("self_attn.o_proj", weights.matrix(K::Output).unwrap(), (8, 16)),
+            ("mlp.gate_proj", weights.matrix(K::Gate).unwrap(), (12, 8)),
+            ("mlp.up_proj", weights.matrix(K::Up).unwrap(), (12, 8)),
+            ("mlp.down_proj", weights.matrix(K::Down).unwrap(), (8, 12)),
         ] {
             assert_eq!((matrix.rows, matrix.cols), shape, "{name}");
             assert_eq!(matrix.data, written(&format!("model.layers.{layer}.{name}.weight")), "{name}");
         }
         let norm = |name: &str| written(&format!("model.layers.{layer}.{name}.weight"));
-        assert_eq!(weights.attention_norm, norm("input_layernorm"));
-        assert_eq!(weights.mlp_norm, norm("post_attention_layernorm"));
+        assert_eq!(weights.vector(K::AttentionNorm).unwrap(), norm("input_layernorm"));
+        assert_eq!(weights.vector(K::MlpNorm).unwrap(), norm("post_attention_layernorm"));
     }
 }
 
@@ -485,10 +487,15 @@ fn assert_consistent(dir: &Path) {
     assert_eq!(checkpoint.head().is_ok_and(|head| head.is_none()), spec.tied_head);
     for layer in 0..spec.layers as usize {
         if let Ok(weights) = checkpoint.layer(layer) {
-            assert_eq!(weights.query.rows, spec.query_width());
-            assert_eq!(weights.key.rows, spec.kv_width());
-            assert_eq!(weights.down.data.len(), (spec.intermediate * spec.hidden) as usize);
-            assert!(finite(&weights.down.data) && finite(&weights.mlp_norm));
+            assert_eq!(weights.matrix(K::Query).unwrap().rows, spec.query_width());
+            assert_eq!(weights.matrix(K::Key).unwrap().rows, spec.kv_width());
+            assert_eq!(
+                weights.matrix(K::Down).unwrap().data.len(),
+                (spec.intermediate * spec.hidden) as usize
+            );
+            assert!(
+                finite(&weights.matrix(K::Down).unwrap().data) && finite(weights.vector(K::MlpNorm).unwrap())
+            );
         }
     }
 }
@@ -546,7 +553,10 @@ fn opens_the_embedded_model() {
     assert!(checkpoint.head().unwrap().is_none());
     for layer in 0..6 {
         let weights = checkpoint.layer(layer).unwrap();
-        assert_eq!((weights.down.rows, weights.down.cols), (128, 384));
-        assert!(weights.value.data.iter().any(|&weight| weight != 0.0));
+        assert_eq!(
+            (weights.matrix(K::Down).unwrap().rows, weights.matrix(K::Down).unwrap().cols),
+            (128, 384)
+        );
+        assert!(weights.matrix(K::Value).unwrap().data.iter().any(|&weight| weight != 0.0));
     }
 }

@@ -27,6 +27,41 @@ const LLOYD_STEPS: usize = 12;
 /// Row scales that are tried: the one that makes the largest multiplier the row's largest scale, times 2 to the power of these.
 const ROW_SHIFTS: [f64; 9] = [-0.125, -0.09375, -0.0625, -0.03125, 0.0, 0.03125, 0.0625, 0.09375, 0.125];
 
+/// Which numbers a row's scale may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowScales {
+    /// All of binary16.
+    Any,
+    /// Those of three significant bits from 2^-8 on: three bits times the eight of a multiplier are the eleven of a binary16, so that the scale of
+    /// every group is one. Formats with a binary16 a group then hold the matrix exactly.
+    Short,
+}
+
+impl RowScales {
+    /// The smallest one that is short: times the unit of a multiplier it is the smallest binary16 above zero, times 4.
+    const LEAST_SHORT: f64 = 1.0 / 256.0;
+    /// The largest one.
+    const MOST_SHORT: f64 = 57_344.0;
+
+    /// The one nearest to `row_scale`, of a row that is several groups.
+    pub(crate) fn nearest<T: Real>(self, row_scale: f64) -> T {
+        let stored = self.nearest_of_whole_row::<T>(row_scale);
+        if self == Self::Any {
+            return stored;
+        }
+        let stored = stored.to_f64();
+        // Three significant bits are the integers from 4 to 7 times a power of two.
+        let unit = (stored.log2().floor() - 2.0).exp2();
+        T::from_f64(((stored / unit).round() * unit).min(Self::MOST_SHORT))
+    }
+
+    /// The same of a row that is one group: its scale needs no bits for a multiplier, but must not be too small either.
+    pub(crate) fn nearest_of_whole_row<T: Real>(self, row_scale: f64) -> T {
+        let least = if self == Self::Short { Self::LEAST_SHORT } else { 0.0 };
+        T::from_f64(T::from_f64(row_scale.max(least)).to_normal_f16().to_f64())
+    }
+}
+
 /// How the scales of a matrix are stored. A group's scale is its row's times a multiplier, exactly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScaleCoding<T> {
@@ -37,21 +72,23 @@ pub struct ScaleCoding<T> {
 }
 
 impl<T: Real> ScaleCoding<T> {
-    /// The coding that fits `scales` (m x `groups`, row-major, positive) well, by their squared relative errors times `weights` (as many
-    /// as scales, or none for all the same); `scales` become what it can store.
+    /// The coding with such row scales that fits `scales` (m x `groups`, row-major, positive) well, by their squared relative errors
+    /// times `weights` (as many as scales, or none for all the same); `scales` become what it can store.
     ///
     /// Lloyd's iteration from a companded start: rows and codes for the multipliers, then multipliers for these.
     ///
     /// # Panics
     /// Where `groups` is 0.
-    pub fn fit(scales: &mut [T], groups: usize, weights: Option<&[f64]>) -> Self {
+    pub fn fit(scales: &mut [T], groups: usize, weights: Option<&[f64]>, row_scales: RowScales) -> Self {
         let total = |multipliers: &Multipliers| -> f64 {
-            rows(scales, groups, weights).map(|(row, weights)| fit_row(row, weights, multipliers).1).sum()
+            rows(scales, groups, weights)
+                .map(|(row, weights)| fit_row(row, weights, multipliers, row_scales).1)
+                .sum()
         };
         let mut now = companded(scales, groups, weights);
         let mut cost = total(&now);
         for _ in 0..LLOYD_STEPS {
-            let next = centroids(scales, groups, weights, &now);
+            let next = centroids(scales, groups, weights, &now, row_scales);
             let next_cost = total(&next);
             if next_cost >= cost {
                 break;
@@ -64,7 +101,7 @@ impl<T: Real> ScaleCoding<T> {
             .enumerate()
             .map(|(at, row)| {
                 let weights = weights.map(|weights| &weights[at * groups..(at + 1) * groups]);
-                let (row_scale, _) = fit_row(row, weights, &multipliers);
+                let (row_scale, _) = fit_row(row, weights, &multipliers, row_scales);
                 row.iter_mut().for_each(|scale| *scale = nearest(*scale, row_scale, &multipliers));
                 row_scale
             })
@@ -131,11 +168,12 @@ fn centroids<T: Real>(
     groups: usize,
     weights: Option<&[f64]>,
     multipliers: &Multipliers,
+    row_scales: RowScales,
 ) -> Multipliers {
     // sum (m r / s - 1)^2 is least for m = sum (r / s) / sum (r / s)^2.
     let mut sums = [(0.0, 0.0); MULTIPLIERS];
     for (row, weights) in rows(scales, groups, weights) {
-        let (row_scale, _) = fit_row(row, weights, multipliers);
+        let (row_scale, _) = fit_row(row, weights, multipliers, row_scales);
         for (group, scale) in row.iter().enumerate() {
             let code = nearest_code(*scale, row_scale, multipliers);
             let ratio = row_scale.to_f64() * CODED_UNIT / scale.to_f64();
@@ -154,19 +192,19 @@ fn centroids<T: Real>(
     increasing(next)
 }
 
-/// The row scale nearest to `row_scale`.
-pub(crate) fn storable<T: Real>(row_scale: f64) -> T {
-    T::from_f64(T::from_f64(row_scale).to_normal_f16().to_f64())
-}
-
 /// The row scale that stores a row's scales best, and the sum of squared relative errors, weighted where there is a weight for each
 /// group.
-pub(crate) fn fit_row<T: Real>(scales: &[T], weights: Option<&[f64]>, multipliers: &Multipliers) -> (T, f64) {
+pub(crate) fn fit_row<T: Real>(
+    scales: &[T],
+    weights: Option<&[f64]>,
+    multipliers: &Multipliers,
+    row_scales: RowScales,
+) -> (T, f64) {
     let largest =
         scales.iter().fold(T::ZERO, |largest, scale| if *scale > largest { *scale } else { largest });
     let (mut best, mut least) = (T::ONE, f64::INFINITY);
     for shift in ROW_SHIFTS {
-        let row_scale = storable(
+        let row_scale = row_scales.nearest(
             largest.to_f64() / (f64::from(multipliers[MULTIPLIERS - 1]) * CODED_UNIT) * shift.exp2(),
         );
         let error = |(group, scale): (usize, &T)| {
@@ -205,7 +243,7 @@ mod tests {
             for groups in [1, 2, 7] {
                 let mut scales: Vec<f64> =
                     (0..groups * 9).map(|i| if i % groups == 0 { 1.0 } else { ratio }).collect();
-                let coding = ScaleCoding::fit(&mut scales, groups, None);
+                let coding = ScaleCoding::fit(&mut scales, groups, None, RowScales::Any);
                 assert!(coding.multipliers.is_sorted_by(|low, high| low < high), "{:?}", coding.multipliers);
                 assert!(coding.multipliers[0] >= 1 && scales.iter().all(|scale| *scale > 0.0));
             }
@@ -218,7 +256,7 @@ mod tests {
             let noise = |i: usize| ((i as u64 + seed * 7919) * 2_654_435_761 % 100_003) as f64 / 100_003.0;
             let original: Vec<f64> = (0..5 * groups).map(|i| 10_f64.powf(size) * noise(i).exp2()).collect();
             let mut scales = original.clone();
-            let coding = ScaleCoding::fit(&mut scales, groups, None);
+            let coding = ScaleCoding::fit(&mut scales, groups, None, RowScales::Any);
             for (index, (scale, original)) in scales.iter().zip(&original).enumerate() {
                 // Sixteen steps an octave are 4.4 % apart.
                 let row_scale = coding.row_scales[index / groups];
@@ -227,8 +265,27 @@ mod tests {
                 prop_assert!(coding.multipliers.iter().any(|m| f64::from(*m) == multiplier));
                 prop_assert_eq!(half::f16::from_f64(row_scale).to_f64(), row_scale);
             }
-            let again = ScaleCoding::fit(&mut scales.clone(), groups, None);
+            let again = ScaleCoding::fit(&mut scales.clone(), groups, None, RowScales::Any);
             prop_assert_eq!(again.row_scales.len(), 5);
+        }
+    }
+
+    #[test]
+    fn short_row_scales_make_every_scale_a_binary16() {
+        for size in [1e-9, 1e-5, 3e-4, 0.011, 0.7, 900.0, 1e6] {
+            let mut scales: Vec<f64> =
+                (0..40).map(|i| size * (1.0 + (i * 29 % 40) as f64 / 7.0).sqrt()).collect();
+            let original = scales.clone();
+            let coding = ScaleCoding::fit(&mut scales, 4, None, RowScales::Short);
+            for (index, (scale, original)) in scales.iter().zip(&original).enumerate() {
+                assert_eq!(half::f16::from_f64(*scale).to_f64(), *scale);
+                let row_scale = coding.row_scales[index / 4];
+                assert_eq!(half::f16::from_f64(row_scale).to_f64(), row_scale);
+                let fits = (3e-4..900.0).contains(&size);
+                assert!(!fits || (scale / original - 1.0).abs() < 0.12, "{scale} for {original}");
+            }
+            let whole: f64 = RowScales::Short.nearest_of_whole_row::<f64>(size / ROW_UNIT) * ROW_UNIT;
+            assert_eq!(half::f16::from_f64(whole).to_f64(), whole);
         }
     }
 
@@ -236,7 +293,7 @@ mod tests {
     fn far_apart_scales_get_a_wide_table() {
         let mut scales = [1.0_f64, 0.5, 0.25, 0.13, 0.07, 0.03].repeat(4);
         let original = scales.clone();
-        ScaleCoding::fit(&mut scales, 6, None);
+        ScaleCoding::fit(&mut scales, 6, None, RowScales::Any);
         for (scale, original) in scales.iter().zip(&original) {
             assert!((scale / original - 1.0).abs() < 0.3, "{scale} for {original}");
         }

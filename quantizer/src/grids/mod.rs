@@ -6,7 +6,7 @@ mod nearest;
 mod real;
 pub mod scales;
 
-pub use coding::ScaleCoding;
+pub use coding::{RowScales, ScaleCoding};
 pub use levels::{Grid, Spacing, UnsupportedBits};
 pub(crate) use nearest::Nearest;
 pub use real::Real;

@@ -4,7 +4,7 @@
 //! and keeps the one with the smallest `sum |value - w|^2.4`, the first one on a tie (the "mse" search of QuaRot, GPTAQ and ResComp; 2.4
 //! comes from GPTQ's published code), or the smallest `sum h (value - w)^2` for weights of known importance.
 
-use super::coding::{ROW_UNIT, storable};
+use super::coding::{ROW_UNIT, RowScales};
 use super::{Grid, Real, ScaleCoding};
 
 /// Weights whose largest magnitude is below this get the scale of this magnitude, so that no scale is zero.
@@ -29,16 +29,45 @@ pub enum ScaleFormat {
     Coded,
     /// The binary16 of a whole row, in units of [`super::coding::ROW_UNIT`].
     Row,
+    /// As [`ScaleFormat::Coded`], with row scales so short that the scale of every group is a binary16 ([`RowScales::Short`]).
+    CodedShort,
+    /// As [`ScaleFormat::Row`], with scales that are a binary16 in units of 1, too.
+    RowShort,
 }
 
 impl ScaleFormat {
+    /// Whether scales are coded where a row has several.
+    pub fn is_coded(self) -> bool {
+        matches!(self, Self::Coded | Self::CodedShort)
+    }
+
+    /// The format of rows that are one group: a single scale has nothing to be coded under.
+    pub(crate) fn of_whole_rows(self) -> Self {
+        match self {
+            Self::Coded => Self::Row,
+            Self::CodedShort => Self::RowShort,
+            other => other,
+        }
+    }
+
+    /// Which row scales there are, where there are some.
+    pub(crate) fn row_scales(self) -> RowScales {
+        match self {
+            Self::CodedShort | Self::RowShort => RowScales::Short,
+            Self::Full | Self::F16 | Self::Coded | Self::Row => RowScales::Any,
+        }
+    }
+
     /// `scale` as the device will read it, as far as that is known without the other scales: coded scales are rounded later.
     #[inline]
     pub fn round<T: Real>(self, scale: T) -> T {
         match self {
-            Self::Full | Self::Coded => scale,
+            Self::Full | Self::Coded | Self::CodedShort => scale,
             Self::F16 => T::from_f64(scale.to_normal_f16().to_f64()),
-            Self::Row => storable::<T>(scale.to_f64() / ROW_UNIT) * T::from_f64(ROW_UNIT),
+            Self::Row | Self::RowShort => {
+                let row_scale: T = self.row_scales().nearest_of_whole_row(scale.to_f64() / ROW_UNIT);
+                row_scale * T::from_f64(ROW_UNIT)
+            }
         }
     }
 
@@ -56,8 +85,10 @@ impl ScaleFormat {
         };
         let weights: Option<Vec<f64>> = scales.iter().enumerate().map(weight).collect();
         match self {
-            Self::Coded => Some(ScaleCoding::fit(scales, groups, weights.as_deref())),
-            Self::Full | Self::F16 | Self::Row => None,
+            Self::Coded | Self::CodedShort => {
+                Some(ScaleCoding::fit(scales, groups, weights.as_deref(), self.row_scales()))
+            }
+            Self::Full | Self::F16 | Self::Row | Self::RowShort => None,
         }
     }
 }

@@ -15,6 +15,7 @@
 
 use crate::calibrate::QuantizedMatrix;
 use crate::checkpoint::LayerWeights;
+use rescomp_formats::section::SectionKind;
 use rescomp_runtime::linear::LinearSet;
 use sha2::{Digest, Sha256};
 
@@ -93,7 +94,8 @@ pub(super) fn decode(
 
 /// Whether these are the matrices of the block: kinds, shapes, levels of the grid, finite scales.
 fn check(matrices: &[QuantizedMatrix], layer: usize, weights: &LayerWeights) -> Result<(), String> {
-    let kinds: Vec<_> = LinearSet::ALL.iter().flat_map(|set| set.kinds()).copied().collect();
+    let sets = LinearSet::with_gate(weights.matrix(SectionKind::Gate).is_some());
+    let kinds: Vec<_> = sets.iter().flat_map(|set| set.kinds()).copied().collect();
     if matrices.len() != kinds.len() {
         return Err(format!("expected {} matrices, found {}", kinds.len(), matrices.len()));
     }

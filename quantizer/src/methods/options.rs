@@ -108,11 +108,18 @@ impl SolverOptions {
         Self { spacing: Spacing::Normal, scale_format, ..Self::new(bits, group) }
     }
 
-    /// The format of scales in rows of `columns` inputs: a single scale a row has nothing to be coded under.
+    /// The same so that formats with a binary16 scale a group, such as GGUF's, hold every value exactly: uniform levels, short row scales.
+    pub const fn for_export(bits: u8, group: GroupSize) -> Self {
+        let scale_format = if bits == 8 { ScaleFormat::F16 } else { ScaleFormat::CodedShort };
+        Self { scale_format, ..Self::new(bits, group) }
+    }
+
+    /// The format of scales in rows of `columns` inputs.
     pub(crate) fn row_format(&self, columns: usize) -> ScaleFormat {
-        match self.scale_format {
-            ScaleFormat::Coded if self.group.group_elems(columns) >= columns.max(1) => ScaleFormat::Row,
-            format => format,
+        if self.group.group_elems(columns) >= columns.max(1) {
+            self.scale_format.of_whole_rows()
+        } else {
+            self.scale_format
         }
     }
 
@@ -127,7 +134,7 @@ impl SolverOptions {
         if !self.static_groups && self.activation_order && self.group.group_elems(columns) < columns {
             return Err(MethodError::DynamicGroupsWithActivationOrder);
         }
-        let coded = self.scale_format == ScaleFormat::Coded;
+        let coded = self.scale_format.is_coded();
         if coded && !self.static_groups && self.group.group_elems(columns) < columns {
             return Err(MethodError::DynamicGroupsWithCodedScales);
         }

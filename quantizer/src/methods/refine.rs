@@ -27,7 +27,7 @@ use super::factors::{Prepared, STRIP_ROWS, cholesky_escalating};
 use super::matrix::Matrix;
 use super::options::not_negative;
 use super::{MethodError, Solution};
-use crate::grids::coding::{Multipliers, fit_row, nearest, storable};
+use crate::grids::coding::{Multipliers, RowScales, fit_row, nearest};
 use crate::grids::{Nearest, Real, ScaleFormat};
 use crate::vectorized::vectorized;
 
@@ -160,7 +160,11 @@ impl<T: Real> Problem<'_, T> {
             for (row, system) in systems.iter().enumerate().filter(|(row, _)| active[*row]) {
                 let storage = match &self.multipliers {
                     None => Storage::Plain(self.format),
-                    Some(multipliers) => Storage::Coded { multipliers, row_scale: &mut fitted_rows[row] },
+                    Some(multipliers) => Storage::Coded {
+                        multipliers,
+                        row_scales: self.format.row_scales(),
+                        row_scale: &mut fitted_rows[row],
+                    },
                 };
                 system.fit(fitted.row_mut(row), storage);
             }
@@ -292,14 +296,14 @@ enum Storage<'a, T> {
     /// Each by itself.
     Plain(ScaleFormat),
     /// To multiples of the row's scale, which may change.
-    Coded { multipliers: &'a Multipliers, row_scale: &'a mut T },
+    Coded { multipliers: &'a Multipliers, row_scales: RowScales, row_scale: &'a mut T },
 }
 
 impl<T: Real> Storage<'_, T> {
     fn round(&self, scale: T) -> T {
         match self {
             Self::Plain(format) => format.round(scale),
-            Self::Coded { multipliers, row_scale } => nearest(scale, **row_scale, multipliers),
+            Self::Coded { multipliers, row_scale, .. } => nearest(scale, **row_scale, multipliers),
         }
     }
 }
@@ -317,8 +321,8 @@ impl ScaleSystem {
     /// Replaces `scales` by better ones that are positive and can be stored. What is minimized never rises.
     fn fit<T: Real>(&self, scales: &mut [T], mut storage: Storage<'_, T>) {
         let joint = self.joint(scales);
-        if let (Some(joint), Storage::Coded { multipliers, row_scale }) = (&joint, &mut storage) {
-            self.fit_row_scale(joint, scales, multipliers, row_scale);
+        if let (Some(joint), Storage::Coded { multipliers, row_scales, row_scale }) = (&joint, &mut storage) {
+            self.fit_row_scale(joint, scales, multipliers, *row_scales, row_scale);
         }
         let rounded =
             joint.map(|joint| joint.into_iter().map(|scale| storage.round(scale)).collect::<Vec<T>>());
@@ -358,11 +362,12 @@ impl ScaleSystem {
         joint: &[T],
         scales: &mut [T],
         multipliers: &Multipliers,
+        row_scales: RowScales,
         row_scale: &mut T,
     ) {
         let curvatures: Vec<f64> =
             joint.iter().enumerate().map(|(g, s)| self.matrix[(g, g)] * s.to_f64() * s.to_f64()).collect();
-        let (stores_best, _) = fit_row(joint, Some(&curvatures), multipliers);
+        let (stores_best, _) = fit_row(joint, Some(&curvatures), multipliers, row_scales);
         // s = r m with m as it is: s A s^T - 2 c s^T is least for r = c m^T / (m A m^T).
         let unit: Vec<f64> = scales.iter().map(|s| s.to_f64() / row_scale.to_f64()).collect();
         let along: f64 = unit.iter().zip(&self.right).map(|(m, c)| m * c).sum();
@@ -380,7 +385,7 @@ impl ScaleSystem {
         };
         consider(stores_best, joint.iter().map(|scale| nearest(*scale, stores_best, multipliers)).collect());
         if curvature > 0.0 && along > 0.0 {
-            let refitted: T = storable(along / curvature);
+            let refitted: T = row_scales.nearest(along / curvature);
             consider(refitted, unit.iter().map(|m| T::from_f64(*m) * refitted).collect());
         }
     }
@@ -617,7 +622,11 @@ mod tests {
             for _ in 0..3 {
                 for (row, system) in problem.systems(&integers, &projected).iter().enumerate() {
                     let storage = match (&multipliers, &mut row_scales) {
-                        (Some(multipliers), Some(rows)) => Storage::Coded { multipliers, row_scale: &mut rows[row] },
+                        (Some(multipliers), Some(rows)) => Storage::Coded {
+                            multipliers,
+                            row_scales: format.row_scales(),
+                            row_scale: &mut rows[row],
+                        },
                         _ => Storage::Plain(format),
                     };
                     system.fit(scales.row_mut(row), storage);

@@ -2,9 +2,10 @@
 
 use super::SensitivityError;
 use crate::checkpoint::{Checkpoint, LayerWeights, Matrix};
-use crate::dense::{DenseError, DenseLayer, Streams, multiply};
+use crate::dense::{DenseError, DenseLayer, Streams, head_logits};
 use crate::evaluate::kl_divergence;
 use rayon::prelude::*;
+use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::eval::log_sum_exp;
 
 /// Runs the blocks from `first` on, that one with other weights where there are any.
@@ -33,14 +34,12 @@ pub(crate) fn run(
 pub(crate) struct Hidden<'a> {
     pub(crate) states: &'a [Vec<f32>],
     pub(crate) head: &'a Matrix,
+    pub(crate) spec: &'a ModelSpec,
 }
 
 impl Hidden<'_> {
     fn logits(&self, window: usize) -> Vec<f32> {
-        let states = &self.states[window];
-        let mut logits = vec![0.0; states.len() / self.head.cols * self.head.rows];
-        multiply(self.head, states, &mut logits);
-        logits
+        head_logits(self.spec, self.head, &self.states[window])
     }
 }
 

@@ -40,6 +40,7 @@ fn measured(banded: bool) -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
         calibration_positions: POSITIONS,
         check_tokens: (0..512).collect(),
         tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
+        chat_template: Default::default(),
         target: "test".to_owned(),
     };
     let formats = [format(2, "row"), format(3, "64"), format(4, "64"), format(4, "32"), format(8, "128")];

@@ -50,7 +50,12 @@ pub fn read_tokenizer_json(path: &Path, vocab_size: Option<u32>) -> Result<Vec<u
 pub fn tokenizer_section(json: &[u8], path: &Path, vocab_size: Option<u32>) -> Result<Vec<u8>> {
     let root: Value = serde_json::from_slice(json)
         .map_err(|source| TokenizerJsonError::Json { path: path.to_path_buf(), source })?;
-    let (parts, extension) = Source { path }.parts(&root, vocab_size)?;
+    tokenizer_section_of(&root, path, vocab_size)
+}
+
+/// As [`tokenizer_section`], from the parsed text.
+pub(crate) fn tokenizer_section_of(root: &Value, path: &Path, vocab_size: Option<u32>) -> Result<Vec<u8>> {
+    let (parts, extension) = Source { path }.parts(root, vocab_size)?;
     write_extended_tokenizer(&parts, &extension)
         .map_err(|source| TokenizerJsonError::Write { path: path.to_path_buf(), source })
 }

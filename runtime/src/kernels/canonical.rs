@@ -6,6 +6,7 @@
 
 use super::lanes::{Elementwise, LANES, Lanes, Stored, fold};
 
+pub(super) use super::activations::{gelu, gelu_tanh, layer_norm, soft_cap};
 pub(super) use super::attention::{
     keep_f16, keep_f32, scores_f16, scores_f32, softmax, weighted_sums_f16, weighted_sums_f32,
 };
@@ -111,6 +112,21 @@ pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, outp
     }
     if !x_rest.is_empty() {
         L::load_partial(x_rest, 0.0).mul(r).mul(L::load_partial(g_rest, 0.0)).store_partial(y_rest);
+    }
+}
+
+#[inline(always)]
+pub(super) fn rms_norm_in_place<L: Lanes>(values: &mut [f32], gain: &[f32], epsilon: f32) {
+    assert_eq!(values.len(), gain.len(), "RMSNorm of different lengths");
+    let mean = dot::<L, f32>(values, values) / values.len() as f32;
+    let r = L::splat(1.0 / libm::sqrtf(mean + epsilon));
+    let (x, x_rest) = values.as_chunks_mut();
+    let (g, g_rest) = gain.as_chunks();
+    for (x, g) in x.iter_mut().zip(g) {
+        L::load(x).mul(r).mul(L::load(g)).store(x);
+    }
+    if !x_rest.is_empty() {
+        L::load_partial(x_rest, 0.0).mul(r).mul(L::load_partial(g_rest, 0.0)).store_partial(x_rest);
     }
 }
 

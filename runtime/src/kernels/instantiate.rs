@@ -26,6 +26,11 @@ macro_rules! instantiate {
             scores_f16(queries: &[f32], head_dim: usize, keys: &[u16], scale: f32, scores: &mut [f32]);
             dot_lanes(lanes: &mut [f32; 16], a: &[f32], b: &[f32]);
             rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]);
+            rms_norm_in_place(values: &mut [f32], gain: &[f32], epsilon: f32);
+            layer_norm(input: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, output: &mut [f32]);
+            gelu_tanh(values: &mut [f32]);
+            gelu(values: &mut [f32]);
+            soft_cap(values: &mut [f32], cap: f32);
             softmax(scores: &mut [f32]);
             weighted_sums_f32(weights: &[&[f32]], values: &[f32], outputs: &mut [&mut [f32]]);
             weighted_sums_f16(weights: &[&[f32]], values: &[u16], outputs: &mut [&mut [f32]]);
@@ -61,6 +66,11 @@ macro_rules! table {
             },
             dot_lanes,
             rms_norm,
+            rms_norm_in_place,
+            layer_norm,
+            gelu_tanh,
+            gelu,
+            soft_cap,
             softmax,
             silu_multiply,
             add,

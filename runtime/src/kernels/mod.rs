@@ -8,6 +8,7 @@
 //!
 //! Shapes: m tokens, n rows (outputs), k columns (inputs, padded to a multiple of 32). Rows are handed out in tiles of eight.
 
+mod activations;
 mod attention;
 mod canonical;
 mod lanes;
@@ -79,6 +80,16 @@ pub struct Kernels {
     pub dot_lanes: fn(lanes: &mut [f32; 16], &[f32], &[f32]),
     /// RMSNorm (arXiv:1910.07467, equation 4) of one token: `input`, `gain` and `output` have the same length.
     pub rms_norm: fn(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]),
+    /// [`Kernels::rms_norm`] of `values` in their own place.
+    pub rms_norm_in_place: fn(values: &mut [f32], gain: &[f32], epsilon: f32),
+    /// LayerNorm (arXiv:1607.06450, equations 3 and 4) of one token: all slices have the same length.
+    pub layer_norm: LayerNorm,
+    /// GELU by tanh (arXiv:1606.08415, section 2) of each value.
+    pub gelu_tanh: fn(values: &mut [f32]),
+    /// GELU (likewise) of each value.
+    pub gelu: fn(values: &mut [f32]),
+    /// `values[i] = cap * tanh(values[i] / cap)`.
+    pub soft_cap: fn(values: &mut [f32], cap: f32),
     /// Softmax in place. No score may be NaN.
     pub softmax: fn(scores: &mut [f32]),
     /// `gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]` (SwiGLU, arXiv:2002.05202, section 2).
@@ -89,6 +100,9 @@ pub struct Kernels {
     /// `cos` and `sin` have half its length.
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
 }
+
+/// [`Kernels::layer_norm`].
+pub type LayerNorm = fn(input: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, output: &mut [f32]);
 
 /// Queries that share the loads of keys and values at most.
 pub const MOST_TOGETHER: usize = 4;

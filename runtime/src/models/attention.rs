@@ -5,8 +5,8 @@
 use crate::Machine;
 use crate::executor::{Serial, for_each_chunk, for_each_chunk_pair};
 use crate::kernels::{Attention, MOST_TOGETHER};
-use crate::models::cache::CacheElem;
-use crate::models::llama::{Batch, LayerCache, cache_elems};
+use crate::models::cache::{CacheElem, LayerCache, cache_elems};
+use crate::models::run::Batch;
 use core::ops::Range;
 use rescomp_formats::spec::ModelSpec;
 
@@ -19,10 +19,12 @@ const PRODUCTS_PER_THREAD: usize = 16 << 10;
 /// The most groups that sequences are divided into: more than processors of a host, so that each has its share.
 pub(super) const MOST_GROUPS: usize = 16;
 
-/// Attention of every sequence. Several sequences run in parallel, groups of them one after the other; the heads of a lone one do.
+/// Attention of every sequence. `window`: positions that a token sees, its own included; all without. Several sequences run in parallel, groups of them one after the other; the heads of a lone one do.
+#[expect(clippy::too_many_arguments, reason = "the operands of attention, each once")]
 pub(super) fn attend_all<S: CacheElem>(
     machine: Machine<'_>,
     spec: &ModelSpec,
+    window: Option<usize>,
     batch: Batch,
     context: usize,
     cache: &LayerCache<'_, S>,
@@ -34,7 +36,7 @@ pub(super) fn attend_all<S: CacheElem>(
     let attend = |machine, sequence: usize, queries: &mut [f32], work: &mut [f32]| {
         let (keys, values) =
             (&cache.keys[sequence * kept..][..kept], &cache.values[sequence * kept..][..kept]);
-        Sequence { machine, spec, start, context, keys, values }.attend(queries, work);
+        Sequence { machine, spec, window, start, context, keys, values }.attend(queries, work);
     };
     let together = sequences.div_ceil(MOST_GROUPS);
     let own = tokens * spec.query_width();
@@ -57,6 +59,7 @@ pub(super) fn attend_all<S: CacheElem>(
 struct Sequence<'a, S> {
     machine: Machine<'a>,
     spec: &'a ModelSpec,
+    window: Option<usize>,
     start: usize,
     context: usize,
     keys: &'a [S],
@@ -103,15 +106,16 @@ impl<S: CacheElem> Sequence<'_, S> {
 
     /// Attention of one token: `queries` of these heads become their outputs. `scores` has room for all of them.
     fn attend_one(&self, heads: Range<usize>, mut queries: &mut [f32], scores: &mut [f32]) {
-        let Self { machine, spec, start, context, keys, values } = *self;
+        let Self { machine, spec, start, context, keys, values, .. } = *self;
         let attention = S::attention(machine.kernels);
-        let (e, seen) = (spec.head_dim as usize, start + 1);
+        let (e, first) = (spec.head_dim as usize, self.first_seen(start));
+        let seen = start + 1 - first;
         for (kv_head, sharing) in sharing_heads(spec, heads) {
             let (now, later) = queries.split_at_mut(sharing * e);
             let scores = &mut scores[..sharing * seen];
-            let own = kv_head * context * e..(kv_head + 1) * context * e;
+            let own = (kv_head * context + first) * e..(kv_head + 1) * context * e;
             (attention.scores)(now, e, &keys[own.clone()], score_scale(spec), scores);
-            scores.chunks_exact_mut(seen).for_each(machine.kernels.softmax);
+            self.weigh(scores, seen);
             let mut together = Together::default();
             for (scores, output) in scores.chunks_exact(seen).zip(now.chunks_exact_mut(e)) {
                 together.add(attention, &values[own.clone()], scores, output);
@@ -129,24 +133,27 @@ impl<S: CacheElem> Sequence<'_, S> {
         mut outputs: &mut [f32],
         scores: &mut [f32],
     ) {
-        let Self { machine, spec, start, context, keys, values } = *self;
+        let Self { machine, spec, start, context, keys, values, .. } = *self;
         let attention = S::attention(machine.kernels);
         let (e, width) = (spec.head_dim as usize, spec.query_width());
         let tokens = queries.len() / width;
+        // Tokens that see other first positions have no values in common to begin with.
+        let sharing_tokens = if self.first_seen(start + tokens - 1) > 0 { 1 } else { SHARING };
         let mut head = heads.start;
         for (kv_head, sharing) in sharing_heads(spec, heads) {
             let (now, later) = outputs.split_at_mut(sharing * tokens * e);
-            let own = kv_head * context * e..(kv_head + 1) * context * e;
-            for first in (0..tokens).step_by(SHARING) {
+            for first in (0..tokens).step_by(sharing_tokens) {
                 let mut rest = &mut *scores;
                 let mut together = Together::default();
-                let seen = |token: usize| start + token + 1;
-                let last = tokens.min(first + SHARING);
+                let first_seen = self.first_seen(start + first);
+                let own = (kv_head * context + first_seen) * e..(kv_head + 1) * context * e;
+                let seen = |token: usize| start + token + 1 - first_seen;
+                let last = tokens.min(first + sharing_tokens);
                 for token in first..last {
                     let (scores, later) = rest.split_at_mut(sharing * seen(token));
                     let queries = &queries[token * width + head * e..][..sharing * e];
                     (attention.scores)(queries, e, &keys[own.clone()], score_scale(spec), scores);
-                    scores.chunks_exact_mut(seen(token)).for_each(machine.kernels.softmax);
+                    self.weigh(scores, seen(token));
                     rest = later;
                 }
                 for (index, outputs) in now.chunks_exact_mut(tokens * e).enumerate() {
@@ -165,6 +172,22 @@ impl<S: CacheElem> Sequence<'_, S> {
     }
 }
 
+impl<S> Sequence<'_, S> {
+    /// The first position that a token at this position sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Makes weights of rows of scores, `seen` in each.
+    fn weigh(&self, scores: &mut [f32], seen: usize) {
+        let cap = self.spec.variant.score_cap;
+        if cap > 0.0 {
+            (self.machine.kernels.soft_cap)(scores, cap);
+        }
+        scores.chunks_exact_mut(seen).for_each(self.machine.kernels.softmax);
+    }
+}
+
 /// Of consecutive `heads`, those that share keys and values: their kv head and how many they are.
 fn sharing_heads(spec: &ModelSpec, heads: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
     let heads_per_kv = (spec.heads / spec.kv_heads) as usize;
@@ -177,7 +200,10 @@ fn sharing_heads(spec: &ModelSpec, heads: Range<usize>) -> impl Iterator<Item = 
 
 /// What a score is multiplied with.
 fn score_scale(spec: &ModelSpec) -> f32 {
-    1.0 / libm::sqrtf(spec.head_dim as f32)
+    match spec.variant.score_scale {
+        0.0 => 1.0 / libm::sqrtf(spec.head_dim as f32),
+        scale => scale,
+    }
 }
 
 /// Rows of weights over the same values, and their outputs, until there are enough to share the loads.

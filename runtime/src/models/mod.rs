@@ -1,7 +1,36 @@
-//! The architectures, one file each: the forward that serves calibration, evaluation and the device. `attention` is what they share.
+//! The architectures, one file each: the forward that serves calibration, evaluation and the device.
+//!
+//! `run` holds the steps that blocks are made of and the memory they need, `attention` the one step that is long. A block's file reads as its
+//! equations do.
 
 mod attention;
 mod cache;
-pub mod llama;
+mod gemma;
+mod gpt2;
+mod gpt_neox;
+mod llama;
+mod run;
+mod scratch;
 
-pub use cache::CacheElem;
+pub use cache::{CacheElem, LayerCache, cache_elems};
+pub use run::{Batch, BlockRun, FinalNorm, cap_logits, enter, normalize};
+pub use scratch::Scratch;
+
+use crate::linear::BlockWeights;
+use rescomp_formats::spec::Architecture;
+
+/// Runs one block.
+///
+/// # Errors
+/// What `weights` fails with.
+pub fn block<W: BlockWeights, S: CacheElem>(
+    run: &mut BlockRun<'_, '_, S>,
+    weights: &mut W,
+) -> Result<(), W::Error> {
+    match run.spec.architecture {
+        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => llama::block(run, weights),
+        Architecture::Gemma2 | Architecture::Gemma3 => gemma::block(run, weights),
+        Architecture::GptNeox => gpt_neox::block(run, weights),
+        Architecture::Gpt2 => gpt2::block(run, weights),
+    }
+}

@@ -1,5 +1,7 @@
 //! Text to tokens.
 
+use core::ops::Range;
+
 use rescomp_formats::tokenizer::{AddedToken, Model, Normalizer, PreTokenizer};
 
 use super::merge::{Narrow, Wide, fits_narrow, merge, words_needed};
@@ -7,6 +9,35 @@ use super::normalize::Normalized;
 use super::pre_tokenize::first_pre_token;
 use super::symbols::Symbols;
 use super::{Tokenizer, TokenizerError, unigram, word_piece};
+
+/// Where in a text special tokens are read as such. Elsewhere their content is encoded as any other text.
+#[derive(Clone, Copy, Debug)]
+pub enum Special<'t> {
+    /// Nowhere.
+    Nowhere,
+    /// Everywhere.
+    Everywhere,
+    /// Where they lie within one of these stretches of bytes.
+    Within(&'t [Range<usize>]),
+}
+
+impl Special<'_> {
+    fn allows(self, start: usize, end: usize) -> bool {
+        match self {
+            Special::Nowhere => false,
+            Special::Everywhere => true,
+            Special::Within(stretches) => {
+                stretches.iter().any(|stretch| stretch.start <= start && end <= stretch.end)
+            }
+        }
+    }
+}
+
+impl From<bool> for Special<'_> {
+    fn from(allowed: bool) -> Self {
+        if allowed { Special::Everywhere } else { Special::Nowhere }
+    }
+}
 
 /// A stretch of text up to an added token, or up to the end.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +55,7 @@ struct Piece {
 pub struct Encoder<'t, 'a> {
     tokenizer: Tokenizer<'a>,
     text: &'t str,
-    allow_special: bool,
+    special: Special<'t>,
     position: usize,
     /// The stretch up to the next added token that isn't normalized.
     outer: Piece,
@@ -50,7 +81,20 @@ impl<'a> Tokenizer<'a> {
     /// # Errors
     /// `out` is too small; it says how many tokens fitted. See [`encoder`](Self::encoder) for texts of any length.
     pub fn encode(&self, text: &str, allow_special: bool, out: &mut [u32]) -> Result<usize, TokenizerError> {
-        let mut encoder = self.encoder(text, allow_special);
+        self.encode_where(text, allow_special.into(), out)
+    }
+
+    /// As [`encode`](Self::encode), with special tokens where `special` says.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_where(
+        &self,
+        text: &str,
+        special: Special<'_>,
+        out: &mut [u32],
+    ) -> Result<usize, TokenizerError> {
+        let mut encoder = self.encoder_where(text, special);
         let tokens = encoder.next_tokens(out)?;
         match encoder.room_needed() {
             0 => Ok(tokens),
@@ -65,11 +109,16 @@ impl<'a> Tokenizer<'a> {
 
     /// Encodes a text piece by piece.
     pub fn encoder<'t>(&self, text: &'t str, allow_special: bool) -> Encoder<'t, 'a> {
+        self.encoder_where(text, allow_special.into())
+    }
+
+    /// As [`encoder`](Self::encoder), with special tokens where `special` says.
+    pub fn encoder_where<'t>(&self, text: &'t str, special: Special<'t>) -> Encoder<'t, 'a> {
         let end = Piece { end: 0, token: None };
         let mut encoder = Encoder {
             tokenizer: *self,
             text,
-            allow_special,
+            special,
             position: 0,
             outer: end,
             inner: end,
@@ -113,7 +162,14 @@ impl<'a> Tokenizer<'a> {
     ///
     /// Of those that start at the same place, the longest. A special one that isn't allowed is skipped as a whole: what
     /// overlaps with it isn't found either.
-    fn next_piece(&self, text: &str, start: usize, end: usize, normalized: bool, special: bool) -> Piece {
+    fn next_piece(
+        &self,
+        text: &str,
+        start: usize,
+        end: usize,
+        normalized: bool,
+        special: Special<'_>,
+    ) -> Piece {
         let first_bytes = &self.first_bytes[usize::from(normalized)];
         let bytes = text.as_bytes().get(..end).unwrap_or_default();
         let mut position = if first_bytes.is_empty() { end } else { start };
@@ -126,7 +182,7 @@ impl<'a> Tokenizer<'a> {
                 continue;
             };
             let token_end = position + token.content.len();
-            if special || !token.special {
+            if !token.special || special.allows(position, token_end) {
                 return Piece { end: position, token: Some((token.id, token_end)) };
             }
             position = token_end;
@@ -259,13 +315,12 @@ impl<'t> Encoder<'t, '_> {
 
     fn start_outer(&mut self) {
         self.outer =
-            self.tokenizer.next_piece(self.text, self.position, self.text.len(), false, self.allow_special);
+            self.tokenizer.next_piece(self.text, self.position, self.text.len(), false, self.special);
         self.start_inner();
     }
 
     fn start_inner(&mut self) {
-        self.inner =
-            self.tokenizer.next_piece(self.text, self.position, self.outer.end, true, self.allow_special);
+        self.inner = self.tokenizer.next_piece(self.text, self.position, self.outer.end, true, self.special);
         let piece = self.text.get(self.position..self.inner.end).unwrap_or_default();
         let view = &self.tokenizer.view;
         self.piece = Normalized::new(view.normalizer(), piece, view.add_prefix_space(), self.position == 0);

@@ -27,7 +27,7 @@ mod unigram;
 mod word_piece;
 
 pub use decode::{Decoder, Utf8Stream};
-pub use encode::Encoder;
+pub use encode::{Encoder, Special};
 
 /// A tokenizer over a section of the container.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,13 @@
 //! The command line: every command and option, declared once.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use rescomp_runtime::sample::{SampleOptions, Sampler};
 
 use crate::bench_kernels::flags::BenchKernelsFlags;
+use crate::error::Error;
 use crate::exit;
 use crate::mapped::Load;
 
@@ -29,6 +32,12 @@ pub(crate) enum Command {
     /// Continue a prompt. The text goes to standard output, a summary to standard error.
     #[command(after_help = exit::HELP)]
     Generate(GenerateFlags),
+    /// Talk with the model: a line a message, from a terminal or standard input. Answers go to standard output.
+    #[command(after_help = exit::HELP)]
+    Chat(ChatFlags),
+    /// Serve completions, chats and embeddings over HTTP, as OpenAI's API has them.
+    #[command(after_help = exit::HELP)]
+    Serve(ServeFlags),
     /// Measure tokens a second of prefill (a prompt's tokens, several at once) and of decode (token by token).
     #[command(after_help = exit::HELP)]
     Bench(BenchFlags),
@@ -127,15 +136,28 @@ pub(crate) struct GenerateFlags {
     /// Read special tokens in the prompt as such, not as text.
     #[arg(long)]
     pub(crate) special_tokens: bool,
+    /// Answer the prompt as a message, with the model's chat template.
+    #[arg(long, conflicts_with = "special_tokens")]
+    pub(crate) chat: bool,
+    /// With --chat, the system message [default: the one of the model's chat template, if any].
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    pub(crate) system: Option<String>,
     /// Do not print the prompt before its continuation.
     #[arg(long)]
     pub(crate) no_echo: bool,
-    /// Most tokens to generate.
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub(crate) max_tokens: usize,
     /// Positions for prompt and continuation together [default: as many as both may need, at most the model's context].
     #[arg(long, value_name = "N")]
     pub(crate) context: Option<usize>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingFlags,
+}
+
+/// How an answer's tokens are chosen, and where it ends.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingFlags {
+    /// Most tokens to generate.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
     /// Divides the logits before a token is drawn; 0 takes the most likely token always.
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub(crate) temperature: f32,
@@ -151,6 +173,58 @@ pub(crate) struct GenerateFlags {
     /// End before this text; may be given several times.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
+}
+
+impl SamplingFlags {
+    /// Chooses tokens so.
+    ///
+    /// # Errors
+    /// `Exit::Input` naming the option that has a value that cannot be.
+    pub(crate) fn sampler(&self) -> Result<Sampler, Error> {
+        let &SamplingFlags { temperature, top_k, top_p, seed, .. } = self;
+        Sampler::new(SampleOptions { temperature, top_k, top_p, seed })
+            .map_err(|error| Error::usage(format!("--{error}").replace("top_p", "top-p")))
+    }
+}
+
+/// Options of `chat`.
+#[derive(Debug, Args)]
+pub(crate) struct ChatFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// The system message [default: the one of the model's chat template, if any].
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) system: Option<String>,
+    /// Positions for the whole conversation; one that needs more starts over [default: the model's context, at most 4096].
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingFlags,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// The address to listen on; others than loopback ones are reached by other machines.
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) host: IpAddr,
+    /// The port to listen on; 0 for any that is free.
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// The key that clients must show. Other users of this machine see what is on a command line, not what is in a variable.
+    #[arg(long, value_name = "KEY", env = "RESCOMP_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// The name of the model in requests [default: the checkpoint's].
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) model_name: Option<String>,
+    /// Positions for a prompt and its answer [default: the model's context, at most 4096].
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+    /// Requests that may wait while one is answered; more are refused.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
+    pub(crate) queue: usize,
 }
 
 /// Options of `bench`.

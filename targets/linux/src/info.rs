@@ -207,6 +207,7 @@ fn in_words(info: &Info<'_>) -> String {
     }
     table.pair("begin token", model.begin_token.map_or("none".to_owned(), |token| token.to_string()));
     table.pair("end tokens", format_args!("{:?}", model.end_tokens.as_slice()));
+    table.pair("chat template", if model.chat_template { "yes" } else { "none" });
     table.pair("checkpoint", made.checkpoint);
     table.pair("checkpoint SHA-256", &made.checkpoint_sha256);
     table.pair("method", made.method);

@@ -1,5 +1,5 @@
 //! Ctrl-C: ends the process with `Exit::Interrupted` and leaves no partial file. `generate` asks to end by itself instead, so
-//! that it can finish its line and say what it did; a second Ctrl-C ends it at once.
+//! that it can finish its line and say what it did; so does `chat` as long as it answers, and `serve`. A second Ctrl-C ends them at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +41,12 @@ pub(crate) fn install() -> Result<(), Error> {
 /// From now on the command looks at [`requested`] and ends by itself.
 pub(crate) fn end_by_itself() {
     ENDS_BY_ITSELF.store(true, Ordering::Relaxed);
+}
+
+/// From now on Ctrl-C ends the process, as at first; one that was pressed is forgotten.
+pub(crate) fn end_at_once() {
+    ENDS_BY_ITSELF.store(false, Ordering::Relaxed);
+    REQUESTED.store(false, Ordering::Relaxed);
 }
 
 /// Whether Ctrl-C was pressed.

@@ -103,6 +103,15 @@ pub(crate) fn limits(context: usize) -> Limits {
     Limits { context, tile: TILE.min(context.max(1)) }
 }
 
+/// Positions of a conversation's session where nobody says.
+const CONVERSATION_CONTEXT: usize = 4096;
+
+/// The limits of a session that keeps a conversation: as many positions as were asked for, or as many as the model has, within reason.
+pub(crate) fn conversation_limits(container: &CheckedContainer<'_>, asked: Option<usize>) -> Limits {
+    let most = container.manifest().spec.context as usize;
+    limits(asked.unwrap_or_else(|| most.min(CONVERSATION_CONTEXT)))
+}
+
 /// The memory of a session, allocated once and exactly: keys and values are read as weights are.
 #[derive(Debug)]
 pub(crate) struct SessionMemory(MmapMut);

@@ -1,13 +1,16 @@
-//! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text,
-//! measures speed.
+//! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text, talks,
+//! serves, measures speed.
 //!
 //! This file dispatches; each command has its own. `trust` opens and checks the container, `machine` chooses kernels and
 //! threads.
 
+mod answer;
 mod bandwidth;
 mod bench;
 mod bench_kernels;
+mod chat;
 mod check;
+mod conversation;
 mod error;
 mod exit;
 mod flags;
@@ -18,9 +21,11 @@ mod machine;
 mod mapped;
 mod output;
 mod prompt;
+mod serve;
 mod stop;
 mod table;
 mod tensors;
+mod text;
 mod thread_choice;
 mod trust;
 
@@ -49,6 +54,8 @@ fn dispatch(command: &Command) -> Result<Exit, Error> {
         Command::Info(flags) => info::run(flags),
         Command::Check(flags) => check::run(flags),
         Command::Generate(flags) => generate::run(flags),
+        Command::Chat(flags) => chat::run(flags),
+        Command::Serve(flags) => serve::run(flags),
         Command::Bench(flags) => bench::run(flags),
         Command::BenchKernels(flags) => bench_kernels::run(flags),
     }

@@ -22,6 +22,34 @@ pub(crate) fn text(text: &str) {
     }
 }
 
+/// Text on its way to standard output, whose last line is to be ended.
+pub(crate) struct Lines {
+    /// Whether the next character begins a line.
+    at_line_start: bool,
+}
+
+impl Lines {
+    /// Behind a text that was printed.
+    pub(crate) fn after(before: &str) -> Lines {
+        Lines { at_line_start: before.is_empty() || before.ends_with('\n') }
+    }
+
+    /// Prints some text.
+    pub(crate) fn print(&mut self, piece: &str) {
+        if !piece.is_empty() {
+            text(piece);
+            self.at_line_start = piece.ends_with('\n');
+        }
+    }
+
+    /// Ends the line.
+    pub(crate) fn end(self) {
+        if !self.at_line_start {
+            text("\n");
+        }
+    }
+}
+
 /// Writes one line to standard error; nothing can be done when that fails.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
 use rescomp_formats::container::CheckedContainer;
-use rescomp_runtime::tokenizer::Tokenizer;
+use rescomp_runtime::tokenizer::{Special, Tokenizer};
 
+use crate::conversation::encode;
 use crate::error::Error;
 use crate::flags::GenerateFlags;
 
@@ -39,7 +40,11 @@ pub(crate) fn text(flags: &GenerateFlags) -> Result<String, Error> {
     Ok(text)
 }
 
-fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
+/// Bytes that must be a text.
+///
+/// # Errors
+/// `Exit::Input` naming the byte that is none of one.
+pub(crate) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::input(
@@ -52,24 +57,18 @@ fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
 /// The tokens of a text, after the model's begin token where it has one.
 ///
 /// # Errors
-/// `Exit::Input` where there are none.
+/// Says in words why there are none.
 pub(crate) fn tokens(
-    path: &Path,
     container: &CheckedContainer<'_>,
     text: &str,
     special_tokens: bool,
-) -> Result<Vec<u32>, Error> {
+) -> Result<Vec<u32>, String> {
     let tokenizer = Tokenizer::new(container.tokenizer());
-    let begin = container.manifest().spec.begin_token;
-    let mut tokens: Vec<u32> = begin.into_iter().collect();
-    let first = tokens.len();
-    tokens.resize(first + tokenizer.max_tokens(text.len()), 0);
-    let count = tokenizer
-        .encode(text, special_tokens, &mut tokens[first..])
-        .map_err(|error| Error::input(path, format_args!("prompt: {error}")))?;
-    tokens.truncate(first + count);
+    let special = if special_tokens { Special::Everywhere } else { Special::Nowhere };
+    let mut tokens: Vec<u32> = container.manifest().spec.begin_token.into_iter().collect();
+    tokens.extend(encode(&tokenizer, text, special).map_err(|error| format!("prompt: {error}"))?);
     if tokens.is_empty() {
-        return Err(Error::input(path, "the prompt is empty, and the model has no begin token"));
+        return Err("the prompt is empty, and the model has no begin token".to_owned());
     }
     Ok(tokens)
 }

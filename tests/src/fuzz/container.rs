@@ -38,6 +38,7 @@ pub fn check(bytes: &[u8]) -> Outcome {
     }
     assert_eq!(container.rope_frequencies().len(), spec.head_dim as usize / 2);
     assert_eq!(container.token_bands().is_some(), spec.embedding_bands > 1);
+    assert_eq!(container.chat_template().is_some(), spec.chat_template);
     for (name, _) in container.container().entries() {
         let Some(matrix) = container.matrix(name) else {
             assert!(!name.kind.is_matrix(), "{name} is not found");

@@ -1,6 +1,7 @@
 //! Text files: `config.json`, `tokenizer.json`, recipes.
 
 use super::Outcome;
+use rescomp_formats::spec::ModelSpec;
 use rescomp_formats::tokenizer::TokenizerView;
 use rescomp_quantizer::checkpoint::HfConfig;
 use rescomp_quantizer::recipe::Recipe;
@@ -13,11 +14,16 @@ use std::path::Path;
 /// # Panics
 /// Where what is accepted breaks a promise.
 pub fn config(bytes: &[u8]) -> Outcome {
-    let Ok(HfConfig { spec, rope }) = HfConfig::parse(Path::new("config.json"), bytes) else {
+    let Ok(HfConfig { spec, rope, local_rope, .. }) = HfConfig::parse(Path::new("config.json"), bytes) else {
         return Outcome::Refused;
     };
     assert!(spec.heads.is_multiple_of(spec.kv_heads) && spec.head_dim.is_multiple_of(2) && spec.layers > 0);
-    assert_eq!(rope.turns_per_position(spec.head_dim).len(), spec.head_dim as usize / 2);
+    let rotary_dim = spec.variant.rotary_dim;
+    for rope in local_rope.iter().chain([&rope]) {
+        assert_eq!(rope.turns_per_position(rotary_dim).len(), rotary_dim as usize / 2);
+    }
+    // Contexts are read that no container has room for.
+    assert_eq!(ModelSpec { context: spec.context.min(1 << 20), ..spec }.check(), Ok(()));
     Outcome::Accepted
 }
 

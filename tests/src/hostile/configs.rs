@@ -81,7 +81,7 @@ pub(super) fn files() -> Vec<HostileFile> {
             "config/another-architecture.json",
             "tensors of Llama, arithmetic of another",
             "\"llama\"",
-            "\"gemma\"",
+            "\"mamba\"",
         ),
         file(
             "config/quantized-already.json",

@@ -29,7 +29,7 @@ const BAND_0: usize = 4;
 const BAND_2: usize = 6;
 
 /// Rows of two groups, so that there are scale codes: 2 bits in the embedding, 8 in query, 3 in key.
-fn spec() -> ModelSpec {
+pub(super) fn spec() -> ModelSpec {
     ModelSpec { hidden: 40, ..small_model() }
 }
 
@@ -37,7 +37,7 @@ fn banded_spec() -> ModelSpec {
     ModelSpec { embedding_bands: 3, ..spec() }
 }
 
-fn container() -> Vec<u8> {
+pub(super) fn container() -> Vec<u8> {
     tiny::container(&spec(), Widths::Mixed, Layout::Nr8k4).to_vec()
 }
 

@@ -4,12 +4,14 @@
 //! A folder a kind of file. `manifest.toml` beside them names each file, the attack, the byte that is wrong where there is one, and the
 //! error that the file must be refused with.
 
+mod chat_templates;
 mod configs;
 mod containers;
 mod recipes;
 mod safetensors;
 mod tokenizer_json;
 mod tokenizer_sections;
+mod variants;
 
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::spec::ModelSpec;
@@ -59,6 +61,8 @@ pub fn folder() -> PathBuf {
 pub fn files() -> Vec<HostileFile> {
     [
         containers::files(),
+        chat_templates::files(),
+        variants::files(),
         tokenizer_sections::files(),
         safetensors::files(),
         configs::files(),
@@ -72,6 +76,7 @@ pub fn files() -> Vec<HostileFile> {
 pub fn sound_files() -> Vec<(&'static str, Vec<u8>)> {
     [
         containers::sound(),
+        chat_templates::sound(),
         tokenizer_sections::sound(),
         vec![("safetensors/sound.safetensors", safetensors::sound())],
         configs::sound(),

@@ -54,7 +54,7 @@ pub(crate) struct DecodeFlags {
 #[derive(Debug, Args)]
 pub(crate) struct SolvingFlags {
     /// The model: a folder as Hugging Face lays it out, or a GGUF file [default: models/stories-1m in the project].
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Bits a weight in the blocks' linear layers: 2, 3, 4, 5, 6 or 8.
     #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = bits)]
@@ -97,7 +97,7 @@ pub(crate) struct CalibrationFlags {
 pub(crate) struct QualityFlags {
     /// The full-precision model: a folder as Hugging Face lays it out, or a GGUF file [default: models/stories-1m in the
     /// project].
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) model: Option<PathBuf>,
     /// Text to measure on, UTF-8 [default: held_out.txt in the model's folder].
     #[arg(long, value_name = "FILE")]

@@ -255,6 +255,16 @@ impl<'a> Fields<'a> {
         Ok(Some(bytes.as_chunks::<4>().0.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect()))
     }
 
+    /// An array of 32-bit floats.
+    pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        let Value::Array { kind: Kind::F32, count } = entry.value else {
+            return Err(self.wrong(key, "an array of 32-bit floats"));
+        };
+        let bytes = self.elements(entry)?.take(count.saturating_mul(4), key)?;
+        Ok(Some(bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()))
+    }
+
     /// At the first element of an array: behind its type and length.
     fn elements(&self, entry: Entry) -> Result<Cursor<'a>, CheckpointError> {
         let mut cursor = self.cursor(entry);

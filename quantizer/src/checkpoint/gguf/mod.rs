@@ -15,20 +15,28 @@
 //! has wrong sizes for BF16, and `gguf-rs-lib` 0.3, which does bound its memory, copies every array and says of none of its errors where in the
 //! file they are. An importer must: name, byte, expected, found.
 
+mod chat_template;
 mod cursor;
 mod directory;
-mod llama;
+#[cfg(test)]
+mod family_tests;
 mod metadata;
+mod sentence_piece;
+mod sizes;
 #[cfg(test)]
 mod test_file;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+#[cfg(test)]
+mod tokenizer_tests;
 
 use std::path::Path;
 
-pub(super) use llama::{EMBEDDING, HEAD, ROPE_DIVISORS, Sizes, sizes};
+pub use chat_template::GgufChatTemplate;
+pub(super) use chat_template::chat_template;
 use metadata::Metadata;
+pub(super) use sizes::{EMBEDDING, HEAD, ROPE_DIVISORS, Sizes, sizes};
 pub use tokenizer::GgufTokenizer;
 
 use super::{CheckpointError, TensorStore, mmap};

@@ -17,6 +17,7 @@ pub(super) enum TestValue {
     Text(String),
     Texts(Vec<String>),
     Integers(Vec<i32>),
+    Floats(Vec<f32>),
 }
 
 #[derive(Clone)]
@@ -86,6 +87,12 @@ fn push_value(bytes: &mut Vec<u8>, value: &TestValue) {
         TestValue::Integers(numbers) => {
             code(bytes, 9);
             code(bytes, 5);
+            bytes.extend((numbers.len() as u64).to_le_bytes());
+            numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        }
+        TestValue::Floats(numbers) => {
+            code(bytes, 9);
+            code(bytes, 6);
             bytes.extend((numbers.len() as u64).to_le_bytes());
             numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
         }

@@ -8,6 +8,8 @@ use rescomp_formats::tokenizer::{NO_TOKEN, TokenizerView};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use rescomp_formats::section::SectionKind as K;
+
 use super::super::{Checkpoint, CheckpointError, Matrix, TokenizerSource};
 use super::test_file::{TestFile, TestTensor, TestValue};
 use crate::texts;
@@ -41,7 +43,7 @@ fn tokenizer(file: &mut TestFile, skip: &[u8]) {
 }
 
 /// Grouped queries, a head size that is not the quotient, a vocabulary larger than the tokenizer's.
-fn model() -> TestFile {
+pub(super) fn model() -> TestFile {
     let mut file = TestFile::default();
     file.set("general.architecture", "llama")
         .set("general.name", "of a test")
@@ -89,11 +91,11 @@ fn open_bytes(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
     Checkpoint::open(&path)
 }
 
-fn open(file: &TestFile) -> Checkpoint {
+pub(super) fn open(file: &TestFile) -> Checkpoint {
     open_bytes(&file.bytes()).unwrap()
 }
 
-fn section(file: &TestFile) -> Result<Vec<u8>, String> {
+pub(super) fn section(file: &TestFile) -> Result<Vec<u8>, String> {
     texts::tokenizer_section(&open(file)).map_err(|error| error.to_string())
 }
 
@@ -113,7 +115,7 @@ fn refused(edit: impl FnOnce(&mut TestFile), parts: &[&str]) {
 }
 
 #[track_caller]
-fn tokenizer_refused(edit: impl FnOnce(&mut TestFile), parts: &[&str]) {
+pub(super) fn tokenizer_refused(edit: impl FnOnce(&mut TestFile), parts: &[&str]) {
     let mut file = model();
     edit(&mut file);
     assert_says(&section(&file).expect_err("made a section"), parts);
@@ -130,22 +132,25 @@ fn reads_sizes_and_weights() {
     assert_eq!(checkpoint.name(), "tiny.q8");
     assert_eq!(checkpoint.embedding().unwrap().data, values(1, 264 * HIDDEN));
     assert_eq!(checkpoint.head().unwrap(), None);
-    assert_eq!(checkpoint.final_norm().unwrap(), values(2, HIDDEN));
+    assert_eq!(checkpoint.final_norm().unwrap().gain, values(2, HIDDEN));
     let elements: usize = model().tensors.iter().map(|tensor| tensor.bytes.len() / 4).sum();
     assert_eq!(checkpoint.parameters(), elements as u64);
     for layer in 0..LAYERS {
         let weights = checkpoint.layer(layer).unwrap();
         let stored = |seed: usize, count: usize| values(layer * 9 + seed, count);
-        assert_eq!(weights.attention_norm, stored(0, HIDDEN));
-        assert_eq!(weights.value.data, stored(3, 8 * HIDDEN));
-        assert_eq!((weights.output.rows, weights.output.cols), (HIDDEN, 16));
-        assert_eq!(weights.output.data, stored(4, HIDDEN * 16));
-        assert_eq!(weights.mlp_norm, stored(5, HIDDEN));
-        assert_eq!(weights.gate.data, stored(6, 12 * HIDDEN));
-        assert_eq!(weights.up.data, stored(7, 12 * HIDDEN));
-        assert_eq!(weights.down.data, stored(8, HIDDEN * 12));
+        assert_eq!(weights.vector(K::AttentionNorm).unwrap(), stored(0, HIDDEN));
+        assert_eq!(weights.matrix(K::Value).unwrap().data, stored(3, 8 * HIDDEN));
+        assert_eq!(
+            (weights.matrix(K::Output).unwrap().rows, weights.matrix(K::Output).unwrap().cols),
+            (HIDDEN, 16)
+        );
+        assert_eq!(weights.matrix(K::Output).unwrap().data, stored(4, HIDDEN * 16));
+        assert_eq!(weights.vector(K::MlpNorm).unwrap(), stored(5, HIDDEN));
+        assert_eq!(weights.matrix(K::Gate).unwrap().data, stored(6, 12 * HIDDEN));
+        assert_eq!(weights.matrix(K::Up).unwrap().data, stored(7, 12 * HIDDEN));
+        assert_eq!(weights.matrix(K::Down).unwrap().data, stored(8, HIDDEN * 12));
         // Rows 0, 1, 2, 3 of a head are pair 0's two elements, then pair 1's.
-        for (matrix, seed) in [(&weights.query, 1), (&weights.key, 2)] {
+        for (matrix, seed) in [(weights.matrix(K::Query).unwrap(), 1), (weights.matrix(K::Key).unwrap(), 2)] {
             let stored = Matrix { rows: matrix.rows, cols: HIDDEN, data: stored(seed, matrix.data.len()) };
             for head in 0..matrix.rows / HEAD_DIM {
                 for (row, from) in [(0, 0), (1, 2), (2, 1), (3, 3)] {
@@ -216,15 +221,19 @@ fn what_changes_the_numbers_is_understood_or_refused() {
         }
     };
     refused(
-        set("general.architecture", "gemma2".into()),
-        &["general.architecture is \"gemma2\"", "\"llama\""],
+        set("general.architecture", "mamba".into()),
+        &["general.architecture is \"mamba\"", "\"llama\", \"qwen2\""],
     );
     refused(remove("general.architecture"), &["general.architecture", "found nothing"]);
     refused(set("general.type", "adapter".into()), &["general.type is \"adapter\""]);
     refused(set("general.quantization_version", 1.into()), &["general.quantization_version is 1"]);
     refused(set("split.count", 3.into()), &["split.count is 3", "llama-gguf-split --merge"]);
     refused(set("llama.expert_count", 8.into()), &["llama.expert_count is 8"]);
-    refused(set("llama.attention.sliding_window", 4096.into()), &["llama.attention.sliding_window is 4096"]);
+    refused(
+        set("llama.attention.sliding_window_pattern", 4.into()),
+        &["llama.attention.sliding_window_pattern is 4"],
+    );
+    refused(set("llama.final_logit_softcapping", 30.0.into()), &["llama.final_logit_softcapping is 30"]);
     refused(set("llama.attention.causal", false.into()), &["llama.attention.causal is false"]);
     refused(set("llama.rope.scaling.type", "yarn".into()), &["llama.rope.scaling.type is \"yarn\""]);
     refused(set("llama.rope.dimension_count", 2.into()), &["llama.rope.dimension_count is 2"]);
@@ -314,8 +323,8 @@ fn tokenizers_that_differ_are_refused() {
         }
     };
     tokenizer_refused(
-        set("tokenizer.ggml.model", "llama".into()),
-        &["tokenizer.ggml.model is \"llama\"", "gpt2"],
+        set("tokenizer.ggml.model", "bert".into()),
+        &["tokenizer.ggml.model is \"bert\"", "gpt2"],
     );
     tokenizer_refused(
         set("tokenizer.ggml.pre", "tekken".into()),
@@ -565,8 +574,8 @@ proptest! {
         }
         for layer in 0..spec.layers as usize {
             if let Ok(weights) = checkpoint.layer(layer) {
-                prop_assert_eq!(weights.query.rows, spec.query_width());
-                prop_assert!(weights.query.data.iter().all(|value| value.is_finite()));
+                prop_assert_eq!(weights.matrix(K::Query).unwrap().rows, spec.query_width());
+                prop_assert!(weights.matrix(K::Query).unwrap().data.iter().all(|value| value.is_finite()));
             }
         }
         if let Ok(section) = texts::tokenizer_section(&checkpoint) {
@@ -576,7 +585,7 @@ proptest! {
 }
 
 /// The embedded model as a converter writes it: rows of queries and keys from halves to neighbours.
-fn converted(folder: &Path) -> TestFile {
+pub(super) fn converted(folder: &Path) -> TestFile {
     let checkpoint = Checkpoint::open(folder).unwrap();
     let spec = &checkpoint.spec;
     let mut file = TestFile::default();
@@ -619,7 +628,7 @@ fn converted(folder: &Path) -> TestFile {
     let shape = |matrix: &Matrix| vec![matrix.rows, matrix.cols];
     let embedding = checkpoint.embedding().unwrap();
     push("token_embd.weight".into(), shape(&embedding), &embedding.data);
-    push("output_norm.weight".into(), vec![embedding.cols], &checkpoint.final_norm().unwrap());
+    push("output_norm.weight".into(), vec![embedding.cols], &checkpoint.final_norm().unwrap().gain);
     let head_dim = spec.head_dim as usize;
     let neighbours = |matrix: &Matrix| {
         let source = |row: usize| row / head_dim * head_dim + row % 2 * (head_dim / 2) + row % head_dim / 2;
@@ -629,16 +638,20 @@ fn converted(folder: &Path) -> TestFile {
         let weights = checkpoint.layer(layer).unwrap();
         let mut push =
             |name: &str, shape, values: &[f32]| push(format!("blk.{layer}.{name}.weight"), shape, values);
-        push("attn_norm", vec![embedding.cols], &weights.attention_norm);
-        push("ffn_norm", vec![embedding.cols], &weights.mlp_norm);
-        push("attn_q", shape(&weights.query), &neighbours(&weights.query));
-        push("attn_k", shape(&weights.key), &neighbours(&weights.key));
+        push("attn_norm", vec![embedding.cols], weights.vector(K::AttentionNorm).unwrap());
+        push("ffn_norm", vec![embedding.cols], weights.vector(K::MlpNorm).unwrap());
+        push(
+            "attn_q",
+            shape(weights.matrix(K::Query).unwrap()),
+            &neighbours(weights.matrix(K::Query).unwrap()),
+        );
+        push("attn_k", shape(weights.matrix(K::Key).unwrap()), &neighbours(weights.matrix(K::Key).unwrap()));
         for (name, matrix) in [
-            ("attn_v", &weights.value),
-            ("attn_output", &weights.output),
-            ("ffn_gate", &weights.gate),
-            ("ffn_up", &weights.up),
-            ("ffn_down", &weights.down),
+            ("attn_v", weights.matrix(K::Value).unwrap()),
+            ("attn_output", weights.matrix(K::Output).unwrap()),
+            ("ffn_gate", weights.matrix(K::Gate).unwrap()),
+            ("ffn_up", weights.matrix(K::Up).unwrap()),
+            ("ffn_down", weights.matrix(K::Down).unwrap()),
         ] {
             push(name, shape(matrix), &matrix.data);
         }
@@ -663,4 +676,18 @@ fn a_converted_model_is_the_folder_it_came_from() {
     assert!(matches!(converted.tokenizer(), TokenizerSource::Gguf(_)));
     let section = |checkpoint: &Checkpoint| texts::tokenizer_section(checkpoint).unwrap();
     assert_eq!(section(&converted), section(&original));
+}
+
+#[test]
+fn a_chat_template_is_found_with_its_tokens() {
+    let mut file = model();
+    assert_eq!(open(&file).gguf_chat_template().unwrap(), None);
+    file.set("tokenizer.chat_template", "{{ bos_token }}").set("tokenizer.ggml.padding_token_id", 1000);
+    let checkpoint = open(&file);
+    let found = checkpoint.gguf_chat_template().unwrap().unwrap();
+    assert_eq!(found.text, "{{ bos_token }}");
+    // A token that is none is for whoever needs it to refuse.
+    assert_eq!(found.special_tokens, [("bos_token", "<user>"), ("eos_token", "<|end|>")]);
+    file.set("tokenizer.chat_template", 3);
+    assert_says(&open(&file).gguf_chat_template().unwrap_err().to_string(), &["chat_template", "a text"]);
 }

@@ -1,25 +1,30 @@
-//! The container's tokenizer section, from the metadata of a file.
+//! The container's tokenizer section, from the metadata of a file: byte-level BPE here, SentencePiece's in `sentence_piece`.
 //!
 //! Tokens are listed by id with a type each, merges as pairs of tokens, the lowest rank first; what cuts the text into
 //! pre-tokens is only named (`tokenizer.ggml.pre`). Names whose cuts the device does not make are refused, as is a file that names none: a
 //! tokenizer that is almost right makes a model subtly wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use rescomp_formats::tokenizer::{NO_TOKEN, PreTokenizer, TokenizerParts, write_tokenizer};
+use rescomp_formats::tokenizer::{
+    NO_TOKEN, Normalizer, PreTokenizer, TokenizerExtension, TokenizerParts, write_extended_tokenizer,
+};
 
 use super::super::CheckpointError;
 use super::metadata::Fields;
+use super::sentence_piece;
 use crate::tokenizer_json::{byte_of, character_of};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE_TOKENIZER: &str = "tokenizer.ggml.pre";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TYPES: &str = "tokenizer.ggml.token_type";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
-const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
+pub(super) const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 const BEGIN: &str = "tokenizer.ggml.bos_token_id";
 const ADD_BEGIN: &str = "tokenizer.ggml.add_bos_token";
+/// Names of Llama 3's pre-tokenizer.
+const LLAMA_3: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
 
 /// Tokens that end a text, a turn, a message.
 pub(super) const END_TOKENS: [&str; 3] =
@@ -28,11 +33,22 @@ pub(super) const END_TOKENS: [&str; 3] =
 /// The token that starts a text, where the file says that one does.
 pub(super) fn begin_token(fields: &Fields<'_>, vocabulary: u32) -> Result<Option<u32>, CheckpointError> {
     let token = fields.whole(BEGIN, 0, vocabulary - 1)?;
-    // Absent, byte-level tokenizers add none.
-    if !fields.flag(ADD_BEGIN)?.unwrap_or(false) {
+    let adds = match fields.flag(ADD_BEGIN)? {
+        Some(adds) => adds,
+        None => token.is_some() && adds_begin_by_default(fields)?,
+    };
+    if !adds {
         return Ok(None);
     }
     token.map(Some).ok_or_else(|| fields.wrong(BEGIN, format!("a token, as {ADD_BEGIN} is true")))
+}
+
+/// Whether a token starts texts where the file does not say: so with SentencePiece's tokenizers and with Llama 3's.
+fn adds_begin_by_default(fields: &Fields<'_>) -> Result<bool, CheckpointError> {
+    Ok(match fields.text(MODEL)? {
+        Some("llama") => true,
+        _ => fields.text(PRE_TOKENIZER)?.is_some_and(|name| LLAMA_3.contains(&name)),
+    })
 }
 
 /// What a token is, by its code in the file.
@@ -67,7 +83,12 @@ impl<'a> GgufTokenizer<'a> {
     /// The file has no tokenizer, or one that is not supported; tokens, types and merges contradict each other.
     pub fn section(&self) -> Result<Vec<u8>, CheckpointError> {
         let fields = &self.fields;
-        let pre_tokenizer = pre_tokenizer(fields)?;
+        if fields.text(MODEL)? == Some("llama") {
+            return sentence_piece::section(fields, self.vocabulary);
+        }
+        let (pre_tokenizer, normalizer) = pre_tokenizer(fields)?;
+        // Of the names that are known, this one alone says that whole pre-tokens that are tokens stay whole.
+        let ignore_merges = pre_tokenizer == PreTokenizer::Llama3;
         let tokens = fields.texts(TOKENS)?.ok_or_else(|| fields.wrong(TOKENS, "an array of texts"))?;
         if tokens.is_empty() || tokens.len() > self.vocabulary as usize {
             return Err(fields.wrong(TOKENS, format!("1 to {} tokens, the model's", self.vocabulary)));
@@ -81,10 +102,14 @@ impl<'a> GgufTokenizer<'a> {
             added_tokens: added_tokens(&types),
             pre_tokenizer,
             add_prefix_space: false,
-            ignore_merges: false,
+            ignore_merges,
         };
+        if ignore_merges {
+            self.every_token_is_merged(&ids, &parts.merges)?;
+        }
+        let extension = TokenizerExtension { normalizer, ..TokenizerExtension::default() };
         let failed = |cause| CheckpointError::Tokenizer { path: fields.path.to_owned(), cause };
-        write_tokenizer(&parts).map_err(failed)
+        write_extended_tokenizer(&parts, &extension).map_err(failed)
     }
 
     fn types(&self, tokens: usize) -> Result<Vec<TokenType>, CheckpointError> {
@@ -155,31 +180,63 @@ impl<'a> GgufTokenizer<'a> {
         merges.iter().enumerate().map(merge).collect()
     }
 
-    /// An element of an array is not what it must be.
-    fn element(&self, key: &str, index: usize, expected: &str, found: impl ToString) -> CheckpointError {
-        CheckpointError::Field {
-            path: self.fields.path.to_owned(),
-            field: format!("{key}[{index}]"),
-            expected: expected.to_owned(),
-            found: found.to_string(),
+    /// The section finds whole tokens among what merges make.
+    fn every_token_is_merged(
+        &self,
+        ids: &HashMap<&str, u32>,
+        merges: &[[u32; 3]],
+    ) -> Result<(), CheckpointError> {
+        let made: HashSet<u32> = merges.iter().map(|ids| ids[2]).collect();
+        let alone = ids.iter().filter(|(token, id)| token.chars().nth(1).is_some() && !made.contains(id));
+        match alone.min_by_key(|(_, id)| **id) {
+            None => Ok(()),
+            Some((token, id)) => {
+                let expected = "a byte, or what a merge makes, as whole tokens stay whole";
+                Err(self.element(TOKENS, *id as usize, expected, format!("{token:?}")))
+            }
         }
+    }
+
+    fn element(&self, key: &str, index: usize, expected: &str, found: impl ToString) -> CheckpointError {
+        element(&self.fields, key, index, expected, found)
     }
 }
 
-fn pre_tokenizer(fields: &Fields<'_>) -> Result<PreTokenizer, CheckpointError> {
+/// An element of an array is not what it must be.
+pub(super) fn element(
+    fields: &Fields<'_>,
+    key: &str,
+    index: usize,
+    expected: &str,
+    found: impl ToString,
+) -> CheckpointError {
+    CheckpointError::Field {
+        path: fields.path.to_owned(),
+        field: format!("{key}[{index}]"),
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    }
+}
+
+fn pre_tokenizer(fields: &Fields<'_>) -> Result<(PreTokenizer, Normalizer), CheckpointError> {
     match fields.text(MODEL)? {
         Some("gpt2") => {}
-        Some(_) => return Err(fields.unsupported(MODEL, "\"gpt2\": byte-level BPE")),
-        None => return Err(fields.wrong(MODEL, "\"gpt2\"")),
+        Some(_) => {
+            return Err(fields.unsupported(MODEL, "\"gpt2\": byte-level BPE, \"llama\": SentencePiece's BPE"));
+        }
+        None => return Err(fields.wrong(MODEL, "\"gpt2\" or \"llama\"")),
     }
     // Byte-level tokenizers that add one exist, but readers of these files pass over the key.
     if fields.flag(ADD_SPACE)?.unwrap_or(false) {
         return Err(fields.unsupported(ADD_SPACE, "false"));
     }
     match fields.text(PRE_TOKENIZER)? {
-        Some("gpt-2") => Ok(PreTokenizer::Gpt2),
-        Some("smollm") => Ok(PreTokenizer::DigitsGpt2),
-        _ => Err(fields.unsupported(PRE_TOKENIZER, "\"gpt-2\", \"smollm\"")),
+        Some("gpt-2") => Ok((PreTokenizer::Gpt2, Normalizer::None)),
+        Some("smollm") => Ok((PreTokenizer::DigitsGpt2, Normalizer::None)),
+        Some(name) if LLAMA_3.contains(&name) => Ok((PreTokenizer::Llama3, Normalizer::None)),
+        // The model was trained on composed text. llama.cpp takes text as it stands.
+        Some("qwen2") => Ok((PreTokenizer::Qwen2, Normalizer::Nfc)),
+        _ => Err(fields.unsupported(PRE_TOKENIZER, "\"gpt-2\", \"smollm\", \"llama-bpe\", \"qwen2\"")),
     }
 }
 

@@ -109,6 +109,68 @@ fn dot_products_stay_in_their_bound() {
 }
 
 #[test]
+fn activations_are_right() {
+    let epsilon = f64::from(f32::EPSILON);
+    let xs: Vec<f32> = (-40_000..=40_000).map(|i| i as f32 / 3_000.0).collect();
+    let each = |operation: fn(&mut [f32])| {
+        let mut ys = xs.clone();
+        operation(&mut ys);
+        ys
+    };
+    // erf's own error enters GELU beside 1, and the product rounds; tanh's GELU errs as exp does, whose argument rounds.
+    for (&x, y) in xs.iter().zip(each(scalar().gelu)) {
+        let x = f64::from(x);
+        let exact = 0.5 * x * (1.0 + libm::erf(x / 2_f64.sqrt()));
+        assert!((f64::from(y) - exact).abs() <= 4.0 * epsilon * x.abs(), "gelu({x}): {y} {exact}");
+    }
+    for (&x, y) in xs.iter().zip(each(scalar().gelu_tanh)) {
+        let x = f64::from(x);
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        let exact = 0.5 * x * (1.0 + u.tanh());
+        assert!((f64::from(y) - exact).abs() <= 4.0 * epsilon * x.abs(), "gelu_tanh({x}): {y} {exact}");
+    }
+    for cap in [1.0_f32, 30.0, 50.0] {
+        let mut ys: Vec<f32> = xs.iter().map(|x| x * cap / 2.0).collect();
+        let inputs = ys.clone();
+        (scalar().soft_cap)(&mut ys, cap);
+        for (x, y) in inputs.into_iter().zip(ys) {
+            let (x, cap) = (f64::from(x), f64::from(cap));
+            let exact = cap * (x / cap).tanh();
+            assert!(
+                (f64::from(y) - exact).abs() <= 4.0 * epsilon * exact.abs(),
+                "soft_cap({x}): {y} {exact}"
+            );
+        }
+    }
+}
+
+#[test]
+fn layer_norm_is_right() {
+    let mut random = Random(33);
+    let epsilon = f64::from(f32::EPSILON);
+    for length in 2..=300 {
+        let [x, gain, bias] = [(); 3].map(|()| random.values(Kind::Usual, length));
+        let mut y = vec![f32::NAN; length];
+        (scalar().layer_norm)(&x, &gain, &bias, 1e-5, &mut y);
+        let n = length as f64;
+        let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+        let r = 1.0 / (variance + 1e-5).sqrt();
+        let largest = x.iter().fold(0.0_f64, |largest, &x| largest.max(f64::from(x).abs()));
+        // The mean's roundings are relative to the largest value and move every centred value; the rest is relative.
+        let roundings = length.div_ceil(16) as f64 + 12.0;
+        for (((&y, &x), &gain), &bias) in y.iter().zip(&x).zip(&gain).zip(&bias) {
+            let (gain, bias) = (f64::from(gain), f64::from(bias));
+            let exact = (f64::from(x) - mean) * r * gain + bias;
+            let bound = roundings
+                * epsilon
+                * ((largest + largest) * r * gain.abs() * (1.0 + largest * r) + bias.abs());
+            assert!((f64::from(y) - exact).abs() <= bound, "{length}: {y} {exact}");
+        }
+    }
+}
+
+#[test]
 fn norms_softmax_and_rotation_are_right() {
     let mut random = Random(32);
     let epsilon = f64::from(f32::EPSILON);

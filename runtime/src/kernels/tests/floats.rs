@@ -77,6 +77,20 @@ fn element_operations_agree() {
                 (kernels.rms_norm)(&a[1..], &b[1..], 1e-5, &mut x[1..]);
                 results.push(x);
                 let mut x = a.clone();
+                (kernels.rms_norm_in_place)(&mut x[1..], &b[1..], 1e-5);
+                assert_same_bits(&x[1..], &results[0][1..], kernels.name);
+                let mut x = a.clone();
+                (kernels.layer_norm)(&a[1..], &b[1..], &a[1..], 1e-5, &mut x[1..]);
+                results.push(x);
+                for operation in [kernels.gelu_tanh, kernels.gelu] {
+                    let mut x = a.clone();
+                    operation(&mut x[1..]);
+                    results.push(x);
+                }
+                let mut x = a.clone();
+                (kernels.soft_cap)(&mut x[1..], 30.0);
+                results.push(x);
+                let mut x = a.clone();
                 (kernels.softmax)(&mut x[1..]);
                 results.push(x);
                 let mut x = a.clone();

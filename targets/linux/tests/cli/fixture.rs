@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use half::f16;
+use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
@@ -13,7 +14,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::SectionKind;
-use rescomp_formats::spec::{Architecture, ModelSpec};
+use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
 use rescomp_runtime::Machine;
 use rescomp_runtime::eval::{self, argmax};
@@ -31,6 +32,17 @@ pub(crate) const WINDOW: usize = 20;
 /// Set where this test program itself runs under QEMU: the program it starts then does, too.
 const CPU_VARIABLE: &str = "RESCOMP_EMULATED_CPU";
 
+/// The texts around messages, where a spec says that there are some.
+pub(crate) const TEMPLATE: ChatTemplate<'_> = ChatTemplate {
+    system: Some(SystemTexts { before: "<begin>s:", after: "<end>u:" }),
+    first: "<begin>u:",
+    open: "<end>a:",
+    answered: "<end>a:",
+    next: "<end>u:",
+    trimmed: Trimmed { system: false, user: true, answer: false },
+    drops_thoughts: false,
+};
+
 /// The model's shape. No token ends a text, so that its length is known.
 pub(crate) fn spec() -> ModelSpec {
     ModelSpec {
@@ -44,10 +56,12 @@ pub(crate) fn spec() -> ModelSpec {
         head_dim: 16,
         context: 64,
         norm_epsilon: 1e-5,
+        variant: Variant::plain(16),
         tied_head: true,
         embedding_bands: 1,
         begin_token: Some(BEGIN),
         end_tokens: heapless_vec(&[]),
+        chat_template: false,
     }
 }
 
@@ -121,6 +135,7 @@ pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRe
             ),
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
+            SectionKind::ChatTemplate => Contents::Bytes(TEMPLATE.section().expect("short")),
             kind if kind.is_matrix() => {
                 let (rows, cols) = kind.shape(spec).unwrap_or_else(|| {
                     let bands = token_bands(spec).into_iter().map(|band| Some(band.into()));

@@ -1,6 +1,9 @@
 //! The program `rescomp` from outside: what it prints, writes and refuses, on a small random model.
 
+mod chat;
 mod commands;
+mod conversations;
 mod fixture;
 mod generate;
+mod serve;
 mod trusted;

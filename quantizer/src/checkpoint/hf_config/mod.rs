@@ -1,0 +1,266 @@
+//! `config.json` of a Hugging Face folder: sizes, constants and position settings.
+//!
+//! A field that changes the numbers is either understood or refused by name. Absent fields get the defaults of
+//! transformers' configuration classes where they have one that saved files rely on; sizes have none. Sizes are capped, so that
+//! products of two or three of them fit 64 bits everywhere later. Each family of models has a file.
+
+mod fields;
+mod gemma;
+mod gpt2;
+mod gpt_neox;
+mod llama;
+mod rope;
+#[cfg(test)]
+mod tests;
+mod windows;
+
+use std::path::Path;
+
+use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Variant};
+use serde_json::{Map, Value};
+
+use super::names::Names;
+use super::rope::Rope;
+use super::{CheckpointError, read_capped};
+use fields::{Fields, brief};
+
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+pub(super) const MAX_VOCABULARY: u32 = 1 << 20;
+pub(super) const MAX_HIDDEN: u32 = 1 << 16;
+pub(super) const MAX_INTERMEDIATE: u32 = 1 << 18;
+pub(super) const MAX_LAYERS: u32 = 512;
+pub(super) const MAX_HEADS: u32 = 1 << 10;
+pub(super) const MAX_HEAD_DIM: u32 = 1 << 10;
+pub(super) const MAX_CONTEXT: u32 = 1 << 24;
+
+/// What `config.json` says of a model.
+#[derive(Clone, Debug)]
+pub struct HfConfig {
+    /// Sizes and constants.
+    pub spec: ModelSpec,
+    /// Rotary positions; of models with learned ones, what no one uses.
+    pub rope: Rope,
+    /// Those of layers with a window, where they have their own.
+    pub local_rope: Option<Rope>,
+    /// The names of its tensors.
+    pub(super) names: &'static Names,
+}
+
+/// A kind of model that is read.
+struct Family {
+    /// `model_type`.
+    model_type: &'static str,
+    /// The one class of `architectures`: the body alone or with another head is another set of tensors.
+    class: &'static str,
+    read: fn(&Fields<'_>) -> Result<HfConfig, CheckpointError>,
+}
+
+const FAMILIES: [Family; 11] = [
+    Family { model_type: "llama", class: "LlamaForCausalLM", read: llama::llama },
+    Family { model_type: "mistral", class: "MistralForCausalLM", read: llama::mistral },
+    Family { model_type: "qwen2", class: "Qwen2ForCausalLM", read: llama::qwen2 },
+    Family { model_type: "qwen3", class: "Qwen3ForCausalLM", read: llama::qwen3 },
+    Family { model_type: "phi3", class: "Phi3ForCausalLM", read: llama::phi3 },
+    Family { model_type: "gemma", class: "GemmaForCausalLM", read: gemma::gemma },
+    Family { model_type: "gemma2", class: "Gemma2ForCausalLM", read: gemma::gemma2 },
+    Family { model_type: "gemma3_text", class: "Gemma3ForCausalLM", read: gemma::gemma3 },
+    Family { model_type: "gpt_neox", class: "GPTNeoXForCausalLM", read: gpt_neox::gpt_neox },
+    Family { model_type: "gpt2", class: "GPT2LMHeadModel", read: gpt2::gpt2 },
+    Family { model_type: "opt", class: "OPTForCausalLM", read: gpt2::opt },
+];
+const MODEL_TYPES: &str =
+    "llama, mistral, qwen2, qwen3, phi3, gemma, gemma2, gemma3_text, gpt_neox, gpt2, opt";
+const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, GemmaForCausalLM, \
+                       Gemma2ForCausalLM, Gemma3ForCausalLM, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM";
+
+impl HfConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not a JSON object, misses a size, has a size that cannot be (zero, above its cap,
+    /// heads not divisible by key and value heads, an odd head), or asks for an architecture, activation, bias,
+    /// position scaling or quantized weights that this crate does not read.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        Self::parse(path, &read_capped(path, MAX_CONFIG_BYTES)?)
+    }
+
+    /// As [`HfConfig::read`], from the text of the file; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// As [`HfConfig::read`].
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, CheckpointError> {
+        let json = |cause| CheckpointError::Json { path: path.to_owned(), part: "whole file", cause };
+        let object: Map<String, Value> = serde_json::from_slice(text).map_err(json)?;
+        let fields = Fields { path, prefix: "", object: &object };
+        let family = family(&fields)?;
+        if let Some(settings) = fields.get("quantization_config") {
+            let supported = "weights that are not quantized yet";
+            return Err(fields.unsupported("quantization_config", &brief(settings), supported));
+        }
+        (family.read)(&fields)
+    }
+}
+
+/// The family that `model_type` and `architectures` name, of which one may be absent.
+fn family(fields: &Fields<'_>) -> Result<&'static Family, CheckpointError> {
+    let model_type = fields.text("model_type")?;
+    let by_type = match model_type {
+        None => None,
+        Some(name) => match FAMILIES.iter().find(|family| family.model_type == name) {
+            Some(family) => Some(family),
+            None => return Err(fields.unsupported("model_type", name, MODEL_TYPES)),
+        },
+    };
+    let listed = match fields.get("architectures") {
+        None => &[][..],
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(fields.wrong("architectures", "a list".into(), brief(other))),
+    };
+    let of_class = |name: &Value| FAMILIES.iter().find(|family| name.as_str() == Some(family.class));
+    let by_class = listed.first().and_then(of_class);
+    let same = |name: &Value| name.as_str() == by_type.or(by_class).map(|family| family.class);
+    if !listed.iter().all(same) {
+        let supported = by_type.map_or(CLASSES, |family| family.class);
+        return Err(fields.unsupported("architectures", &brief(&Value::Array(listed.to_vec())), supported));
+    }
+    let missing = || fields.wrong("model_type", format!("one of {MODEL_TYPES}"), "nothing");
+    by_type.or(by_class).ok_or_else(missing)
+}
+
+/// How a family calls its sizes. Those that are absent in all of its files have no name.
+struct Keys {
+    hidden: &'static str,
+    intermediate: &'static str,
+    layers: &'static str,
+    heads: &'static str,
+    kv_heads: Option<&'static str>,
+    head_dim: Option<&'static str>,
+    context: &'static str,
+    epsilon: &'static str,
+}
+
+/// What absent fields mean.
+struct Defaults {
+    /// Where it isn't as many as heads.
+    kv_heads: Option<u32>,
+    /// Where it isn't the quotient of hidden width and heads.
+    head_dim: Option<u32>,
+    /// Where it has a default.
+    intermediate: Option<fn(hidden: u32) -> u32>,
+    epsilon: f64,
+    tied_head: bool,
+}
+
+/// Sizes and tokens, and everything else as in a plain model.
+fn spec(
+    fields: &Fields<'_>,
+    architecture: Architecture,
+    keys: &Keys,
+    defaults: &Defaults,
+) -> Result<ModelSpec, CheckpointError> {
+    let vocabulary = fields.size("vocab_size", MAX_VOCABULARY)?;
+    let hidden = fields.size(keys.hidden, MAX_HIDDEN)?;
+    let heads = fields.size(keys.heads, MAX_HEADS)?;
+    let kv_heads = match keys.kv_heads {
+        None => heads,
+        Some(key) => {
+            let kv_heads = fields.optional_size(key, MAX_HEADS)?;
+            let kv_heads = kv_heads.or(defaults.kv_heads).unwrap_or(heads);
+            if !heads.is_multiple_of(kv_heads) {
+                let expected = format!("a divisor of {} = {heads}", keys.heads);
+                return Err(fields.wrong(key, expected, kv_heads));
+            }
+            kv_heads
+        }
+    };
+    let given = keys.head_dim.map_or(Ok(None), |key| fields.optional_size(key, MAX_HEAD_DIM))?;
+    let head_dim = match given.or(defaults.head_dim) {
+        Some(head_dim) => head_dim,
+        None if !hidden.is_multiple_of(heads) => {
+            let because = if keys.head_dim.is_some() { " as head_dim is absent" } else { "" };
+            let expected = format!("a multiple of {} = {heads}{because}", keys.heads);
+            return Err(fields.wrong(keys.hidden, expected, hidden));
+        }
+        // Without `head_dim` the quotient has not met its cap yet.
+        None => hidden / heads,
+    };
+    if head_dim % 2 != 0 || head_dim > MAX_HEAD_DIM {
+        let expected = format!("an even number of at most {MAX_HEAD_DIM}");
+        return Err(fields.wrong("head_dim", expected, head_dim));
+    }
+    let intermediate =
+        match (fields.optional_size(keys.intermediate, MAX_INTERMEDIATE)?, defaults.intermediate) {
+            (Some(given), _) => given,
+            (None, Some(default)) => default(hidden),
+            (None, None) => fields.size(keys.intermediate, MAX_INTERMEDIATE)?,
+        };
+    let mut spec = ModelSpec {
+        architecture,
+        vocabulary,
+        hidden,
+        intermediate,
+        layers: fields.size(keys.layers, MAX_LAYERS)?,
+        heads,
+        kv_heads,
+        head_dim,
+        context: fields.size(keys.context, MAX_CONTEXT)?,
+        norm_epsilon: norm_epsilon(fields, keys.epsilon, defaults.epsilon)?,
+        variant: Variant::plain(head_dim),
+        tied_head: fields.flag_or("tie_word_embeddings", defaults.tied_head)?,
+        embedding_bands: 1,
+        begin_token: None,
+        end_tokens: Default::default(),
+        chat_template: false,
+    };
+    // A text starts with one token; a list of several would have no meaning.
+    spec.begin_token = match fields.tokens("bos_token_id", vocabulary)?.as_slice() {
+        [] => None,
+        [token] => Some(*token),
+        several => {
+            return Err(fields.wrong("bos_token_id", "one token".into(), format!("{several:?}")));
+        }
+    };
+    for token in fields.tokens("eos_token_id", vocabulary)? {
+        if !spec.end_tokens.contains(&token) && spec.end_tokens.push(token).is_err() {
+            let expected = format!("at most {MAX_END_TOKENS} different tokens");
+            return Err(fields.wrong("eos_token_id", expected, "more"));
+        }
+    }
+    Ok(spec)
+}
+
+fn norm_epsilon(fields: &Fields<'_>, key: &str, default: f64) -> Result<f32, CheckpointError> {
+    let value = fields.number(key)?.unwrap_or(default);
+    let narrowed = value as f32;
+    if narrowed > 0.0 && narrowed < 1.0 {
+        return Ok(narrowed);
+    }
+    Err(fields.wrong(key, "a number above 0 (in single precision) and below 1".into(), value))
+}
+
+/// The activation of this field, of those that the family may have; `None` where the field is absent.
+fn activation(
+    fields: &Fields<'_>,
+    key: &str,
+    known: &[(&str, Activation)],
+    supported: &'static str,
+) -> Result<Option<Activation>, CheckpointError> {
+    let Some(name) = fields.text(key)? else { return Ok(None) };
+    match known.iter().find(|(known, _)| *known == name) {
+        Some((_, activation)) => Ok(Some(*activation)),
+        None => Err(fields.unsupported(key, name, supported)),
+    }
+}
+
+/// Refuses flags that have another value than the only one that is supported; absent, they are that.
+fn only(fields: &Fields<'_>, flags: &[(&str, bool)]) -> Result<(), CheckpointError> {
+    for &(flag, supported) in flags {
+        let found = fields.flag_or(flag, supported)?;
+        if found != supported {
+            let supported = if supported { "true" } else { "false" };
+            return Err(fields.unsupported(flag, &found.to_string(), supported));
+        }
+    }
+    Ok(())
+}

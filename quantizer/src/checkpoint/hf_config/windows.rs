@@ -1,0 +1,79 @@
+//! Sliding windows, and which layers have them.
+
+use rescomp_formats::spec::ModelSpec;
+use serde_json::Value;
+
+use super::super::CheckpointError;
+use super::MAX_CONTEXT;
+use super::fields::{Fields, brief};
+
+/// The layers that have a window where `layer_types` does not say.
+#[derive(Clone, Copy)]
+pub(super) enum Layers {
+    /// All.
+    All,
+    /// All from this one on.
+    From(u32),
+    /// All but every so many-th.
+    AllBut {
+        /// How many.
+        every: u32,
+    },
+}
+
+/// Reads `sliding_window` and `layer_types`. `default` is the window where its field is absent; null means none.
+///
+/// # Errors
+/// A window that cannot be; layers with and without one in an order that isn't periodic.
+pub(super) fn windows(
+    fields: &Fields<'_>,
+    spec: &mut ModelSpec,
+    default: Option<u32>,
+    layers: Layers,
+) -> Result<(), CheckpointError> {
+    let given = fields.optional_size("sliding_window", MAX_CONTEXT)?;
+    let default = default.filter(|_| !fields.object.contains_key("sliding_window"));
+    let Some(window) = given.or(default) else { return Ok(()) };
+    // One as long as the context bounds nothing; but where layers with a window have frequencies of their own, they keep these.
+    if window >= spec.context && !spec.architecture.has_local_frequencies() {
+        return Ok(());
+    }
+    let window = window.min(1 << 20);
+    let has_window: Vec<bool> = match layer_types(fields, spec.layers)? {
+        Some(types) => types,
+        None => (0..spec.layers)
+            .map(|layer| match layers {
+                Layers::All => true,
+                Layers::From(first) => layer >= first,
+                Layers::AllBut { every } => !(layer + 1).is_multiple_of(every),
+            })
+            .collect(),
+    };
+    if has_window.iter().all(|has| !has) {
+        return Ok(());
+    }
+    spec.variant.sliding_window = window;
+    spec.variant.global_every = has_window.iter().position(|has| !has).map_or(0, |first| first as u32 + 1);
+    let periodic = (0..).zip(&has_window).all(|(layer, has)| spec.window(layer).is_some() == *has);
+    if !periodic {
+        let found = "no periodic order of layers with and without a window";
+        return Err(fields.unsupported("layer_types", found, "every so many-th layer without a window"));
+    }
+    Ok(())
+}
+
+/// Whether each layer has a window.
+fn layer_types(fields: &Fields<'_>, layers: u32) -> Result<Option<Vec<bool>>, CheckpointError> {
+    let key = "layer_types";
+    let list = match fields.get(key) {
+        None => return Ok(None),
+        Some(Value::Array(list)) if list.len() == layers as usize => list,
+        Some(other) => return Err(fields.wrong(key, format!("a list of {layers}"), brief(other))),
+    };
+    let of = |value: &Value| match value.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => Err(fields.unsupported(key, &brief(value), "sliding_attention, full_attention")),
+    };
+    list.iter().map(of).collect::<Result<_, _>>().map(Some)
+}

@@ -1,0 +1,77 @@
+//! The weights of one block, by what they are.
+
+use rescomp_formats::section::SectionKind;
+
+/// A dense matrix in row-major order: row `r` holds the weights of output `r`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// `rows * cols` elements.
+    pub data: Vec<f32>,
+}
+
+impl Matrix {
+    /// The weights of one output.
+    ///
+    /// # Panics
+    /// `row` is not below `rows`.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.cols..][..self.cols]
+    }
+}
+
+/// The weights of one transformer block: what its architecture has (`rescomp_formats::section::layer_sections`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerWeights {
+    matrices: Vec<(SectionKind, Matrix)>,
+    vectors: Vec<(SectionKind, Vec<f32>)>,
+}
+
+impl LayerWeights {
+    /// Adds a part: a vector is a matrix of one column.
+    pub(super) fn insert(&mut self, kind: SectionKind, part: Matrix) {
+        match kind.is_matrix() {
+            true => self.matrices.push((kind, part)),
+            false => self.vectors.push((kind, part.data)),
+        }
+    }
+
+    /// The matrix of a kind; `None` where the block has none.
+    pub fn matrix(&self, kind: SectionKind) -> Option<&Matrix> {
+        self.matrices.iter().find(|(of, _)| *of == kind).map(|(_, matrix)| matrix)
+    }
+
+    /// The matrix of a kind, to be replaced; `None` where the block has none.
+    pub fn matrix_mut(&mut self, kind: SectionKind) -> Option<&mut Matrix> {
+        self.matrices.iter_mut().find(|(of, _)| *of == kind).map(|(_, matrix)| matrix)
+    }
+
+    /// The gain of a norm, or a bias; `None` where the block has none.
+    pub fn vector(&self, kind: SectionKind) -> Option<&[f32]> {
+        self.vectors.iter().find(|(of, _)| *of == kind).map(|(_, values)| values.as_slice())
+    }
+
+    /// All gains and biases.
+    pub fn vectors(&self) -> impl Iterator<Item = (SectionKind, &[f32])> {
+        self.vectors.iter().map(|(kind, values)| (*kind, values.as_slice()))
+    }
+}
+
+/// The norm before the head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FinalNorm {
+    /// `hidden` numbers.
+    pub gain: Vec<f32>,
+    /// As many of a LayerNorm, none of an RMSNorm.
+    pub bias: Vec<f32>,
+}
+
+impl FinalNorm {
+    /// As the forward takes it.
+    pub fn view(&self) -> rescomp_runtime::models::FinalNorm<'_> {
+        rescomp_runtime::models::FinalNorm { gain: &self.gain, bias: &self.bias }
+    }
+}

@@ -1,0 +1,335 @@
+//! An opened checkpoint: names and shapes are checked, weights are read a layer at a time.
+//!
+//! Which tensors an architecture has, and under which names and in which order files hold them, is in `names/`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rescomp_formats::section::SectionKind;
+use rescomp_formats::spec::ModelSpec;
+
+use super::gguf::{self, Gguf, GgufChatTemplate, GgufTokenizer};
+use super::layer::{FinalNorm, LayerWeights, Matrix};
+use super::names::{Names, neighbours_to_halves};
+use super::{CheckpointError, HfConfig, TensorStore};
+
+/// An opened checkpoint: everything about it is known and checked but the weights' values, which are read on demand.
+///
+/// The files must not be changed while this lives.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Sizes and constants.
+    pub spec: ModelSpec,
+    /// Turns a position of each rotary pair, in units of 2^-64 turns: `rotary_dim / 2` values
+    /// (see [`Rope::turns_per_position`](super::Rope::turns_per_position)).
+    pub rope: Vec<u64>,
+    /// Those of layers with a window, where they have their own; else none.
+    pub local_rope: Vec<u64>,
+    path: PathBuf,
+    contents: Contents,
+    names: &'static Names,
+    /// The one of the names' prefixes that the files have.
+    prefix: &'static str,
+}
+
+/// What a checkpoint was opened from.
+#[derive(Debug)]
+enum Contents {
+    Folder(TensorStore),
+    Gguf(Gguf),
+}
+
+/// Where a checkpoint's tokenizer is. Whether it is one that is supported shows when it is read.
+#[derive(Clone)]
+pub enum TokenizerSource<'a> {
+    /// A `tokenizer.json`, which may not be there.
+    Json(PathBuf),
+    /// The metadata of a GGUF file.
+    Gguf(GgufTokenizer<'a>),
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face folder or a GGUF file and checks it whole, but for the values of the weights.
+    ///
+    /// # Errors
+    /// As [`open_folder`](Self::open_folder) and [`open_gguf`](Self::open_gguf).
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        // A file that is not there is told from a folder by its name.
+        let named_gguf = path.extension().is_some_and(|extension| extension == "gguf");
+        if path.is_file() || (named_gguf && !path.is_dir()) {
+            Self::open_gguf(path)
+        } else {
+            Self::open_folder(path)
+        }
+    }
+
+    /// Opens a GGUF file.
+    ///
+    /// # Errors
+    /// The file is not GGUF, or contradicts itself; it is of another architecture, or asks for something that this crate does not
+    /// do; a tensor is missing or has another shape; there are tensors beyond the architecture's.
+    pub fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
+        let gguf = Gguf::open(path)?;
+        let gguf::Sizes { spec, turns: rope, local_turns: local_rope, names } =
+            gguf::sizes(&gguf.fields(), &gguf.store)?;
+        let (path, prefix) = (path.to_owned(), prefix(names, &gguf.store));
+        let contents = Contents::Gguf(gguf);
+        let checkpoint = Self { spec, rope, local_rope, path, contents, names, prefix };
+        checkpoint.check_tensors()?;
+        Ok(checkpoint)
+    }
+
+    /// Opens a Hugging Face folder.
+    ///
+    /// Where `tie_word_embeddings` is true and the weights hold a head all the same, it must equal the embedding: some
+    /// versions of transformers ignore such a head and some compute with it, so a different one has no one meaning.
+    ///
+    /// # Errors
+    /// Anything [`HfConfig::read`] or [`TensorStore::open`] refuses; a tensor of the architecture is missing or has
+    /// another shape or type; there are tensors beyond the architecture's (rotary buffers are passed over); the tied
+    /// head differs.
+    pub fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
+        let HfConfig { spec, rope, local_rope, names } = HfConfig::read(&dir.join("config.json"))?;
+        let turns = |rope: &super::Rope| rope.turns_per_position(spec.variant.rotary_dim);
+        let (rope, local_rope) = (turns(&rope), local_rope.as_ref().map_or_else(Vec::new, turns));
+        let store = TensorStore::open(dir)?;
+        let (path, prefix, contents) = (dir.to_owned(), prefix(names, &store), Contents::Folder(store));
+        let checkpoint = Self { spec, rope, local_rope, path, contents, names, prefix };
+        checkpoint.check_tensors()?;
+        if checkpoint.spec.tied_head && checkpoint.tensors().shape(names.head).is_some() {
+            checkpoint.check_tied_head()?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Token embeddings, `[vocabulary, hidden]`.
+    ///
+    /// # Errors
+    /// An element is not finite.
+    pub fn embedding(&self) -> Result<Matrix, CheckpointError> {
+        self.matrix(&self.prefixed(self.names.embedding), self.vocabulary_shape())
+    }
+
+    /// The vectors of positions, `[context, hidden]`; `None` where positions are rotations.
+    ///
+    /// # Errors
+    /// An element is not finite.
+    pub fn positions(&self) -> Result<Option<Matrix>, CheckpointError> {
+        let Some(name) = self.names.positions else { return Ok(None) };
+        let (unused, cols) = (self.names.unused_positions, self.spec.hidden as usize);
+        let stored = self.matrix(&self.prefixed(name), [self.spec.context as usize + unused, cols])?;
+        let data = stored.data[unused * cols..].to_vec();
+        Ok(Some(Matrix { rows: stored.rows - unused, cols, data }))
+    }
+
+    /// The output head, `[vocabulary, hidden]`; `None` where it is the embedding.
+    ///
+    /// # Errors
+    /// An element is not finite.
+    pub fn head(&self) -> Result<Option<Matrix>, CheckpointError> {
+        if self.spec.tied_head {
+            return Ok(None);
+        }
+        self.matrix(self.names.head, self.vocabulary_shape()).map(Some)
+    }
+
+    /// The norm before the head.
+    ///
+    /// # Errors
+    /// An element is not finite.
+    pub fn final_norm(&self) -> Result<FinalNorm, CheckpointError> {
+        let read = |name: &str| self.tensors().tensor_f32(&self.prefixed(name), &[self.spec.hidden as usize]);
+        let mut gain = read(self.names.final_norm)?;
+        self.complete_gain(&mut gain);
+        let bias = self.names.final_norm_bias.map_or(Ok(Vec::new()), read)?;
+        Ok(FinalNorm { gain, bias })
+    }
+
+    /// The weights of block `layer`, counted from 0.
+    ///
+    /// # Errors
+    /// An element is not finite; or `layer` is not below the model's layers, which is reported as a missing tensor.
+    pub fn layer(&self, layer: usize) -> Result<LayerWeights, CheckpointError> {
+        let mut weights = LayerWeights::default();
+        for stored in self.names.stored {
+            let name = self.names.of_layer(self.prefix, layer, stored);
+            let data = self.tensors().tensor_f32(&name, &stored.shape(&self.spec))?;
+            for (kind, mut part) in stored.split(&self.spec, data) {
+                let rotated = matches!(kind, SectionKind::Query | SectionKind::Key);
+                if rotated && self.names.neighbour_pairs {
+                    part = neighbours_to_halves(&part, self.spec.head_dim as usize);
+                }
+                if kind.is_gain() {
+                    self.complete_gain(&mut part.data);
+                }
+                weights.insert(kind, part);
+            }
+        }
+        Ok(weights)
+    }
+
+    /// A gain as the forward multiplies with it.
+    fn complete_gain(&self, gain: &mut [f32]) {
+        if self.names.gains_less_one {
+            gain.iter_mut().for_each(|gain| *gain += 1.0);
+        }
+    }
+
+    /// The name of the folder (in the hub's cache, the model's), or of the file without its extension, which is the model's wherever it is shown.
+    pub fn name(&self) -> String {
+        if let Some(name) = super::hub_cache::model_name(&self.path).filter(|_| self.path.is_dir()) {
+            return name.to_owned();
+        }
+        // "." and ".." have no name of their own.
+        let resolved =
+            || self.path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let named = match self.contents {
+            Contents::Folder(_) => self.path.file_name(),
+            Contents::Gguf(_) => self.path.file_stem(),
+        };
+        match named {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => resolved().unwrap_or_else(|| self.path.to_string_lossy().into_owned()),
+        }
+    }
+
+    /// Number of weights; a tied head is counted once, as the embedding.
+    pub fn parameters(&self) -> u64 {
+        self.architecture_tensors()
+            .map(|(_, shape)| shape.iter().map(|&size| size as u64).product::<u64>())
+            .sum()
+    }
+
+    /// Bytes of the weight files.
+    pub fn weight_bytes(&self) -> u64 {
+        self.tensors().bytes()
+    }
+
+    /// SHA-256 of the weight files (see [`TensorStore::digest`]).
+    pub fn digest(&self) -> [u8; 32] {
+        self.tensors().digest()
+    }
+
+    /// Where the tokenizer is.
+    pub fn tokenizer(&self) -> TokenizerSource<'_> {
+        match &self.contents {
+            Contents::Folder(_) => TokenizerSource::Json(self.path.join("tokenizer.json")),
+            Contents::Gguf(gguf) => {
+                TokenizerSource::Gguf(GgufTokenizer::new(gguf.fields(), self.spec.vocabulary))
+            }
+        }
+    }
+
+    /// The chat template of a GGUF file, with the texts of its special tokens; `None` where it has none, and of a folder.
+    ///
+    /// # Errors
+    /// The metadata contradict themselves.
+    pub fn gguf_chat_template(&self) -> Result<Option<GgufChatTemplate<'_>>, CheckpointError> {
+        match &self.contents {
+            Contents::Folder(_) => Ok(None),
+            Contents::Gguf(gguf) => gguf::chat_template(&gguf.fields()),
+        }
+    }
+
+    /// The folder or the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors as stored.
+    pub fn tensors(&self) -> &TensorStore {
+        match &self.contents {
+            Contents::Folder(store) => store,
+            Contents::Gguf(gguf) => &gguf.store,
+        }
+    }
+
+    /// A name of the model with the prefix that these files have.
+    fn prefixed(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Name and shape of every tensor that a model of these sizes has.
+    fn architecture_tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let (names, spec) = (self.names, &self.spec);
+        let [vocabulary, hidden] = self.vocabulary_shape();
+        let vector = |name: &str| (self.prefixed(name), vec![hidden]);
+        let head = (!spec.tied_head).then(|| (names.head.to_owned(), vec![vocabulary, hidden]));
+        let positions = spec.context as usize + names.unused_positions;
+        let positions = names.positions.map(|name| (self.prefixed(name), vec![positions, hidden]));
+        let outside = [(self.prefixed(names.embedding), vec![vocabulary, hidden]), vector(names.final_norm)];
+        let layers = (0..spec.layers as usize).flat_map(move |layer| {
+            let of = move |stored| (names.of_layer(self.prefix, layer, stored), stored.shape(spec));
+            names.stored.iter().map(of)
+        });
+        outside
+            .into_iter()
+            .chain(names.final_norm_bias.map(vector))
+            .chain(positions)
+            .chain(head)
+            .chain(layers)
+    }
+
+    fn vocabulary_shape(&self) -> [usize; 2] {
+        [self.spec.vocabulary as usize, self.spec.hidden as usize]
+    }
+
+    fn matrix(&self, tensor: &str, [rows, cols]: [usize; 2]) -> Result<Matrix, CheckpointError> {
+        let data = self.tensors().tensor_f32(tensor, &[rows, cols])?;
+        Ok(Matrix { rows, cols, data })
+    }
+
+    /// Headers only: what must be there is, and nothing else.
+    fn check_tensors(&self) -> Result<(), CheckpointError> {
+        let mut known = BTreeSet::new();
+        let names = self.names;
+        for (tensor, shape) in self.architecture_tensors() {
+            self.tensors().check(&tensor, &shape)?;
+            known.insert(tensor);
+        }
+        let accepted = |name: &str| {
+            known.contains(name)
+                || (name == names.head && self.spec.tied_head)
+                || names.passed_over.iter().any(|end| name.ends_with(end))
+        };
+        let unexpected: Vec<&str> = self.tensors().names().filter(|name| !accepted(name)).collect();
+        if unexpected.is_empty() {
+            return Ok(());
+        }
+        const SHOWN: usize = 5;
+        let more = if unexpected.len() > SHOWN { ", ..." } else { "" };
+        Err(CheckpointError::UnexpectedTensors {
+            path: self.tensors().path().to_owned(),
+            count: unexpected.len(),
+            tensors: unexpected[..unexpected.len().min(SHOWN)].join(", ") + more,
+        })
+    }
+
+    fn check_tied_head(&self) -> Result<(), CheckpointError> {
+        let (store, head) = (self.tensors(), self.names.head);
+        store.check(head, &self.vocabulary_shape())?;
+        // The usual case costs no memory; only where the stored bytes differ are the values compared.
+        if store.stored_alike(&self.prefixed(self.names.embedding), head) {
+            return Ok(());
+        }
+        let embedding = self.embedding()?;
+        let stored = store.tensor_f32(head, &self.vocabulary_shape())?;
+        let differs = |(ours, theirs): (&f32, &f32)| ours != theirs;
+        match embedding.data.iter().zip(&stored).position(differs) {
+            None => Ok(()),
+            Some(at) => Err(CheckpointError::TiedHeadDiffers {
+                path: store.path_of(head).to_owned(),
+                row: at / embedding.cols,
+                column: at % embedding.cols,
+                embedding: embedding.data[at],
+                head: stored[at],
+            }),
+        }
+    }
+}
+
+/// The prefix under which the embedding is stored; of none, the first.
+fn prefix(names: &Names, store: &TensorStore) -> &'static str {
+    let stored = |prefix: &&&str| store.shape(&format!("{prefix}{}", names.embedding)).is_some();
+    names.prefixes.iter().find(stored).or(names.prefixes.first()).copied().unwrap_or_default()
+}

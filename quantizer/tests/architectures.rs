@@ -1,0 +1,68 @@
+//! Every architecture against logits that another implementation computed (architectures/generate.py).
+//!
+//! The full-precision forward is the runtime's own, so what agrees here is what devices run, but for the weights' rounding.
+
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
+
+use rescomp_quantizer::checkpoint::Checkpoint;
+use rescomp_quantizer::dense::DenseLogits;
+use rescomp_runtime::Machine;
+use rescomp_runtime::executor::Serial;
+use rescomp_runtime::kernels;
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/architectures").join(name)
+}
+
+/// The window, and the logits of its last positions.
+fn expected(folder: &Path) -> (Vec<u32>, Vec<f32>) {
+    let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let words =
+        |name: &str| -> Vec<[u8; 4]> { tensors.tensor(name).unwrap().data().as_chunks::<4>().0.to_vec() };
+    let tokens = words("tokens").into_iter().map(u32::from_le_bytes).collect();
+    (tokens, words("logits").into_iter().map(f32::from_le_bytes).collect())
+}
+
+fn agrees(name: &str) {
+    let folder = folder(name);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let (tokens, expected) = expected(&folder);
+    let positions = tokens.len();
+    let machine = Machine { kernels: kernels::best(), executor: &Serial };
+    let logits = DenseLogits::new(machine, &checkpoint, &[tokens], positions, |_| ()).unwrap().window(0);
+    let found = &logits[logits.len() - expected.len()..];
+    let largest = expected.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
+    let furthest = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
+    let furthest = furthest.fold(0.0_f32, f32::max);
+    println!("{name}: furthest {:e} of the largest", furthest / largest);
+    // The acceptance bar is 1e-4; f32 forwards in two orders agree to a few parts in a million.
+    assert!(furthest <= 2e-5 * largest, "{name}: furthest {furthest}, largest {largest}");
+}
+
+macro_rules! architectures {
+    ($($test:ident: $folder:literal;)*) => { $(
+        #[test]
+        fn $test() {
+            agrees($folder);
+        }
+    )* };
+}
+
+architectures! {
+    llama_with_llama_3_scaling: "llama";
+    llama_with_linear_scaling: "llama-linear";
+    mistral: "mistral";
+    qwen2: "qwen2";
+    qwen3: "qwen3";
+    phi3: "phi3";
+    gemma: "gemma";
+    gemma2: "gemma2";
+    gemma3: "gemma3";
+    gpt_neox: "gpt-neox";
+    gpt_neox_one_after_the_other: "gpt-neox-sequential";
+    gpt2: "gpt2";
+    opt: "opt";
+}

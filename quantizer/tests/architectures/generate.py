@@ -1,0 +1,78 @@
+"""Writes small random checkpoints of every architecture, and the logits that transformers computes with them.
+
+    python3 generate.py        (with torch, transformers and safetensors installed; made with transformers 5.24)
+
+Each folder holds config.json and model.safetensors (bfloat16), as `save_pretrained` writes them, and expected.safetensors: `tokens`
+(int32, one window) and `logits` (float32, of the window's last positions). quantizer/tests/architectures.rs compares them with the
+full-precision forward.
+"""
+
+import pathlib
+import shutil
+
+import torch
+import transformers as t
+from safetensors.torch import save_file
+
+VOCABULARY, POSITIONS, KEPT, CONTEXT, WINDOW = 288, 40, 16, 64, 7
+SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT,
+             bos_token_id=0, eos_token_id=1, pad_token_id=None)
+GROUPED = dict(SIZES, intermediate_size=48, num_key_value_heads=2)
+GEMMA = dict(GROUPED, head_dim=16, sliding_window=WINDOW, query_pre_attn_scalar=24)
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+MODELS = {
+    "llama": t.LlamaConfig(**GROUPED, rope_parameters=dict(
+        rope_type="llama3", rope_theta=1e4, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=32)),
+    "llama-linear": t.LlamaConfig(**GROUPED, rope_parameters=dict(rope_type="linear", rope_theta=1e4, factor=2.0)),
+    "mistral": t.MistralConfig(**GROUPED, head_dim=12, sliding_window=WINDOW),
+    "qwen2": t.Qwen2Config(**GROUPED),
+    "qwen3": t.Qwen3Config(**GROUPED, head_dim=12, tie_word_embeddings=True),
+    "phi3": t.Phi3Config(**GROUPED, sliding_window=WINDOW,
+                         rope_parameters=dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)),
+    "gemma": t.GemmaConfig(**GROUPED, head_dim=16),
+    "gemma2": t.Gemma2Config(**GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
+                             layer_types=[SLIDING, FULL, SLIDING]),
+    "gemma3": t.Gemma3TextConfig(**GEMMA, layer_types=[SLIDING, SLIDING, FULL], rope_parameters={
+        FULL: dict(rope_type="linear", rope_theta=1e6, factor=8.0), SLIDING: dict(rope_type="default", rope_theta=1e4)}),
+    "gpt-neox": t.GPTNeoXConfig(**SIZES, intermediate_size=64, tie_word_embeddings=False, rope_parameters=dict(
+        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)),
+    "gpt-neox-sequential": t.GPTNeoXConfig(**SIZES, intermediate_size=64, tie_word_embeddings=False, use_parallel_residual=False,
+                                           hidden_act="gelu_new", rope_parameters=dict(
+                                               rope_type="default", rope_theta=1e4, partial_rotary_factor=1.0)),
+    "gpt2": t.GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1),
+    "opt": t.OPTConfig(**SIZES, ffn_dim=48, word_embed_proj_dim=32),
+}
+
+
+def main():
+    here = pathlib.Path(__file__).parent
+    for number, (name, config) in enumerate(MODELS.items()):
+        torch.manual_seed(number)
+        config._attn_implementation = "eager"
+        model = t.AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                random = torch.randn_like(parameter)
+                if parameter.dim() > 1:
+                    parameter.copy_(random / parameter.shape[-1] ** 0.5 * 1.5)
+                elif parameter_name.endswith("bias") or name.startswith("gemma"):
+                    parameter.copy_(0.3 * random)
+                else:
+                    parameter.copy_(1 + 0.3 * random)
+        model = model.to(torch.bfloat16)
+        folder = here / name
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        tokens = torch.randint(0, VOCABULARY, (1, POSITIONS))
+        # Read again: what was made bfloat16 in memory has rotary frequencies of bfloat16, too.
+        model = t.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        with torch.no_grad():
+            logits = model(tokens).logits[0, -KEPT:]
+        save_file({"tokens": tokens[0].int(), "logits": logits.contiguous()}, folder / "expected.safetensors")
+        print(name, sum(p.numel() for p in model.parameters()), float(logits.abs().max()))
+
+
+main()

@@ -1,0 +1,50 @@
+//! Models that no forward runs, in manifests whose checksums are right.
+
+use super::HostileFile;
+use super::containers::container;
+use crate::forge::Parts;
+use rescomp_formats::spec::{Activation, Architecture, ModelSpec};
+
+pub(super) fn files() -> Vec<HostileFile> {
+    let file = |name, attack, offset, change: &dyn Fn(&mut ModelSpec)| {
+        let mut parts = Parts::of(&container());
+        parts.change_manifest(|manifest| change(&mut manifest.spec)).expect("a manifest");
+        HostileFile { name, attack, offset: Some(offset), bytes: parts.assemble() }
+    };
+    vec![
+        file(
+            "container/rotated-beyond-the-head.rescomp",
+            "more of a head rotated than there is",
+            64,
+            &|spec| spec.variant.rotary_dim = 4096,
+        ),
+        file("container/rotated-without-pairs.rescomp", "a part of a head that has no pairs", 64, &|spec| {
+            spec.variant.rotary_dim = 3
+        }),
+        file("container/window-huge.rescomp", "a window that no memory holds", 64, &|spec| {
+            spec.variant.sliding_window = u32::MAX
+        }),
+        file("container/bound-not-a-number.rescomp", "scores that are bent into NaN", 64, &|spec| {
+            spec.variant.score_cap = f32::NAN
+        }),
+        file(
+            "container/embeddings-vanish.rescomp",
+            "embeddings that are multiplied with nothing",
+            64,
+            &|spec| spec.variant.embedding_scale = 0.0,
+        ),
+        file(
+            "container/activation-of-another.rescomp",
+            "an activation that the architecture's forward does not have",
+            64,
+            &|spec| spec.variant.activation = Activation::Relu,
+        ),
+        // Sections are counted before they are looked at.
+        file(
+            "container/parts-of-another-architecture.rescomp",
+            "an architecture whose sections the file does not have",
+            28,
+            &|spec| spec.architecture = Architecture::Qwen2,
+        ),
+    ]
+}

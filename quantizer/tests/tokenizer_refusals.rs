@@ -107,7 +107,7 @@ fn other_pipelines() {
             json["normalizer"] = json!({"type": "NFC"});
             json["added_tokens"][0]["normalized"] = json!(true);
         },
-        "added_tokens[0].normalized is `true`; supported: false, with a normalizer",
+        "added_tokens[0].normalized is `true`; supported: false, with a normalizer (with NFC also true, of white space)",
     );
     let digits = |individual: bool, space: bool, regex: bool| {
         json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": individual},

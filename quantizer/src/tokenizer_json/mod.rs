@@ -232,11 +232,11 @@ impl Source<'_> {
             let special = self.flag(entry, &field, "special", None)?;
             // The reference normalizes these and looks for them in the normalized text.
             let normalized = self.flag(entry, &field, "normalized", None)?;
-            if normalized && normalizes(normalizer) {
+            if normalized && may_change(normalizer, content) {
                 return Err(self.unsupported(
                     &format!("{field}.normalized"),
                     entry.get("normalized"),
-                    "false, with a normalizer",
+                    "false, with a normalizer (with NFC also true, of white space)",
                 ));
             }
             if !seen.insert(content) {
@@ -431,8 +431,13 @@ impl Source<'_> {
 }
 
 /// Whether some text is changed. (U+2581 in an added token is refused, and a space in front is put there after the search.)
-fn normalizes(normalizer: Normalizer) -> bool {
-    !matches!(normalizer, Normalizer::None)
+/// Whether a normalizer may find this content where it is not, or hide it where it is. NFC leaves white space alone: nothing composes with it.
+fn may_change(normalizer: Normalizer, content: &str) -> bool {
+    match normalizer {
+        Normalizer::None => false,
+        Normalizer::Nfc => !content.bytes().all(|byte| byte.is_ascii_whitespace()),
+        _ => true,
+    }
 }
 
 fn added_entries(added: &[Added<'_>]) -> Vec<(u32, bool, bool)> {

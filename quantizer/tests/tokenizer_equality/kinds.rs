@@ -188,6 +188,18 @@ fn qwen() {
     }));
     check_all("Qwen 2", &both, true);
     both.check("e<think>\u{301}<think>\u{301}e<|endoftext|>\u{301}");
+    // Runs of white space that are looked for in normalized text, as GPT-NeoX has them.
+    let runs = json!([
+        added(0, "<|endoftext|>", true, false),
+        added(1024, "  ", false, true),
+        added(1025, "    ", false, true),
+        added(1026, "\t\n", false, true),
+    ]);
+    let both = Both::of_json(&small(&byte_level(false, true), &runs, |json| {
+        json["normalizer"] = json!({"type": "NFC"});
+    }));
+    check_all("GPT-NeoX", &both, true);
+    both.check("e  \u{301}    \u{301}\u{323}  e\u{301}     a\t\n\u{301}<|endoftext|>  \u{301}   ");
     // The normalizer alone, and with whole pre-tokens looked up.
     let end = json!([added(0, "<|endoftext|>", true, false)]);
     let both = Both::of_json(&small(&byte_level(false, true), &end, |json| {

@@ -36,12 +36,18 @@ pub fn check(bytes: &[u8]) -> Outcome {
             assert!(windows.kept(window, position).all(|(id, nats)| id < spec.vocabulary && nats <= 0.0));
         }
     }
-    assert_eq!(container.rope_frequencies().len(), spec.head_dim as usize / 2);
+    let pairs = spec.variant.rotary_dim as usize / 2;
+    assert_eq!(container.rope_frequencies().len(), pairs);
+    let local_pairs = if spec.architecture.has_local_frequencies() { pairs } else { 0 };
+    assert_eq!(container.local_rope_frequencies().len(), local_pairs);
     assert_eq!(container.token_bands().is_some(), spec.embedding_bands > 1);
     assert_eq!(container.chat_template().is_some(), spec.chat_template);
     for (name, _) in container.container().entries() {
         let Some(matrix) = container.matrix(name) else {
             assert!(!name.kind.is_matrix(), "{name} is not found");
+            let floats = container.floats(name);
+            assert_eq!(floats.is_some(), name.kind.is_floats(), "{name}");
+            assert!(floats.unwrap_or(&[]).iter().all(|value| value.is_finite()), "{name}");
             continue;
         };
         let mut values = vec![f32::NAN; matrix.shape().cols()];

@@ -25,12 +25,30 @@ pub(super) fn sound_config() -> Vec<u8> {
     .to_vec()
 }
 
+/// Windows, bounds, and frequencies by kind of layer.
+const GEMMA3: &str = r#"{"model_type": "gemma3_text", "vocab_size": 258, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,
+  "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "max_position_embeddings": 8, "sliding_window": 4,
+  "layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "query_pre_attn_scalar": 4, "final_logit_softcapping": 30.0,
+  "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}}
+"#;
+const GPT_NEOX: &str = r#"{"model_type": "gpt_neox", "vocab_size": 258, "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 1,
+  "num_attention_heads": 2, "max_position_embeddings": 8, "rotary_pct": 0.25, "rotary_emb_base": 10000, "hidden_act": "gelu",
+  "use_parallel_residual": true}
+"#;
+const GPT2: &str = r#"{"model_type": "gpt2", "vocab_size": 258, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8, "n_inner": null,
+  "activation_function": "gelu_new"}
+"#;
+
 pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
     let llama3 = "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \
                   \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8}, \"rope_theta\"";
     vec![
         ("config/sound.json", sound_config()),
         ("config/sound-llama3.json", replaced(&sound_config(), "\"rope_theta\"", llama3)),
+        ("config/sound-gemma3.json", GEMMA3.into()),
+        ("config/sound-gpt-neox.json", GPT_NEOX.into()),
+        ("config/sound-gpt2.json", GPT2.into()),
     ]
 }
 

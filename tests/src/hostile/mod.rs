@@ -77,6 +77,7 @@ pub fn sound_files() -> Vec<(&'static str, Vec<u8>)> {
     [
         containers::sound(),
         chat_templates::sound(),
+        variants::sound(),
         tokenizer_sections::sound(),
         vec![("safetensors/sound.safetensors", safetensors::sound())],
         configs::sound(),

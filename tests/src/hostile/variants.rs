@@ -3,7 +3,35 @@
 use super::HostileFile;
 use super::containers::container;
 use crate::forge::Parts;
+use crate::tiny::{self, Widths};
+use rescomp_formats::layouts::Layout;
 use rescomp_formats::spec::{Activation, Architecture, ModelSpec};
+
+/// A small model of each other architecture.
+pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
+    let small = |architecture| {
+        let spec = ModelSpec {
+            vocabulary: 258,
+            hidden: 8,
+            intermediate: 12,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            context: 8,
+            tied_head: true,
+            ..tiny::architecture_spec(architecture)
+        };
+        tiny::container(&spec, Widths::Mixed, Layout::Nr8k4).to_vec()
+    };
+    vec![
+        ("container/sound-qwen2.rescomp", small(Architecture::Qwen2)),
+        ("container/sound-qwen3.rescomp", small(Architecture::Qwen3)),
+        ("container/sound-gemma2.rescomp", small(Architecture::Gemma2)),
+        ("container/sound-gemma3.rescomp", small(Architecture::Gemma3)),
+        ("container/sound-gpt-neox.rescomp", small(Architecture::GptNeox)),
+        ("container/sound-gpt2.rescomp", small(Architecture::Gpt2)),
+    ]
+}
 
 pub(super) fn files() -> Vec<HostileFile> {
     let file = |name, attack, offset, change: &dyn Fn(&mut ModelSpec)| {

@@ -170,7 +170,9 @@ fn a_rustup_that_can_add_leads_to_a_build_with_its_own_linker() {
     let machine = Machine::new();
     machine.rustup(ADDING_RUSTUP);
     machine.script("toolchains/stable-x86_64-unknown-linux-gnu/links", "");
-    let output = machine.run(&["pack", "--target", "aarch64"]);
+    // It packs, too: not into the repository.
+    let folder = machine.0.path().join("out");
+    let output = machine.run(&["pack", "--target", "aarch64", "--output", folder.to_str().expect("UTF-8")]);
     let stderr = text(&output.stderr);
     assert!(stderr.contains("-Clinker-flavor=ld.lld -Ctarget-feature=+crt-static"), "{stderr}");
     assert!(text(&output.stdout).contains("built build --target aarch64-unknown-linux-musl"), "{stderr}");

@@ -9,6 +9,7 @@
 //! A window has one token more than the context, as each token is the target of the one before. Windows do not overlap
 //! and pay no heed to documents, so every token of the stream but the first of a window is predicted once.
 
+use rescomp_runtime::chat::trim;
 use std::borrow::Cow;
 use std::error::Error;
 use std::io;
@@ -166,11 +167,6 @@ fn split_at_separator(text: &str) -> (&str, Option<&str>) {
         }
     }
     (text, None)
-}
-
-/// White space as Python's `str.strip` has it: Unicode's and the four separators of ASCII.
-fn trim(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }
 
 fn read_text(path: &Path) -> Result<String, CorpusError> {

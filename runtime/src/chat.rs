@@ -116,7 +116,7 @@ fn trim_if(trims: bool, text: &str) -> &str {
 
 /// A text without white space at its ends, as templates understand it: what Unicode calls white space, and the four separators of
 /// ASCII, which Python counts as such.
-fn trim(text: &str) -> &str {
+pub fn trim(text: &str) -> &str {
     text.trim_matches(|character: char| {
         character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
     })

@@ -10,7 +10,7 @@ use crate::error::RuntimeError;
 use crate::executor::{MOST_OUTPUTS, ROW_GRANULARITY, RowShare, for_each_part, for_each_row_share};
 use crate::kernels::{Activations, Kernels, OutputRows, TILE_ROWS, matrix_product_f32};
 use crate::memory::{Arena, slice_bytes};
-use crate::models::FinalNorm;
+use crate::models::Norm;
 use core::ops::Range;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::matrix::{MatrixShape, MatrixView};
@@ -408,10 +408,10 @@ impl<'a> QuantizedWeights<'a> {
     ///
     /// # Errors
     /// [`RuntimeError::Missing`].
-    pub fn final_norm(&self) -> Result<FinalNorm<'a>, RuntimeError> {
+    pub fn final_norm(&self) -> Result<Norm<'a>, RuntimeError> {
         let has_bias = self.container.manifest().spec.architecture.has_layer_norm();
         let bias = if has_bias { self.floats(SectionKind::FinalNormBias, None)? } else { &[] };
-        Ok(FinalNorm { gain: self.floats(SectionKind::FinalNorm, None)?, bias })
+        Ok(Norm { gain: self.floats(SectionKind::FinalNorm, None)?, bias })
     }
 
     /// The logits of one normalized hidden state: `vocabulary` numbers from `hidden`.

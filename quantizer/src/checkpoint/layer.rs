@@ -71,7 +71,7 @@ pub struct FinalNorm {
 
 impl FinalNorm {
     /// As the forward takes it.
-    pub fn view(&self) -> rescomp_runtime::models::FinalNorm<'_> {
-        rescomp_runtime::models::FinalNorm { gain: &self.gain, bias: &self.bias }
+    pub fn view(&self) -> rescomp_runtime::models::Norm<'_> {
+        rescomp_runtime::models::Norm { gain: &self.gain, bias: &self.bias }
     }
 }

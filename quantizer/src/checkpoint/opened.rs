@@ -151,7 +151,7 @@ impl Checkpoint {
     /// An element is not finite; or `layer` is not below the model's layers, which is reported as a missing tensor.
     pub fn layer(&self, layer: usize) -> Result<LayerWeights, CheckpointError> {
         let mut weights = LayerWeights::default();
-        for stored in self.names.stored {
+        for stored in self.names.tensors() {
             let name = self.names.of_layer(self.prefix, layer, stored);
             let data = self.tensors().tensor_f32(&name, &stored.shape(&self.spec))?;
             for (kind, mut part) in stored.split(&self.spec, data) {
@@ -260,7 +260,7 @@ impl Checkpoint {
         let outside = [(self.prefixed(names.embedding), vec![vocabulary, hidden]), vector(names.final_norm)];
         let layers = (0..spec.layers as usize).flat_map(move |layer| {
             let of = move |stored| (names.of_layer(self.prefix, layer, stored), stored.shape(spec));
-            names.stored.iter().map(of)
+            names.tensors().map(of)
         });
         outside
             .into_iter()

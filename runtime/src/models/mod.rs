@@ -13,7 +13,7 @@ mod run;
 mod scratch;
 
 pub use cache::{CacheElem, LayerCache, cache_elems};
-pub use run::{Batch, BlockRun, FinalNorm, cap_logits, enter, normalize};
+pub use run::{Batch, BlockRun, Norm, cap_logits, enter, normalize};
 pub use scratch::Scratch;
 
 use crate::linear::BlockWeights;

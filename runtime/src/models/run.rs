@@ -61,7 +61,7 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
             K::AttentionNorm => K::AttentionNormBias,
             _ => K::MlpNormBias,
         };
-        let norm = FinalNorm {
+        let norm = Norm {
             gain: weights.vector(gain)?,
             bias: if spec.architecture.has_layer_norm() { weights.vector(bias)? } else { &[] },
         };
@@ -200,7 +200,7 @@ impl Scratch<'_> {
 
 /// The gain and, where it is a LayerNorm, the bias of a norm of the stream; no bias makes it an RMSNorm.
 #[derive(Clone, Copy, Debug)]
-pub struct FinalNorm<'a> {
+pub struct Norm<'a> {
     /// d.
     pub gain: &'a [f32],
     /// d, or none.
@@ -208,13 +208,7 @@ pub struct FinalNorm<'a> {
 }
 
 /// The norm of each token: `input` and `output` are m x d. After the last block it makes the head's input.
-pub fn normalize(
-    machine: Machine<'_>,
-    spec: &ModelSpec,
-    norm: FinalNorm<'_>,
-    input: &[f32],
-    output: &mut [f32],
-) {
+pub fn normalize(machine: Machine<'_>, spec: &ModelSpec, norm: Norm<'_>, input: &[f32], output: &mut [f32]) {
     let (d, kernels, epsilon) = (spec.hidden as usize, machine.kernels, spec.norm_epsilon);
     for_each_part(machine.executor, output, input, d, |output, input| {
         for (input, output) in input.chunks_exact(d).zip(output.chunks_exact_mut(d)) {

@@ -18,7 +18,7 @@ pub(in super::super) const GPT2: Names = Names {
     final_norm_bias: Some("ln_f.bias"),
     head: "lm_head.weight",
     layers: "h.",
-    stored: &[
+    stored: &[&[
         whole("ln_1.weight", &[K::AttentionNorm]),
         whole("ln_1.bias", &[K::AttentionNormBias]),
         columns("attn.c_attn.weight", &[K::Query, K::Key, K::Value]),
@@ -31,7 +31,7 @@ pub(in super::super) const GPT2: Names = Names {
         whole("mlp.c_fc.bias", &[K::UpBias]),
         columns("mlp.c_proj.weight", &[K::Down]),
         whole("mlp.c_proj.bias", &[K::DownBias]),
-    ],
+    ]],
     // The causal mask, and what it fills in.
     passed_over: &[".attn.bias", ".attn.masked_bias"],
     gains_less_one: false,

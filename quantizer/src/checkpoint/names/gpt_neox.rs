@@ -12,7 +12,7 @@ pub(in super::super) const GPT_NEOX: Names = Names {
     final_norm_bias: Some("final_layer_norm.bias"),
     head: "embed_out.weight",
     layers: "layers.",
-    stored: &[
+    stored: &[&[
         whole("input_layernorm.weight", &[K::AttentionNorm]),
         whole("input_layernorm.bias", &[K::AttentionNormBias]),
         Stored {
@@ -33,7 +33,7 @@ pub(in super::super) const GPT_NEOX: Names = Names {
         whole("mlp.dense_h_to_4h.bias", &[K::UpBias]),
         whole("mlp.dense_4h_to_h.weight", &[K::Down]),
         whole("mlp.dense_4h_to_h.bias", &[K::DownBias]),
-    ],
+    ]],
     // The causal mask, what it fills in, and the rotary frequencies.
     passed_over: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
     gains_less_one: false,

@@ -13,21 +13,37 @@
 use super::{Names, Stored, whole};
 use rescomp_formats::section::SectionKind as K;
 
-const ATTENTION_NORM: Stored = whole("input_layernorm.weight", &[K::AttentionNorm]);
-const QUERY: Stored = whole("self_attn.q_proj.weight", &[K::Query]);
-const KEY: Stored = whole("self_attn.k_proj.weight", &[K::Key]);
-const VALUE: Stored = whole("self_attn.v_proj.weight", &[K::Value]);
-const OUTPUT: Stored = whole("self_attn.o_proj.weight", &[K::Output]);
-const MLP_NORM: Stored = whole("post_attention_layernorm.weight", &[K::MlpNorm]);
-const GATE: Stored = whole("mlp.gate_proj.weight", &[K::Gate]);
-const UP: Stored = whole("mlp.up_proj.weight", &[K::Up]);
-const DOWN: Stored = whole("mlp.down_proj.weight", &[K::Down]);
-const QUERY_NORM: Stored = whole("self_attn.q_norm.weight", &[K::QueryNorm]);
-const KEY_NORM: Stored = whole("self_attn.k_norm.weight", &[K::KeyNorm]);
-/// With norms behind attention and MLP, the name of the one before the MLP is another.
-const ATTENTION_POST_NORM: Stored = whole("post_attention_layernorm.weight", &[K::AttentionPostNorm]);
-const MLP_PRE_NORM: Stored = whole("pre_feedforward_layernorm.weight", &[K::MlpNorm]);
-const MLP_POST_NORM: Stored = whole("post_feedforward_layernorm.weight", &[K::MlpPostNorm]);
+/// The norm before attention, and its three projections.
+const INPUT: &[Stored] = &[
+    whole("input_layernorm.weight", &[K::AttentionNorm]),
+    whole("self_attn.q_proj.weight", &[K::Query]),
+    whole("self_attn.k_proj.weight", &[K::Key]),
+    whole("self_attn.v_proj.weight", &[K::Value]),
+];
+const BIASES: &[Stored] = &[
+    whole("self_attn.q_proj.bias", &[K::QueryBias]),
+    whole("self_attn.k_proj.bias", &[K::KeyBias]),
+    whole("self_attn.v_proj.bias", &[K::ValueBias]),
+];
+const HEAD_NORMS: &[Stored] =
+    &[whole("self_attn.q_norm.weight", &[K::QueryNorm]), whole("self_attn.k_norm.weight", &[K::KeyNorm])];
+/// The projection behind attention, and the norm before the MLP.
+const OUTPUT: &[Stored] = &[
+    whole("self_attn.o_proj.weight", &[K::Output]),
+    whole("post_attention_layernorm.weight", &[K::MlpNorm]),
+];
+/// With a norm behind attention, the name of the one before the MLP is another.
+const NORMED_OUTPUT: &[Stored] = &[
+    whole("self_attn.o_proj.weight", &[K::Output]),
+    whole("post_attention_layernorm.weight", &[K::AttentionPostNorm]),
+    whole("pre_feedforward_layernorm.weight", &[K::MlpNorm]),
+];
+const MLP: &[Stored] = &[
+    whole("mlp.gate_proj.weight", &[K::Gate]),
+    whole("mlp.up_proj.weight", &[K::Up]),
+    whole("mlp.down_proj.weight", &[K::Down]),
+];
+const MLP_POST_NORM: &[Stored] = &[whole("post_feedforward_layernorm.weight", &[K::MlpPostNorm])];
 
 /// Llama, Mistral.
 pub(in super::super) const LLAMA: Names = Names {
@@ -39,7 +55,7 @@ pub(in super::super) const LLAMA: Names = Names {
     final_norm_bias: None,
     head: "lm_head.weight",
     layers: "layers.",
-    stored: &[ATTENTION_NORM, QUERY, KEY, VALUE, OUTPUT, MLP_NORM, GATE, UP, DOWN],
+    stored: &[INPUT, OUTPUT, MLP],
     // A buffer that old transformers saved beside the weights.
     passed_over: &[".rotary_emb.inv_freq"],
     gains_less_one: false,
@@ -47,67 +63,18 @@ pub(in super::super) const LLAMA: Names = Names {
 };
 
 /// Qwen 2: biases of queries, keys and values.
-pub(in super::super) const QWEN2: Names = Names {
-    stored: &[
-        ATTENTION_NORM,
-        QUERY,
-        KEY,
-        VALUE,
-        whole("self_attn.q_proj.bias", &[K::QueryBias]),
-        whole("self_attn.k_proj.bias", &[K::KeyBias]),
-        whole("self_attn.v_proj.bias", &[K::ValueBias]),
-        OUTPUT,
-        MLP_NORM,
-        GATE,
-        UP,
-        DOWN,
-    ],
-    ..LLAMA
-};
+pub(in super::super) const QWEN2: Names = Names { stored: &[INPUT, BIASES, OUTPUT, MLP], ..LLAMA };
 
 /// Qwen 3: norms of each head.
-pub(in super::super) const QWEN3: Names = Names {
-    stored: &[ATTENTION_NORM, QUERY, KEY, VALUE, QUERY_NORM, KEY_NORM, OUTPUT, MLP_NORM, GATE, UP, DOWN],
-    ..LLAMA
-};
+pub(in super::super) const QWEN3: Names = Names { stored: &[INPUT, HEAD_NORMS, OUTPUT, MLP], ..LLAMA };
 
 /// The first Gemma.
 pub(in super::super) const GEMMA: Names = Names { gains_less_one: true, ..LLAMA };
 
 /// Gemma 2: norms behind attention and MLP.
-pub(in super::super) const GEMMA2: Names = Names {
-    stored: &[
-        ATTENTION_NORM,
-        QUERY,
-        KEY,
-        VALUE,
-        OUTPUT,
-        ATTENTION_POST_NORM,
-        MLP_PRE_NORM,
-        GATE,
-        UP,
-        DOWN,
-        MLP_POST_NORM,
-    ],
-    ..GEMMA
-};
+pub(in super::super) const GEMMA2: Names =
+    Names { stored: &[INPUT, NORMED_OUTPUT, MLP, MLP_POST_NORM], ..GEMMA };
 
 /// Gemma 3: norms of each head, too.
-pub(in super::super) const GEMMA3: Names = Names {
-    stored: &[
-        ATTENTION_NORM,
-        QUERY,
-        KEY,
-        VALUE,
-        QUERY_NORM,
-        KEY_NORM,
-        OUTPUT,
-        ATTENTION_POST_NORM,
-        MLP_PRE_NORM,
-        GATE,
-        UP,
-        DOWN,
-        MLP_POST_NORM,
-    ],
-    ..GEMMA
-};
+pub(in super::super) const GEMMA3: Names =
+    Names { stored: &[INPUT, HEAD_NORMS, NORMED_OUTPUT, MLP, MLP_POST_NORM], ..GEMMA };

@@ -40,8 +40,8 @@ pub(super) struct Names {
     pub(super) head: &'static str,
     /// In front of a layer's number.
     pub(super) layers: &'static str,
-    /// The tensors of a layer.
-    pub(super) stored: &'static [Stored],
+    /// The tensors of a layer, in runs that families share.
+    pub(super) stored: &'static [&'static [Stored]],
     /// Ends of the names of tensors that say nothing: buffers that follow from the sizes.
     pub(super) passed_over: &'static [&'static str],
     /// Gains of norms are stored less 1.
@@ -78,6 +78,11 @@ const fn whole(name: &'static str, kinds: &'static [SectionKind]) -> Stored {
 }
 
 impl Names {
+    /// The tensors of a layer.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &'static Stored> + use<> {
+        self.stored.iter().copied().flatten()
+    }
+
     /// The name of a layer's tensor.
     pub(super) fn of_layer(&self, prefix: &str, layer: usize, stored: &Stored) -> String {
         format!("{prefix}{}{layer}.{}", self.layers, stored.name)
@@ -203,7 +208,7 @@ mod tests {
             (&OPT, A::Gpt2),
         ] {
             let mut found: Vec<u16> =
-                names.stored.iter().flat_map(|stored| stored.kinds).map(|kind| *kind as u16).collect();
+                names.tensors().flat_map(|stored| stored.kinds).map(|kind| *kind as u16).collect();
             let mut expected: Vec<u16> =
                 layer_sections(architecture).iter().map(|kind| *kind as u16).collect();
             found.sort_unstable();
@@ -211,7 +216,7 @@ mod tests {
             assert_eq!(found, expected, "{names:?}");
             assert_eq!(names.final_norm_bias.is_some(), architecture.has_layer_norm());
             assert_eq!(names.positions.is_some(), architecture.has_learned_positions());
-            for stored in names.stored {
+            for stored in names.tensors() {
                 let matrices = stored.kinds.iter().filter(|kind| kind.is_matrix()).count();
                 assert!([0, stored.kinds.len()].contains(&matrices), "{stored:?}");
             }

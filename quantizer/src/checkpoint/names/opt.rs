@@ -12,7 +12,7 @@ pub(in super::super) const OPT: Names = Names {
     final_norm_bias: Some("final_layer_norm.bias"),
     head: "lm_head.weight",
     layers: "layers.",
-    stored: &[
+    stored: &[&[
         whole("self_attn_layer_norm.weight", &[K::AttentionNorm]),
         whole("self_attn_layer_norm.bias", &[K::AttentionNormBias]),
         whole("self_attn.q_proj.weight", &[K::Query]),
@@ -29,7 +29,7 @@ pub(in super::super) const OPT: Names = Names {
         whole("fc1.bias", &[K::UpBias]),
         whole("fc2.weight", &[K::Down]),
         whole("fc2.bias", &[K::DownBias]),
-    ],
+    ]],
     passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,

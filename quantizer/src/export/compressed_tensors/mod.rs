@@ -128,6 +128,15 @@ fn matrices(container: &CheckedContainer<'_>) -> Result<Vec<(String, ScaledInteg
     Ok(matrices)
 }
 
+/// The sections of a container, an embedding in bands as one.
+fn whole_sections(container: &CheckedContainer<'_>) -> impl Iterator<Item = SectionName> {
+    container.container().entries().filter_map(|(name, _)| match name {
+        SectionName { kind: SectionKind::Embedding, layer: Some(band) } if band > 0 => None,
+        SectionName { kind: SectionKind::Embedding, .. } => Some(SectionName { layer: None, ..name }),
+        other => Some(other),
+    })
+}
+
 /// What transformers calls the module that has a section's weights; `None` for what is no weight.
 fn module_name(SectionName { kind, layer }: SectionName) -> Option<String> {
     let of_block = match kind {
@@ -204,16 +213,9 @@ fn tensors(
         let bytes = shape.into_iter().flat_map(i64::to_le_bytes).collect();
         tensors.push((format!("{module}.weight_shape"), Stored { dtype: Dtype::I64, shape: vec![2], bytes }));
     }
-    for (section, _) in container.container().entries() {
-        let whole = match section {
-            SectionName { kind: SectionKind::Embedding, layer: Some(band) } if band > 0 => continue,
-            SectionName { kind: SectionKind::Embedding, .. } => {
-                SectionName { kind: SectionKind::Embedding, layer: None }
-            }
-            other => other,
-        };
-        let float = !section.kind.is_matrix() || section.kind == SectionKind::Head || whole.layer.is_none();
-        let Some(module) = module_name(whole).filter(|_| float) else { continue };
+    for section in whole_sections(container) {
+        let float = !section.kind.is_matrix() || section.kind == SectionKind::Head || section.layer.is_none();
+        let Some(module) = module_name(section).filter(|_| float) else { continue };
         let shape = match section.kind {
             SectionKind::Embedding | SectionKind::Head => {
                 let spec = &container.manifest().spec;
@@ -221,7 +223,7 @@ fn tensors(
             }
             _ => vec![container.floats(section).map_or(0, <[f32]>::len)],
         };
-        let values = verify::values(container, whole);
+        let values = verify::values(container, section);
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         tensors.push((format!("{module}.weight"), Stored { dtype: Dtype::F32, shape, bytes }));
     }

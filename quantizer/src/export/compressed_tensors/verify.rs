@@ -9,7 +9,7 @@ use rescomp_formats::section::{SectionKind, SectionName};
 use safetensors::SafeTensors;
 
 use super::super::{ExportError, differs};
-use super::{Packing, module_name};
+use super::{Packing, module_name, whole_sections};
 
 /// The values of a section, as the container decodes them; of an embedding in bands, named without one, those of all tokens.
 pub(super) fn values(container: &CheckedContainer<'_>, section: SectionName) -> Vec<f32> {
@@ -52,14 +52,7 @@ pub(super) fn compare(
     let tensor = |name: &str| file.tensor(name).map_err(|error| differs(name, "a tensor", error));
     let mut compared = 0;
     let mut tensors = 0;
-    for (section, _) in container.container().entries() {
-        let whole = match section {
-            SectionName { kind: SectionKind::Embedding, layer: Some(band) } if band > 0 => continue,
-            SectionName { kind: SectionKind::Embedding, .. } => {
-                SectionName { kind: SectionKind::Embedding, layer: None }
-            }
-            other => other,
-        };
+    for whole in whole_sections(container) {
         let Some(module) = module_name(whole) else { continue };
         let expected = values(container, whole);
         let found: Vec<f32> = match tensor(&format!("{module}.weight")) {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::flags::CheckFlags;
-use crate::runner::{self, DeviceReport, Figures, Places};
+use crate::image::{Boards, Image};
+use crate::runner::{self, DeviceReport, Figures, Places, Program};
 use crate::system::Install;
 use crate::target::Target;
 use crate::{model, output, root};
@@ -42,7 +43,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     let container = flags.container.clone().unwrap_or_else(|| folder.join(CONTAINER_FILE));
     let bytes = model::container_bytes(&container)?;
     let record = CheckFigures::from(&model::container(&container, &bytes)?.manifest().check);
-    let program = runner::build(&root, &target, install, None)?;
+    let program = runner::build(&root, &target, install, None, Some(&bytes))?;
     let result = check_everywhere(&target, &program, &container, &record, install)?;
     if flags.json {
         output::line(&output::json(&result)?);
@@ -66,14 +67,35 @@ pub(crate) fn dist(root: &Path, target: &Target) -> PathBuf {
 /// `Exit::Failed` when the program does not start or prints no report. Missed bounds are no error here: see [`verdict`].
 pub(crate) fn check_everywhere(
     target: &Target,
-    program: &Path,
+    program: &Program,
     container: &Path,
     record: &CheckFigures,
     install: Install,
 ) -> Result<CheckResult, Error> {
-    let check = |emulated, kernels| runner::check(program, container, &target.bounds, emulated, kernels);
-    let mut not_checked = None;
     let mut reports = runner::check_here(container, &record.logits_sha256)?;
+    let not_checked = match program {
+        Program::Linux(program) => check_program(target, program, container, install, &mut reports)?,
+        Program::Image(image) => check_image(target, image, install, &mut reports)?,
+    };
+    let host = Figures {
+        nll: record.nll,
+        mean_kl: Some(record.mean_kl),
+        same_top1: Some(record.same_top1),
+        positions: record.positions,
+        logits_sha256: Some(record.logits_sha256.clone()),
+    };
+    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked })
+}
+
+/// Wherever a program can be run. Why that is nowhere, if it is.
+fn check_program(
+    target: &Target,
+    program: &Path,
+    container: &Path,
+    install: Install,
+    reports: &mut Vec<DeviceReport>,
+) -> Result<Option<String>, Error> {
+    let check = |emulated, kernels| runner::check(program, container, &target.bounds, emulated, kernels);
     match runner::places(target, install) {
         Places::Here => {
             reports.push(check(None, None)?);
@@ -88,16 +110,30 @@ pub(crate) fn check_everywhere(
                 reports.push(check(Some((&emulator, cpu.as_str())), Some("scalar"))?);
             }
         }
-        Places::Nowhere(why) => not_checked = Some(why),
+        Places::Nowhere(why) => return Ok(Some(why)),
     }
-    let host = Figures {
-        nll: record.nll,
-        mean_kl: Some(record.mean_kl),
-        same_top1: Some(record.same_top1),
-        positions: record.positions,
-        logits_sha256: Some(record.logits_sha256.clone()),
+    Ok(None)
+}
+
+/// On every board that the target's description has emulated. Why on none, if so.
+fn check_image(
+    target: &Target,
+    image: &Image,
+    install: Install,
+    reports: &mut Vec<DeviceReport>,
+) -> Result<Option<String>, Error> {
+    let emulated = target.image.as_ref().map_or(&[][..], |image| &image.emulated);
+    if emulated.is_empty() {
+        return Ok(Some(format!("{} names no board to emulate", target.name)));
+    }
+    let boards = match Boards::find(target, install) {
+        Ok(boards) => boards,
+        Err(error) => return Ok(Some(error.to_string())),
     };
-    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked })
+    for board in emulated {
+        reports.push(boards.check(image, board)?);
+    }
+    Ok(None)
 }
 
 /// Whether every place kept the bounds.

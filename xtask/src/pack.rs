@@ -78,7 +78,7 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let signed_by = signature.as_ref().map(Signature::public_hex);
-    let program = runner::build(&root, &target, install, signed_by.as_deref())?;
+    let mut program = runner::build(&root, &target, install, signed_by.as_deref(), None)?;
 
     let (Packed { file, mut report }, restored_layers) =
         quantize(machine, &checkpoint, &options, &mut journal)?;
@@ -88,10 +88,14 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         None => file.to_vec(),
     };
     report.file_bytes = file.len() as u64;
+    if target.image.is_some() {
+        program = runner::build(&root, &target, install, None, Some(&file))
+            .map_err(|error| with_kept_layers(error, &journal))?;
+    }
     let recipe = allocation::recipe_of(&checkpoint, &options)?;
     check_memory(&target, &report)
         .and_then(|()| check_bytes(flags, &report))
-        .and_then(|()| write_output(&output_folder, &file, &program, &recipe, &target, &report))
+        .and_then(|()| write_output(&output_folder, &file, program.path(), &recipe, &target, &report))
         .map_err(|error| with_kept_layers(error, &journal))?;
     journal.remove().map_err(|error| journal_error(&error))?;
     interrupt::set_remedy(None);

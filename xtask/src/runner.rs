@@ -15,6 +15,7 @@ use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::image::{self, Image};
 use crate::qemu::Emulator;
 use crate::system::Install;
 use crate::target::{Bounds, Target};
@@ -24,12 +25,54 @@ use crate::{command, model, output};
 /// Names the one key whose containers the program loads, in the environment of the compiler (targets/linux/src/trust.rs).
 const TRUSTED_KEY_VARIABLE: &str = "RESCOMP_TRUSTED_KEY";
 
-/// Builds the program for the target and returns its path. With a public key, in hexadecimal digits, it will load nothing but
-/// containers that this key signed.
+/// What runs containers on a target.
+#[derive(Clone, Debug)]
+pub(crate) enum Program {
+    /// A program that reads them from files.
+    Linux(PathBuf),
+    /// An image that has one in it, or none yet.
+    Image(Image),
+}
+
+impl Program {
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Program::Linux(path) => path,
+            Program::Image(image) => &image.elf,
+        }
+    }
+}
+
+/// Builds what runs containers on the target: a program, or an image, with `container` in it where one is given. With a public key, in
+/// hexadecimal digits, a program will load nothing but containers that this key signed.
+///
+/// # Errors
+/// `Exit::Missing` without a toolchain, `Exit::Failed` when it does not build, `Exit::Input` for a key and an image.
+pub(crate) fn build(
+    root: &Path,
+    target: &Target,
+    install: Install,
+    trusted_key: Option<&str>,
+    container: Option<&[u8]>,
+) -> Result<Program, Error> {
+    if let Some(description) = &target.image {
+        if trusted_key.is_some() {
+            let name = &target.name;
+            return Err(Error::input(format!(
+                "--sign: an image of {name} runs the container that is in it and loads no other: sign the image as the board's loader asks for"
+            )));
+        }
+        return image::build(root, target, description, install, container).map(Program::Image);
+    }
+    build_program(root, target, install, trusted_key).map(Program::Linux)
+}
+
+/// Builds the program of a target with Linux and returns its path.
 ///
 /// # Errors
 /// `Exit::Missing` without a toolchain, `Exit::Failed` when it does not build.
-pub(crate) fn build(
+pub(crate) fn build_program(
     root: &Path,
     target: &Target,
     install: Install,
@@ -98,7 +141,7 @@ pub(crate) struct DeviceReport {
 }
 
 /// Figures over the embedded windows.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Figures {
     /// Mean negative log-likelihood, nats a token.
     pub(crate) nll: f64,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::Board;
 use crate::error::Error;
+use crate::image::description::ImageDescription;
 use crate::root;
 
 /// One kind of device.
@@ -42,6 +43,9 @@ pub(crate) struct Target {
     pub(crate) test_cpus: Vec<String>,
     /// How far the device's numbers may be from the host's.
     pub(crate) bounds: Bounds,
+    /// Where the image of a device without an operating system lies, and what emulates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageDescription>,
     /// How fast the device is, where it is one board and not a kind of boards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) board: Option<Board>,
@@ -56,6 +60,9 @@ pub(crate) enum Architecture {
     /// 64-bit x86.
     #[serde(rename = "x86_64")]
     X86_64,
+    /// Microcontrollers: Cortex-M4 and M7.
+    #[serde(rename = "thumbv7em")]
+    ThumbV7em,
 }
 
 impl Architecture {
@@ -64,6 +71,7 @@ impl Architecture {
         match self {
             Architecture::Aarch64 => "aarch64",
             Architecture::X86_64 => "x86_64",
+            Architecture::ThumbV7em => "thumbv7em",
         }
     }
 }
@@ -105,6 +113,12 @@ pub(crate) enum Runner {
     /// The crate `targets/linux`: program `rescomp`.
     #[serde(rename = "linux")]
     Linux,
+    /// The crate `targets/cortex-m`: an image with the container in it.
+    #[serde(rename = "cortex-m")]
+    CortexM,
+    /// The crate `targets/bare-aarch64`: likewise.
+    #[serde(rename = "bare-aarch64")]
+    BareAarch64,
 }
 
 impl Runner {
@@ -112,6 +126,17 @@ impl Runner {
     pub(crate) fn package(self) -> &'static str {
         match self {
             Runner::Linux => "rescomp",
+            Runner::CortexM => "rescomp-cortex-m",
+            Runner::BareAarch64 => "rescomp-bare-aarch64",
+        }
+    }
+
+    /// The name in a description.
+    fn name(self) -> &'static str {
+        match self {
+            Runner::Linux => "linux",
+            Runner::CortexM => "cortex-m",
+            Runner::BareAarch64 => "bare-aarch64",
         }
     }
 }
@@ -188,7 +213,10 @@ impl Target {
         if let Ok(table) = text.parse::<toml::Table>() {
             let architecture = table.get("architecture").and_then(toml::Value::as_str).into_iter();
             let triples = table.get("triples").and_then(toml::Value::as_array).into_iter().flatten();
-            for word in architecture.chain(triples.filter_map(toml::Value::as_str)) {
+            // A microcontroller's architecture is a word of 32-bit ARM too; its triple tells that it has no Linux.
+            let triples: Vec<&str> = triples.filter_map(toml::Value::as_str).collect();
+            let bare = !triples.is_empty() && triples.iter().all(|triple| triple.contains("-none"));
+            for word in architecture.filter(|_| !bare).chain(triples) {
                 refuse_32_bit_arm(word).map_err(|error| error.because(format!("asked for by {file}")))?;
             }
         }
@@ -218,13 +246,24 @@ impl Target {
                     format!("expected one that begins with `{expected}-`, found `{triple}`"),
                 ));
             }
-            let Runner::Linux = self.runner;
-            if !rest.contains("linux") {
-                return Err((
-                    "triples",
-                    format!("the runner `linux` needs a Linux triple, found `{triple}`"),
-                ));
+            let (system, kind) = match self.runner {
+                Runner::Linux => ("linux", "a Linux triple"),
+                Runner::CortexM | Runner::BareAarch64 => ("none", "a triple without an operating system"),
+            };
+            if !rest.contains(system) {
+                let name = self.runner.name();
+                return Err(("triples", format!("the runner `{name}` needs {kind}, found `{triple}`")));
             }
+        }
+        match (&self.image, self.runner) {
+            (None, Runner::Linux) => {}
+            (Some(_), Runner::Linux) => {
+                return Err(("image", "the runner `linux` has a program, not an image".to_owned()));
+            }
+            (None, _) => {
+                return Err(("image", format!("the runner `{}` needs one, found none", self.runner.name())));
+            }
+            (Some(image), _) => image.validate()?,
         }
         if self.cpu.is_empty() {
             return Err(("cpu", "expected a processor's name or `generic`, found nothing".to_owned()));

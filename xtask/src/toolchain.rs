@@ -99,6 +99,22 @@ pub(crate) fn find_bare(triple: &str, install: Install) -> Result<Toolchain, Err
     find_wanted(&wanted, "generic", install)
 }
 
+/// A toolchain that builds the image of a target without an operating system.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn find_image(target: &Target, install: Install) -> Result<Toolchain, Error> {
+    let wanted = Wanted {
+        name: target.name.clone(),
+        triples: target.triples.clone(),
+        minimum: minimum_version()?,
+        kind: Kind::Bare,
+    };
+    let mut toolchain = find_wanted(&wanted, &target.cpu, install)?;
+    toolchain.abort_at_panics();
+    Ok(toolchain)
+}
+
 /// The workspace's `rust-version`.
 fn minimum_version() -> Result<(u32, u32), Error> {
     let version = env!("CARGO_PKG_RUST_VERSION");
@@ -205,6 +221,23 @@ impl Toolchain {
             target_directory: target_directory.join(format!("cross-{triple}")),
             how: format!("{triple} by {rustc} {}, linked by {linked}{source}", compiler.release),
         }
+    }
+
+    /// Where `core` is built from its sources, a panic becomes one instruction that traps: no message, no formatting, no code of panics
+    /// in the image. A compiled `core` has its own, and the image's handler says where it was.
+    fn abort_at_panics(&mut self) {
+        if self.arguments.is_empty() {
+            return;
+        }
+        for (name, value) in &mut self.environment {
+            if name == command::ENCODED_FLAGS {
+                let flags = ["-Zunstable-options", "-Cpanic=immediate-abort"];
+                let all = value.split(command::FLAG_SEPARATOR).filter(|flag| !flag.is_empty()).chain(flags);
+                *value = all.collect::<Vec<_>>().join(command::FLAG_SEPARATOR);
+            }
+        }
+        // Its `core` is another one than the libraries' of `build-no-std`.
+        self.target_directory.as_mut_os_string().push("-image");
     }
 
     /// Compiles and links an empty program: a linker that is there may still lack a library or the architecture, and that is

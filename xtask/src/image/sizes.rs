@@ -1,0 +1,49 @@
+//! How large the parts of an image are.
+
+use std::path::Path;
+
+use object::{Object, ObjectSection, SectionFlags, SectionKind};
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Bytes of an image, the container included where it has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Sizes {
+    /// Instructions.
+    pub(crate) text_bytes: u64,
+    /// Constants, the container among them, and the first values of variables.
+    pub(crate) constant_bytes: u64,
+    /// Variables.
+    pub(crate) variable_bytes: u64,
+}
+
+impl Sizes {
+    /// Of an ELF file.
+    ///
+    /// # Errors
+    /// `Exit::Disk` and `Exit::Failed`.
+    pub(crate) fn of(elf: &Path) -> Result<Sizes, Error> {
+        let bytes = std::fs::read(elf).map_err(|error| Error::disk("read", elf, &error))?;
+        let file = object::File::parse(&*bytes)
+            .map_err(|error| Error::failed(format!("{}: {error}", elf.display())))?;
+        let mut sizes = Sizes::default();
+        for section in file.sections() {
+            // What isn't loaded, as defmt's table, takes nothing of the device.
+            let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
+            if !sh_flags.contains(object::elf::SHF_ALLOC) {
+                continue;
+            }
+            match section.kind() {
+                SectionKind::Text => sizes.text_bytes += section.size(),
+                SectionKind::Data => {
+                    sizes.constant_bytes += section.size();
+                    sizes.variable_bytes += section.size();
+                }
+                SectionKind::UninitializedData => sizes.variable_bytes += section.size(),
+                _ => sizes.constant_bytes += section.size(),
+            }
+        }
+        Ok(sizes)
+    }
+}

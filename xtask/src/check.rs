@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::flags::CheckFlags;
-use crate::image::{Boards, Image};
+use crate::image::{self, Boards, Image};
 use crate::runner::{self, DeviceReport, Figures, Places, Program};
 use crate::system::Install;
 use crate::target::Target;
@@ -29,6 +29,18 @@ pub(crate) struct CheckResult {
     pub(crate) places: Vec<DeviceReport>,
     /// Why there is no place, where there is none.
     pub(crate) not_checked: Option<String>,
+    /// What an image tells when nobody asks it for anything else, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) story: Option<Story>,
+}
+
+/// The most likely text behind a prompt.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Story {
+    /// On the host.
+    pub(crate) host: String,
+    /// The places that told another one, and which.
+    pub(crate) others: Vec<(String, String)>,
 }
 
 /// Runs the command.
@@ -48,12 +60,25 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     if flags.json {
         output::line(&output::json(&result)?);
     } else {
-        runner::print_table(result.reference_nll, &result.host, &result.places);
+        print(&result);
     }
     if let Some(why) = &result.not_checked {
         return Err(Error::missing("the container was not checked: there is nowhere to run it").because(why));
     }
     verdict(&result)
+}
+
+/// Prints the table, and the story where there is one.
+pub(crate) fn print(result: &CheckResult) {
+    runner::print_table(result.reference_nll, &result.host, &result.places);
+    if let Some(Story { host, others }) = &result.story {
+        output::line(&format!("\nthe host's story, greedy: {host}"));
+        for report in result.places.iter().filter(|report| report.place.starts_with("QEMU")) {
+            let other = others.iter().find(|(place, _)| *place == report.place);
+            let text = other.map_or("the same".to_owned(), |(_, text)| format!("ANOTHER: {text}"));
+            output::line(&format!("{}: {text}", report.place));
+        }
+    }
 }
 
 /// The output folder of a target.
@@ -73,9 +98,13 @@ pub(crate) fn check_everywhere(
     install: Install,
 ) -> Result<CheckResult, Error> {
     let mut reports = runner::check_here(container, &record.logits_sha256)?;
+    let mut story = None;
     let not_checked = match program {
         Program::Linux(program) => check_program(target, program, container, install, &mut reports)?,
-        Program::Image(image) => check_image(target, image, install, &mut reports)?,
+        Program::Image(image) => {
+            let told = story.insert(Story { host: image::story_here(container)?, others: Vec::new() });
+            check_image(target, image, install, &mut reports, told)?
+        }
     };
     let host = Figures {
         nll: record.nll,
@@ -84,7 +113,7 @@ pub(crate) fn check_everywhere(
         positions: record.positions,
         logits_sha256: Some(record.logits_sha256.clone()),
     };
-    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked })
+    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked, story })
 }
 
 /// Wherever a program can be run. Why that is nowhere, if it is.
@@ -121,6 +150,7 @@ fn check_image(
     image: &Image,
     install: Install,
     reports: &mut Vec<DeviceReport>,
+    told: &mut Story,
 ) -> Result<Option<String>, Error> {
     let emulated = target.image.as_ref().map_or(&[][..], |image| &image.emulated);
     if emulated.is_empty() {
@@ -131,7 +161,11 @@ fn check_image(
         Err(error) => return Ok(Some(error.to_string())),
     };
     for board in emulated {
-        reports.push(boards.check(image, board)?);
+        let (report, story) = boards.check(image, board)?;
+        if story != told.host {
+            told.others.push((report.place.clone(), story));
+        }
+        reports.push(report);
     }
     Ok(None)
 }
@@ -147,8 +181,13 @@ pub(crate) fn verdict(result: &CheckResult) -> Result<(), Error> {
         .filter(|report| !report.passed)
         .map(|report| format!("{} ({})", report.place, report.kernels))
         .collect();
-    if missed.is_empty() {
-        return Ok(());
+    if !missed.is_empty() {
+        return Err(Error::failed(format!("the check missed its bounds on {}", missed.join(", "))));
     }
-    Err(Error::failed(format!("the check missed its bounds on {}", missed.join(", "))))
+    match result.story.iter().flat_map(|story| &story.others).next() {
+        Some((place, other)) => {
+            Err(Error::failed(format!("{place} tells another story than the host: {other:?}")))
+        }
+        None => Ok(()),
+    }
 }

@@ -6,7 +6,9 @@
 //! ```
 
 pub(crate) mod description;
+mod flat;
 mod log;
+pub(crate) mod plan;
 mod sizes;
 
 use std::io::Read;
@@ -14,14 +16,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bytemuck::Zeroable;
+use rescomp_firmware::{Command as Firmware, Failure, TILE, generate};
+use rescomp_runtime::kernels;
+use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::session::{Limits, SessionPlan};
+
 use crate::command;
 use crate::error::Error;
 use crate::interrupt::write_whole;
-use crate::output;
 use crate::runner::DeviceReport;
 use crate::system::{Install, Packages, Privilege, System};
 use crate::target::{Runner, Target};
 use crate::toolchain::{self, Profile};
+use crate::{model, output};
 use description::{Board, ImageDescription};
 use log::{Log, Said};
 pub(crate) use sizes::Sizes;
@@ -29,12 +37,30 @@ pub(crate) use sizes::Sizes;
 /// Time limit of a run: emulation is some fifty times slower than a host.
 const RUN_LIMIT: Duration = Duration::from_secs(1200);
 
+/// Name of the ELF file in an output folder.
+pub(crate) const ELF_FILE: &str = "rescomp.elf";
+/// Name of a flat image in an output folder: what a Raspberry Pi's boot loader looks for.
+pub(crate) const KERNEL_FILE: &str = "kernel8.img";
+
 /// A built image.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     /// Its ELF file, with symbols and defmt's table.
     pub(crate) elf: PathBuf,
+    /// What a boot loader, or QEMU, loads: the flat image where the board wants one, else the ELF file.
+    pub(crate) kernel: PathBuf,
     runner: Runner,
+}
+
+impl Image {
+    /// The files to deploy, with their names.
+    pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
+        let mut files = vec![(ELF_FILE, self.elf.as_path())];
+        if self.kernel != self.elf {
+            files.push((KERNEL_FILE, self.kernel.as_path()));
+        }
+        files
+    }
 }
 
 /// Builds the image of a target with the container in it, or without one, which tells whether it builds and how large it is by itself.
@@ -52,6 +78,7 @@ pub(crate) fn build(
     let package = target.runner.package();
     let mut build = toolchain.build(root, package, &[], Profile::Release);
     build.env("RESCOMP_MEMORY", memory_variable(description));
+    build.env("RESCOMP_STACK", description.stack_bytes.to_string());
     // defmt leaves out what is below this level when it compiles; without it, everything but errors.
     build.env("DEFMT_LOG", "info");
     if let Some(container) = container {
@@ -71,7 +98,16 @@ pub(crate) fn build(
             None => error,
         });
     }
-    Ok(Image { elf: toolchain.program(package, Profile::Release), runner: target.runner })
+    let elf = toolchain.program(package, Profile::Release);
+    let mut kernel = elf.clone();
+    if target.runner == Runner::BareAarch64 {
+        kernel = elf.with_file_name(KERNEL_FILE);
+        let bytes = std::fs::read(&elf).map_err(|error| Error::disk("read", &elf, &error))?;
+        let image = flat::flat(&bytes)
+            .map_err(|why| Error::failed(format!("{}: no flat image: {why}", elf.display())))?;
+        write_whole(&kernel, &image)?;
+    }
+    Ok(Image { elf, kernel, runner: target.runner })
 }
 
 /// Origin and bytes of code memory, and of data memory where there is one of its own.
@@ -161,26 +197,33 @@ impl Boards {
         }
         let quiet = match image.runner {
             // The serial line is what is heard.
-            Runner::BareAarch64 => ["-serial", "stdio"],
-            _ => ["-serial", "null"],
+            Runner::BareAarch64 => &["-serial", "stdio", "-nic", "none"][..],
+            _ => &["-serial", "null"][..],
         };
+        if let Some(megabytes) = board.memory_megabytes {
+            command.args(["-m", &megabytes.to_string()]);
+        }
         command.args(["-display", "none", "-monitor", "none"]).args(quiet);
-        command.args(["-semihosting-config", &semihosting, "-kernel"]).arg(&image.elf);
+        command.args(["-semihosting-config", &semihosting, "-kernel"]).arg(&image.kernel);
         command
     }
 
-    /// The check on every board of the target.
+    /// What the image does without words on a board: the check, and a story.
     ///
     /// # Errors
-    /// As [`Boards::run`], and where an image ends without a report.
-    pub(crate) fn check(&self, image: &Image, board: &Board) -> Result<DeviceReport, Error> {
+    /// As [`Boards::run`], and where an image ends without one of them.
+    pub(crate) fn check(&self, image: &Image, board: &Board) -> Result<(DeviceReport, String), Error> {
         let start = Instant::now();
-        let (said, success) = self.run(image, board, &["check"])?;
+        let (said, success) = self.run(image, board, &[])?;
         let place = format!("QEMU {}", board.name());
-        match said.report {
-            Some(report) => Ok(report.report(place, start.elapsed().as_secs_f64())),
-            None => {
-                let mut error = Error::failed(format!("{place}: the image gave no report"));
+        for line in &said.lines {
+            output::note(&format!("{}: {line}", board.name()));
+        }
+        match (said.report, said.story) {
+            (Some(report), Some(story)) => Ok((report.report(place, start.elapsed().as_secs_f64()), story)),
+            (report, _) => {
+                let missing = if report.is_some() { "story" } else { "report" };
+                let mut error = Error::failed(format!("{place}: the image gave no {missing}"));
                 error = error.because(if success { "it ended well" } else { "it ended with an error" });
                 Err(said
                     .lines
@@ -192,6 +235,47 @@ impl Boards {
             }
         }
     }
+}
+
+/// How the files of an output folder are used, for the README there.
+pub(crate) fn readme(target: &Target) -> String {
+    let run = match target.runner {
+        Runner::BareAarch64 => format!(
+            "`{KERNEL_FILE}` is the whole system: on a Raspberry Pi 3 it replaces the file of that name on the first partition, other boot\n\
+             loaders take it as an arm64 Linux image. It writes to the serial line (PL011).\n"
+        ),
+        _ => format!(
+            "Write `{ELF_FILE}` to the microcontroller's flash and start it below a debugger that answers semihosting; it logs with defmt:\n\n\
+             \x20   probe-rs run {ELF_FILE}\n\
+             \x20   defmt-print -e {ELF_FILE} < LOG     # where the bytes of the log were kept\n"
+        ),
+    };
+    format!(
+        "{run}\nWithout words on the semihosting command line it runs the text windows inside the container, which must give the very logits that\n\
+         the host recorded (`expected.json`: `passed=true` in the line `report`), and tells a short story. `check` and\n\
+         `generate [--max-tokens N] PROMPT` are the words there are. The container is in the image; `model.rescomp` is a copy.\n"
+    )
+}
+
+/// The story that an image tells without words, told by this machine with its fastest kernels.
+///
+/// # Errors
+/// `Exit::Input` for a container that cannot be, `Exit::Failed` for one that does not run.
+pub(crate) fn story_here(path: &Path) -> Result<String, Error> {
+    let bytes = model::container_bytes(path)?;
+    let container = model::container(path, &bytes)?;
+    let failed = |error: Failure| Error::failed(format!("{}: {error}", path.display()));
+    let command = Firmware::parse([]).map_err(|error| failed(error.into()))?;
+    let prompt = command.prompt.unwrap_or_default();
+    let limits = Limits { context: container.manifest().spec.context as usize, tile: TILE };
+    let plan = SessionPlan::new(&container, limits).map_err(|error| failed(error.into()))?;
+    let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
+    let mut story = prompt.to_string();
+    generate(&container, kernels::best(), &mut memory, &prompt, command.max_tokens, |piece| {
+        story.push_str(piece)
+    })
+    .map_err(failed)?;
+    Ok(story)
 }
 
 /// Reads what the child says to its end; whether it ended well, or nothing where it had to be ended.

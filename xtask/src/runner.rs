@@ -14,8 +14,9 @@ use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::{Deserialize, Serialize};
 
+use crate::check::RUNNER_FILE;
 use crate::error::Error;
-use crate::image::{self, Image};
+use crate::image::{self, Image, Sizes};
 use crate::qemu::Emulator;
 use crate::system::Install;
 use crate::target::{Bounds, Target};
@@ -35,11 +36,22 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    /// Its file.
-    pub(crate) fn path(&self) -> &Path {
+    /// The files to deploy, with their names; the first is executable.
+    pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         match self {
-            Program::Linux(path) => path,
-            Program::Image(image) => &image.elf,
+            Program::Linux(path) => vec![(RUNNER_FILE, path)],
+            Program::Image(image) => image.files(),
+        }
+    }
+
+    /// How large an image's parts are; none of a program's, whose memory is the system's matter.
+    ///
+    /// # Errors
+    /// `Exit::Disk` and `Exit::Failed`.
+    pub(crate) fn sizes(&self) -> Result<Sizes, Error> {
+        match self {
+            Program::Linux(_) => Ok(Sizes::default()),
+            Program::Image(image) => Sizes::of(&image.elf),
         }
     }
 }
@@ -245,7 +257,7 @@ pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceRe
         let digest =
             figures.logits_sha256.as_deref().map_or("-", |digest| digest.get(..16).unwrap_or(digest));
         output::line(&format!(
-            "{name:<18}{kernels:<14}{:>10}{:>11}{:>11}  {digest:<18}{:>8}  {verdict}",
+            "{name:<22}{kernels:<14}{:>10}{:>11}{:>11}  {digest:<18}{:>8}  {verdict}",
             number(Some(figures.nll)),
             number(figures.mean_kl),
             figures.same_top1.map_or("-".to_owned(), share),
@@ -253,7 +265,7 @@ pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceRe
         ));
     };
     output::line(&format!(
-        "{:<18}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
+        "{:<22}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
         "where", "kernels", "NLL", "KL", "same top-1", "logits digest", "time", "verdict"
     ));
     let reference =

@@ -1,6 +1,8 @@
 //! The program on the microcontroller.
 #![allow(unsafe_code, reason = "the attribute of an exception handler")]
 
+use core::hint::black_box;
+
 use cortex_m as _;
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use defmt_semihosting as _;
@@ -24,7 +26,14 @@ const COMMAND_LINE_BYTES: usize = 1024;
 #[entry]
 fn main() -> ! {
     let Some(memory) = memory::take() else { exit(ExitCode::FAILURE) };
-    match run(memory) {
+    memory::mark_stack();
+    let result = run(memory);
+    defmt::info!(
+        "{=usize} of {=usize} bytes of stack used",
+        memory::used_stack_bytes(),
+        memory::stack_bytes()
+    );
+    match result {
         Ok(true) => exit(ExitCode::SUCCESS),
         Ok(false) => {
             defmt::error!("the logits are not the host's");
@@ -44,7 +53,8 @@ fn exit(code: ExitCode) -> ! {
 /// Runs the command. False where a check missed its bound.
 fn run(memory: &mut [MemoryBlock]) -> Result<bool, Failure> {
     let command = command()?;
-    let container = open(&CONTAINER.0)?;
+    // An image without a container has the code of one with it, so that its size tells what room there is.
+    let container = open(black_box(&CONTAINER.0))?;
     let kernels = kernels::best();
     defmt::info!(
         "{=str}: {=u8} bits, {=usize} bytes; {=usize} bytes of data memory; kernels {=str}",

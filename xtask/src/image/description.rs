@@ -11,6 +11,8 @@ pub(crate) struct ImageDescription {
     /// Memory of variables, the model's state and the stack; where absent, what the code's memory has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) data: Option<Memory>,
+    /// Bytes of the stack.
+    pub(crate) stack_bytes: u64,
     /// Emulated boards: those of the table that `pack` prints.
     #[serde(default)]
     pub(crate) emulated: Vec<Board>,
@@ -35,6 +37,9 @@ pub(crate) struct Board {
     /// `-cpu`; the machine's own where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<String>,
+    /// `-m`; the machine's own where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_megabytes: Option<u32>,
 }
 
 impl Board {

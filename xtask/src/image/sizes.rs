@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::error::Error;
 
+/// The section that keeps room for the stack, which the target's description says the size of.
+const STACK: &str = ".stack";
+
 /// Bytes of an image, the container included where it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Sizes {
@@ -32,6 +35,9 @@ impl Sizes {
             // What isn't loaded, as defmt's table, takes nothing of the device.
             let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
             if !sh_flags.contains(object::elf::SHF_ALLOC) {
+                continue;
+            }
+            if section.name() == Ok(STACK) {
                 continue;
             }
             match section.kind() {

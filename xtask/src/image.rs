@@ -28,7 +28,7 @@ use crate::interrupt::write_whole;
 use crate::runner::DeviceReport;
 use crate::system::{Install, Packages, Privilege, System};
 use crate::target::{Runner, Target};
-use crate::toolchain::{self, Profile};
+use crate::toolchain;
 use crate::{model, output};
 use description::{Board, ImageDescription};
 use log::{Log, Said};
@@ -76,7 +76,7 @@ pub(crate) fn build(
 ) -> Result<Image, Error> {
     let toolchain = toolchain::find_image(target, install)?;
     let package = target.runner.package();
-    let mut build = toolchain.build(root, package, &[], Profile::Release);
+    let mut build = toolchain.build(root, package, &[]);
     build.env("RESCOMP_MEMORY", memory_variable(description));
     build.env("RESCOMP_STACK", description.stack_bytes.to_string());
     // defmt leaves out what is below this level when it compiles; without it, everything but errors.
@@ -98,7 +98,10 @@ pub(crate) fn build(
             None => error,
         });
     }
-    let elf = toolchain.program(package, Profile::Release);
+    let elf = toolchain.program(package);
+    if toolchain.aborts_at_panics() {
+        sizes::check_no_panics(&elf)?;
+    }
     let mut kernel = elf.clone();
     if target.runner == Runner::BareAarch64 {
         kernel = elf.with_file_name(KERNEL_FILE);

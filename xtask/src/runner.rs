@@ -20,7 +20,7 @@ use crate::image::{self, Image, Sizes};
 use crate::qemu::Emulator;
 use crate::system::Install;
 use crate::target::{Bounds, Target};
-use crate::toolchain::{self, Profile};
+use crate::toolchain;
 use crate::{command, model, output};
 
 /// Names the one key whose containers the program loads, in the environment of the compiler (targets/linux/src/trust.rs).
@@ -92,13 +92,13 @@ pub(crate) fn build_program(
 ) -> Result<PathBuf, Error> {
     let toolchain = toolchain::find(target, install)?;
     let package = target.runner.package();
-    let mut build = toolchain.build(root, package, &[], Profile::Release);
+    let mut build = toolchain.build(root, package, &[]);
     build.envs(trusted_key.map(|key| (TRUSTED_KEY_VARIABLE, key)));
     let status = command::run(&mut build, None)?;
     if !status.success() {
         return Err(Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple)));
     }
-    Ok(toolchain.program(package, Profile::Release))
+    Ok(toolchain.program(package))
 }
 
 /// Where a target's program can be run.

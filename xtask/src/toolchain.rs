@@ -46,31 +46,6 @@ pub(crate) struct Toolchain {
     pub(crate) how: String,
 }
 
-/// Optimized for the device, or as tests are built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// `dev`.
-    Dev,
-    /// `release`.
-    Release,
-}
-
-impl Profile {
-    fn name(self) -> &'static str {
-        match self {
-            Profile::Dev => "dev",
-            Profile::Release => "release",
-        }
-    }
-
-    fn folder(self) -> &'static str {
-        match self {
-            Profile::Dev => "debug",
-            Profile::Release => "release",
-        }
-    }
-}
-
 /// A toolchain that builds programs for `target`.
 ///
 /// # Errors
@@ -83,20 +58,6 @@ pub(crate) fn find(target: &Target, install: Install) -> Result<Toolchain, Error
         kind: Kind::Linux,
     };
     find_wanted(&wanted, &target.cpu, install)
-}
-
-/// A toolchain that builds no_std libraries for a bare-metal triple.
-///
-/// # Errors
-/// As [`find`].
-pub(crate) fn find_bare(triple: &str, install: Install) -> Result<Toolchain, Error> {
-    let wanted = Wanted {
-        name: triple.to_owned(),
-        triples: vec![triple.to_owned()],
-        minimum: minimum_version()?,
-        kind: Kind::Bare,
-    };
-    find_wanted(&wanted, "generic", install)
 }
 
 /// A toolchain that builds the image of a target without an operating system.
@@ -240,6 +201,11 @@ impl Toolchain {
         self.target_directory.as_mut_os_string().push("-image");
     }
 
+    /// Whether a panic is one instruction, as [`find_image`] has it where it can.
+    pub(crate) fn aborts_at_panics(&self) -> bool {
+        self.environment.iter().any(|(_, value)| value.contains("-Cpanic=immediate-abort"))
+    }
+
     /// Compiles and links an empty program: a linker that is there may still lack a library or the architecture, and that is
     /// better known now than after minutes of building.
     fn links(&self) -> Result<(), Error> {
@@ -273,9 +239,9 @@ impl Toolchain {
     }
 
     /// `cargo build` of one package without its default features.
-    pub(crate) fn build(&self, root: &Path, package: &str, features: &[&str], profile: Profile) -> Command {
+    pub(crate) fn build(&self, root: &Path, package: &str, features: &[&str]) -> Command {
         let mut command = self.cargo(root, "build");
-        command.args(["--package", package, "--no-default-features", "--profile", profile.name()]);
+        command.args(["--package", package, "--no-default-features", "--profile", "release"]);
         if !features.is_empty() {
             command.args(["--features", &features.join(",")]);
         }
@@ -283,7 +249,7 @@ impl Toolchain {
     }
 
     /// Where a built program lies.
-    pub(crate) fn program(&self, name: &str, profile: Profile) -> PathBuf {
-        self.target_directory.join(&self.triple).join(profile.folder()).join(name)
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.target_directory.join(&self.triple).join("release").join(name)
     }
 }

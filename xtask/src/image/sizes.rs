@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use object::{Object, ObjectSection, SectionFlags, SectionKind};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -51,5 +51,23 @@ impl Sizes {
             }
         }
         Ok(sizes)
+    }
+}
+
+/// Refuses an image that has code of panics in it, where it was built to have none.
+///
+/// # Errors
+/// `Exit::Failed` naming the symbol, `Exit::Disk`.
+pub(crate) fn check_no_panics(elf: &Path) -> Result<(), Error> {
+    let bytes = std::fs::read(elf).map_err(|error| Error::disk("read", elf, &error))?;
+    let failed = |why: String| Error::failed(format!("{}: {why}", elf.display()));
+    let file = object::File::parse(&*bytes).map_err(|error| failed(error.to_string()))?;
+    let mut symbols = file.symbols().filter_map(|symbol| symbol.name().ok()).peekable();
+    if symbols.peek().is_none() {
+        return Err(failed("it has no symbols to look for panics in".to_owned()));
+    }
+    match symbols.find(|name| name.contains("core9panicking")) {
+        Some(symbol) => Err(failed(format!("the code of panics is in it: {symbol}"))),
+        None => Ok(()),
     }
 }

@@ -78,7 +78,7 @@ impl SessionPlan {
             return Err(RuntimeError::Memory { needed_bytes: smallest.bytes(), given_bytes });
         }
         // Between a context that fits and one that doesn't, or that nobody wants.
-        let (mut fits, mut beyond) = (1, most.min(container.manifest().spec.context as usize).max(1) + 1);
+        let (mut fits, mut beyond) = (1, most.clamp(1, container.manifest().spec.context as usize) + 1);
         while beyond - fits > 1 {
             let middle = fits + (beyond - fits) / 2;
             match plan(middle)?.blocks() <= blocks {

@@ -309,7 +309,8 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             files.push(path);
         }
     }
-    files.sort();
+    // By name: a hyphen sorts before the dot of `.toml`.
+    files.sort_by_key(|file| file.file_stem().map(std::ffi::OsStr::to_owned));
     Ok(files)
 }
 
@@ -408,6 +409,25 @@ digest = "equal"
     }
 
     #[test]
+    fn an_image_is_for_what_has_no_operating_system() {
+        let bare = GOOD
+            .replace("aarch64-unknown-linux-gnu", "aarch64-unknown-none")
+            .replace("runner = \"linux\"", "runner = \"bare-aarch64\"");
+        let error = |text: &str| Target::parse(text, "t.toml").expect_err("refused").to_string();
+        assert!(error(&bare).contains("image: the runner `bare-aarch64` needs one"));
+        let image = "[image]\ncode = { origin = 0, bytes = 1024 }\nstack_bytes = 64\n[bounds]";
+        let whole = bare.replace("[bounds]", image);
+        assert!(Target::parse(&whole, "t.toml").expect("valid").image.is_some());
+        assert!(error(&GOOD.replace("[bounds]", image)).contains("`linux` has a program, not an image"));
+        assert!(error(&whole.replace("bytes = 1024", "bytes = 0")).contains("image.code"));
+        let beyond = whole.replace("origin = 0", "origin = 9_223_372_036_854_775_807");
+        assert!(Target::parse(&beyond, "t.toml").is_ok());
+        assert!(error(&whole.replace("stack_bytes = 64", "")).contains("stack_bytes"));
+        let linux = whole.replace("aarch64-unknown-none", "aarch64-unknown-linux-gnu");
+        assert!(error(&linux).contains("needs a triple without an operating system"));
+    }
+
+    #[test]
     fn arm_of_32_bits_is_refused_by_name_and_nothing_else_is() {
         for word in
             ["armv7", "arm", "armhf", "armv7-unknown-linux-gnueabihf", "thumbv7neon-unknown-linux-gnueabihf"]
@@ -435,7 +455,7 @@ digest = "equal"
         let text = error.to_string();
         assert!(
             text.contains("`no-such-board`")
-                && text.contains("aarch64, jetson-nano")
+                && text.contains("aarch64, aarch64-bare, cortex-m7, jetson-nano")
                 && text.contains("x86-64-linux"),
             "{text}"
         );

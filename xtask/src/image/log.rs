@@ -170,6 +170,8 @@ fn checked(fields: &str) -> Result<Checked, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rescomp_formats::manifest::CheckRecord;
+    use rescomp_runtime::eval::Measured;
 
     const DIGEST: &str = "00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff";
 
@@ -187,6 +189,35 @@ mod tests {
         assert_eq!((report.kernels.as_str(), report.passed, report.device.nll), ("scalar", true, 1.25));
         assert_eq!(report.device.logits_sha256.as_deref(), Some(DIGEST));
         assert_eq!(report.prefill_logits_sha256.as_deref(), Some(DIGEST));
+    }
+
+    #[test]
+    fn what_the_firmware_writes_is_read_back_exactly() {
+        let figures =
+            Measured { nll: 1.0 / 3.0, mean_kl: 1e-9, same_top1: 3, positions: 7, logits_sha256: [0xab; 32] };
+        let host = CheckRecord {
+            reference_nll: 1.0,
+            nll: figures.nll,
+            mean_kl: figures.mean_kl,
+            same_top1: 3,
+            positions: 7,
+            logits_sha256: [0xab; 32],
+        };
+        let report = rescomp_firmware::Report {
+            kernels: "neon",
+            host,
+            device: figures,
+            prefill_logits_sha256: [0xab; 32],
+        };
+        let mut said = Said::default();
+        said.hear(&report.to_string()).expect("valid");
+        let read = said.report.clone().expect("a report").report(String::new(), 0.0);
+        assert_eq!((read.device.nll, read.device.mean_kl), (figures.nll, Some(figures.mean_kl)));
+        assert_eq!(read.device.logits_sha256, Some("ab".repeat(32)));
+        assert!(read.passed);
+        let other = rescomp_firmware::Report { prefill_logits_sha256: [0; 32], ..report };
+        said.hear(&other.to_string()).expect("valid");
+        assert!(!said.report.expect("a report").passed);
     }
 
     #[test]

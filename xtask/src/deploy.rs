@@ -51,6 +51,12 @@ struct Report {
 /// `Exit::Failed` where a step on the device fails or its check misses a bound. The live release is then as it was.
 pub(crate) fn run(flags: &DeployFlags) -> Result<(), Error> {
     let target = Target::load(&flags.target)?;
+    if target.image.is_some() {
+        let name = &target.name;
+        return Err(Error::input(format!("{name}: an image is not deployed over ssh")).remedy(format!(
+            "`cargo xtask pack --target {name}` writes it; flash it, or give it to the board's boot loader"
+        )));
+    }
     let folder = match &flags.from {
         Some(folder) => folder.clone(),
         None => dist(&root::root()?, &target),

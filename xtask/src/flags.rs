@@ -20,6 +20,7 @@ use rescomp_quantizer::choose::Setting;
 
 use crate::bench_kernels::flags::KernelsFlags;
 use crate::build_no_std::BuildNoStdFlags;
+use crate::c_library::CLibraryFlags;
 use crate::fuzz::FuzzFlags;
 use crate::sanitize::SanitizeFlags;
 use crate::target::Layout;
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Sign(SignFlags),
     /// Build the no_std crates for bare-metal targets.
     BuildNoStd(BuildNoStdFlags),
+    /// Build the library for C of a target, with its header
+    CLibrary(CLibraryFlags),
     /// Give mutated inputs to everything that reads files, and report what breaks.
     Fuzz(FuzzFlags),
     /// Run tests below AddressSanitizer, valgrind and Miri, where they are.

@@ -8,6 +8,7 @@ mod bench_methods;
 mod bench_quality;
 mod board;
 mod build_no_std;
+mod c_library;
 mod check;
 mod command;
 mod deploy;
@@ -73,6 +74,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Keygen(flags) => signing::keygen(flags),
         Command::Sign(flags) => signing::sign(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),
+        Command::CLibrary(flags) => c_library::run(flags),
         Command::Fuzz(flags) => fuzz::run(flags),
         Command::Sanitize(flags) => sanitize::run(flags),
         Command::Tidy => tidy::run(),

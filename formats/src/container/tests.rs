@@ -90,6 +90,9 @@ fn chat_section() -> Vec<u8> {
         next: "\nuser: ",
         trimmed: Trimmed::default(),
         drops_thoughts: false,
+        drops_line_breaks: false,
+        system_last: false,
+        names_date: false,
     }
     .section()
     .unwrap()

@@ -27,7 +27,7 @@ impl Folded {
         Folded { residual: 1.0, logits: 1.0, amplitude: 1.0, local_amplitude: 1.0, scores_by_layer: false };
 
     /// Multiplies into the weights of block `layer`.
-    pub(super) fn into_layer(&self, spec: &ModelSpec, layer: usize, weights: &mut LayerWeights) {
+    pub(super) fn multiply_layer(&self, spec: &ModelSpec, layer: usize, weights: &mut LayerWeights) {
         let all = |values: &mut [f32], factor: f32| values.iter_mut().for_each(|value| *value *= factor);
         if self.residual != 1.0 {
             for kind in [K::Output, K::Down, K::OutputBias, K::DownBias] {
@@ -59,7 +59,7 @@ impl Folded {
     }
 
     /// Multiplies into the norm in front of the head.
-    pub(super) fn into_final_norm(&self, norm: &mut FinalNorm) {
+    pub(super) fn multiply_final_norm(&self, norm: &mut FinalNorm) {
         if self.logits != 1.0 {
             norm.gain.iter_mut().chain(&mut norm.bias).for_each(|value| *value *= self.logits);
         }

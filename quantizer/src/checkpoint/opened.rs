@@ -145,7 +145,7 @@ impl Checkpoint {
         self.complete_gain(&mut gain);
         let bias = self.names.final_norm_bias.map_or(Ok(Vec::new()), read)?;
         let mut norm = FinalNorm { gain, bias };
-        self.folded.into_final_norm(&mut norm);
+        self.folded.multiply_final_norm(&mut norm);
         Ok(norm)
     }
 
@@ -169,7 +169,7 @@ impl Checkpoint {
                 weights.insert(kind, part);
             }
         }
-        self.folded.into_layer(&self.spec, layer, &mut weights);
+        self.folded.multiply_layer(&self.spec, layer, &mut weights);
         Ok(weights)
     }
 

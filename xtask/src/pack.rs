@@ -141,15 +141,12 @@ fn pack_options(
     let spec = &checkpoint.spec;
     let text =
         model::text_file(flags.calibration.as_deref(), model_path, "calibration.txt", "--calibration")?;
-    model::check_context(flags.context, spec)?;
+    let context = model::context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(checkpoint)?;
-    let choice = WindowChoice {
-        context: flags.context,
-        skip: flags.calibration_offset,
-        count: Some(flags.calibration_windows),
-    };
+    let choice =
+        WindowChoice { context, skip: flags.calibration_offset, count: Some(flags.calibration_windows) };
     let calibration = model::windows(&tokenizer, spec, &text, flags.joiner, choice)?;
-    let check_tokens = check_tokens(flags, &tokenizer, checkpoint, &text)?;
+    let check_tokens = check_tokens(flags, context, &tokenizer, checkpoint, &text)?;
     let chat_template = chat_template::import(checkpoint);
     for warning in &chat_template.warnings {
         output::note(&format!("warning: {warning}"));
@@ -158,7 +155,7 @@ fn pack_options(
         plan: block_plan(flags),
         layout: flags.layout.unwrap_or(target.layout).into(),
         calibration,
-        calibration_positions: flags.context,
+        calibration_positions: context,
         check_tokens,
         tokenizer,
         chat_template,
@@ -169,11 +166,12 @@ fn pack_options(
 /// The tokens that follow the calibration windows: the check is on text that the quantizer has not seen.
 fn check_tokens(
     flags: &PackFlags,
+    context: usize,
     tokenizer: &[u8],
     checkpoint: &Checkpoint,
     text: &Path,
 ) -> Result<Vec<u32>, Error> {
-    let seen = (flags.calibration_offset + flags.calibration_windows) * (flags.context + 1);
+    let seen = (flags.calibration_offset + flags.calibration_windows) * (context + 1);
     let window = CHECK_TOKENS;
     let choice = WindowChoice { context: window - 1, skip: seen.div_ceil(window), count: Some(1) };
     let joiner: Joiner = flags.joiner;

@@ -5,9 +5,9 @@ use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_b
 use crate::chat_template::Imported;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dense::{DenseError, DenseLogits};
-use crate::encode::{EncodeError, encode};
+use crate::encode::{self, EncodeError, encode};
 use crate::methods::GroupSize;
-use crate::plan::BlockPlan;
+use crate::plan::{BlockPlan, MatrixFormat};
 use crate::record::{self, Record};
 use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
 use bytemuck::Zeroable;
@@ -17,7 +17,7 @@ use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text, is_printable};
-use rescomp_formats::section::{SectionKind, SectionName};
+use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName, sections};
 use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
@@ -335,6 +335,31 @@ pub fn bytes_without_matrices(
         })
     })?;
     Ok(OtherBytes { weights, all: file.len() as u64 })
+}
+
+/// Bytes of a container whose blocks' matrices have one format and whose embedding and head another, at most.
+///
+/// # Errors
+/// [`PackFailure`].
+pub fn container_bytes(
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    blocks: MatrixFormat,
+    vocabulary: MatrixFormat,
+) -> Result<u64, PackFailure> {
+    let spec = &checkpoint.spec;
+    let mut matrices = 0;
+    for name in sections(spec).filter(|name| name.kind.is_matrix()) {
+        let (rows, columns) = name.kind.shape(spec).unwrap_or_default();
+        let format = if name.layer.is_some() { blocks } else { vocabulary };
+        let shape = encode::shape((rows as usize, columns as usize), format, options.layout)
+            .map_err(|cause| PackFailure::Encode { section: name, cause })?;
+        matrices += shape.section_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES);
+    }
+    // The windows are as many as the container's size allows: twice, since they are part of it.
+    let others = bytes_without_matrices(checkpoint, options, matrices)?.all;
+    let others = bytes_without_matrices(checkpoint, options, matrices + others as usize)?.all.max(others);
+    Ok(matrices as u64 + others)
 }
 
 fn contents_bytes(contents: &Contents) -> usize {

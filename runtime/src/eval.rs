@@ -59,6 +59,36 @@ pub fn measure(
     Ok(Measured { nll: nll / count, mean_kl: kl / count, same_top1, positions, logits_sha256 })
 }
 
+/// Tokens that [`digest_in_tiles`] hands to the session at once; the session divides them into its own tiles.
+const TOGETHER: usize = 128;
+
+/// SHA-256 over the bits of the windows' logits, where the session runs several tokens at once: the digest that [`measure`] finds, by
+/// the kernels of prefill. `progress` hears of each finished window.
+///
+/// # Errors
+/// As [`measure`].
+pub fn digest_in_tiles(
+    session: &mut Session<'_>,
+    windows: &CheckWindows<'_>,
+    mut progress: impl FnMut(usize),
+) -> Result<[u8; 32], RuntimeError> {
+    let sizes = windows.sizes();
+    let mut digest = Sha256::new();
+    for window in 0..sizes.windows {
+        session.reset();
+        for first in (0..sizes.positions).step_by(TOGETHER) {
+            let positions = first..sizes.positions.min(first + TOGETHER);
+            let tokens: heapless::Vec<u32, TOGETHER> =
+                positions.map(|position| windows.token(window, position)).collect();
+            session.run_each(&tokens, |_, logits| {
+                logits.iter().for_each(|logit| digest.update(logit.to_le_bytes()));
+            })?;
+        }
+        progress(window + 1);
+    }
+    Ok(digest.finalize().into())
+}
+
 /// `ln sum exp(logits)`.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let highest = logits.iter().fold(f32::NEG_INFINITY, |highest, &logit| highest.max(logit));

@@ -61,6 +61,34 @@ impl SessionPlan {
         })
     }
 
+    /// The largest context, at most `most` and the model's, for which `blocks` of memory suffice.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Memory`] where they don't for one position, [`RuntimeError::Limit`] for a tile that can't be.
+    pub fn largest_context(
+        container: &CheckedContainer<'_>,
+        tile: usize,
+        most: usize,
+        blocks: u64,
+    ) -> Result<usize, RuntimeError> {
+        let plan = |context| SessionPlan::new(container, Limits { context, tile });
+        let smallest = plan(1)?;
+        if smallest.blocks() > blocks {
+            let given_bytes = blocks.saturating_mul(crate::memory::BLOCK_BYTES);
+            return Err(RuntimeError::Memory { needed_bytes: smallest.bytes(), given_bytes });
+        }
+        // Between a context that fits and one that doesn't, or that nobody wants.
+        let (mut fits, mut beyond) = (1, most.clamp(1, container.manifest().spec.context as usize) + 1);
+        while beyond - fits > 1 {
+            let middle = fits + (beyond - fits) / 2;
+            match plan(middle)?.blocks() <= blocks {
+                true => fits = middle,
+                false => beyond = middle,
+            }
+        }
+        Ok(fits)
+    }
+
     /// All bytes.
     pub fn bytes(&self) -> u64 {
         self.kv_cache_bytes.saturating_add(self.scratch_bytes)

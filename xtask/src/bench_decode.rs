@@ -59,7 +59,7 @@ pub(crate) fn run(flags: &DecodeFlags) -> Result<(), Error> {
                 .remedy(format!("cargo xtask pack --target {}, or give --container FILE", target.name))
         })?
         .len();
-    let program = runner::build(&root, &target, Install::unless(flags.no_install), None)?;
+    let program = runner::build_program(&root, &target, Install::unless(flags.no_install), None)?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if flags.threads.is_empty() { (1..=processors).collect() } else { flags.threads.clone() };
     let kernels: Vec<Option<&str>> = match flags.kernels.is_empty() {

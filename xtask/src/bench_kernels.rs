@@ -76,7 +76,7 @@ pub(crate) fn run(flags: &KernelsFlags) -> Result<(), Error> {
 }
 
 fn built(root: &Path, target: &str, flags: &KernelsFlags) -> Result<std::path::PathBuf, Error> {
-    target_runner::build(root, &Target::load(target)?, Install::unless(flags.no_install), None)
+    target_runner::build_program(root, &Target::load(target)?, Install::unless(flags.no_install), None)
 }
 
 fn count(root: &Path, flags: &KernelsFlags, report: &mut Report) -> Result<(), Error> {

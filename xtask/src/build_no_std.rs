@@ -1,7 +1,7 @@
-//! `cargo xtask build-no-std`: the device's crates build where there is no standard library and no allocator.
+//! `cargo xtask build-no-std`: the device's crates, and the images made of them, build where there is no standard library and no allocator.
 //!
-//! Two bare-metal targets stand for the rest: a 64-bit one, and a 32-bit microcontroller on which `usize` holds fewer bits
-//! than a file has bytes.
+//! Two targets stand for the rest: a 64-bit one, and a 32-bit microcontroller on which `usize` holds fewer bits than a file has
+//! bytes. They are built as `pack` builds them, which then has little left to do.
 
 use std::time::Instant;
 
@@ -9,15 +9,17 @@ use clap::Args;
 
 use crate::command;
 use crate::error::Error;
+use crate::image;
 use crate::output;
 use crate::root;
 use crate::system::Install;
-use crate::toolchain::{self, Profile};
+use crate::target::Target;
+use crate::toolchain;
 
-/// Bare-metal triples.
-const TRIPLES: [&str; 2] = ["aarch64-unknown-none", "thumbv7em-none-eabihf"];
+/// Targets without an operating system.
+const TARGETS: [&str; 2] = ["aarch64-bare", "cortex-m7"];
 
-/// Crates that must build on them, with the features that firmware may want.
+/// Crates that must build on them alone, with the features that firmware may want.
 const PACKAGES: [(&str, &[&str]); 2] = [("rescomp-formats", &["signature"]), ("rescomp-runtime", &[])];
 
 /// Options of `build-no-std`.
@@ -28,23 +30,40 @@ pub(crate) struct BuildNoStdFlags {
     pub(crate) no_install: bool,
 }
 
-/// Builds every crate for every triple.
+/// Builds every crate, and an image without a container, for every target, and says how large the images are.
 ///
 /// # Errors
 /// `Exit::Missing` without a toolchain, `Exit::Failed` when a crate does not build.
 pub(crate) fn run(flags: &BuildNoStdFlags) -> Result<(), Error> {
     let root = root::root()?;
-    for triple in TRIPLES {
+    let install = Install::unless(flags.no_install);
+    for name in TARGETS {
         let start = Instant::now();
-        let toolchain = toolchain::find_bare(triple, Install::unless(flags.no_install))?;
+        let target = Target::load(name)?;
+        let Some(description) = &target.image else {
+            return Err(Error::input(format!("targets/{name}.toml: image: expected one, found none")));
+        };
+        let toolchain = toolchain::find_image(&target, install)?;
         output::line(&format!("== {}", toolchain.how));
         for (package, features) in PACKAGES {
-            let status = command::run(&mut toolchain.build(&root, package, features, Profile::Dev), None)?;
+            let mut check = toolchain.cargo(&root, "check");
+            check.args(["--package", package, "--no-default-features", "--profile", "release"]);
+            if !features.is_empty() {
+                check.args(["--features", &features.join(",")]);
+            }
+            let status = command::run(&mut check, None)?;
             if !status.success() {
-                return Err(Error::failed(format!("{package} does not build for {triple} ({status})")));
+                return Err(Error::failed(format!("{package} does not build for {name} ({status})")));
             }
         }
-        output::line(&format!("== {triple}: built ({} s)", start.elapsed().as_secs()));
+        let image = image::build(&root, &target, description, install, None)?;
+        let sizes = image::Sizes::of(&image.elf)?;
+        output::line(&format!(
+            "== {name}: built ({} s); the image without a container has {} bytes of instructions and {} of constants",
+            start.elapsed().as_secs(),
+            sizes.text_bytes,
+            sizes.constant_bytes
+        ));
     }
     Ok(())
 }

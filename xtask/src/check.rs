@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::flags::CheckFlags;
-use crate::runner::{self, DeviceReport, Figures, Places};
+use crate::image::{self, Boards, Image};
+use crate::runner::{self, DeviceReport, Figures, Places, Program};
 use crate::system::Install;
 use crate::target::Target;
 use crate::{model, output, root};
@@ -28,6 +29,18 @@ pub(crate) struct CheckResult {
     pub(crate) places: Vec<DeviceReport>,
     /// Why there is no place, where there is none.
     pub(crate) not_checked: Option<String>,
+    /// What an image tells when nobody asks it for anything else, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) story: Option<Story>,
+}
+
+/// The most likely text behind a prompt.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Story {
+    /// On the host.
+    pub(crate) host: String,
+    /// The places that told another one, and which.
+    pub(crate) others: Vec<(String, String)>,
 }
 
 /// Runs the command.
@@ -42,17 +55,30 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     let container = flags.container.clone().unwrap_or_else(|| folder.join(CONTAINER_FILE));
     let bytes = model::container_bytes(&container)?;
     let record = CheckFigures::from(&model::container(&container, &bytes)?.manifest().check);
-    let program = runner::build(&root, &target, install, None)?;
+    let program = runner::build(&root, &target, install, None, Some(&bytes))?;
     let result = check_everywhere(&target, &program, &container, &record, install)?;
     if flags.json {
         output::line(&output::json(&result)?);
     } else {
-        runner::print_table(result.reference_nll, &result.host, &result.places);
+        print(&result);
     }
     if let Some(why) = &result.not_checked {
         return Err(Error::missing("the container was not checked: there is nowhere to run it").because(why));
     }
     verdict(&result)
+}
+
+/// Prints the table, and the story where there is one.
+pub(crate) fn print(result: &CheckResult) {
+    runner::print_table(result.reference_nll, &result.host, &result.places);
+    if let Some(Story { host, others }) = &result.story {
+        output::line(&format!("\nthe host's story, greedy: {host}"));
+        for report in result.places.iter().filter(|report| report.place.starts_with("QEMU")) {
+            let other = others.iter().find(|(place, _)| *place == report.place);
+            let text = other.map_or("the same".to_owned(), |(_, text)| format!("ANOTHER: {text}"));
+            output::line(&format!("{}: {text}", report.place));
+        }
+    }
 }
 
 /// The output folder of a target.
@@ -66,14 +92,39 @@ pub(crate) fn dist(root: &Path, target: &Target) -> PathBuf {
 /// `Exit::Failed` when the program does not start or prints no report. Missed bounds are no error here: see [`verdict`].
 pub(crate) fn check_everywhere(
     target: &Target,
-    program: &Path,
+    program: &Program,
     container: &Path,
     record: &CheckFigures,
     install: Install,
 ) -> Result<CheckResult, Error> {
-    let check = |emulated, kernels| runner::check(program, container, &target.bounds, emulated, kernels);
-    let mut not_checked = None;
     let mut reports = runner::check_here(container, &record.logits_sha256)?;
+    let mut story = None;
+    let not_checked = match program {
+        Program::Linux(program) => check_program(target, program, container, install, &mut reports)?,
+        Program::Image(image) => {
+            let told = story.insert(Story { host: image::story_here(container)?, others: Vec::new() });
+            check_image(target, image, install, &mut reports, told)?
+        }
+    };
+    let host = Figures {
+        nll: record.nll,
+        mean_kl: Some(record.mean_kl),
+        same_top1: Some(record.same_top1),
+        positions: record.positions,
+        logits_sha256: Some(record.logits_sha256.clone()),
+    };
+    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked, story })
+}
+
+/// Wherever a program can be run. Why that is nowhere, if it is.
+fn check_program(
+    target: &Target,
+    program: &Path,
+    container: &Path,
+    install: Install,
+    reports: &mut Vec<DeviceReport>,
+) -> Result<Option<String>, Error> {
+    let check = |emulated, kernels| runner::check(program, container, &target.bounds, emulated, kernels);
     match runner::places(target, install) {
         Places::Here => {
             reports.push(check(None, None)?);
@@ -88,16 +139,35 @@ pub(crate) fn check_everywhere(
                 reports.push(check(Some((&emulator, cpu.as_str())), Some("scalar"))?);
             }
         }
-        Places::Nowhere(why) => not_checked = Some(why),
+        Places::Nowhere(why) => return Ok(Some(why)),
     }
-    let host = Figures {
-        nll: record.nll,
-        mean_kl: Some(record.mean_kl),
-        same_top1: Some(record.same_top1),
-        positions: record.positions,
-        logits_sha256: Some(record.logits_sha256.clone()),
+    Ok(None)
+}
+
+/// On every board that the target's description has emulated. Why on none, if so.
+fn check_image(
+    target: &Target,
+    image: &Image,
+    install: Install,
+    reports: &mut Vec<DeviceReport>,
+    told: &mut Story,
+) -> Result<Option<String>, Error> {
+    let emulated = target.image.as_ref().map_or(&[][..], |image| &image.emulated);
+    if emulated.is_empty() {
+        return Ok(Some(format!("{} names no board to emulate", target.name)));
+    }
+    let boards = match Boards::find(target, install) {
+        Ok(boards) => boards,
+        Err(error) => return Ok(Some(error.to_string())),
     };
-    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked })
+    for board in emulated {
+        let (report, story) = boards.check(image, board)?;
+        if story != told.host {
+            told.others.push((report.place.clone(), story));
+        }
+        reports.push(report);
+    }
+    Ok(None)
 }
 
 /// Whether every place kept the bounds.
@@ -111,8 +181,13 @@ pub(crate) fn verdict(result: &CheckResult) -> Result<(), Error> {
         .filter(|report| !report.passed)
         .map(|report| format!("{} ({})", report.place, report.kernels))
         .collect();
-    if missed.is_empty() {
-        return Ok(());
+    if !missed.is_empty() {
+        return Err(Error::failed(format!("the check missed its bounds on {}", missed.join(", "))));
     }
-    Err(Error::failed(format!("the check missed its bounds on {}", missed.join(", "))))
+    match result.story.iter().flat_map(|story| &story.others).next() {
+        Some((place, other)) => {
+            Err(Error::failed(format!("{place} tells another story than the host: {other:?}")))
+        }
+        None => Ok(()),
+    }
 }

@@ -19,6 +19,7 @@ mod flags;
 mod fuzz;
 mod host;
 mod hub;
+mod image;
 mod instructions;
 mod interrupt;
 mod model;

@@ -12,19 +12,24 @@ use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, PackFailure, PackOptions, PackReport, Packed};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_runtime::Machine;
+use rescomp_runtime::memory::AlignedBytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::allocation::{self, Allocation};
-use crate::check::{CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
+use crate::check::{self, CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
 use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
+use crate::image;
+use crate::image::description::ImageDescription;
+use crate::image::plan::{self, MemoryPlan};
 use crate::interrupt::{self, write_program, write_whole};
 use crate::model::{self, WindowChoice};
 use crate::progress::Shown;
+use crate::runner::Program;
 use crate::signing::Signature;
 use crate::system::Install;
-use crate::target::Target;
+use crate::target::{Runner, Target};
 use crate::{host, output, root, runner};
 
 /// Folder of the finished layers, in the output folder while there is no container.
@@ -47,6 +52,8 @@ struct Report {
     release: Option<u64>,
     /// Layers that came from an earlier run.
     restored_layers: usize,
+    /// What an image takes of its device's memory, where there is one.
+    memory: Option<MemoryPlan>,
     check: Option<CheckResult>,
     seconds: f64,
 }
@@ -78,8 +85,11 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let signed_by = signature.as_ref().map(Signature::public_hex);
-    let program = runner::build(&root, &target, install, signed_by.as_deref())?;
+    let mut program = runner::build(&root, &target, install, signed_by.as_deref(), None)?;
 
+    if let Some(description) = &target.image {
+        plan::check_code(&target.name, description, &program.sizes()?, &checkpoint, &options)?;
+    }
     let (Packed { file, mut report }, restored_layers) =
         quantize(machine, &checkpoint, &options, &mut journal)?;
     let container = output_folder.join(CONTAINER_FILE);
@@ -88,6 +98,14 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         None => file.to_vec(),
     };
     report.file_bytes = file.len() as u64;
+    let mut memory = None;
+    if let Some(description) = &target.image {
+        let planned = runner::build(&root, &target, install, None, Some(&file)).and_then(|image| {
+            memory = Some(plan_memory(&target, description, &image, &file)?);
+            Ok(image)
+        });
+        program = planned.map_err(|error| with_kept_layers(error, &journal))?;
+    }
     let recipe = allocation::recipe_of(&checkpoint, &options)?;
     check_memory(&target, &report)
         .and_then(|()| check_bytes(flags, &report))
@@ -111,6 +129,7 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         signed_by,
         release,
         restored_layers,
+        memory,
         check,
         seconds,
     };
@@ -121,6 +140,18 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         print(&report);
     }
     report.check.as_ref().map_or(Ok(()), verdict)
+}
+
+/// What the image with this container takes.
+fn plan_memory(
+    target: &Target,
+    description: &ImageDescription,
+    image: &Program,
+    file: &[u8],
+) -> Result<MemoryPlan, Error> {
+    let bytes = AlignedBytes::new(file);
+    let container = model::container(Path::new(CONTAINER_FILE), &bytes)?;
+    MemoryPlan::new(&target.name, description, &image.sizes()?, &container)
 }
 
 /// Finds out whether files can be made in the folder, or in what it will be made in.
@@ -333,25 +364,26 @@ fn check_memory(target: &Target, report: &PackReport) -> Result<(), Error> {
 fn write_output(
     folder: &Path,
     container: &[u8],
-    program: &Path,
+    program: &Program,
     recipe: &str,
     target: &Target,
     report: &PackReport,
 ) -> Result<(), Error> {
-    let program_bytes = std::fs::read(program).map_err(|error| Error::disk("read", program, &error))?;
     let expected = output::json(&report.check)?;
     let readme = device_readme(target, report);
-    let files: [(&str, &[u8]); 5] = [
-        (CONTAINER_FILE, container),
-        (RUNNER_FILE, &program_bytes),
-        ("expected.json", expected.as_bytes()),
-        ("recipe.toml", recipe.as_bytes()),
-        ("README.md", readme.as_bytes()),
-    ];
+    let mut files: Vec<(&str, Vec<u8>)> = vec![(CONTAINER_FILE, container.to_vec())];
+    for (name, path) in program.files() {
+        files.push((name, std::fs::read(path).map_err(|error| Error::disk("read", path, &error))?));
+    }
+    files.extend([
+        ("expected.json", expected.into_bytes()),
+        ("recipe.toml", recipe.as_bytes().to_vec()),
+        ("README.md", readme.into_bytes()),
+    ]);
     let mut sums = String::new();
-    for (name, bytes) in files {
+    for (name, bytes) in &files {
         let path = folder.join(name);
-        match name {
+        match *name {
             RUNNER_FILE => write_program(&path, bytes)?,
             _ => write_whole(&path, bytes)?,
         }
@@ -385,22 +417,32 @@ fn formats(report: &PackReport) -> String {
 /// What a person at the device needs to know.
 fn device_readme(target: &Target, report: &PackReport) -> String {
     let formats = formats(report);
+    let use_it = match target.runner {
+        Runner::Linux => linux_use(),
+        Runner::CortexM | Runner::BareAarch64 => image::readme(target),
+    };
     format!(
         "# {checkpoint} for {target}\n\n\
          {checkpoint}, quantized with {method}, {formats}:\n\
          {bpw:.3} bits a weight, {bytes} bytes.\n\n\
-         Copy this folder to the device, then:\n\n\
-         \x20   sha256sum -c SHA256SUMS\n\
-         \x20   ./{RUNNER_FILE} check {CONTAINER_FILE}\n\
-         \x20   ./{RUNNER_FILE} generate {CONTAINER_FILE} --prompt \"Once upon a time\"\n\
-         \x20   ./{RUNNER_FILE} bench {CONTAINER_FILE}\n\n\
-         `check` runs the text windows inside the container and must give the very logits that the host recorded\n\
-         (`expected.json`); it ends with exit code 0, or with 1 where a bound is missed.\n",
+         {use_it}",
         checkpoint = report.checkpoint,
         target = target.name,
         method = report.method,
         bpw = report.bits_per_weight,
         bytes = report.file_bytes,
+    )
+}
+
+fn linux_use() -> String {
+    format!(
+        "Copy this folder to the device, then:\n\n\
+         \x20   sha256sum -c SHA256SUMS\n\
+         \x20   ./{RUNNER_FILE} check {CONTAINER_FILE}\n\
+         \x20   ./{RUNNER_FILE} generate {CONTAINER_FILE} --prompt \"Once upon a time\"\n\
+         \x20   ./{RUNNER_FILE} bench {CONTAINER_FILE}\n\n\
+         `check` runs the text windows inside the container and must give the very logits that the host recorded\n\
+         (`expected.json`); it ends with exit code 0, or with 1 where a bound is missed.\n"
     )
 }
 
@@ -427,10 +469,14 @@ fn print(report: &Report) {
     if let (Some(key), Some(release)) = (&report.signed_by, report.release) {
         output::line(&format!("signed as release {release} by key {key}; the program loads nothing else"));
     }
+    if let Some(memory) = &report.memory {
+        output::line("");
+        memory.print();
+    }
     match &report.check {
         Some(check) => {
             output::line("");
-            runner::print_table(check.reference_nll, &check.host, &check.places);
+            check::print(check);
             if let Some(why) = &check.not_checked {
                 output::line(&format!(
                     "NOT CHECKED on {}: there is nowhere to run it here. {why}",

@@ -14,22 +14,77 @@ use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::{Deserialize, Serialize};
 
+use crate::check::RUNNER_FILE;
 use crate::error::Error;
+use crate::image::{self, Image, Sizes};
 use crate::qemu::Emulator;
 use crate::system::Install;
 use crate::target::{Bounds, Target};
-use crate::toolchain::{self, Profile};
+use crate::toolchain;
 use crate::{command, model, output};
 
 /// Names the one key whose containers the program loads, in the environment of the compiler (targets/linux/src/trust.rs).
 const TRUSTED_KEY_VARIABLE: &str = "RESCOMP_TRUSTED_KEY";
 
-/// Builds the program for the target and returns its path. With a public key, in hexadecimal digits, it will load nothing but
-/// containers that this key signed.
+/// What runs containers on a target.
+#[derive(Clone, Debug)]
+pub(crate) enum Program {
+    /// A program that reads them from files.
+    Linux(PathBuf),
+    /// An image that has one in it, or none yet.
+    Image(Image),
+}
+
+impl Program {
+    /// The files to deploy, with their names; the first is executable.
+    pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
+        match self {
+            Program::Linux(path) => vec![(RUNNER_FILE, path)],
+            Program::Image(image) => image.files(),
+        }
+    }
+
+    /// How large an image's parts are; none of a program's, whose memory is the system's matter.
+    ///
+    /// # Errors
+    /// `Exit::Disk` and `Exit::Failed`.
+    pub(crate) fn sizes(&self) -> Result<Sizes, Error> {
+        match self {
+            Program::Linux(_) => Ok(Sizes::default()),
+            Program::Image(image) => Sizes::of(&image.elf),
+        }
+    }
+}
+
+/// Builds what runs containers on the target: a program, or an image, with `container` in it where one is given. With a public key, in
+/// hexadecimal digits, a program will load nothing but containers that this key signed.
+///
+/// # Errors
+/// `Exit::Missing` without a toolchain, `Exit::Failed` when it does not build, `Exit::Input` for a key and an image.
+pub(crate) fn build(
+    root: &Path,
+    target: &Target,
+    install: Install,
+    trusted_key: Option<&str>,
+    container: Option<&[u8]>,
+) -> Result<Program, Error> {
+    if let Some(description) = &target.image {
+        if trusted_key.is_some() {
+            let name = &target.name;
+            return Err(Error::input(format!(
+                "--sign: an image of {name} runs the container that is in it and loads no other: sign the image as the board's loader asks for"
+            )));
+        }
+        return image::build(root, target, description, install, container).map(Program::Image);
+    }
+    build_program(root, target, install, trusted_key).map(Program::Linux)
+}
+
+/// Builds the program of a target with Linux and returns its path.
 ///
 /// # Errors
 /// `Exit::Missing` without a toolchain, `Exit::Failed` when it does not build.
-pub(crate) fn build(
+pub(crate) fn build_program(
     root: &Path,
     target: &Target,
     install: Install,
@@ -37,13 +92,13 @@ pub(crate) fn build(
 ) -> Result<PathBuf, Error> {
     let toolchain = toolchain::find(target, install)?;
     let package = target.runner.package();
-    let mut build = toolchain.build(root, package, &[], Profile::Release);
+    let mut build = toolchain.build(root, package, &[]);
     build.envs(trusted_key.map(|key| (TRUSTED_KEY_VARIABLE, key)));
     let status = command::run(&mut build, None)?;
     if !status.success() {
         return Err(Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple)));
     }
-    Ok(toolchain.program(package, Profile::Release))
+    Ok(toolchain.program(package))
 }
 
 /// Where a target's program can be run.
@@ -98,7 +153,7 @@ pub(crate) struct DeviceReport {
 }
 
 /// Figures over the embedded windows.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Figures {
     /// Mean negative log-likelihood, nats a token.
     pub(crate) nll: f64,
@@ -202,7 +257,7 @@ pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceRe
         let digest =
             figures.logits_sha256.as_deref().map_or("-", |digest| digest.get(..16).unwrap_or(digest));
         output::line(&format!(
-            "{name:<18}{kernels:<14}{:>10}{:>11}{:>11}  {digest:<18}{:>8}  {verdict}",
+            "{name:<22}{kernels:<14}{:>10}{:>11}{:>11}  {digest:<18}{:>8}  {verdict}",
             number(Some(figures.nll)),
             number(figures.mean_kl),
             figures.same_top1.map_or("-".to_owned(), share),
@@ -210,7 +265,7 @@ pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceRe
         ));
     };
     output::line(&format!(
-        "{:<18}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
+        "{:<22}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
         "where", "kernels", "NLL", "KL", "same top-1", "logits digest", "time", "verdict"
     ));
     let reference =

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::Board;
 use crate::error::Error;
+use crate::image::description::ImageDescription;
 use crate::root;
 
 /// One kind of device.
@@ -42,6 +43,9 @@ pub(crate) struct Target {
     pub(crate) test_cpus: Vec<String>,
     /// How far the device's numbers may be from the host's.
     pub(crate) bounds: Bounds,
+    /// Where the image of a device without an operating system lies, and what emulates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageDescription>,
     /// How fast the device is, where it is one board and not a kind of boards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) board: Option<Board>,
@@ -56,6 +60,9 @@ pub(crate) enum Architecture {
     /// 64-bit x86.
     #[serde(rename = "x86_64")]
     X86_64,
+    /// Microcontrollers: Cortex-M4 and M7.
+    #[serde(rename = "thumbv7em")]
+    ThumbV7em,
 }
 
 impl Architecture {
@@ -64,6 +71,7 @@ impl Architecture {
         match self {
             Architecture::Aarch64 => "aarch64",
             Architecture::X86_64 => "x86_64",
+            Architecture::ThumbV7em => "thumbv7em",
         }
     }
 }
@@ -105,6 +113,12 @@ pub(crate) enum Runner {
     /// The crate `targets/linux`: program `rescomp`.
     #[serde(rename = "linux")]
     Linux,
+    /// The crate `targets/cortex-m`: an image with the container in it.
+    #[serde(rename = "cortex-m")]
+    CortexM,
+    /// The crate `targets/bare-aarch64`: likewise.
+    #[serde(rename = "bare-aarch64")]
+    BareAarch64,
 }
 
 impl Runner {
@@ -112,6 +126,17 @@ impl Runner {
     pub(crate) fn package(self) -> &'static str {
         match self {
             Runner::Linux => "rescomp",
+            Runner::CortexM => "rescomp-cortex-m",
+            Runner::BareAarch64 => "rescomp-bare-aarch64",
+        }
+    }
+
+    /// The name in a description.
+    fn name(self) -> &'static str {
+        match self {
+            Runner::Linux => "linux",
+            Runner::CortexM => "cortex-m",
+            Runner::BareAarch64 => "bare-aarch64",
         }
     }
 }
@@ -188,7 +213,10 @@ impl Target {
         if let Ok(table) = text.parse::<toml::Table>() {
             let architecture = table.get("architecture").and_then(toml::Value::as_str).into_iter();
             let triples = table.get("triples").and_then(toml::Value::as_array).into_iter().flatten();
-            for word in architecture.chain(triples.filter_map(toml::Value::as_str)) {
+            // A microcontroller's architecture is a word of 32-bit ARM too; its triple tells that it has no Linux.
+            let triples: Vec<&str> = triples.filter_map(toml::Value::as_str).collect();
+            let bare = !triples.is_empty() && triples.iter().all(|triple| triple.contains("-none"));
+            for word in architecture.filter(|_| !bare).chain(triples) {
                 refuse_32_bit_arm(word).map_err(|error| error.because(format!("asked for by {file}")))?;
             }
         }
@@ -218,13 +246,24 @@ impl Target {
                     format!("expected one that begins with `{expected}-`, found `{triple}`"),
                 ));
             }
-            let Runner::Linux = self.runner;
-            if !rest.contains("linux") {
-                return Err((
-                    "triples",
-                    format!("the runner `linux` needs a Linux triple, found `{triple}`"),
-                ));
+            let (system, kind) = match self.runner {
+                Runner::Linux => ("linux", "a Linux triple"),
+                Runner::CortexM | Runner::BareAarch64 => ("none", "a triple without an operating system"),
+            };
+            if !rest.contains(system) {
+                let name = self.runner.name();
+                return Err(("triples", format!("the runner `{name}` needs {kind}, found `{triple}`")));
             }
+        }
+        match (&self.image, self.runner) {
+            (None, Runner::Linux) => {}
+            (Some(_), Runner::Linux) => {
+                return Err(("image", "the runner `linux` has a program, not an image".to_owned()));
+            }
+            (None, _) => {
+                return Err(("image", format!("the runner `{}` needs one, found none", self.runner.name())));
+            }
+            (Some(image), _) => image.validate()?,
         }
         if self.cpu.is_empty() {
             return Err(("cpu", "expected a processor's name or `generic`, found nothing".to_owned()));
@@ -270,7 +309,8 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             files.push(path);
         }
     }
-    files.sort();
+    // By name: a hyphen sorts before the dot of `.toml`.
+    files.sort_by_key(|file| file.file_stem().map(std::ffi::OsStr::to_owned));
     Ok(files)
 }
 
@@ -369,6 +409,25 @@ digest = "equal"
     }
 
     #[test]
+    fn an_image_is_for_what_has_no_operating_system() {
+        let bare = GOOD
+            .replace("aarch64-unknown-linux-gnu", "aarch64-unknown-none")
+            .replace("runner = \"linux\"", "runner = \"bare-aarch64\"");
+        let error = |text: &str| Target::parse(text, "t.toml").expect_err("refused").to_string();
+        assert!(error(&bare).contains("image: the runner `bare-aarch64` needs one"));
+        let image = "[image]\ncode = { origin = 0, bytes = 1024 }\nstack_bytes = 64\n[bounds]";
+        let whole = bare.replace("[bounds]", image);
+        assert!(Target::parse(&whole, "t.toml").expect("valid").image.is_some());
+        assert!(error(&GOOD.replace("[bounds]", image)).contains("`linux` has a program, not an image"));
+        assert!(error(&whole.replace("bytes = 1024", "bytes = 0")).contains("image.code"));
+        let beyond = whole.replace("origin = 0", "origin = 9_223_372_036_854_775_807");
+        assert!(Target::parse(&beyond, "t.toml").is_ok());
+        assert!(error(&whole.replace("stack_bytes = 64", "")).contains("stack_bytes"));
+        let linux = whole.replace("aarch64-unknown-none", "aarch64-unknown-linux-gnu");
+        assert!(error(&linux).contains("needs a triple without an operating system"));
+    }
+
+    #[test]
     fn arm_of_32_bits_is_refused_by_name_and_nothing_else_is() {
         for word in
             ["armv7", "arm", "armhf", "armv7-unknown-linux-gnueabihf", "thumbv7neon-unknown-linux-gnueabihf"]
@@ -396,7 +455,7 @@ digest = "equal"
         let text = error.to_string();
         assert!(
             text.contains("`no-such-board`")
-                && text.contains("aarch64, jetson-nano")
+                && text.contains("aarch64, aarch64-bare, cortex-m7, jetson-nano")
                 && text.contains("x86-64-linux"),
             "{text}"
         );

@@ -22,7 +22,14 @@ pub(crate) fn run(flags: &TargetsFlags) -> Result<(), Error> {
     }
     for target in &targets {
         output::line(&format!("{:<18}{}", target.name, target.description));
-        let memory = target.memory_bytes.map_or("no limit".to_owned(), |bytes| format!("{bytes} bytes"));
+        let memory = match (&target.image, target.memory_bytes) {
+            (Some(image), _) => match image.data {
+                Some(data) => format!("{} bytes of code, {} of data", image.code.bytes, data.bytes),
+                None => format!("{} bytes", image.code.bytes),
+            },
+            (None, Some(bytes)) => format!("{bytes} bytes"),
+            (None, None) => "no limit".to_owned(),
+        };
         output::line(&format!(
             "{:<18}{}; layout {}; memory {memory}",
             "",

@@ -26,7 +26,7 @@ use crate::qemu::Emulator;
 use crate::root;
 use crate::system::Install;
 use crate::target::Target;
-use crate::toolchain::{self, Profile, Toolchain};
+use crate::toolchain::{self, Toolchain};
 
 /// The target whose toolchain and processors are taken.
 const TARGET: &str = "aarch64";
@@ -245,12 +245,12 @@ fn test_instructions(
     programs: &[TestProgram],
 ) -> Result<Counts, Error> {
     let package = target.runner.package();
-    let status = command::run(&mut toolchain.build(root, package, &[], Profile::Release), None)?;
+    let status = command::run(&mut toolchain.build(root, package, &[]), None)?;
     if !status.success() {
         return Err(Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple)));
     }
     let tests = programs.iter().filter(|program| program.name == KERNELS_CRATE);
-    let runner = toolchain.program(package, Profile::Release);
+    let runner = toolchain.program(package);
     let mut counts = Counts::default();
     let tests = tests.map(|program| (&program.executable, Place::Called));
     for (program, place) in tests.chain([(&runner, Place::Inlined)]) {

@@ -46,31 +46,6 @@ pub(crate) struct Toolchain {
     pub(crate) how: String,
 }
 
-/// Optimized for the device, or as tests are built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// `dev`.
-    Dev,
-    /// `release`.
-    Release,
-}
-
-impl Profile {
-    fn name(self) -> &'static str {
-        match self {
-            Profile::Dev => "dev",
-            Profile::Release => "release",
-        }
-    }
-
-    fn folder(self) -> &'static str {
-        match self {
-            Profile::Dev => "debug",
-            Profile::Release => "release",
-        }
-    }
-}
-
 /// A toolchain that builds programs for `target`.
 ///
 /// # Errors
@@ -85,18 +60,20 @@ pub(crate) fn find(target: &Target, install: Install) -> Result<Toolchain, Error
     find_wanted(&wanted, &target.cpu, install)
 }
 
-/// A toolchain that builds no_std libraries for a bare-metal triple.
+/// A toolchain that builds the image of a target without an operating system.
 ///
 /// # Errors
 /// As [`find`].
-pub(crate) fn find_bare(triple: &str, install: Install) -> Result<Toolchain, Error> {
+pub(crate) fn find_image(target: &Target, install: Install) -> Result<Toolchain, Error> {
     let wanted = Wanted {
-        name: triple.to_owned(),
-        triples: vec![triple.to_owned()],
+        name: target.name.clone(),
+        triples: target.triples.clone(),
         minimum: minimum_version()?,
         kind: Kind::Bare,
     };
-    find_wanted(&wanted, "generic", install)
+    let mut toolchain = find_wanted(&wanted, &target.cpu, install)?;
+    toolchain.abort_at_panics();
+    Ok(toolchain)
 }
 
 /// The workspace's `rust-version`.
@@ -207,6 +184,28 @@ impl Toolchain {
         }
     }
 
+    /// Where `core` is built from its sources, a panic becomes one instruction that traps: no message, no formatting, no code of panics
+    /// in the image. A compiled `core` has its own, and the image's handler says where it was.
+    fn abort_at_panics(&mut self) {
+        if self.arguments.is_empty() {
+            return;
+        }
+        for (name, value) in &mut self.environment {
+            if name == command::ENCODED_FLAGS {
+                let flags = ["-Zunstable-options", "-Cpanic=immediate-abort"];
+                let all = value.split(command::FLAG_SEPARATOR).filter(|flag| !flag.is_empty()).chain(flags);
+                *value = all.collect::<Vec<_>>().join(command::FLAG_SEPARATOR);
+            }
+        }
+        // Its `core` is another one than the libraries' of `build-no-std`.
+        self.target_directory.as_mut_os_string().push("-image");
+    }
+
+    /// Whether a panic is one instruction, as [`find_image`] has it where it can.
+    pub(crate) fn aborts_at_panics(&self) -> bool {
+        self.environment.iter().any(|(_, value)| value.contains("-Cpanic=immediate-abort"))
+    }
+
     /// Compiles and links an empty program: a linker that is there may still lack a library or the architecture, and that is
     /// better known now than after minutes of building.
     fn links(&self) -> Result<(), Error> {
@@ -240,9 +239,9 @@ impl Toolchain {
     }
 
     /// `cargo build` of one package without its default features.
-    pub(crate) fn build(&self, root: &Path, package: &str, features: &[&str], profile: Profile) -> Command {
+    pub(crate) fn build(&self, root: &Path, package: &str, features: &[&str]) -> Command {
         let mut command = self.cargo(root, "build");
-        command.args(["--package", package, "--no-default-features", "--profile", profile.name()]);
+        command.args(["--package", package, "--no-default-features", "--profile", "release"]);
         if !features.is_empty() {
             command.args(["--features", &features.join(",")]);
         }
@@ -250,7 +249,7 @@ impl Toolchain {
     }
 
     /// Where a built program lies.
-    pub(crate) fn program(&self, name: &str, profile: Profile) -> PathBuf {
-        self.target_directory.join(&self.triple).join(profile.folder()).join(name)
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.target_directory.join(&self.triple).join("release").join(name)
     }
 }

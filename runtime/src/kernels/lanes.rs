@@ -46,6 +46,8 @@ pub(super) trait Lanes: Elementwise {
     /// Weighted sums that share the loads of values, at most [`super::MOST_TOGETHER`]: with more, too few columns at once would fit the registers
     /// to keep the pipeline full.
     const ROWS: usize;
+    /// Whether code for a head of a usual length pays: what is unrolled is for registers, and takes tens of kilobytes.
+    const UNROLLED_HEADS: bool = true;
 
     /// Sixteen values.
     fn load(values: &[f32; LANES]) -> Self;

@@ -12,7 +12,6 @@ use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval::{self, Measured};
 use rescomp_runtime::session::Session;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::exit::Exit;
@@ -144,16 +143,7 @@ fn measure(
     windows: &CheckWindows<'_>,
 ) -> Result<(Measured, [u8; 32]), RuntimeError> {
     let measured = eval::measure(session, windows, |_| ())?;
-    let sizes = windows.sizes();
-    let mut digest = Sha256::new();
-    for window in 0..sizes.windows {
-        session.reset();
-        let tokens: Vec<u32> = (0..sizes.positions).map(|position| windows.token(window, position)).collect();
-        session.run_each(&tokens, |_, logits| {
-            logits.iter().for_each(|logit| digest.update(logit.to_le_bytes()));
-        })?;
-    }
-    Ok((measured, digest.finalize().into()))
+    Ok((measured, eval::digest_in_tiles(session, windows, |_| ())?))
 }
 
 fn compare(flags: &CheckFlags, host: &CheckRecord, device: &Measured, prefill: [u8; 32]) -> Vec<Comparison> {

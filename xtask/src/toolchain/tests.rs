@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::Toolchain;
 use super::facts::{Compiler, Facts, Linker};
 use super::plan::{Choice, Decision, Kind, Link, Step, Wanted, decide};
-use super::{Profile, Toolchain};
 use crate::error::Exit;
 use crate::system::{Install, Packages, Privilege, System};
 
@@ -309,13 +309,13 @@ fn a_toolchain_says_everything_cargo_must_know() {
         toolchain.how,
         format!("{GNU} by /usr/bin/rustc 1.96.0, linked by /usr/bin/aarch64-linux-gnu-gcc")
     );
-    let command = toolchain.build("/p".as_ref(), "rescomp", &["a", "b"], Profile::Release);
+    let command = toolchain.build("/p".as_ref(), "rescomp", &["a", "b"]);
     let arguments: Vec<_> = command.get_args().filter_map(|argument| argument.to_str()).collect();
     let expected = "build --target aarch64-unknown-linux-gnu --target-dir /p/target/cross-aarch64-unknown-linux-gnu \
                     --package rescomp --no-default-features --profile release --features a,b";
     assert_eq!(arguments.join(" "), expected);
     assert!(command.get_envs().any(|(name, value)| name == "RUSTUP_TOOLCHAIN" && value.is_none()));
-    let program = toolchain.program("rescomp", Profile::Release);
+    let program = toolchain.program("rescomp");
     assert_eq!(program, PathBuf::from(format!("/p/target/cross-{GNU}/{GNU}/release/rescomp")));
 
     let mut facts = machine(System::Debian, vec![packaged(&[], true)]);

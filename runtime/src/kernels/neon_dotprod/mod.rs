@@ -27,7 +27,9 @@ pub fn detect() -> Option<&'static Kernels> {
     #[cfg(feature = "std")]
     let found =
         std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("dotprod");
-    #[cfg(not(feature = "std"))]
+    #[cfg(all(not(feature = "std"), feature = "id-registers"))]
+    let found = cfg!(target_feature = "neon") && super::id_registers::has_dotprod();
+    #[cfg(not(any(feature = "std", feature = "id-registers")))]
     let found = cfg!(all(target_feature = "neon", target_feature = "dotprod"));
     found.then_some(&KERNELS)
 }

@@ -28,7 +28,9 @@ static KERNELS: Kernels = Kernels {
 pub fn detect() -> Option<&'static Kernels> {
     #[cfg(feature = "std")]
     let found = std::arch::is_aarch64_feature_detected!("i8mm");
-    #[cfg(not(feature = "std"))]
+    #[cfg(all(not(feature = "std"), feature = "id-registers"))]
+    let found = super::id_registers::has_i8mm();
+    #[cfg(not(any(feature = "std", feature = "id-registers")))]
     let found = cfg!(target_feature = "i8mm");
     // The products for few tokens are those of the backend with dotprod.
     (found && neon_dotprod::detect().is_some()).then_some(&KERNELS)

@@ -111,6 +111,7 @@ impl Lanes for [f32; LANES] {
     type Part = Whole<Self>;
     const SUMS: usize = 4;
     const ROWS: usize = 1;
+    const UNROLLED_HEADS: bool = false;
 
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {

@@ -1,0 +1,159 @@
+//! The program on the microcontroller.
+#![allow(unsafe_code, reason = "the attribute of an exception handler")]
+
+use core::hint::black_box;
+
+use cortex_m as _;
+use cortex_m_rt::{ExceptionFrame, entry, exception};
+use defmt_semihosting as _;
+use heapless::String;
+use rescomp_firmware::{Command, Failure, Generated, Report, check, generate, open};
+use rescomp_runtime::kernels;
+use rescomp_runtime::memory::MemoryBlock;
+use semihosting::process::ExitCode;
+
+use crate::memory;
+
+/// The container, aligned as one must be.
+#[repr(C, align(64))]
+struct Aligned<B: ?Sized>(B);
+
+static CONTAINER: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/container.bin")));
+
+/// Words of the command line, in all.
+const COMMAND_LINE_BYTES: usize = 1024;
+
+#[entry]
+fn main() -> ! {
+    let Some(memory) = memory::take() else { exit(ExitCode::FAILURE) };
+    memory::mark_stack();
+    let result = run(memory);
+    defmt::info!(
+        "{=usize} of {=usize} bytes of stack used",
+        memory::used_stack_bytes(),
+        memory::stack_bytes()
+    );
+    match result {
+        Ok(true) => exit(ExitCode::SUCCESS),
+        Ok(false) => {
+            defmt::error!("the logits are not the host's");
+            exit(ExitCode::FAILURE)
+        }
+        Err(failure) => {
+            defmt::error!("{}", failure);
+            exit(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn exit(code: ExitCode) -> ! {
+    code.exit_process()
+}
+
+/// Runs the command. False where a check missed its bound.
+fn run(memory: &mut [MemoryBlock]) -> Result<bool, Failure> {
+    let command = command()?;
+    // An image without a container has the code of one with it, so that its size tells what room there is.
+    let container = open(black_box(&CONTAINER.0))?;
+    let kernels = kernels::best();
+    defmt::info!(
+        "{=str}: {=u8} bits, {=usize} bytes; {=usize} bytes of data memory; kernels {=str}",
+        container.manifest().provenance.checkpoint.as_str(),
+        container.manifest().provenance.bits,
+        container.container().file_bytes(),
+        size_of_val(memory),
+        kernels.name
+    );
+    let mut passed = true;
+    if command.check {
+        let report = check(&container, kernels, memory, |done, of| {
+            defmt::info!("checking: {=usize} of {=usize} windows", done, of);
+        })?;
+        show(&report);
+        passed = report.passed();
+    }
+    if let Some(prompt) = &command.prompt {
+        let mut text: String<64> = String::new();
+        defmt::println!("story begins");
+        defmt::println!("piece {=str}", prompt.as_str());
+        let Generated { prompt_tokens, tokens, .. } =
+            generate(&container, kernels, memory, prompt, command.max_tokens, |piece| {
+                if text.push_str(piece).is_err() {
+                    defmt::println!("piece {=str}", text.as_str());
+                    text.clear();
+                    if text.push_str(piece).is_err() {
+                        defmt::println!("piece {=str}", piece);
+                    }
+                }
+            })?;
+        defmt::println!("piece {=str}", text.as_str());
+        defmt::println!("story ends");
+        defmt::info!("{=usize} tokens behind a prompt of {=usize}", tokens, prompt_tokens);
+    }
+    Ok(passed)
+}
+
+fn command() -> Result<Command, Failure> {
+    let words = semihosting::experimental::env::args::<COMMAND_LINE_BYTES>();
+    let Ok(words) = words else { return Ok(Command::parse([])?) };
+    // The first is the program's name.
+    Ok(Command::parse((&words).skip(1).filter_map(Result::ok))?)
+}
+
+/// The line for programs, as [`Report`] writes it; numbers are formatted on the host.
+fn show(report: &Report) {
+    let device = &report.device;
+    let [a, b, c, d, e, f, g, h] = words(&device.logits_sha256);
+    let [i, j, k, l, m, n, o, p] = words(&report.prefill_logits_sha256);
+    defmt::println!(
+        "report kernels={=str} nll={=f64} kl={=f64} top1={=u32} positions={=u32} \
+         digest={=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x} \
+         prefill={=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x}{=u32:08x} passed={=bool}",
+        report.kernels,
+        device.nll,
+        device.mean_kl,
+        device.same_top1,
+        device.positions,
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+        j,
+        k,
+        l,
+        m,
+        n,
+        o,
+        p,
+        report.passed()
+    );
+}
+
+/// A digest as eight numbers, in the order of its digits.
+fn words(digest: &[u8; 32]) -> [u32; 8] {
+    let mut words = [0; 8];
+    for (word, bytes) in words.iter_mut().zip(digest.as_chunks::<4>().0) {
+        *word = u32::from_be_bytes(*bytes);
+    }
+    words
+}
+
+/// A fault, such as an access beyond the memory or a stack that has grown into nothing: ends the program instead of standing still.
+#[exception]
+unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
+    defmt::error!("hard fault at {=u32:#x}, called from {=u32:#x}", frame.pc(), frame.lr());
+    exit(ExitCode::FAILURE)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    if let Some(place) = info.location() {
+        defmt::error!("panic at {=str}:{=u32}", place.file(), place.line());
+    }
+    exit(ExitCode::FAILURE)
+}

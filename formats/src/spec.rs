@@ -11,7 +11,7 @@ pub const MAX_EMBEDDING_BANDS: u8 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Architecture {
-    /// Llama: RMSNorm, rotary positions, grouped-query attention, a gated MLP. Mistral, Phi-3 and the first Gemma, too.
+    /// Llama: RMSNorm, rotary positions, grouped-query attention, a gated MLP. Mistral, Phi-3, SmolLM3, Granite and the first Gemma, too.
     Llama,
     /// Llama with biases of queries, keys and values.
     Qwen2,
@@ -109,6 +109,8 @@ pub struct Variant {
     pub sliding_window: u32,
     /// Where there are windows, every so many-th layer has none; 0: all layers have one.
     pub global_every: u32,
+    /// Every so many-th layer rotates nothing, and knows no positions but by the mask (SmolLM3); 0: all rotate.
+    pub unrotated_every: u32,
     /// What the products of queries and keys are multiplied with; 0: one over the root of `head_dim`.
     pub score_scale: f32,
     /// Scores stay below this, as `cap * tanh(score / cap)` (Gemma 2, arXiv:2408.00118, section 2); 0: they go as far as they go.
@@ -129,6 +131,7 @@ impl Variant {
             rotary_dim: head_dim,
             sliding_window: 0,
             global_every: 0,
+            unrotated_every: 0,
             score_scale: 0.0,
             score_cap: 0.0,
             logit_cap: 0.0,
@@ -193,6 +196,13 @@ impl ModelSpec {
         // A period of 0 has no multiples.
         let global = global_every > 0 && (layer + 1).is_multiple_of(global_every as usize);
         (sliding_window > 0 && !global).then_some(sliding_window as usize)
+    }
+
+    /// Whether this layer rotates queries and keys by their positions.
+    pub fn rotates(&self, layer: usize) -> bool {
+        let every = self.variant.unrotated_every as usize;
+        // A period of 0 has no multiples.
+        self.variant.rotary_dim > 0 && !(every > 0 && (layer + 1).is_multiple_of(every))
     }
 }
 
@@ -266,7 +276,7 @@ impl ModelSpec {
     }
 
     fn check_variant(&self) -> Result<(), SpecError> {
-        let Variant { activation, rotary_dim, sliding_window, global_every, parallel_residual, .. } =
+        let Variant { activation, rotary_dim, sliding_window, global_every, unrotated_every, .. } =
             self.variant;
         let refused = |field, found, expected| Err(SpecError { field, found, expected });
         let gated = self.architecture.has_gate();
@@ -287,7 +297,10 @@ impl ModelSpec {
         if global_every > 512 {
             return refused("global_every", global_every, "0 to 512");
         }
-        if parallel_residual && self.architecture != Architecture::GptNeox {
+        if unrotated_every > 512 || (unrotated_every > 0 && !rotated) {
+            return refused("unrotated_every", unrotated_every, "0 to 512, 0 where positions are learned");
+        }
+        if self.variant.parallel_residual && self.architecture != Architecture::GptNeox {
             return refused("parallel_residual", 1, "0 with this architecture");
         }
         let Variant { score_scale, score_cap, logit_cap, embedding_scale, .. } = self.variant;
@@ -376,6 +389,8 @@ pub(crate) mod tests {
         }
         assert_eq!(field(A::Llama, Variant { sliding_window: u32::MAX, ..plain() }), "sliding_window");
         assert_eq!(field(A::Llama, Variant { global_every: 513, ..plain() }), "global_every");
+        assert_eq!(field(A::Llama, Variant { unrotated_every: 513, ..plain() }), "unrotated_every");
+        assert_eq!(field(A::Gpt2, Variant { unrotated_every: 2, ..learned() }), "unrotated_every");
         assert_eq!(field(A::Llama, Variant { parallel_residual: true, ..plain() }), "parallel_residual");
         for number in [f32::NAN, f32::INFINITY, -1.0] {
             assert_eq!(field(A::Llama, Variant { score_scale: number, ..plain() }), "score_scale (its bits)");
@@ -384,6 +399,19 @@ pub(crate) mod tests {
         }
         let variant = Variant { embedding_scale: 0.0, ..plain() };
         assert_eq!(field(A::Llama, variant), "embedding_scale (its bits)");
+    }
+
+    #[test]
+    fn layers_without_rotation_are_periodic() {
+        let rotates = |rotary_dim, unrotated_every| {
+            let variant = Variant { rotary_dim, unrotated_every, ..Variant::plain(8) };
+            let spec = ModelSpec { variant, ..spec() };
+            (0..4).map(|layer| spec.rotates(layer)).collect::<std::vec::Vec<_>>()
+        };
+        assert_eq!(rotates(8, 0), [true; 4]);
+        assert_eq!(rotates(8, 1), [false; 4]);
+        assert_eq!(rotates(8, 2), [true, false, true, false]);
+        assert_eq!(rotates(0, 0), [false; 4]);
     }
 
     #[test]

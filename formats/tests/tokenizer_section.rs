@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use rescomp_formats::tokenizer::{
-    BertNormalizer, Decoding, Model, NO_TOKEN, Normalizer, PreTokenizer, SpacePrefix, TokenizerExtension,
-    TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError, byte_alphabet_position,
-    write_extended_tokenizer, write_tokenizer,
+    AddedFlags, AddedToken, BertNormalizer, Decoding, Model, NO_TOKEN, Normalizer, PreTokenizer, SpacePrefix,
+    TokenizerExtension, TokenizerParts, TokenizerProblem, TokenizerView, TokenizerWriteError,
+    byte_alphabet_position, write_extended_tokenizer, write_tokenizer,
 };
 
 /// The bytes in the order of the byte alphabet from id 1, then `merged`; token 0 is added and special.
@@ -33,7 +33,7 @@ fn parts(merged: &[(&str, &str)]) -> TokenizerParts {
         tokens,
         byte_tokens,
         merges,
-        added_tokens: vec![(0, true, false)],
+        added_tokens: vec![AddedFlags::plain(0, true, false)],
         pre_tokenizer: PreTokenizer::Gpt2,
         add_prefix_space: false,
         ignore_merges: false,
@@ -70,9 +70,16 @@ fn check_round_trip(parts: &TokenizerParts) -> usize {
         assert_eq!(view.token_of_bytes(absent), None);
     }
     let added: Vec<_> = (0..view.added_tokens()).map(|index| view.added_token(index).unwrap()).collect();
-    assert_eq!(added.iter().map(|t| (t.id, t.special, t.normalized)).collect::<Vec<_>>(), parts.added_tokens);
+    let flags = |t: &AddedToken<'_>| AddedFlags {
+        id: t.id,
+        special: t.special,
+        normalized: t.normalized,
+        left_strip: t.left_strip,
+        right_strip: t.right_strip,
+    };
+    assert_eq!(added.iter().map(flags).collect::<Vec<_>>(), parts.added_tokens);
     for id in 0..view.vocabulary() {
-        let special = parts.added_tokens.iter().any(|token| token.0 == id && token.1);
+        let special = parts.added_tokens.iter().any(|token| token.id == id && token.special);
         assert_eq!(view.is_special(id), special);
     }
     section.len()
@@ -95,7 +102,9 @@ fn keeps_everything() {
     other.byte_tokens.swap(usize::from(b'!'), usize::from(b'"'));
     other.tokens.push(Vec::new());
     other.tokens.push("<user>\u{e9}".into());
-    other.added_tokens.push((other.tokens.len() as u32 - 1, false, true));
+    let id = other.tokens.len() as u32 - 1;
+    other.added_tokens.push(AddedFlags { left_strip: true, ..AddedFlags::plain(id, false, true) });
+    other.added_tokens[0].right_strip = true;
     check_round_trip(&other);
 }
 
@@ -143,8 +152,7 @@ fn refuses_by_name() {
     assert_eq!(refusal(added, &[4, 1]), (TokenizerProblem::AddedId, added, 0, 260));
     assert_eq!(refusal(added, &[255]), (TokenizerProblem::AddedContent, added, 1, 0));
     assert_eq!(refusal(added + 2, &[5]), (TokenizerProblem::UnsupportedSingleWord, added + 2, 0, 4));
-    assert_eq!(refusal(added + 2, &[8]), (TokenizerProblem::UnsupportedLeftStrip, added + 2, 0, 8));
-    assert_eq!(refusal(added + 2, &[16]), (TokenizerProblem::UnsupportedRightStrip, added + 2, 0, 16));
+    assert_eq!(refusal(added + 2, &[13]), (TokenizerProblem::UnsupportedSingleWord, added + 2, 0, 4));
     assert_eq!(refusal(added + 2, &[32]), (TokenizerProblem::AddedFlags, added + 2, 0, 32));
     let error = TokenizerView::parse(&section[..7]).unwrap_err();
     assert_eq!(
@@ -177,7 +185,10 @@ fn refuses_to_write_what_contradicts_itself() {
         other => panic!("{other:?}"),
     };
     assert_eq!(format(refusal(&|parts| parts.byte_tokens[7] = 300)), TokenizerProblem::ByteToken);
-    assert_eq!(format(refusal(&|parts| parts.added_tokens.push((0, true, true)))), TokenizerProblem::AddedId);
+    assert_eq!(
+        format(refusal(&|parts| parts.added_tokens.push(AddedFlags::plain(0, true, true)))),
+        TokenizerProblem::AddedId
+    );
     let bert = refusal(&|parts| parts.pre_tokenizer = PreTokenizer::Bert);
     assert_eq!(format(bert), TokenizerProblem::UnsupportedPreTokenizer);
 }
@@ -188,7 +199,7 @@ fn unigram() -> (TokenizerParts, TokenizerExtension) {
         tokens: ["<unk>", " ", "ab", "b", "a"].map(|token| token.as_bytes().to_vec()).to_vec(),
         byte_tokens: [NO_TOKEN; 256],
         merges: Vec::new(),
-        added_tokens: vec![(0, true, false)],
+        added_tokens: vec![AddedFlags::plain(0, true, false)],
         pre_tokenizer: PreTokenizer::Spaces,
         add_prefix_space: false,
         ignore_merges: false,

@@ -65,4 +65,10 @@ architectures! {
     gpt_neox_one_after_the_other: "gpt-neox-sequential";
     gpt2: "gpt2";
     opt: "opt";
+    qwen2_with_yarn: "qwen2-yarn";
+    phi3_with_longrope: "phi3-longrope";
+    smollm3: "smollm3";
+    granite: "granite";
+    gpt2_with_scores_by_layer: "gpt2-by-layer";
+    gemma3_with_images: "gemma3-images";
 }

@@ -13,6 +13,7 @@
 extern crate std;
 
 pub mod chat;
+pub mod date;
 pub mod error;
 pub mod eval;
 pub mod executor;

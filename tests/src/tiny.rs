@@ -330,12 +330,15 @@ fn tokenizer_section() -> Vec<u8> {
 fn chat_section() -> Vec<u8> {
     let template = ChatTemplate {
         system: Some(SystemTexts { before: "system: ", after: "\nuser: " }),
-        first: "user: ",
+        first: "\u{1}%d %b %Y\u{1}\nuser: ",
         open: "\nanswer:",
         answered: "\nanswer: ",
         next: "\nuser: ",
         trimmed: Trimmed { system: false, user: true, answer: false },
         drops_thoughts: false,
+        drops_line_breaks: false,
+        system_last: false,
+        names_date: true,
     };
     template.section().expect("few bytes")
 }

@@ -31,7 +31,7 @@ fn folders() -> Vec<PathBuf> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 13);
+    assert_eq!(folders.len(), 19);
     folders
 }
 

@@ -33,7 +33,7 @@ fn a_container_has_the_checkpoint_s_template() {
     let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
     let template = container.chat_template().unwrap();
     let turns = [Turn { user: "a ", answer: "b" }];
-    let conversation = Conversation { system: Some("s"), turns: &turns, user: "c" };
+    let conversation = Conversation { system: Some("s"), turns: &turns, user: "c", date: None };
     let mut text = String::new();
     fill(&template, &conversation, |part| text.push_str(part.text())).unwrap();
     let end = "<|endoftext|>";
@@ -43,12 +43,16 @@ fn a_container_has_the_checkpoint_s_template() {
 #[test]
 fn a_template_that_cannot_be_filled_is_a_warning() {
     let folder = tempfile::tempdir().unwrap();
-    let config = json!({"chat_template": "{{ strftime_now('%Y') }}"});
+    let config = json!({"chat_template": "{{ strftime_now('%H:%M') }}"});
     let packed = packed(&model_with(folder.path(), &config), "rtn", 4);
     let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
     assert!(container.chat_template().is_none());
     assert_eq!(packed.report.warnings.len(), 1);
-    assert!(packed.report.warnings[0].contains("names the date"), "{:?}", packed.report.warnings);
+    assert!(
+        packed.report.warnings[0].contains("asks for \"%H:%M\" of the clock"),
+        "{:?}",
+        packed.report.warnings
+    );
 }
 
 #[test]

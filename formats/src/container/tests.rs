@@ -90,6 +90,9 @@ fn chat_section() -> Vec<u8> {
         next: "\nuser: ",
         trimmed: Trimmed::default(),
         drops_thoughts: false,
+        drops_line_breaks: false,
+        system_last: false,
+        names_date: false,
     }
     .section()
     .unwrap()
@@ -270,10 +273,10 @@ fn versions_and_strangers_are_named() {
     let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
-    assert_eq!((file[8], file[10]), (5, 0));
-    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 1), (6, 0)] {
+    assert_eq!((file[8], file[10]), (6, 0));
+    for (major, minor) in [(2, 1), (3, 0), (5, 0), (6, 1), (7, 0)] {
         (file[8], file[10]) = (major, minor);
-        let expected = format!("container version {major}.{minor}; this reader knows 5.0 to 5.0");
+        let expected = format!("container version {major}.{minor}; this reader knows 6.0 to 6.0");
         assert!(error(&file).contains(&expected));
     }
 }

@@ -231,9 +231,10 @@ impl TokenizerView<'_> {
             least = id + 1;
             for (flag, problem) in [
                 (ADDED_SINGLE_WORD, TokenizerProblem::UnsupportedSingleWord),
-                (ADDED_LEFT_STRIP, TokenizerProblem::UnsupportedLeftStrip),
-                (ADDED_RIGHT_STRIP, TokenizerProblem::UnsupportedRightStrip),
-                (!(ADDED_SPECIAL | ADDED_NORMALIZED), TokenizerProblem::AddedFlags),
+                (
+                    !(ADDED_SPECIAL | ADDED_NORMALIZED | ADDED_LEFT_STRIP | ADDED_RIGHT_STRIP),
+                    TokenizerProblem::AddedFlags,
+                ),
             ] {
                 if flags & flag != 0 {
                     return Err(error(problem, offset + entry_bytes - 1, 0u8, flags & flag));

@@ -25,7 +25,8 @@ pub use problem::{TokenizerFormatError, TokenizerProblem};
 pub use view::{AddedToken, TokenizerView};
 #[cfg(feature = "write")]
 pub use write::{
-    TokenizerExtension, TokenizerParts, TokenizerWriteError, write_extended_tokenizer, write_tokenizer,
+    AddedFlags, TokenizerExtension, TokenizerParts, TokenizerWriteError, write_extended_tokenizer,
+    write_tokenizer,
 };
 
 /// Version of the layout for byte-level BPE without a normalizer: what the larger head of [`TOKENIZER_VERSION_EXTENDED`] says is

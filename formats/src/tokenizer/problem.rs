@@ -68,10 +68,6 @@ pub enum TokenizerProblem {
     AddedContent,
     /// An added token that only matches whole words, which isn't supported.
     UnsupportedSingleWord,
-    /// An added token that takes the white space on its left, which isn't supported.
-    UnsupportedLeftStrip,
-    /// An added token that takes the white space on its right, which isn't supported.
-    UnsupportedRightStrip,
     /// An added token with a flag this version doesn't know.
     AddedFlags,
 }
@@ -117,8 +113,6 @@ impl TokenizerProblem {
             TokenizerProblem::AddedId => "an added token's id is out of order or range (expected: least)",
             TokenizerProblem::AddedContent => "an added token's content is not UTF-8, or empty (valid bytes)",
             TokenizerProblem::UnsupportedSingleWord => "added tokens with `single_word` are not supported",
-            TokenizerProblem::UnsupportedLeftStrip => "added tokens with `lstrip` are not supported",
-            TokenizerProblem::UnsupportedRightStrip => "added tokens with `rstrip` are not supported",
             TokenizerProblem::AddedFlags => "an added token has unknown flags",
         }
     }

@@ -5,11 +5,11 @@ use core::cmp::Ordering;
 use super::numbers::{Arrays, Numbers, Scores};
 use super::problem::error;
 use super::{
-    ADDED_NORMALIZED, ADDED_SPECIAL, BLOCK_TOKENS, Decoding, EXTENDED_HEAD_BYTES, FLAG_ADD_PREFIX_SPACE,
-    FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES,
-    FLAG_WIDE_SCORES, HEAD_BYTES, KNOWN_EXTENDED_FLAGS, KNOWN_FLAGS, MAX_NARROW, Model, NO_TOKEN, Normalizer,
-    PreTokenizer, TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED, TokenizerFormatError, TokenizerProblem,
-    byte_alphabet_position,
+    ADDED_LEFT_STRIP, ADDED_NORMALIZED, ADDED_RIGHT_STRIP, ADDED_SPECIAL, BLOCK_TOKENS, Decoding,
+    EXTENDED_HEAD_BYTES, FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS,
+    FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES, FLAG_WIDE_SCORES, HEAD_BYTES, KNOWN_EXTENDED_FLAGS, KNOWN_FLAGS,
+    MAX_NARROW, Model, NO_TOKEN, Normalizer, PreTokenizer, TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED,
+    TokenizerFormatError, TokenizerProblem, byte_alphabet_position,
 };
 
 /// A token that is cut out of the text before it is pre-tokenized.
@@ -23,6 +23,10 @@ pub struct AddedToken<'a> {
     pub special: bool,
     /// It is looked for after those that aren't normalized.
     pub normalized: bool,
+    /// It takes the white space in front of it.
+    pub left_strip: bool,
+    /// It takes the white space behind it.
+    pub right_strip: bool,
 }
 
 /// Where the results of the merges, or the tokens of the bytes, come from.
@@ -485,6 +489,8 @@ impl<'a> TokenizerView<'a> {
             content: self.token_bytes(id)?,
             special: flags & ADDED_SPECIAL != 0,
             normalized: flags & ADDED_NORMALIZED != 0,
+            left_strip: flags & ADDED_LEFT_STRIP != 0,
+            right_strip: flags & ADDED_RIGHT_STRIP != 0,
         })
     }
 

@@ -4,12 +4,34 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{
-    ADDED_NORMALIZED, ADDED_SPECIAL, BLOCK_TOKENS, Decoding, EXTENDED_HEAD_BYTES, FLAG_ADD_PREFIX_SPACE,
-    FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES,
-    FLAG_WIDE_SCORES, HEAD_BYTES, MAX_NARROW, MAX_TOKEN_BYTES, Model, NO_TOKEN, Normalizer, PreTokenizer,
-    TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED, TokenizerFormatError, TokenizerView,
-    byte_alphabet_position,
+    ADDED_LEFT_STRIP, ADDED_NORMALIZED, ADDED_RIGHT_STRIP, ADDED_SPECIAL, BLOCK_TOKENS, Decoding,
+    EXTENDED_HEAD_BYTES, FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_BYTE_TOKENS, FLAG_EXPLICIT_RESULTS,
+    FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES, FLAG_WIDE_SCORES, HEAD_BYTES, MAX_NARROW, MAX_TOKEN_BYTES, Model,
+    NO_TOKEN, Normalizer, PreTokenizer, TOKENIZER_VERSION, TOKENIZER_VERSION_EXTENDED, TokenizerFormatError,
+    TokenizerView, byte_alphabet_position,
 };
+
+/// An added token of a vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedFlags {
+    /// Its id.
+    pub id: u32,
+    /// It stands for structure, not for text.
+    pub special: bool,
+    /// It is looked for after those that aren't normalized.
+    pub normalized: bool,
+    /// It takes the white space in front of it.
+    pub left_strip: bool,
+    /// It takes the white space behind it.
+    pub right_strip: bool,
+}
+
+impl AddedFlags {
+    /// One that takes no white space.
+    pub const fn plain(id: u32, special: bool, normalized: bool) -> AddedFlags {
+        AddedFlags { id, special, normalized, left_strip: false, right_strip: false }
+    }
+}
 
 /// What a tokenizer is made of.
 #[derive(Clone, Debug)]
@@ -20,8 +42,8 @@ pub struct TokenizerParts {
     pub byte_tokens: [u32; 256],
     /// Left, right and result of every merge, the first to be merged first.
     pub merges: Vec<[u32; 3]>,
-    /// Id, special and normalized of every added token, by increasing id.
-    pub added_tokens: Vec<(u32, bool, bool)>,
+    /// Every added token, by increasing id.
+    pub added_tokens: Vec<AddedFlags>,
     /// How the text is cut into pre-tokens.
     pub pre_tokenizer: PreTokenizer,
     /// A text that doesn't start with a space gets one.
@@ -244,9 +266,14 @@ pub fn write_extended_tokenizer(
     }
     section.extend_from_slice(&splits);
     order.iter().for_each(|&rank| push_number(&mut section, rank, order.len() > MAX_NARROW));
-    for &(id, special, normalized) in &parts.added_tokens {
-        push_number(&mut section, id, wide_ids);
-        section.push(u8::from(special) * ADDED_SPECIAL + u8::from(normalized) * ADDED_NORMALIZED);
+    for added in &parts.added_tokens {
+        push_number(&mut section, added.id, wide_ids);
+        section.push(
+            u8::from(added.special) * ADDED_SPECIAL
+                + u8::from(added.normalized) * ADDED_NORMALIZED
+                + u8::from(added.left_strip) * ADDED_LEFT_STRIP
+                + u8::from(added.right_strip) * ADDED_RIGHT_STRIP,
+        );
     }
     ordered.iter().for_each(|&id| push_number(&mut section, id, wide_ids));
     for &score in &scores {

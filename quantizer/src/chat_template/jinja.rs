@@ -1,11 +1,16 @@
 //! Rendering a template as transformers does: its settings of Jinja, its functions, its names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind};
 use minijinja_contrib::pycompat;
+
+use rescomp_formats::chat_template::{DATE_MARK, is_date_format};
+use rescomp_runtime::date::Date;
 
 use super::source::Source;
 
@@ -19,9 +24,19 @@ pub(super) struct Message<'t> {
     pub(super) content: &'t str,
 }
 
+/// What a rendering says where its template asks for the date.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    /// The day; without one, the format between two marks.
+    date: Option<Date>,
+    /// Somebody asked.
+    asked: bool,
+}
+
 /// A compiled template.
 pub(super) struct Jinja<'s> {
     environment: Environment<'s>,
+    clock: Arc<Mutex<Clock>>,
     special_tokens: BTreeMap<&'s str, &'s str>,
 }
 
@@ -39,17 +54,36 @@ impl<'s> Jinja<'s> {
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, format!("it refuses the conversation: {message}")))
         });
-        environment.add_function("strftime_now", |_: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, "it names the date, which a device need not know"))
+        let clock = Arc::new(Mutex::new(Clock::default()));
+        let asked = Arc::clone(&clock);
+        environment.add_function("strftime_now", move |format: String| -> Result<Value, Error> {
+            if !is_date_format(&format) {
+                let why =
+                    format!("it asks for {format:?} of the clock: a device knows the date in short formats");
+                return Err(Error::new(ErrorKind::InvalidOperation, why));
+            }
+            let mut clock = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            clock.asked = true;
+            let Some(date) = clock.date else { return Ok(format!("{DATE_MARK}{format}{DATE_MARK}").into()) };
+            let mut text = String::new();
+            date.write(&format, &mut |part| text.push_str(part));
+            Ok(text.into())
         });
-        environment.add_template(NAME, &source.text).map_err(|error| in_words(&error))?;
+        let text = without_generation_marks(&source.text);
+        environment.add_template_owned(NAME, text.into_owned()).map_err(|error| in_words(&error))?;
         let special_tokens =
             source.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        Ok(Self { environment, special_tokens })
+        Ok(Self { environment, clock, special_tokens })
     }
 
-    /// The text of a conversation, with what opens the answer at its end.
-    pub(super) fn render(&self, messages: &[Message<'_>]) -> Result<String, String> {
+    /// Whether a rendering has asked for the date.
+    pub(super) fn names_date(&self) -> bool {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).asked
+    }
+
+    /// The text of a conversation, with what opens the answer at its end. Without a date, its format stands between marks.
+    pub(super) fn render(&self, messages: &[Message<'_>], date: Option<Date>) -> Result<String, String> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).date = date;
         let mut context: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, text)| (*name, Value::from(*text))).collect();
         let message =
@@ -62,6 +96,32 @@ impl<'s> Jinja<'s> {
         let template = self.environment.get_template(NAME).map_err(|error| in_words(&error))?;
         template.render(context).map_err(|error| in_words(&error))
     }
+}
+
+/// A template without the marks around what an assistant says: transformers has blocks of its own for them, which say nothing in a
+/// rendering. They become conditions that hold, so that white space around them is as it was.
+fn without_generation_marks(text: &str) -> Cow<'_, str> {
+    let mut changed = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("{%") {
+        let (before, block) = rest.split_at(at + 2);
+        changed.push_str(before);
+        let Some(end) = block.find("%}") else {
+            rest = block;
+            break;
+        };
+        let signs = |character: char| character == '-' || character == '+' || character.is_whitespace();
+        let inside = &block[..end];
+        let replacement = match inside.trim_matches(signs) {
+            "generation" => "if true",
+            "endgeneration" => "endif",
+            other => other,
+        };
+        changed.push_str(&inside.replacen(inside.trim_matches(signs), replacement, 1));
+        rest = &block[end..];
+    }
+    changed.push_str(rest);
+    if changed == text { Cow::Borrowed(text) } else { Cow::Owned(changed) }
 }
 
 fn in_words(error: &Error) -> String {

@@ -6,11 +6,13 @@
 //! derive:  renders conversations of markers -> what stands between them -> the six texts of the section
 //!          renders many other conversations: filling the six texts must give the same, byte for byte, or there is no section
 //! ```
-//! A template does whatever its author wrote: it may name the date, move the system message, list tools. What the six texts do not
+//! A template does whatever its author wrote: it may number the turns, move the system message about, list tools. What the six texts do not
 //! say is refused with its reason, and packing goes on without a chat template: a model that is asked in a form that it does not
 //! know answers badly, and nobody sees why.
 
 mod derive;
+#[cfg(test)]
+mod family_tests;
 mod jinja;
 mod source;
 #[cfg(test)]

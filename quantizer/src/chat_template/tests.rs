@@ -87,6 +87,9 @@ fn chatml_has_a_default_system_message() {
         next: "<|im_end|>\n<|im_start|>user\n",
         trimmed: NOBODY,
         drops_thoughts: false,
+        drops_line_breaks: false,
+        system_last: false,
+        names_date: false,
     };
     assert_eq!(derived(CHATML).template(), expected);
 }
@@ -101,6 +104,9 @@ fn brackets_hold_the_system_message_in_the_first_ones() {
         next: " </s><s>[INST] ",
         trimmed: Trimmed { system: false, user: true, answer: true },
         drops_thoughts: false,
+        drops_line_breaks: false,
+        system_last: false,
+        names_date: false,
     };
     assert_eq!(derived(BRACKETS).template(), expected);
 }
@@ -120,6 +126,9 @@ fn headers_begin_with_a_token_and_trim() {
         next: &format!("<|eot_id|>{user}"),
         trimmed: Trimmed { system: true, user: true, answer: true },
         drops_thoughts: false,
+        drops_line_breaks: false,
+        system_last: false,
+        names_date: false,
     };
     assert_eq!(derived(HEADERS).template(), expected);
 }
@@ -161,7 +170,16 @@ fn thoughts_of_earlier_answers_are_dropped() {
 #[test]
 fn what_the_texts_cannot_say_is_refused_with_its_reason() {
     assert_refused("{% for m in messages %}", &["unexpected end"]);
-    assert_refused("{{ strftime_now('%Y') }}{{ messages[0].content }}", &["names the date"]);
+    assert_refused(
+        "{{ strftime_now('%H:%M') }}{{ messages[0].content }}",
+        &["asks for \"%H:%M\" of the clock"],
+    );
+    assert_refused(
+        "{% if strftime_now('%Y') > '3' %}x{% endif %}{% for m in messages %}{{ m.content ~ '.' }}{% endfor %}",
+        &["something else than the date"],
+    );
+    let upper = "{{ strftime_now('%B')|upper }}{% for m in messages %}{{ m.role ~ m.content }}{% endfor %}";
+    assert_refused(upper, &["behind "]);
     assert_refused("{{ messages[0].content }}{{ messages[0].content }}", &["expected one", "found 2"]);
     assert_refused("nothing", &["found 0"]);
     assert_refused("{{ messages[-1].content }}{{ messages[0].content }}", &["found 2"]);
@@ -225,6 +243,6 @@ fn templates_are_found_in_a_folder() {
 fn a_rendering_is_as_transformers_makes_it() {
     // Blocks take their line with them, and the last line break is none.
     let template = source("{% if true %}\n  a\n{% endif %}\n{{ messages[0].content }}\n");
-    let rendered = Jinja::new(&template).unwrap().render(&[Message { role: "user", content: "b" }]);
+    let rendered = Jinja::new(&template).unwrap().render(&[Message { role: "user", content: "b" }], None);
     assert_eq!(rendered.as_deref(), Ok("  a\nb"));
 }

@@ -13,6 +13,7 @@
 //! ```
 
 mod elements;
+mod folded;
 mod gguf;
 mod hf_config;
 mod hub_cache;
@@ -36,7 +37,7 @@ pub use hf_config::HfConfig;
 pub use layer::{FinalNorm, LayerWeights, Matrix};
 pub use opened::{Checkpoint, TokenizerSource};
 use rescomp_formats::tokenizer::TokenizerWriteError;
-pub use rope::{Llama3Scaling, Rope, Scaling};
+pub use rope::{Llama3Scaling, Rope, Scaling, YarnScaling};
 pub use tensor_store::TensorStore;
 
 use crate::tokenizer_json::TokenizerJsonError;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::ModelSpec;
 
+use super::folded::Folded;
 use super::gguf::{self, Gguf, GgufChatTemplate, GgufTokenizer};
 use super::layer::{FinalNorm, LayerWeights, Matrix};
 use super::names::{Names, neighbours_to_halves};
@@ -27,6 +28,7 @@ pub struct Checkpoint {
     pub local_rope: Vec<u64>,
     path: PathBuf,
     contents: Contents,
+    folded: Folded,
     names: &'static Names,
     /// The one of the names' prefixes that the files have.
     prefix: &'static str,
@@ -70,11 +72,11 @@ impl Checkpoint {
     /// do; a tensor is missing or has another shape; there are tensors beyond the architecture's.
     pub fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
         let gguf = Gguf::open(path)?;
-        let gguf::Sizes { spec, turns: rope, local_turns: local_rope, names } =
+        let gguf::Sizes { spec, turns: rope, local_turns: local_rope, folded, names } =
             gguf::sizes(&gguf.fields(), &gguf.store)?;
         let (path, prefix) = (path.to_owned(), prefix(names, &gguf.store));
         let contents = Contents::Gguf(gguf);
-        let checkpoint = Self { spec, rope, local_rope, path, contents, names, prefix };
+        let checkpoint = Self { spec, rope, local_rope, path, contents, folded, names, prefix };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
     }
@@ -89,12 +91,12 @@ impl Checkpoint {
     /// another shape or type; there are tensors beyond the architecture's (rotary buffers are passed over); the tied
     /// head differs.
     pub fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
-        let HfConfig { spec, rope, local_rope, names } = HfConfig::read(&dir.join("config.json"))?;
+        let HfConfig { spec, rope, local_rope, folded, names } = HfConfig::read(&dir.join("config.json"))?;
         let turns = |rope: &super::Rope| rope.turns_per_position(spec.variant.rotary_dim);
         let (rope, local_rope) = (turns(&rope), local_rope.as_ref().map_or_else(Vec::new, turns));
         let store = TensorStore::open(dir)?;
         let (path, prefix, contents) = (dir.to_owned(), prefix(names, &store), Contents::Folder(store));
-        let checkpoint = Self { spec, rope, local_rope, path, contents, names, prefix };
+        let checkpoint = Self { spec, rope, local_rope, path, contents, folded, names, prefix };
         checkpoint.check_tensors()?;
         if checkpoint.spec.tied_head && checkpoint.tensors().shape(names.head).is_some() {
             checkpoint.check_tied_head()?;
@@ -142,7 +144,9 @@ impl Checkpoint {
         let mut gain = read(self.names.final_norm)?;
         self.complete_gain(&mut gain);
         let bias = self.names.final_norm_bias.map_or(Ok(Vec::new()), read)?;
-        Ok(FinalNorm { gain, bias })
+        let mut norm = FinalNorm { gain, bias };
+        self.folded.multiply_final_norm(&mut norm);
+        Ok(norm)
     }
 
     /// The weights of block `layer`, counted from 0.
@@ -165,7 +169,13 @@ impl Checkpoint {
                 weights.insert(kind, part);
             }
         }
+        self.folded.multiply_layer(&self.spec, layer, &mut weights);
         Ok(weights)
+    }
+
+    /// What the weights took in, as text: part of what a block follows from.
+    pub fn folded(&self) -> String {
+        format!("{:?}", self.folded)
     }
 
     /// A gain as the forward multiplies with it.
@@ -291,6 +301,7 @@ impl Checkpoint {
             known.contains(name)
                 || (name == names.head && self.spec.tied_head)
                 || names.passed_over.iter().any(|end| name.ends_with(end))
+                || names.parts_passed_over.iter().any(|start| name.starts_with(start))
         };
         let unexpected: Vec<&str> = self.tensors().names().filter(|name| !accepted(name)).collect();
         if unexpected.is_empty() {

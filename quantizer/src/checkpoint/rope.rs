@@ -14,21 +14,27 @@
 use std::f64::consts::TAU;
 
 /// How the angles of rotary positions follow from the position.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the geometric series of frequencies; at least 1.
     pub theta: f64,
     /// Stretching of the wavelengths, where the model was trained with it.
     pub scaling: Option<Scaling>,
+    /// What rotated elements of queries and of keys are multiplied with: YaRN's and LongRoPE's attention factor; else 1.
+    pub amplitude: f64,
 }
 
 /// How wavelengths are stretched.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
     /// All by one factor of at least 1 (`rope_type` "linear", arXiv:2306.15595).
     Linear(f64),
     /// The long ones.
     Llama3(Llama3Scaling),
+    /// The long ones, by the number of the pair.
+    Yarn(YarnScaling),
+    /// Each pair by a factor of its own (`rope_type` "longrope", arXiv:2402.13753).
+    Pairs(Vec<f64>),
 }
 
 /// Llama 3.1's stretching of long wavelengths (`rope_type` "llama3").
@@ -47,10 +53,28 @@ pub struct Llama3Scaling {
     pub original_context: u32,
 }
 
+/// YaRN's stretching of long wavelengths (`rope_type` "yarn", arXiv:2309.00071, section 3.2).
+///
+/// Pairs up to number `low` are left alone, those from `high` on turn `factor` times slower; between them the two are interpolated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct YarnScaling {
+    /// How much slower the slow pairs turn; at least 1.
+    pub factor: f64,
+    /// The last pair that is left alone, a part of a pair where it isn't cut to a whole number.
+    pub low: f64,
+    /// The first pair that is slowed by the whole factor; more than `low`.
+    pub high: f64,
+}
+
 impl Rope {
     /// Without scaling.
     pub const fn plain(theta: f64) -> Rope {
-        Rope { theta, scaling: None }
+        Rope { theta, scaling: None, amplitude: 1.0 }
+    }
+
+    /// With scaling.
+    pub const fn scaled(theta: f64, scaling: Scaling) -> Rope {
+        Rope { theta, scaling: Some(scaling), amplitude: 1.0 }
     }
 
     /// The turns a position moves each pair by, in units of 2^-64 turns: `rotary_dim / 2` values, fastest pair first.
@@ -60,22 +84,56 @@ impl Rope {
         (0..rotary_dim / 2).map(|pair| fixed_point_turns(self.frequency(pair, rotary_dim))).collect()
     }
 
-    /// As [`turns_per_position`](Self::turns_per_position), with each pair's frequency divided by a number of at least 1.
-    pub(super) fn divided_turns_per_position(&self, head_dim: u32, divisors: &[f64]) -> Vec<u64> {
-        let turns =
-            |(pair, divisor): (u32, &f64)| fixed_point_turns(self.frequency(pair, head_dim) / divisor);
-        (0..head_dim / 2).zip(divisors).map(turns).collect()
-    }
-
     /// Radians a position of one pair.
     fn frequency(&self, pair: u32, head_dim: u32) -> f64 {
         // libm's `pow`, not the host's: the container must not depend on where it was made.
         let plain = libm::pow(self.theta, -f64::from(2 * pair) / f64::from(head_dim));
-        match self.scaling {
+        match &self.scaling {
             None => plain,
             Some(Scaling::Linear(factor)) => plain / factor,
             Some(Scaling::Llama3(scaling)) => scaling.apply(plain),
+            Some(Scaling::Yarn(scaling)) => scaling.apply(plain, pair),
+            // There is a factor for each pair: who reads them checks it.
+            Some(Scaling::Pairs(factors)) => plain / factors.get(pair as usize).copied().unwrap_or(1.0),
         }
+    }
+}
+
+impl YarnScaling {
+    /// Between the pairs that turn `fast` and `slow` times within `original` positions, cut to whole pairs where `whole` says so.
+    ///
+    /// None where no pair turns so seldom, so that `low` would lie beyond `high`.
+    pub(super) fn between(
+        theta: f64,
+        rotary_dim: u32,
+        factor: f64,
+        original: u32,
+        [fast, slow]: [f64; 2],
+        whole: bool,
+    ) -> Option<YarnScaling> {
+        let rotated = f64::from(rotary_dim);
+        let pair = |turns: f64| {
+            // A base of 1 gives all pairs one frequency: none is the one that turns so many times.
+            rotated * libm::log(f64::from(original) / (turns * TAU))
+                / (2.0 * libm::log(theta.max(1.0 + 1e-9)))
+        };
+        let (low, high) = match whole {
+            true => (pair(fast).floor(), pair(slow).ceil()),
+            false => (pair(fast), pair(slow)),
+        };
+        let (low, high) = (low.max(0.0), high.min(rotated - 1.0));
+        let high = if low == high { high + 0.001 } else { high };
+        (low < high).then_some(YarnScaling { factor, low, high })
+    }
+
+    /// What YaRN multiplies rotated elements with where nobody says it (arXiv:2309.00071, section 3.4).
+    pub(super) fn amplitude(factor: f64) -> f64 {
+        0.1 * libm::log(factor.max(1.0)) + 1.0
+    }
+
+    fn apply(&self, frequency: f64, pair: u32) -> f64 {
+        let slowed = ((f64::from(pair) - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
+        slowed * (frequency / self.factor) + (1.0 - slowed) * frequency
     }
 }
 
@@ -99,15 +157,15 @@ fn fixed_point_turns(radians: f64) -> u64 {
 mod tests {
     use super::*;
 
-    const LLAMA_3_2: Rope = Rope {
-        theta: 500_000.0,
-        scaling: Some(Scaling::Llama3(Llama3Scaling {
+    const LLAMA_3_2: Rope = Rope::scaled(
+        500_000.0,
+        Scaling::Llama3(Llama3Scaling {
             factor: 32.0,
             low_frequency_factor: 1.0,
             high_frequency_factor: 4.0,
             original_context: 8192,
-        })),
-    };
+        }),
+    );
 
     /// At most a few roundings of f64 away, or one unit of the fixed point.
     fn assert_close(found: u64, expected: u64) {
@@ -117,7 +175,7 @@ mod tests {
 
     #[test]
     fn agrees_with_arithmetic_of_sixty_digits() {
-        let plain = Rope { theta: 10_000.0, scaling: None }.turns_per_position(32);
+        let plain = Rope::plain(10_000.0).turns_per_position(32);
         assert_eq!(plain.len(), 16);
         assert_close(plain[0], 2_935_890_503_282_001_226);
         assert_close(plain[1], 1_650_972_556_229_361_476);
@@ -137,7 +195,7 @@ mod tests {
     #[test]
     fn the_wrapping_product_is_the_angle() {
         for head_dim in [2, 32, 128] {
-            let rope = Rope { theta: 10_000.0, scaling: None };
+            let rope = Rope::plain(10_000.0);
             for (pair, &turns) in rope.turns_per_position(head_dim).iter().enumerate() {
                 for position in [0_u32, 1, 2, 511, 4095] {
                     let product = u64::from(position).wrapping_mul(turns);
@@ -154,7 +212,7 @@ mod tests {
 
     #[test]
     fn llama3_agrees_with_the_published_cases() {
-        let Some(Scaling::Llama3(scaling)) = LLAMA_3_2.scaling else { panic!("scaled") };
+        let Some(Scaling::Llama3(scaling)) = &LLAMA_3_2.scaling else { panic!("scaled") };
         let (low, high) = (scaling.low_frequency_factor, scaling.high_frequency_factor);
         let original = f64::from(scaling.original_context);
         let mut seen = [0; 3];

@@ -52,6 +52,9 @@ impl Identity {
         put("checkpoint", hexadecimal(&checkpoint.digest()));
         put("model", text(&checkpoint.spec));
         put("rotary frequencies", digest_of(checkpoint.rope.iter().map(|turns| turns.to_le_bytes())));
+        let local = checkpoint.local_rope.iter().map(|turns| turns.to_le_bytes());
+        put("rotary frequencies of windows", digest_of(local));
+        put("constants in the weights", checkpoint.folded());
         put("calibration windows", windows.len().to_string());
         put("calibration positions", positions.to_string());
         let used = windows.iter().flat_map(|window| window.iter().take(positions));

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use rescomp_formats::tokenizer::{
-    Model, NO_TOKEN, Normalizer, TokenizerExtension, TokenizerParts, byte_alphabet_position,
+    AddedFlags, Model, NO_TOKEN, Normalizer, TokenizerExtension, TokenizerParts, byte_alphabet_position,
     write_extended_tokenizer,
 };
 use serde_json::{Map, Value};
@@ -72,6 +72,8 @@ struct Added<'a> {
     content: &'a str,
     special: bool,
     normalized: bool,
+    left_strip: bool,
+    right_strip: bool,
 }
 
 impl Source<'_> {
@@ -224,11 +226,13 @@ impl Source<'_> {
             };
             let id = entry.get("id").unwrap_or(&Value::Null);
             let found = self.id(id, &format!("{field}.id"))?;
-            for name in ["single_word", "lstrip", "rstrip"] {
-                if self.flag(entry, &field, name, Some(false))? {
-                    return Err(self.unsupported(&format!("{field}.{name}"), entry.get(name), "false"));
-                }
+            let single_word = "single_word";
+            if self.flag(entry, &field, single_word, Some(false))? {
+                let (field, value) = (format!("{field}.{single_word}"), entry.get(single_word));
+                return Err(self.unsupported(&field, value, "false"));
             }
+            let left_strip = self.flag(entry, &field, "lstrip", Some(false))?;
+            let right_strip = self.flag(entry, &field, "rstrip", Some(false))?;
             let special = self.flag(entry, &field, "special", None)?;
             // The reference normalizes these and looks for them in the normalized text.
             let normalized = self.flag(entry, &field, "normalized", None)?;
@@ -251,7 +255,7 @@ impl Source<'_> {
                 let content = content.to_string();
                 return Err(TokenizerJsonError::AddedId { path, field, content, expected, found });
             }
-            added.push(Added { id: found, content, special, normalized });
+            added.push(Added { id: found, content, special, normalized, left_strip, right_strip });
         }
         added.sort_by_key(|token| token.id);
         Ok(added)
@@ -440,8 +444,12 @@ fn may_change(normalizer: Normalizer, content: &str) -> bool {
     }
 }
 
-fn added_entries(added: &[Added<'_>]) -> Vec<(u32, bool, bool)> {
-    added.iter().map(|token| (token.id, token.special, token.normalized)).collect()
+fn added_entries(added: &[Added<'_>]) -> Vec<AddedFlags> {
+    let flags = |token: &Added<'_>| {
+        let &Added { id, special, normalized, left_strip, right_strip, .. } = token;
+        AddedFlags { id, special, normalized, left_strip, right_strip }
+    };
+    added.iter().map(flags).collect()
 }
 
 fn mentions_byte_level(pre_tokenizer: Option<&Value>) -> bool {

@@ -1,6 +1,6 @@
 """Writes small random checkpoints of every architecture, and the logits that transformers computes with them.
 
-    python3 generate.py        (with torch, transformers and safetensors installed; made with transformers 5.24)
+    python3 generate.py [NAME ...]        (with torch, transformers and safetensors installed; made with transformers 5.24)
 
 Each folder holds config.json and model.safetensors (bfloat16), as `save_pretrained` writes them, and expected.safetensors: `tokens`
 (int32, one window) and `logits` (float32, of the window's last positions). quantizer/tests/architectures.rs compares them with the
@@ -9,6 +9,7 @@ full-precision forward.
 
 import pathlib
 import shutil
+import sys
 
 import torch
 import transformers as t
@@ -43,15 +44,33 @@ MODELS = {
                                                rope_type="default", rope_theta=1e4, partial_rotary_factor=1.0)),
     "gpt2": t.GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1),
     "opt": t.OPTConfig(**SIZES, ffn_dim=48, word_embed_proj_dim=32),
+    "qwen2-yarn": t.Qwen2Config(**GROUPED, rope_parameters=dict(
+        rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=16)),
+    "phi3-longrope": t.Phi3Config(**GROUPED, original_max_position_embeddings=48, rope_parameters=dict(
+        rope_type="longrope", rope_theta=1e4, partial_rotary_factor=0.5, short_factor=[1.0, 1.5], long_factor=[2.0, 3.0],
+        original_max_position_embeddings=48)),
+    "smollm3": t.SmolLM3Config(**GROUPED, no_rope_layer_interval=2),
+    "granite": t.GraniteConfig(**GROUPED, embedding_multiplier=12.0, attention_multiplier=0.1, residual_multiplier=0.22,
+                               logits_scaling=7.0, tie_word_embeddings=True),
+    "gpt2-by-layer": t.GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, vocab_size=VOCABULARY, bos_token_id=0,
+                                  eos_token_id=1, scale_attn_by_inverse_layer_idx=True),
+    "gemma3-images": t.Gemma3Config(
+        text_config=t.Gemma3TextConfig(**GEMMA, layer_types=[SLIDING, SLIDING, FULL]).to_dict(), mm_tokens_per_image=4,
+        image_token_index=280, vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                                  image_size=28, patch_size=14)),
 }
 
 
 def main():
     here = pathlib.Path(__file__).parent
     for number, (name, config) in enumerate(MODELS.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(number)
         config._attn_implementation = "eager"
-        model = t.AutoModelForCausalLM.from_config(config).eval()
+        images = config.model_type == "gemma3"
+        kind = t.Gemma3ForConditionalGeneration if images else t.AutoModelForCausalLM
+        model = (kind._from_config if images else kind.from_config)(config).eval()
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
                 random = torch.randn_like(parameter)
@@ -68,7 +87,7 @@ def main():
         (folder / "generation_config.json").unlink(missing_ok=True)
         tokens = torch.randint(0, VOCABULARY, (1, POSITIONS))
         # Read again: what was made bfloat16 in memory has rotary frequencies of bfloat16, too.
-        model = t.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         with torch.no_grad():
             logits = model(tokens).logits[0, -KEPT:]
         save_file({"tokens": tokens[0].int(), "logits": logits.contiguous()}, folder / "expected.safetensors")

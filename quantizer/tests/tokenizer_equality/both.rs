@@ -78,7 +78,11 @@ impl Both {
             }
             let decoded = decode(&tokenizer, &out[..tokens], false);
             let view = tokenizer.view();
+            let strips = (0..view.added_tokens())
+                .filter_map(|index| view.added_token(index))
+                .any(|token| token.left_strip || token.right_strip);
             if view.model() == Model::ByteLevelBpe
+                && !strips
                 && view.normalizer() == Normalizer::None
                 && !view.add_prefix_space()
                 && (0..=u8::MAX).all(|byte| view.byte_token(byte).is_some())

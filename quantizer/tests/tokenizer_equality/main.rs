@@ -79,6 +79,84 @@ fn added(id: u32, content: &str, special: bool, normalized: bool) -> Value {
         "normalized": normalized, "special": special})
 }
 
+/// The same, taking white space in front or behind.
+fn stripping(id: u32, content: &str, special: bool, [left, right]: [bool; 2]) -> Value {
+    let mut token = added(id, content, special, false);
+    token["lstrip"] = json!(left);
+    token["rstrip"] = json!(right);
+    token
+}
+
+/// Added tokens that take white space, also each other's: runs of spaces are added tokens, too.
+fn strips() -> Value {
+    let mut tokens = vec![
+        stripping(0, "<|endoftext|>", true, [true, true]),
+        stripping(1024, "<|user|>", true, [false, true]),
+        stripping(1025, "<mask>", true, [true, false]),
+        stripping(1026, "  ", false, [false, false]),
+        stripping(1027, "\n\n", false, [false, false]),
+        stripping(1028, "zq", false, [false, true]),
+    ];
+    for (id, content, strips) in [(1029, "\t", [false, true]), (1030, "end", [true, true])] {
+        let mut token = stripping(id, content, id == 1030, strips);
+        token["normalized"] = json!(true);
+        tokens.push(token);
+    }
+    json!(tokens)
+}
+
+#[test]
+fn white_space_beside_added_tokens() {
+    let both: Vec<Both> = [byte_level(false, true), byte_level(true, true)]
+        .iter()
+        .map(|pre_tokenizer| Both::of_json(&small(pre_tokenizer, &strips(), |_| {})))
+        .collect();
+    let parts = [
+        "<|user|>",
+        "<|endoftext|>",
+        "<mask>",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "\t",
+        "zq",
+        "end",
+        "x",
+        "\u{a0}",
+        "\u{2003}\u{85}",
+        "<|",
+        ">",
+        "\u{1c}",
+        "\u{200b}",
+    ];
+    // Every two, three and, one of many, four of them.
+    let mut texts: Vec<String> = Vec::new();
+    for a in parts {
+        for b in parts {
+            texts.push([a, b].concat());
+            for c in parts {
+                texts.push([a, b, c].concat());
+                let last = parts[texts.len() % parts.len()];
+                texts.push([a, b, c, last, b].concat());
+            }
+        }
+    }
+    // White space that takes white space: the reference fails where it would have to begin behind its end.
+    let mut hungry = strips();
+    hungry[4]["lstrip"] = json!(true);
+    let hungry = Both::of_json(&small(&byte_level(false, true), &hungry, |_| {}));
+    for text in ["<|user|>\n\n", "x \n\n<|user|>\n\nx", "\n\n<mask>", "a  \n\n  b"] {
+        hungry.check(text);
+    }
+    for both in &both {
+        for text in &texts {
+            both.check(text);
+        }
+        texts.iter().step_by(7).for_each(|text| both.check_pieces(text));
+    }
+}
+
 /// Tokenizers that use everything that is supported.
 fn variants() -> Vec<(&'static str, Value)> {
     let end = json!([added(0, "<|endoftext|>", true, false)]);

@@ -101,7 +101,7 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
             normalize_heads(machine, spec, queries, weights.vector(K::QueryNorm)?);
             normalize_heads(machine, spec, keys, weights.vector(K::KeyNorm)?);
         }
-        if !architecture.has_learned_positions() {
+        if spec.rotates(layer) {
             let local = architecture.has_local_frequencies() && spec.window(layer).is_some();
             let rotations = if local { local_rotations } else { rotations };
             rotate(machine, spec, batch, queries, rotations);

@@ -44,8 +44,17 @@ impl From<bool> for Special<'_> {
 struct Piece {
     /// Where the stretch ends and the added token starts.
     end: usize,
-    /// The added token and where it ends.
-    token: Option<(u32, usize)>,
+    token: Option<Found>,
+}
+
+/// An added token in a text.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    id: u32,
+    /// Where it ends, with the white space that it takes.
+    end: usize,
+    /// Where its content ends: from there on the next one is looked for, as the reference does.
+    content_end: usize,
 }
 
 /// Encodes a text piece by piece, for texts with more tokens than there is memory for.
@@ -125,7 +134,7 @@ impl<'a> Tokenizer<'a> {
             piece: Normalized::new(Normalizer::None, "", false, false),
             score: 0.0,
         };
-        encoder.start_outer();
+        encoder.start_outer(0);
         encoder
     }
 
@@ -161,18 +170,17 @@ impl<'a> Tokenizer<'a> {
     /// The next added token of one kind in `text[start..end]`.
     ///
     /// Of those that start at the same place, the longest. A special one that isn't allowed is skipped as a whole: what
-    /// overlaps with it isn't found either.
+    /// overlaps with it isn't found either. It is looked for from `from` on, and takes no white space in front of `start`.
     fn next_piece(
         &self,
         text: &str,
-        start: usize,
-        end: usize,
+        [start, from, end]: [usize; 3],
         normalized: bool,
         special: Special<'_>,
     ) -> Piece {
         let first_bytes = &self.first_bytes[usize::from(normalized)];
         let bytes = text.as_bytes().get(..end).unwrap_or_default();
-        let mut position = if first_bytes.is_empty() { end } else { start };
+        let mut position = if first_bytes.is_empty() { end } else { from };
         while let Some(rest) = bytes.get(position..).filter(|rest| !rest.is_empty()) {
             let skipped = rest.iter().position(|&byte| first_bytes.contains(byte));
             let Some(skipped) = skipped else { break };
@@ -183,7 +191,19 @@ impl<'a> Tokenizer<'a> {
             };
             let token_end = position + token.content.len();
             if !token.special || special.allows(position, token_end) {
-                return Piece { end: position, token: Some((token.id, token_end)) };
+                let behind = text.get(token_end..end).filter(|_| token.right_strip).unwrap_or_default();
+                let taken_to = token_end + behind.len() - behind.trim_start().len();
+                // White space that the token before took is not taken again.
+                let taken_from = match text.get(start..position) {
+                    Some(before) if token.left_strip => start + before.trim_end().len(),
+                    None if token.left_strip => start,
+                    _ => position,
+                };
+                // One of white space, of which nothing is left, is none, as in the reference.
+                if taken_from < taken_to {
+                    let found = Found { id: token.id, end: taken_to, content_end: token_end };
+                    return Piece { end: taken_from, token: Some(found) };
+                }
             }
             position = token_end;
         }
@@ -201,8 +221,7 @@ impl<'a> Tokenizer<'a> {
 /// What comes next in the text.
 #[allow(clippy::large_enum_variant, reason = "one at a time, on the stack: there is no heap to put it on")]
 enum Step<'t> {
-    /// An added token, and where it ends.
-    Added(u32, usize),
+    Added(Found),
     PreToken(PreToken<'t>),
     End,
 }
@@ -235,7 +254,7 @@ impl<'t> Encoder<'t, '_> {
     /// Elements of `out` without which the next call can't encode anything; 0 at the end of the text.
     pub fn room_needed(&self) -> usize {
         match self.step() {
-            Step::Added(..) => 1,
+            Step::Added(_) => 1,
             Step::PreToken(next) => self.tokenizer.room_of(next.characters, next.bytes),
             Step::End => 0,
         }
@@ -253,12 +272,12 @@ impl<'t> Encoder<'t, '_> {
             let room = out.get_mut(tokens..).unwrap_or_default();
             let needed = match self.step() {
                 Step::End => return Ok(tokens),
-                Step::Added(id, end) => match room.first_mut() {
+                Step::Added(found) => match room.first_mut() {
                     Some(token) => {
-                        *token = id;
+                        *token = found.id;
                         tokens += 1;
-                        self.position = end;
-                        self.start_next();
+                        self.position = found.end;
+                        self.start_next(found.content_end);
                         continue;
                     }
                     None => 1,
@@ -286,7 +305,7 @@ impl<'t> Encoder<'t, '_> {
             return Step::PreToken(next);
         }
         match self.inner.token.or(self.outer.token) {
-            Some((id, end)) => Step::Added(id, end),
+            Some(found) => Step::Added(found),
             None => Step::End,
         }
     }
@@ -308,19 +327,20 @@ impl<'t> Encoder<'t, '_> {
         Some(PreToken { start, characters: extent.characters, bytes, end })
     }
 
-    /// After an added token: finds the next one of its kind.
-    fn start_next(&mut self) {
-        if self.inner.token.is_some() { self.start_inner() } else { self.start_outer() }
+    /// After an added token whose content ends there: finds the next one of its kind.
+    fn start_next(&mut self, from: usize) {
+        if self.inner.token.is_some() { self.start_inner(from) } else { self.start_outer(from) }
     }
 
-    fn start_outer(&mut self) {
-        self.outer =
-            self.tokenizer.next_piece(self.text, self.position, self.text.len(), false, self.special);
-        self.start_inner();
+    fn start_outer(&mut self, from: usize) {
+        let stretch = [self.position, from, self.text.len()];
+        self.outer = self.tokenizer.next_piece(self.text, stretch, false, self.special);
+        self.start_inner(self.position);
     }
 
-    fn start_inner(&mut self) {
-        self.inner = self.tokenizer.next_piece(self.text, self.position, self.outer.end, true, self.special);
+    fn start_inner(&mut self, from: usize) {
+        let stretch = [self.position, from, self.outer.end];
+        self.inner = self.tokenizer.next_piece(self.text, stretch, true, self.special);
         let piece = self.text.get(self.position..self.inner.end).unwrap_or_default();
         let view = &self.tokenizer.view;
         self.piece = Normalized::new(view.normalizer(), piece, view.add_prefix_space(), self.position == 0);

@@ -71,7 +71,7 @@ pub(crate) fn run(flags: &ChatFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let trust = Trust::new(&flags.machine.trust)?;
     let container = trust.open(path, &file, Integrity::Crc)?;
-    let chat = ChatModel::new(path, &container)?;
+    let chat = ChatModel::new(path, &container, flags.date)?;
     let system = flags.system.as_deref();
     // A system message that does not go is an error before the first answer.
     chat.tokens(system, &[], "").map_err(|error| Error::input(path, error))?;

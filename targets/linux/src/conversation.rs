@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rescomp_formats::chat_template::ChatTemplate;
+use rescomp_formats::chat_template::{ChatTemplate, Piece};
 use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::chat::{Conversation, Part, Turn, fill};
+use rescomp_runtime::date::Date;
 use rescomp_runtime::tokenizer::{Special, Tokenizer};
 
 use crate::error::Error;
@@ -27,19 +29,26 @@ pub(crate) struct ChatModel<'a> {
     tokenizer: Tokenizer<'a>,
     end_tokens: Vec<u32>,
     stops: Vec<String>,
+    /// The date that the template may name; the clock's where there is none.
+    date: Option<Date>,
 }
 
 impl<'a> ChatModel<'a> {
-    /// Of a container that has a template.
+    /// Of a container that has a template, for one conversation: its date stays what it is now.
     ///
     /// # Errors
     /// `Exit::Input` where it has none.
-    pub(crate) fn new(path: &Path, container: &CheckedContainer<'a>) -> Result<ChatModel<'a>, Error> {
-        ChatModel::of(container).ok_or_else(|| Error::input(path, NO_TEMPLATE))
+    pub(crate) fn new(
+        path: &Path,
+        container: &CheckedContainer<'a>,
+        date: Option<Date>,
+    ) -> Result<ChatModel<'a>, Error> {
+        let date = date.unwrap_or_else(today);
+        ChatModel::of(container, Some(date)).ok_or_else(|| Error::input(path, NO_TEMPLATE))
     }
 
     /// Of a container; `None` where it has no template.
-    pub(crate) fn of(container: &CheckedContainer<'a>) -> Option<ChatModel<'a>> {
+    pub(crate) fn of(container: &CheckedContainer<'a>, date: Option<Date>) -> Option<ChatModel<'a>> {
         let template = container.chat_template()?;
         let tokenizer = Tokenizer::new(container.tokenizer());
         let mut end_tokens = container.manifest().spec.end_tokens.to_vec();
@@ -48,9 +57,14 @@ impl<'a> ChatModel<'a> {
         match first_special(&tokenizer, template.next) {
             Some(token) if !end_tokens.contains(&token) => end_tokens.push(token),
             Some(_) => {}
-            None => stops.extend(Some(template.next.trim_end().to_owned()).filter(|text| !text.is_empty())),
+            // Up to a date, which is another one tomorrow.
+            None => {
+                let text = template.pieces(template.next).next();
+                let text = text.map(|piece| if let Piece::Text(text) = piece { text.trim_end() } else { "" });
+                stops.extend(text.filter(|text| !text.is_empty()).map(str::to_owned));
+            }
         }
-        Some(ChatModel { template, tokenizer, end_tokens, stops })
+        Some(ChatModel { template, tokenizer, end_tokens, stops, date })
     }
 
     /// Tokens that end an answer.
@@ -78,13 +92,18 @@ impl<'a> ChatModel<'a> {
     ) -> Result<Vec<u32>, String> {
         let turns: Vec<Turn<'_>> =
             turns.iter().map(|turn| Turn { user: &turn.user, answer: &turn.answer }).collect();
-        let conversation = Conversation { system, turns: &turns, user };
+        let date = Some(self.date.unwrap_or_else(today));
+        let conversation = Conversation { system, turns: &turns, user, date };
         let (mut text, mut template): (String, Vec<Range<usize>>) = (String::new(), Vec::new());
         fill(&self.template, &conversation, |part| {
             let start = text.len();
             text.push_str(part.text());
             if let Part::Template(_) = part {
-                template.push(start..text.len());
+                match template.last_mut() {
+                    // The template's texts around a date are one.
+                    Some(last) if last.end == start => last.end = text.len(),
+                    _ => template.push(start..text.len()),
+                }
             }
         })
         .map_err(|error| error.to_string())?;
@@ -94,6 +113,12 @@ impl<'a> ChatModel<'a> {
         }
         Ok(tokens)
     }
+}
+
+/// The clock's date, in UTC; a clock that is before 1970 says its first day.
+fn today() -> Date {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Date::of_unix_seconds(since.as_secs())
 }
 
 /// All tokens of a text.

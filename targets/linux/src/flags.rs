@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use rescomp_runtime::date::Date;
 use rescomp_runtime::sample::{SampleOptions, Sampler};
 
 use crate::bench_kernels::flags::BenchKernelsFlags;
@@ -142,6 +143,9 @@ pub(crate) struct GenerateFlags {
     /// With --chat, the system message [default: the one of the model's chat template, if any].
     #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
+    /// Today's date for chat templates that name it, as 2026-03-31 [default: the clock's, in UTC].
+    #[arg(long, value_name = "DATE", requires = "chat")]
+    pub(crate) date: Option<Date>,
     /// Do not print the prompt before its continuation.
     #[arg(long)]
     pub(crate) no_echo: bool,
@@ -195,6 +199,9 @@ pub(crate) struct ChatFlags {
     /// The system message [default: the one of the model's chat template, if any].
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
+    /// Today's date for chat templates that name it, as 2026-03-31 [default: the clock's, in UTC].
+    #[arg(long, value_name = "DATE")]
+    pub(crate) date: Option<Date>,
     /// Positions for the whole conversation; one that needs more starts over [default: the model's context, at most 4096].
     #[arg(long, value_name = "N")]
     pub(crate) context: Option<usize>,
@@ -219,6 +226,9 @@ pub(crate) struct ServeFlags {
     /// The name of the model in requests [default: the checkpoint's].
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) model_name: Option<String>,
+    /// Today's date for chat templates that name it, as 2026-03-31 [default: the clock's, in UTC].
+    #[arg(long, value_name = "DATE")]
+    pub(crate) date: Option<Date>,
     /// Positions for a prompt and its answer [default: the model's context, at most 4096].
     #[arg(long, value_name = "N")]
     pub(crate) context: Option<usize>,

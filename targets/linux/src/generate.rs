@@ -31,7 +31,7 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let trust = Trust::new(&flags.machine.trust)?;
     let container = trust.open(path, &file, Integrity::Crc)?;
-    let chat = flags.chat.then(|| ChatModel::new(path, &container)).transpose()?;
+    let chat = flags.chat.then(|| ChatModel::new(path, &container, flags.date)).transpose()?;
     let engine = Engine::new(&flags.machine, &container)?;
     let prompt = prompt::text(flags)?;
     let tokens = match &chat {

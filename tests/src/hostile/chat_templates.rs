@@ -30,6 +30,9 @@ pub(super) fn files() -> Vec<HostileFile> {
         HostileFile { name, attack, offset: Some(entry(&bytes, CHAT_TEMPLATE).offset_bytes + at), bytes }
     };
     let length = crate::forge::section(&sound, CHAT_TEMPLATE).len() as u64;
+    // Where the date's format begins.
+    let date = crate::forge::section(&sound, CHAT_TEMPLATE).windows(2).position(|two| two == b"%d");
+    let first = date.expect("a date") as u64;
     let missing = |name, attack, chat_template, file: &[u8]| {
         let mut parts = Parts::of(file);
         parts.change_manifest(|manifest| manifest.spec.chat_template = chat_template).expect("a manifest");
@@ -64,8 +67,8 @@ pub(super) fn files() -> Vec<HostileFile> {
             bytes[0] = 2
         }),
         section("container/chat-template-flags.rescomp", "an unknown flag", 1, &|bytes| bytes[1] |= 0x80),
-        section("container/chat-template-reserved.rescomp", "a reserved byte is set", 2, &|bytes| {
-            bytes[2] = 1
+        section("container/chat-template-reserved.rescomp", "a reserved byte is set", 3, &|bytes| {
+            bytes[3] = 1
         }),
         section("container/chat-template-empty.rescomp", "no texts", 0, &Vec::clear),
         section("container/chat-template-cut.rescomp", "a text that ends early", 24, &|bytes| {
@@ -83,6 +86,29 @@ pub(super) fn files() -> Vec<HostileFile> {
         section("container/chat-template-text.rescomp", "a text that is not UTF-8", 30, &|bytes| {
             bytes[30] = 0xc0
         }),
+        section("container/chat-template-date-open.rescomp", "a date that does not end", first, &|bytes| {
+            let mark = bytes.iter().rposition(|&byte| byte == 1).expect("a date");
+            bytes[mark] = b'x';
+        }),
+        section(
+            "container/chat-template-date-format.rescomp",
+            "a date in a format of anything",
+            first,
+            &|bytes| {
+                let directive = bytes.windows(2).position(|two| two == b"%d").expect("a date");
+                bytes[directive + 1] = b'n';
+            },
+        ),
+        section(
+            "container/chat-template-date-unsaid.rescomp",
+            "no date where one is announced",
+            1,
+            &|bytes| {
+                for byte in bytes[28..].iter_mut().filter(|byte| **byte == 1) {
+                    *byte = b'x';
+                }
+            },
+        ),
         section(
             "container/chat-template-no-system.rescomp",
             "texts around a system message that there is not",

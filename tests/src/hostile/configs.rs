@@ -60,6 +60,7 @@ pub(super) fn files() -> Vec<HostileFile> {
         offset: None,
         bytes: replaced(&sound, from, to),
     };
+    let longrope = "\"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1.0], \"factor\": 2.0}, \"rope_theta\"";
     let nested = format!("\"x\": {}{}, \"model_type\"", "[".repeat(20_000), "]".repeat(20_000));
     vec![
         file("config/vocabulary-beyond-its-cap.json", "a size above its cap", ": 258", ": 1048577"),
@@ -71,7 +72,12 @@ pub(super) fn files() -> Vec<HostileFile> {
             "\"hidden_size\": 8",
             "\"hidden_size\": 8.5",
         ),
-        file("config/hidden-absent.json", "a size is missing", "  \"hidden_size\": 8,\n", ""),
+        file(
+            "config/pairs-without-factors.json",
+            "fewer factors than rotary pairs",
+            "\"rope_theta\"",
+            longrope,
+        ),
         file("config/layers-zero.json", "no layers", "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 0"),
         file(
             "config/key-heads-no-divisor.json",

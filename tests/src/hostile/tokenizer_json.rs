@@ -117,9 +117,11 @@ pub(super) fn files() -> Vec<HostileFile> {
         changed("tokenizer-json/added-empty.json", "an added token that is everywhere", &|value| {
             value["added_tokens"][0]["content"] = json!("")
         }),
-        changed("tokenizer-json/added-strips.json", "an added token that takes white space", &|value| {
-            value["added_tokens"][0]["lstrip"] = json!(true)
-        }),
+        changed(
+            "tokenizer-json/added-words.json",
+            "an added token that is found in whole words only",
+            &|value| value["added_tokens"][0]["single_word"] = json!(true),
+        ),
         changed("tokenizer-json/normalizer.json", "a step that would be left out", &|value| {
             value["normalizer"] = json!({ "type": "NFKC" })
         }),

@@ -1,7 +1,7 @@
 //! Hostile tokenizer sections.
 
 use super::HostileFile;
-use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
+use rescomp_formats::tokenizer::{AddedFlags, PreTokenizer, TokenizerParts, write_tokenizer};
 
 /// The 256 bytes by their numbers, merges, and empty ids up to so many.
 pub(super) fn of_tokens(tokens: usize) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn parts() -> TokenizerParts {
         tokens,
         byte_tokens: std::array::from_fn(|byte| byte as u32),
         merges: vec![[byte(b'h'), byte(b'e'), 258], [byte(b't'), 258, 257], [byte(b'e'), byte(b'r'), 259]],
-        added_tokens: vec![(256, true, false), (260, false, true)],
+        added_tokens: vec![AddedFlags::plain(256, true, false), AddedFlags::plain(260, false, true)],
         pre_tokenizer: PreTokenizer::Gpt2,
         add_prefix_space: false,
         ignore_merges: false,
@@ -181,10 +181,10 @@ pub(super) fn files() -> Vec<HostileFile> {
             &[0x21],
         ),
         file(
-            "tokenizer-section/added-strips.tokenizer",
-            "an added token that takes white space",
+            "tokenizer-section/added-words.tokenizer",
+            "an added token that is found in whole words only",
             added + 2,
-            &[0x09],
+            &[0x1d],
         ),
         make(
             "tokenizer-section/added-not-utf8.tokenizer",

@@ -21,6 +21,7 @@ mod directory;
 #[cfg(test)]
 mod family_tests;
 mod metadata;
+mod rotary;
 mod sentence_piece;
 mod sizes;
 #[cfg(test)]
@@ -36,7 +37,8 @@ use std::path::Path;
 pub use chat_template::GgufChatTemplate;
 pub(super) use chat_template::chat_template;
 use metadata::Metadata;
-pub(super) use sizes::{EMBEDDING, HEAD, ROPE_DIVISORS, Sizes, sizes};
+pub(super) use rotary::{LONG_DIVISORS, ROPE_DIVISORS, SHORT_DIVISORS};
+pub(super) use sizes::{EMBEDDING, HEAD, Sizes, sizes};
 pub use tokenizer::GgufTokenizer;
 
 use super::{CheckpointError, TensorStore, mmap};

@@ -124,17 +124,23 @@ impl<'a> Pieces<'a> {
     }
 }
 
+/// Phi-3's control tokens and its `</s>` take the white space behind them, which files do not say; but for these.
+const PHI3_PLAIN: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
 /// The `tokenizer.json` that says the same.
 fn json(fields: &Fields<'_>, pieces: &Pieces<'_>) -> Result<Value, CheckpointError> {
     let vocab: Map<String, Value> = pieces
         .of_type(&[NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE])
         .map(|(id, token)| (token.to_owned(), json!(id)))
         .collect();
+    let takes_space = fields.text("general.architecture")? == Some("phi3");
     let added: Vec<Value> = pieces
         .of_type(&[UNKNOWN, CONTROL, USER_DEFINED])
         .map(|(id, content)| {
             let special = pieces.types[id] != USER_DEFINED;
-            json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            let marks = pieces.types[id] == CONTROL && !PHI3_PLAIN.contains(&content) || content == "</s>";
+            let strips = takes_space && marks;
+            json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": strips,
                 "normalized": false, "special": special })
         })
         .collect();

@@ -5,28 +5,23 @@
 
 use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Variant};
 
+use super::super::folded::Folded;
 use super::super::hf_config::{
     MAX_CONTEXT, MAX_HEAD_DIM, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS, MAX_VOCABULARY,
 };
 use super::super::names::{
-    GGUF_GEMMA, GGUF_GEMMA2, GGUF_GEMMA3, GGUF_LLAMA, GGUF_PHI3, GGUF_QWEN2, GGUF_QWEN3, Names,
+    GGUF_GEMMA, GGUF_GEMMA2, GGUF_GEMMA3, GGUF_GPT_NEOX, GGUF_GPT2, GGUF_LLAMA, GGUF_PHI3, GGUF_QWEN2,
+    GGUF_QWEN3, Names,
 };
-use super::super::rope::{Rope, Scaling};
 use super::super::{CheckpointError, TensorStore};
 use super::metadata::Fields;
-use super::tokenizer;
+use super::{rotary, tokenizer};
 
 pub(in super::super) const EMBEDDING: &str = "token_embd.weight";
 pub(in super::super) const HEAD: &str = "output.weight";
-/// What the frequencies of the rotary pairs are divided by, one number a pair: Llama 3.1's scaling, worked out.
-pub(in super::super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// The version of the quantized types' layouts.
 const QUANTIZATION_VERSION: u32 = 2;
-const LEAST_DIVISOR: f32 = 1.0;
-const MOST_DIVISOR: f32 = 1e6;
-/// The frequencies' base of Gemma 3's layers with a window, where the file doesn't say it.
-const LOCAL_BASE: f64 = 1e4;
 
 /// A kind of model that is read.
 struct Family {
@@ -38,6 +33,12 @@ struct Family {
     gemma: bool,
     /// Where there are windows, every so many-th layer has none; 0: all layers have one.
     global_every: u32,
+    /// GPT's: LayerNorm.
+    layer_norm: bool,
+    /// Of the MLP: the model's own. The file doesn't say it.
+    activation: Activation,
+    /// Every so many-th layer rotates nothing; 0: all rotate.
+    unrotated_every: u32,
     /// So many layers has the one model whose scores are scaled by the width of the stream a head, and not by that of a head.
     scaled_by_stream: u32,
 }
@@ -48,11 +49,33 @@ const LLAMA: Family = Family {
     names: &GGUF_LLAMA,
     gemma: false,
     global_every: 0,
+    layer_norm: false,
+    activation: Activation::Silu,
+    unrotated_every: 0,
     scaled_by_stream: 0,
 };
-const GEMMA: Family = Family { name: "gemma", names: &GGUF_GEMMA, gemma: true, ..LLAMA };
-const FAMILIES: [Family; 7] = [
+const GEMMA: Family =
+    Family { name: "gemma", names: &GGUF_GEMMA, gemma: true, activation: Activation::GeluTanh, ..LLAMA };
+const GPT_NEOX: Family = Family {
+    name: "gptneox",
+    architecture: Architecture::GptNeox,
+    names: &GGUF_GPT_NEOX,
+    layer_norm: true,
+    activation: Activation::Gelu,
+    ..LLAMA
+};
+const FAMILIES: [Family; 11] = [
     LLAMA,
+    Family { name: "smollm3", unrotated_every: 4, ..LLAMA },
+    Family { name: "granite", ..LLAMA },
+    GPT_NEOX,
+    Family {
+        name: "gpt2",
+        architecture: Architecture::Gpt2,
+        names: &GGUF_GPT2,
+        activation: Activation::GeluTanh,
+        ..GPT_NEOX
+    },
     Family { name: "qwen2", architecture: Architecture::Qwen2, names: &GGUF_QWEN2, ..LLAMA },
     Family { name: "qwen3", architecture: Architecture::Qwen3, names: &GGUF_QWEN3, ..LLAMA },
     Family { name: "phi3", names: &GGUF_PHI3, ..LLAMA },
@@ -74,31 +97,37 @@ const FAMILIES: [Family; 7] = [
         ..GEMMA
     },
 ];
-const SUPPORTED: &str = "\"llama\", \"qwen2\", \"qwen3\", \"phi3\", \"gemma\", \"gemma2\", \"gemma3\"";
+const SUPPORTED: &str = "\"llama\", \"smollm3\", \"granite\", \"gptneox\", \"gpt2\", \"qwen2\", \"qwen3\", \"phi3\", \"gemma\", \"gemma2\", \"gemma3\"";
 
 /// Keys of an architecture that are read below, or that say nothing about the numbers.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 32] = [
     "attention.causal",
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
+    "attention.layer_norm_epsilon",
     "attention.layer_norm_rms_epsilon",
+    "attention.scale",
     "attention.sliding_window",
     "attention.value_length",
     "attn_logit_softcapping",
     "block_count",
     "context_length",
     "embedding_length",
+    "embedding_scale",
     "expert_count",
     "expert_used_count",
     "feed_forward_length",
     "final_logit_softcapping",
+    "logit_scale",
+    "residual_scale",
     "rope.dimension_count",
     "rope.freq_base",
     "rope.freq_base_swa",
     "rope.scale_linear",
+    "rope.scaling.attn_factor",
     "rope.scaling.factor",
-    // Only the type "yarn" computes with these two.
+    // Whether the model was trained with the scaling.
     "rope.scaling.finetuned",
     "rope.scaling.original_context_length",
     "rope.scaling.type",
@@ -111,23 +140,25 @@ const KNOWN: [&str; 26] = [
 /// What the metadata says of a model.
 pub(in super::super) struct Sizes {
     pub(in super::super) spec: ModelSpec,
-    /// Turns a position of each rotary pair (see [`Rope::turns_per_position`]).
+    /// Turns a position of each rotary pair (see [`Rope::turns_per_position`](super::super::Rope::turns_per_position)).
     pub(in super::super) turns: Vec<u64>,
     /// Those of layers with a window, where they have their own; else none.
     pub(in super::super) local_turns: Vec<u64>,
+    /// What the weights take in.
+    pub(in super::super) folded: Folded,
     /// The names of its tensors.
     pub(in super::super) names: &'static Names,
 }
 
 /// The metadata under the keys of one architecture.
-struct Keys<'f, 'a> {
-    fields: &'f Fields<'a>,
+pub(super) struct Keys<'f, 'a> {
+    pub(super) fields: &'f Fields<'a>,
     family: &'static Family,
 }
 
 impl Keys<'_, '_> {
     /// The whole key.
-    fn of(&self, key: &str) -> String {
+    pub(super) fn of(&self, key: &str) -> String {
         format!("{}.{key}", self.family.name)
     }
 
@@ -135,19 +166,19 @@ impl Keys<'_, '_> {
         self.fields.size(&self.of(key), cap)
     }
 
-    fn whole(&self, key: &str, least: u32, most: u32) -> Result<Option<u32>, CheckpointError> {
+    pub(super) fn whole(&self, key: &str, least: u32, most: u32) -> Result<Option<u32>, CheckpointError> {
         self.fields.whole(&self.of(key), least, most)
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
         self.fields.number(&self.of(key))
     }
 
-    fn wrong(&self, key: &str, expected: impl ToString) -> CheckpointError {
+    pub(super) fn wrong(&self, key: &str, expected: impl ToString) -> CheckpointError {
         self.fields.wrong(&self.of(key), expected)
     }
 
-    fn unsupported(&self, key: &str, supported: &'static str) -> CheckpointError {
+    pub(super) fn unsupported(&self, key: &str, supported: &'static str) -> CheckpointError {
         self.fields.unsupported(&self.of(key), supported)
     }
 }
@@ -198,12 +229,11 @@ pub(in super::super) fn sizes(fields: &Fields<'_>, store: &TensorStore) -> Resul
         }
     }
     set_variant(keys, &mut spec)?;
-    let rotary_dim = spec.variant.rotary_dim;
-    let local_turns = match family.architecture.has_local_frequencies() {
-        true => Rope::plain(base(keys, "rope.freq_base_swa", LOCAL_BASE)?).turns_per_position(rotary_dim),
-        false => Vec::new(),
-    };
-    Ok(Sizes { turns: turns(keys, store, rotary_dim)?, local_turns, spec, names: family.names })
+    let mut folded = granite_scales(keys, &mut spec)?;
+    let (turns, amplitude) = rotary::turns(keys, store, &mut spec)?;
+    folded.amplitude = amplitude as f32;
+    let local_turns = rotary::local_turns(keys, &spec)?;
+    Ok(Sizes { turns, local_turns, spec, folded, names: family.names })
 }
 
 fn family(fields: &Fields<'_>) -> Result<&'static Family, CheckpointError> {
@@ -229,8 +259,10 @@ fn refuse_others(keys: &Keys<'_, '_>) -> Result<(), CheckpointError> {
     if fields.whole(version, 0, u32::MAX)?.is_some_and(|version| version != QUANTIZATION_VERSION) {
         return Err(fields.unsupported(version, "2"));
     }
-    for (key, neutral) in [("attention.causal", true), ("use_parallel_residual", false)] {
-        if fields.flag(&keys.of(key))?.is_some_and(|flag| flag != neutral) {
+    let parallel = "use_parallel_residual";
+    for (key, neutral) in [("attention.causal", true), (parallel, false)] {
+        let may_have = key == parallel && keys.family.architecture == Architecture::GptNeox;
+        if fields.flag(&keys.of(key))?.is_some_and(|flag| flag != neutral) && !may_have {
             return Err(keys.unsupported(key, if neutral { "true" } else { "false" }));
         }
     }
@@ -258,10 +290,18 @@ fn set_variant(keys: &Keys<'_, '_>, spec: &mut ModelSpec) -> Result<(), Checkpoi
         spec.variant.global_every = if window > 0 { family.global_every } else { 0 };
     }
     let rotated = keys.whole("rope.dimension_count", 2, MAX_HEAD_DIM)?.unwrap_or(head_dim);
-    if rotated != head_dim && (family.name != "phi3" || rotated > head_dim || !rotated.is_multiple_of(2)) {
+    let may_be_a_part = family.name == "phi3" || family.architecture == Architecture::GptNeox;
+    if rotated != head_dim && (!may_be_a_part || rotated > head_dim || !rotated.is_multiple_of(2)) {
         return Err(keys.unsupported("rope.dimension_count", "the size of a head"));
     }
-    spec.variant.rotary_dim = rotated;
+    spec.variant.rotary_dim = if spec.architecture.has_learned_positions() { 0 } else { rotated };
+    spec.variant.unrotated_every = family.unrotated_every;
+    spec.variant.activation = family.activation;
+    if family.architecture == Architecture::GptNeox {
+        let key = "use_parallel_residual";
+        let parallel = keys.fields.flag(&keys.of(key))?;
+        spec.variant.parallel_residual = parallel.ok_or_else(|| keys.wrong(key, "true or false"))?;
+    }
     for (key, capped) in [("attn_logit_softcapping", 0), ("final_logit_softcapping", 1)] {
         let Some(cap) = keys.number(key)? else { continue };
         if !family.gemma || !(0.0..=1e6).contains(&cap) {
@@ -271,13 +311,31 @@ fn set_variant(keys: &Keys<'_, '_>, spec: &mut ModelSpec) -> Result<(), Checkpoi
         *caps[capped] = cap as f32;
     }
     if family.gemma {
-        spec.variant.activation = Activation::GeluTanh;
         spec.variant.embedding_scale = hidden.sqrt() as f32;
     }
     if spec.layers == family.scaled_by_stream {
         spec.variant.score_scale = (hidden / f64::from(spec.heads)).powf(-0.5) as f32;
     }
     Ok(())
+}
+
+/// What Granite multiplies with; nothing of others.
+fn granite_scales(keys: &Keys<'_, '_>, spec: &mut ModelSpec) -> Result<Folded, CheckpointError> {
+    let scale = |key: &str| {
+        let Some(scale) = keys.number(key)? else { return Ok(1.0) };
+        if keys.family.name != "granite" {
+            return Err(keys.unsupported(key, "no such key: it may change what the model computes"));
+        }
+        match (1e-6..=1e6).contains(&scale) {
+            true => Ok(scale as f32),
+            false => Err(keys.wrong(key, "a number from 1e-6 to 1e6")),
+        }
+    };
+    spec.variant.embedding_scale *= scale("embedding_scale")?;
+    if keys.number("attention.scale")?.is_some() {
+        spec.variant.score_scale = scale("attention.scale")?;
+    }
+    Ok(Folded { residual: scale("residual_scale")?, logits: 1.0 / scale("logit_scale")?, ..Folded::NOTHING })
 }
 
 fn head_dim(keys: &Keys<'_, '_>, hidden: u32, heads: u32) -> Result<u32, CheckpointError> {
@@ -332,61 +390,12 @@ fn vocabulary(keys: &Keys<'_, '_>, store: &TensorStore, hidden: u32) -> Result<u
 }
 
 fn norm_epsilon(keys: &Keys<'_, '_>) -> Result<f32, CheckpointError> {
-    let key = "attention.layer_norm_rms_epsilon";
+    let key = match keys.family.layer_norm {
+        true => "attention.layer_norm_epsilon",
+        false => "attention.layer_norm_rms_epsilon",
+    };
     let narrowed = keys.number(key)?.map(|value| value as f32);
     narrowed
         .filter(|&value| value > 0.0 && value < 1.0)
         .ok_or_else(|| keys.wrong(key, "a number above 0 (in single precision) and below 1"))
-}
-
-/// A base of rotary frequencies.
-fn base(keys: &Keys<'_, '_>, key: &str, default: f64) -> Result<f64, CheckpointError> {
-    let theta = keys.number(key)?.unwrap_or(default);
-    // As in `config.json`: below 1 the frequencies would grow from pair to pair, beyond one turn a position.
-    match (1.0..=1e12).contains(&theta) {
-        true => Ok(theta),
-        false => Err(keys.wrong(key, "a number from 1 to 1e12")),
-    }
-}
-
-fn turns(keys: &Keys<'_, '_>, store: &TensorStore, rotary_dim: u32) -> Result<Vec<u64>, CheckpointError> {
-    let theta = base(keys, "rope.freq_base", 10_000.0)?;
-    let factor = linear_divisor(keys)?;
-    if store.shape(ROPE_DIVISORS).is_none() {
-        return Ok(Rope { theta, scaling: Some(Scaling::Linear(factor)) }.turns_per_position(rotary_dim));
-    }
-    let stored = store.tensor_f32(ROPE_DIVISORS, &[rotary_dim as usize / 2])?;
-    if let Some(pair) = stored.iter().position(|of| !(LEAST_DIVISOR..=MOST_DIVISOR).contains(of)) {
-        return Err(CheckpointError::RopeDivisor {
-            path: keys.fields.path.to_owned(),
-            tensor: ROPE_DIVISORS,
-            pair,
-            least: LEAST_DIVISOR,
-            most: MOST_DIVISOR,
-            found: stored[pair],
-        });
-    }
-    let divisors: Vec<f64> = stored.into_iter().map(|divisor| factor * f64::from(divisor)).collect();
-    Ok(Rope::plain(theta).divided_turns_per_position(rotary_dim, &divisors))
-}
-
-/// What all frequencies are divided by: positions of a context that was stretched evenly.
-fn linear_divisor(keys: &Keys<'_, '_>) -> Result<f64, CheckpointError> {
-    let kind = "rope.scaling.type";
-    match keys.fields.text(&keys.of(kind))? {
-        Some("none") => return Ok(1.0),
-        // Where there is a factor without a type, it is this one.
-        Some("linear") | None => {}
-        Some(_) => return Err(keys.unsupported(kind, "\"none\", \"linear\"")),
-    }
-    for key in ["rope.scaling.factor", "rope.scale_linear"] {
-        match keys.number(key)? {
-            // Not scaled: how some writers spell it.
-            Some(0.0) => return Ok(1.0),
-            Some(factor) if (1.0..=1e6).contains(&factor) => return Ok(factor),
-            Some(_) => return Err(keys.wrong(key, "0, or a number from 1 to 1e6")),
-            None => {}
-        }
-    }
-    Ok(1.0)
 }

@@ -222,7 +222,7 @@ fn what_changes_the_numbers_is_understood_or_refused() {
     };
     refused(
         set("general.architecture", "mamba".into()),
-        &["general.architecture is \"mamba\"", "\"llama\", \"qwen2\""],
+        &["general.architecture is \"mamba\"", "\"llama\", \"smollm3\""],
     );
     refused(remove("general.architecture"), &["general.architecture", "found nothing"]);
     refused(set("general.type", "adapter".into()), &["general.type is \"adapter\""]);
@@ -235,7 +235,13 @@ fn what_changes_the_numbers_is_understood_or_refused() {
     );
     refused(set("llama.final_logit_softcapping", 30.0.into()), &["llama.final_logit_softcapping is 30"]);
     refused(set("llama.attention.causal", false.into()), &["llama.attention.causal is false"]);
-    refused(set("llama.rope.scaling.type", "yarn".into()), &["llama.rope.scaling.type is \"yarn\""]);
+    refused(set("llama.rope.scaling.type", "dynamic".into()), &["llama.rope.scaling.type is \"dynamic\""]);
+    refused(set("llama.rope.scaling.type", "longrope".into()), &["\"longrope\" with its divisors"]);
+    let as_yarn = "a number from 1 to 1e6, as the type is \"yarn\"";
+    refused(set("llama.rope.scaling.type", "yarn".into()), &["llama.rope.scaling.factor", as_yarn]);
+    refused(set("llama.rope.scaling.attn_factor", 0.0.into()), &["attn_factor", "a number above 0"]);
+    refused(set("llama.residual_scale", 0.5.into()), &["llama.residual_scale is 0.5", "no such key"]);
+    refused(set("llama.use_parallel_residual", true.into()), &["llama.use_parallel_residual is true"]);
     refused(set("llama.rope.dimension_count", 2.into()), &["llama.rope.dimension_count is 2"]);
     refused(set("llama.attention.value_length", 8.into()), &["llama.attention.value_length is 8"]);
     refused(remove("llama.block_count"), &["llama.block_count: expected a whole number from 1 to 512"]);

@@ -7,7 +7,8 @@
 use std::collections::{HashMap, HashSet};
 
 use rescomp_formats::tokenizer::{
-    NO_TOKEN, Normalizer, PreTokenizer, TokenizerExtension, TokenizerParts, write_extended_tokenizer,
+    AddedFlags, NO_TOKEN, Normalizer, PreTokenizer, TokenizerExtension, TokenizerParts,
+    write_extended_tokenizer,
 };
 
 use super::super::CheckpointError;
@@ -250,10 +251,10 @@ fn byte_tokens(ids: &HashMap<&str, u32>) -> [u32; 256] {
 }
 
 /// Id, special and normalized of every token that is cut out of the text.
-fn added_tokens(types: &[TokenType]) -> Vec<(u32, bool, bool)> {
+fn added_tokens(types: &[TokenType]) -> Vec<AddedFlags> {
     let added = |(id, kind): (u32, &TokenType)| match kind {
-        TokenType::Control => Some((id, true, false)),
-        TokenType::UserDefined => Some((id, false, false)),
+        TokenType::Control => Some(AddedFlags::plain(id, true, false)),
+        TokenType::UserDefined => Some(AddedFlags::plain(id, false, false)),
         TokenType::Normal | TokenType::Unused => None,
     };
     (0..).zip(types).filter_map(added).collect()

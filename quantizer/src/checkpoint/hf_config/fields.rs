@@ -37,11 +37,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn size(&self, name: &str, cap: u32) -> Result<u32, CheckpointError> {
-        self.optional_size(name, cap)?
-            .ok_or_else(|| self.wrong(name, format!("a whole number from 1 to {cap}"), "nothing"))
-    }
-
     pub(super) fn optional_size(&self, name: &str, cap: u32) -> Result<Option<u32>, CheckpointError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_u64().and_then(|size| u32::try_from(size).ok()) {

@@ -5,9 +5,9 @@ use rescomp_formats::spec::{Activation, Architecture};
 use super::super::CheckpointError;
 use super::super::names::GPT_NEOX;
 use super::fields::Fields;
-use super::llama::KEYS;
+use super::llama::{DEFAULTS, KEYS};
 use super::rope::{rope, rotary_dim};
-use super::{Defaults, HfConfig, Keys, activation, only, spec};
+use super::{Defaults, HfConfig, Keys, Sizes, activation, only, spec};
 
 pub(super) const GELUS: [(&str, Activation); 5] = [
     ("gelu", Activation::Gelu),
@@ -21,13 +21,20 @@ pub(super) const GELU_NAMES: &str = "gelu, gelu_new, gelu_fast, gelu_pytorch_tan
 pub(super) fn gpt_neox(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError> {
     only(fields, &[("attention_bias", true)])?;
     let keys = Keys { kv_heads: None, head_dim: None, epsilon: "layer_norm_eps", ..KEYS };
-    let defaults =
-        Defaults { kv_heads: None, head_dim: None, intermediate: None, epsilon: 1e-5, tied_head: false };
+    let sizes = Sizes {
+        vocabulary: 50_432,
+        hidden: 6144,
+        intermediate: |_| 24_576,
+        layers: 44,
+        heads: 64,
+        context: 2048,
+    };
+    let defaults = Defaults { sizes, epsilon: 1e-5, ..DEFAULTS };
     let mut spec = spec(fields, Architecture::GptNeox, &keys, &defaults)?;
     let act = activation(fields, "hidden_act", &GELUS, GELU_NAMES)?;
     spec.variant.activation = act.unwrap_or(Activation::Gelu);
     spec.variant.parallel_residual = fields.flag_or("use_parallel_residual", true)?;
     spec.variant.rotary_dim = rotary_dim(fields, spec.head_dim, "rotary_pct", 0.25)?;
-    let rope = rope(fields, "rotary_emb_base")?;
-    Ok(HfConfig { spec, rope, local_rope: None, names: &GPT_NEOX })
+    let rope = rope(fields, "rotary_emb_base", 1e4, &mut spec)?;
+    Ok(HfConfig::new(spec, rope, None, &GPT_NEOX))
 }

@@ -1,17 +1,20 @@
 //! `config.json` of a Hugging Face folder: sizes, constants and position settings.
 //!
 //! A field that changes the numbers is either understood or refused by name. Absent fields get the defaults of
-//! transformers' configuration classes where they have one that saved files rely on; sizes have none. Sizes are capped, so that
-//! products of two or three of them fit 64 bits everywhere later. Each family of models has a file.
+//! transformers' configuration classes, on which saved files rely: the configs inside those of models with images leave them out. Sizes are
+//! capped, so that products of two or three of them fit 64 bits everywhere later. Each family of models has a file.
 
 mod fields;
 mod gemma;
 mod gpt2;
 mod gpt_neox;
+mod granite;
 mod llama;
 mod rope;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod variant_tests;
 mod windows;
 
 use std::path::Path;
@@ -19,6 +22,7 @@ use std::path::Path;
 use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Variant};
 use serde_json::{Map, Value};
 
+use super::folded::Folded;
 use super::names::Names;
 use super::rope::Rope;
 use super::{CheckpointError, read_capped};
@@ -43,8 +47,20 @@ pub struct HfConfig {
     pub rope: Rope,
     /// Those of layers with a window, where they have their own.
     pub local_rope: Option<Rope>,
+    /// What its weights take in.
+    pub(super) folded: Folded,
     /// The names of its tensors.
     pub(super) names: &'static Names,
+}
+
+impl HfConfig {
+    /// A model whose weights take in what its frequencies ask for, and nothing else.
+    fn new(spec: ModelSpec, rope: Rope, local_rope: Option<Rope>, names: &'static Names) -> HfConfig {
+        let amplitude = rope.amplitude as f32;
+        let local_amplitude = local_rope.as_ref().map_or(1.0, |rope| rope.amplitude as f32);
+        let folded = Folded { amplitude, local_amplitude, ..Folded::NOTHING };
+        HfConfig { spec, rope, local_rope, folded, names }
+    }
 }
 
 /// A kind of model that is read.
@@ -56,23 +72,26 @@ struct Family {
     read: fn(&Fields<'_>) -> Result<HfConfig, CheckpointError>,
 }
 
-const FAMILIES: [Family; 11] = [
+const FAMILIES: [Family; 14] = [
     Family { model_type: "llama", class: "LlamaForCausalLM", read: llama::llama },
     Family { model_type: "mistral", class: "MistralForCausalLM", read: llama::mistral },
     Family { model_type: "qwen2", class: "Qwen2ForCausalLM", read: llama::qwen2 },
     Family { model_type: "qwen3", class: "Qwen3ForCausalLM", read: llama::qwen3 },
     Family { model_type: "phi3", class: "Phi3ForCausalLM", read: llama::phi3 },
+    Family { model_type: "smollm3", class: "SmolLM3ForCausalLM", read: llama::smollm3 },
+    Family { model_type: "granite", class: "GraniteForCausalLM", read: granite::granite },
     Family { model_type: "gemma", class: "GemmaForCausalLM", read: gemma::gemma },
     Family { model_type: "gemma2", class: "Gemma2ForCausalLM", read: gemma::gemma2 },
     Family { model_type: "gemma3_text", class: "Gemma3ForCausalLM", read: gemma::gemma3 },
+    Family { model_type: "gemma3", class: "Gemma3ForConditionalGeneration", read: gemma::gemma3_with_images },
     Family { model_type: "gpt_neox", class: "GPTNeoXForCausalLM", read: gpt_neox::gpt_neox },
     Family { model_type: "gpt2", class: "GPT2LMHeadModel", read: gpt2::gpt2 },
     Family { model_type: "opt", class: "OPTForCausalLM", read: gpt2::opt },
 ];
-const MODEL_TYPES: &str =
-    "llama, mistral, qwen2, qwen3, phi3, gemma, gemma2, gemma3_text, gpt_neox, gpt2, opt";
-const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, GemmaForCausalLM, \
-                       Gemma2ForCausalLM, Gemma3ForCausalLM, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM";
+const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, opt";
+const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, SmolLM3ForCausalLM, \
+                       GraniteForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
+                       Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM";
 
 impl HfConfig {
     /// Reads a `config.json`.
@@ -98,6 +117,8 @@ impl HfConfig {
             let supported = "weights that are not quantized yet";
             return Err(fields.unsupported("quantization_config", &brief(settings), supported));
         }
+        // Of any family: attention that sees what comes later, as models of embeddings have it.
+        only(&fields, &[("is_causal", true), ("use_bidirectional_attention", false)])?;
         (family.read)(&fields)
     }
 }
@@ -142,14 +163,25 @@ struct Keys {
 
 /// What absent fields mean.
 struct Defaults {
+    sizes: Sizes,
     /// Where it isn't as many as heads.
     kv_heads: Option<u32>,
     /// Where it isn't the quotient of hidden width and heads.
     head_dim: Option<u32>,
-    /// Where it has a default.
-    intermediate: Option<fn(hidden: u32) -> u32>,
     epsilon: f64,
     tied_head: bool,
+    /// The begin token and the end token, where every model of the family has them.
+    tokens: Option<[u32; 2]>,
+}
+
+/// Sizes that absent fields mean.
+struct Sizes {
+    vocabulary: u32,
+    hidden: u32,
+    intermediate: fn(hidden: u32) -> u32,
+    layers: u32,
+    heads: u32,
+    context: u32,
 }
 
 /// Sizes and tokens, and everything else as in a plain model.
@@ -159,14 +191,17 @@ fn spec(
     keys: &Keys,
     defaults: &Defaults,
 ) -> Result<ModelSpec, CheckpointError> {
-    let vocabulary = fields.size("vocab_size", MAX_VOCABULARY)?;
-    let hidden = fields.size(keys.hidden, MAX_HIDDEN)?;
-    let heads = fields.size(keys.heads, MAX_HEADS)?;
+    let sizes = &defaults.sizes;
+    let size = |key, cap, default| Ok(fields.optional_size(key, cap)?.unwrap_or(default));
+    let vocabulary = size("vocab_size", MAX_VOCABULARY, sizes.vocabulary)?;
+    let hidden = size(keys.hidden, MAX_HIDDEN, sizes.hidden)?;
+    let heads = size(keys.heads, MAX_HEADS, sizes.heads)?;
     let kv_heads = match keys.kv_heads {
         None => heads,
         Some(key) => {
-            let kv_heads = fields.optional_size(key, MAX_HEADS)?;
-            let kv_heads = kv_heads.or(defaults.kv_heads).unwrap_or(heads);
+            // Null means as many as heads, also where absent means something else.
+            let default = defaults.kv_heads.filter(|_| !fields.object.contains_key(key));
+            let kv_heads = size(key, MAX_HEADS, default.unwrap_or(heads))?;
             if !heads.is_multiple_of(kv_heads) {
                 let expected = format!("a divisor of {} = {heads}", keys.heads);
                 return Err(fields.wrong(key, expected, kv_heads));
@@ -189,22 +224,17 @@ fn spec(
         let expected = format!("an even number of at most {MAX_HEAD_DIM}");
         return Err(fields.wrong("head_dim", expected, head_dim));
     }
-    let intermediate =
-        match (fields.optional_size(keys.intermediate, MAX_INTERMEDIATE)?, defaults.intermediate) {
-            (Some(given), _) => given,
-            (None, Some(default)) => default(hidden),
-            (None, None) => fields.size(keys.intermediate, MAX_INTERMEDIATE)?,
-        };
+    let intermediate = size(keys.intermediate, MAX_INTERMEDIATE, (sizes.intermediate)(hidden))?;
     let mut spec = ModelSpec {
         architecture,
         vocabulary,
         hidden,
         intermediate,
-        layers: fields.size(keys.layers, MAX_LAYERS)?,
+        layers: size(keys.layers, MAX_LAYERS, sizes.layers)?,
         heads,
         kv_heads,
         head_dim,
-        context: fields.size(keys.context, MAX_CONTEXT)?,
+        context: size(keys.context, MAX_CONTEXT, sizes.context)?,
         norm_epsilon: norm_epsilon(fields, keys.epsilon, defaults.epsilon)?,
         variant: Variant::plain(head_dim),
         tied_head: fields.flag_or("tie_word_embeddings", defaults.tied_head)?,
@@ -213,15 +243,19 @@ fn spec(
         end_tokens: Default::default(),
         chat_template: false,
     };
+    let tokens = |key: &str, default: usize| match defaults.tokens {
+        Some(of_family) if !fields.object.contains_key(key) => Ok(vec![of_family[default]]),
+        _ => fields.tokens(key, vocabulary),
+    };
     // A text starts with one token; a list of several would have no meaning.
-    spec.begin_token = match fields.tokens("bos_token_id", vocabulary)?.as_slice() {
+    spec.begin_token = match tokens("bos_token_id", 0)?.as_slice() {
         [] => None,
         [token] => Some(*token),
         several => {
             return Err(fields.wrong("bos_token_id", "one token".into(), format!("{several:?}")));
         }
     };
-    for token in fields.tokens("eos_token_id", vocabulary)? {
+    for token in tokens("eos_token_id", 1)? {
         if !spec.end_tokens.contains(&token) && spec.end_tokens.push(token).is_err() {
             let expected = format!("at most {MAX_END_TOKENS} different tokens");
             return Err(fields.wrong("eos_token_id", expected, "more"));

@@ -1,6 +1,7 @@
-//! Llama and its relatives, as llama.cpp names their tensors in GGUF files.
+//! Llama and its relatives, GPT-NeoX and GPT-2, as llama.cpp names their tensors in GGUF files.
 //!
-//! Gains of norms are stored as they are multiplied with, also Gemma's. Only of Llama and Mistral are rows of queries and keys in another order.
+//! Gains of norms are stored as they are multiplied with, also Gemma's. Only of Llama, Mistral, SmolLM3 and Granite are rows of queries and keys in
+//! another order. Where queries, keys and values are one tensor, all queries come first; matrices with outputs in columns have been transposed.
 
 use super::super::gguf;
 use super::{Names, Stored, whole};
@@ -41,6 +42,22 @@ const POST_NORMS: &[Stored] = &[
     whole("post_ffw_norm.weight", &[K::MlpPostNorm]),
 ];
 
+/// GPT's layer.
+const GPT: &[Stored] = &[
+    whole("attn_norm.weight", &[K::AttentionNorm]),
+    whole("attn_norm.bias", &[K::AttentionNormBias]),
+    whole("attn_qkv.weight", &[K::Query, K::Key, K::Value]),
+    whole("attn_qkv.bias", &[K::QueryBias, K::KeyBias, K::ValueBias]),
+    whole("attn_output.weight", &[K::Output]),
+    whole("attn_output.bias", &[K::OutputBias]),
+    whole("ffn_norm.weight", &[K::MlpNorm]),
+    whole("ffn_norm.bias", &[K::MlpNormBias]),
+    whole("ffn_up.weight", &[K::Up]),
+    whole("ffn_up.bias", &[K::UpBias]),
+    whole("ffn_down.weight", &[K::Down]),
+    whole("ffn_down.bias", &[K::DownBias]),
+];
+
 /// The first Gemma: Llama with rotary pairs of halves.
 pub(in super::super) const GGUF_GEMMA: Names = Names {
     prefixes: &[""],
@@ -53,11 +70,12 @@ pub(in super::super) const GGUF_GEMMA: Names = Names {
     layers: "blk.",
     stored: &[INPUT, OUTPUT, MLP],
     passed_over: &[],
+    parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
 };
 
-/// Llama, Mistral.
+/// Llama, Mistral, SmolLM3, Granite.
 pub(in super::super) const GGUF_LLAMA: Names =
     Names { passed_over: &[gguf::ROPE_DIVISORS], neighbour_pairs: true, ..GGUF_GEMMA };
 
@@ -69,8 +87,19 @@ pub(in super::super) const GGUF_QWEN3: Names =
     Names { stored: &[INPUT, HEAD_NORMS, OUTPUT, MLP], ..GGUF_GEMMA };
 
 /// Phi-3: queries, keys and values in one tensor, gate and up in another.
-pub(in super::super) const GGUF_PHI3: Names =
-    Names { stored: &[STACKED_INPUT, OUTPUT, STACKED_MLP], ..GGUF_GEMMA };
+pub(in super::super) const GGUF_PHI3: Names = Names {
+    stored: &[STACKED_INPUT, OUTPUT, STACKED_MLP],
+    passed_over: &[gguf::SHORT_DIVISORS, gguf::LONG_DIVISORS],
+    ..GGUF_GEMMA
+};
+
+/// GPT-NeoX.
+pub(in super::super) const GGUF_GPT_NEOX: Names =
+    Names { final_norm_bias: Some("output_norm.bias"), stored: &[GPT], ..GGUF_GEMMA };
+
+/// GPT-2: positions, too.
+pub(in super::super) const GGUF_GPT2: Names =
+    Names { positions: Some("position_embd.weight"), ..GGUF_GPT_NEOX };
 
 /// Gemma 2: norms behind attention and MLP.
 pub(in super::super) const GGUF_GEMMA2: Names =

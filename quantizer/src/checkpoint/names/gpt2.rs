@@ -34,6 +34,7 @@ pub(in super::super) const GPT2: Names = Names {
     ]],
     // The causal mask, and what it fills in.
     passed_over: &[".attn.bias", ".attn.masked_bias"],
+    parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
 };

@@ -36,6 +36,7 @@ pub(in super::super) const GPT_NEOX: Names = Names {
     ]],
     // The causal mask, what it fills in, and the rotary frequencies.
     passed_over: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
+    parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
 };

@@ -58,6 +58,7 @@ pub(in super::super) const LLAMA: Names = Names {
     stored: &[INPUT, OUTPUT, MLP],
     // A buffer that old transformers saved beside the weights.
     passed_over: &[".rotary_emb.inv_freq"],
+    parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
 };
@@ -78,3 +79,15 @@ pub(in super::super) const GEMMA2: Names =
 /// Gemma 3: norms of each head, too.
 pub(in super::super) const GEMMA3: Names =
     Names { stored: &[INPUT, HEAD_NORMS, NORMED_OUTPUT, MLP, MLP_POST_NORM], ..GEMMA };
+
+/// Gemma 3 with images, of which the text's part is read. The second prefix is that of transformers before 4.52.
+pub(in super::super) const GEMMA3_WITH_IMAGES: Names = Names {
+    prefixes: &["model.language_model.", "language_model.model."],
+    parts_passed_over: &[
+        "model.vision_tower.",
+        "model.multi_modal_projector.",
+        "vision_tower.",
+        "multi_modal_projector.",
+    ],
+    ..GEMMA3
+};

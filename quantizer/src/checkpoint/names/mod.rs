@@ -10,10 +10,13 @@ mod llama;
 mod opt;
 mod phi3;
 
-pub(super) use gguf::{GGUF_GEMMA, GGUF_GEMMA2, GGUF_GEMMA3, GGUF_LLAMA, GGUF_PHI3, GGUF_QWEN2, GGUF_QWEN3};
+pub(super) use gguf::{
+    GGUF_GEMMA, GGUF_GEMMA2, GGUF_GEMMA3, GGUF_GPT_NEOX, GGUF_GPT2, GGUF_LLAMA, GGUF_PHI3, GGUF_QWEN2,
+    GGUF_QWEN3,
+};
 pub(super) use gpt_neox::GPT_NEOX;
 pub(super) use gpt2::GPT2;
-pub(super) use llama::{GEMMA, GEMMA2, GEMMA3, LLAMA, QWEN2, QWEN3};
+pub(super) use llama::{GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, LLAMA, QWEN2, QWEN3};
 pub(super) use opt::OPT;
 pub(super) use phi3::PHI3;
 
@@ -44,6 +47,8 @@ pub(super) struct Names {
     pub(super) stored: &'static [&'static [Stored]],
     /// Ends of the names of tensors that say nothing: buffers that follow from the sizes.
     pub(super) passed_over: &'static [&'static str],
+    /// Beginnings of the names of tensors of other parts of the model: of its sight.
+    pub(super) parts_passed_over: &'static [&'static str],
     /// Gains of norms are stored less 1.
     pub(super) gains_less_one: bool,
     /// Rotary pairs are neighbours in the rows of queries and keys, elements `2 i` and `2 i + 1` of a head, and not of the head's halves.
@@ -197,12 +202,15 @@ mod tests {
             (&GGUF_QWEN3, A::Qwen3),
             (&GGUF_GEMMA2, A::Gemma2),
             (&GGUF_GEMMA3, A::Gemma3),
+            (&GGUF_GPT_NEOX, A::GptNeox),
+            (&GGUF_GPT2, A::Gpt2),
             (&GEMMA, A::Llama),
             (&PHI3, A::Llama),
             (&QWEN2, A::Qwen2),
             (&QWEN3, A::Qwen3),
             (&GEMMA2, A::Gemma2),
             (&GEMMA3, A::Gemma3),
+            (&GEMMA3_WITH_IMAGES, A::Gemma3),
             (&GPT_NEOX, A::GptNeox),
             (&GPT2, A::Gpt2),
             (&OPT, A::Gpt2),

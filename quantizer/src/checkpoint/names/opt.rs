@@ -31,6 +31,7 @@ pub(in super::super) const OPT: Names = Names {
         whole("fc2.bias", &[K::DownBias]),
     ]],
     passed_over: &[],
+    parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
 };

@@ -241,6 +241,16 @@ fn config(path: &Path, packing: Packing) -> Result<String, ExportError> {
         let (part, found, supported) = ("model_type", found.to_string(), "llama, mistral");
         return Err(ExportError::Unsupported { part, found, format: FORMAT, supported });
     }
+    // What these multiply queries and keys with, the container's weights have taken in: a reader would do it again.
+    for settings in ["rope_scaling", "rope_parameters"].iter().filter_map(|key| config.get(*key)) {
+        let kind = |key: &str| settings.get(key).and_then(Value::as_str);
+        if let Some(found) =
+            kind("rope_type").or(kind("type")).filter(|kind| ["yarn", "longrope", "su"].contains(kind))
+        {
+            let (part, found, supported) = ("rope_type", found.to_owned(), "default, linear, llama3");
+            return Err(ExportError::Unsupported { part, found, format: FORMAT, supported });
+        }
+    }
     // Two names of one field: transformers 5, and before. f16 holds the scales exactly.
     let names: Vec<&str> =
         ["dtype", "torch_dtype"].into_iter().filter(|name| config.contains_key(*name)).collect();
@@ -282,5 +292,27 @@ fn check_columns(matrix: &ScaledIntegers, group: usize) -> Result<(), ExportErro
             multiple: group,
             columns: matrix.columns,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_weights_have_taken_in_is_not_written_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(CONFIG);
+        let written = |settings: Value| {
+            let text = json!({ "model_type": "llama", "rope_scaling": settings }).to_string();
+            std::fs::write(&path, text).unwrap();
+            config(&path, Packing { bits: 4, group: Some(32) }).map_err(|error| error.to_string())
+        };
+        assert!(written(json!({ "rope_type": "linear", "factor": 2.0 })).is_ok());
+        assert!(written(json!(null)).is_ok());
+        for settings in [json!({ "rope_type": "yarn", "factor": 2.0 }), json!({ "type": "longrope" })] {
+            let error = written(settings).unwrap_err();
+            assert!(error.contains("rope_type") && error.contains("cannot be exported"), "{error}");
+        }
     }
 }

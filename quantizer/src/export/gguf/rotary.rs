@@ -23,7 +23,7 @@ impl Rotary {
         let exact = if pairs > 1 { ratio(1).powf(-(pairs as f64)) } else { 10_000.0 };
         let whole = exact.round();
         let base = if (whole / exact - 1.0).abs() < TOLERANCE { whole as f32 } else { exact as f32 };
-        let plain = Rope { theta: base.into(), scaling: None }.turns_per_position(2 * pairs as u32);
+        let plain = Rope::plain(base.into()).turns_per_position(2 * pairs as u32);
         let divisors: Vec<f64> =
             plain.iter().zip(turns).map(|(plain, turns)| *plain as f64 / (*turns).max(1) as f64).collect();
         if divisors.iter().all(|divisor| (divisor - 1.0).abs() <= TOLERANCE) {
@@ -49,11 +49,11 @@ mod tests {
     fn the_base_is_found_again() {
         for theta in [10_000.0, 100_000.0, 500_000.0, 1e6, 12_345.5] {
             for head_dim in [4, 32, 64, 128] {
-                let turns = Rope { theta, scaling: None }.turns_per_position(head_dim);
+                let turns = Rope::plain(theta).turns_per_position(head_dim);
                 assert_eq!(Rotary::of(&turns), Rotary { base: theta as f32, divisors: Vec::new() });
             }
         }
-        let one_pair = Rotary::of(&Rope { theta: 7.0, scaling: None }.turns_per_position(2));
+        let one_pair = Rotary::of(&Rope::plain(7.0).turns_per_position(2));
         assert!(one_pair.divisors.is_empty());
     }
 
@@ -65,9 +65,7 @@ mod tests {
             high_frequency_factor: 4.0,
             original_context: 8192,
         };
-        let rotary = Rotary::of(
-            &Rope { theta: 500_000.0, scaling: Some(Scaling::Llama3(scaling)) }.turns_per_position(64),
-        );
+        let rotary = Rotary::of(&Rope::scaled(500_000.0, Scaling::Llama3(scaling)).turns_per_position(64));
         assert_eq!((rotary.base, rotary.divisors[0], rotary.divisors[31]), (500_000.0, 1.0, 32.0));
         assert!(rotary.divisors[16] > 1.0 && rotary.divisors[16] < 32.0);
     }

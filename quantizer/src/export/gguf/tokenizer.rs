@@ -36,6 +36,15 @@ pub(super) fn put(
                 .into(),
         );
     }
+    let takes_space = (0..tokenizer.added_tokens())
+        .filter_map(|index| tokenizer.added_token(index))
+        .any(|added| added.left_strip || added.right_strip);
+    if takes_space {
+        warnings.push(
+            "readers of GGUF files do not take white space beside added tokens, as this tokenizer does"
+                .into(),
+        );
+    }
     file.put("tokenizer.ggml.model", Value::Text("gpt2".into()));
     file.put("tokenizer.ggml.pre", Value::Text(pre.into()));
     let added: Vec<(u32, bool)> = (0..tokenizer.added_tokens())

@@ -73,7 +73,7 @@ pub(crate) fn run(flags: &ServeFlags) -> Result<Exit, Error> {
     output::note(&format!("kernels: {}, threads: {}", engine.kernels().name, engine.threads()));
     output::note(&format!("serving {model:?} on http://{address}/v1"));
 
-    let mut worker = Worker::new(Answerer::new(path, &container, session));
+    let mut worker = Worker::new(Answerer::new(path, &container, session), flags.date);
     while !interrupt::requested() {
         match jobs.recv_timeout(IDLE) {
             Ok(job) => worker.run(job),

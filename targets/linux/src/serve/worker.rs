@@ -1,5 +1,6 @@
 //! The main thread: one job after the other, on one session.
 
+use rescomp_runtime::date::Date;
 use rescomp_runtime::sample::Sampler;
 
 use super::job::{Event, Failure, Finish, Input, Job, Messages, Sampling, Task, Usage};
@@ -18,9 +19,9 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(answerer: Answerer<'a>) -> Worker<'a> {
+    pub(super) fn new(answerer: Answerer<'a>, date: Option<Date>) -> Worker<'a> {
         let container = answerer.container();
-        let chat = ChatModel::of(container);
+        let chat = ChatModel::of(container, date);
         let end_tokens = container.manifest().spec.end_tokens.to_vec();
         Worker { answerer, chat, end_tokens }
     }

@@ -4,9 +4,14 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::conversations::{answer, conversation};
-use crate::fixture::{Folder, assert_refused, container, end_line, errors, program, run, spec, succeed};
+use crate::conversations::{answer, conversation, dated};
+use crate::fixture::{
+    Folder, TEMPLATE, WINDOW, assert_refused, container, end_line, errors, program, run, spec, succeed,
+    written_with,
+};
+use rescomp_formats::chat_template::ChatTemplate;
 use rescomp_formats::layouts::Layout;
+use rescomp_formats::manifest::CheckRecord;
 use rescomp_formats::spec::ModelSpec;
 
 fn chatting(context: u32) -> Vec<u8> {
@@ -46,6 +51,33 @@ fn a_conversation_is_the_template_s_and_runs_only_what_is_new() {
     let ran = number_behind(&errors, "2 answers; prompts: ");
     assert!(ran >= first.len() && ran < second.len() + 12, "{ran}, {} and {}", first.len(), second.len());
     assert!(errors.contains(" tokens a second"), "{errors}");
+}
+
+#[test]
+fn a_template_s_date_is_the_one_that_is_given() {
+    let folder = Folder::new();
+    let template = ChatTemplate { first: "<begin>\u{1}%d %b %Y\u{1} u:", names_date: true, ..TEMPLATE };
+    let chatting = ModelSpec { chat_template: true, context: 256, ..spec() };
+    let record = CheckRecord {
+        reference_nll: 5.5,
+        nll: 5.5,
+        mean_kl: 0.0,
+        same_top1: 0,
+        positions: WINDOW as u32,
+        logits_sha256: [0; 32],
+    };
+    let bytes = written_with(&chatting, Layout::Nr8k4, record, 1.0, &template);
+    let path = folder.file("model", &bytes);
+    let expected = answer(&bytes, &dated("07 Mar 2026", "one"), 12);
+    let output = talk(&path, &["--max-tokens", "12", "--date", "2026-03-07"], "one");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), end_line(&expected), "{}", errors(&output));
+    let options = ["--chat", "--prompt", "one", "--max-tokens", "12", "--date", "2026-03-07"];
+    assert_eq!(succeed("generate", &path, &options), end_line(&expected));
+    // Without one it is the clock's, which says some day.
+    assert!(talk(&path, &["--max-tokens", "1"], "one").status.success());
+    let refused = talk(&path, &["--date", "2026-02-29"], "one");
+    assert_eq!(refused.status.code(), Some(2), "{}", errors(&refused));
+    assert!(errors(&refused).contains("expected a day from 1970-01-01"), "{}", errors(&refused));
 }
 
 #[test]

@@ -48,6 +48,11 @@ pub(crate) fn conversation(system: Option<&str>, turns: &[(&str, &str)], user: &
     [tokens, plain(user), template(TEMPLATE.open)].concat()
 }
 
+/// The tokens of a first message where the template names this date in front of it.
+pub(crate) fn dated(date: &str, user: &str) -> Vec<u32> {
+    [template(&format!("<begin>{date} u:")), plain(user), template(TEMPLATE.open)].concat()
+}
+
 /// The text of the most likely answer: it ends at the token that the template puts behind answers.
 pub(crate) fn answer(file: &[u8], tokens: &[u32], count: usize) -> String {
     let answer = continuation(file, tokens, count);

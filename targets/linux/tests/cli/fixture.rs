@@ -15,7 +15,7 @@ use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
-use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
+use rescomp_formats::tokenizer::{AddedFlags, PreTokenizer, TokenizerParts, write_tokenizer};
 use rescomp_runtime::Machine;
 use rescomp_runtime::eval::{self, argmax};
 use rescomp_runtime::executor::Serial;
@@ -41,6 +41,9 @@ pub(crate) const TEMPLATE: ChatTemplate<'_> = ChatTemplate {
     next: "<end>u:",
     trimmed: Trimmed { system: false, user: true, answer: false },
     drops_thoughts: false,
+    drops_line_breaks: false,
+    system_last: false,
+    names_date: false,
 };
 
 /// The model's shape. No token ends a text, so that its length is known.
@@ -107,11 +110,22 @@ pub(crate) fn container_with(
 
 /// A container with this record.
 pub(crate) fn written(spec: &ModelSpec, layout: Layout, check: CheckRecord) -> Vec<u8> {
-    written_with_gain(spec, layout, check, 1.0)
+    written_with(spec, layout, check, 1.0, &TEMPLATE)
 }
 
 /// A container with this record, and with the gains of all its norms multiplied.
 pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRecord, gain: f32) -> Vec<u8> {
+    written_with(spec, layout, check, gain, &TEMPLATE)
+}
+
+/// A container with this record, gain and chat template.
+pub(crate) fn written_with(
+    spec: &ModelSpec,
+    layout: Layout,
+    check: CheckRecord,
+    gain: f32,
+    template: &ChatTemplate<'_>,
+) -> Vec<u8> {
     let text = |text: &str| Text::try_from(text).expect("short enough");
     let provenance = Provenance {
         checkpoint: text("random"),
@@ -135,7 +149,7 @@ pub(crate) fn written_with_gain(spec: &ModelSpec, layout: Layout, check: CheckRe
             ),
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
-            SectionKind::ChatTemplate => Contents::Bytes(TEMPLATE.section().expect("short")),
+            SectionKind::ChatTemplate => Contents::Bytes(template.section().expect("short")),
             kind if kind.is_matrix() => {
                 let (rows, cols) = kind.shape(spec).unwrap_or_else(|| {
                     let bands = token_bands(spec).into_iter().map(|band| Some(band.into()));
@@ -198,7 +212,7 @@ fn tokenizer_section() -> Vec<u8> {
         tokens,
         byte_tokens: core::array::from_fn(|byte| byte as u32),
         merges: vec![[104, 101, 256]],
-        added_tokens: vec![(257, true, false), (258, true, false)],
+        added_tokens: vec![AddedFlags::plain(257, true, false), AddedFlags::plain(258, true, false)],
         pre_tokenizer: PreTokenizer::Gpt2,
         add_prefix_space: false,
         ignore_merges: false,

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use rescomp_quantizer::pack::CheckFigures;
 use serde::Serialize;
 
+use crate::deploy;
 use crate::error::Error;
 use crate::flags::CheckFlags;
 use crate::image::{self, Boards, Image};
+use crate::interrupt::write_whole;
 use crate::runner::{self, DeviceReport, Figures, Places, Program};
 use crate::system::Install;
 use crate::target::Target;
@@ -55,8 +57,20 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     let container = flags.container.clone().unwrap_or_else(|| folder.join(CONTAINER_FILE));
     let bytes = model::container_bytes(&container)?;
     let record = CheckFigures::from(&model::container(&container, &bytes)?.manifest().check);
-    let program = runner::build(&root, &target, install, None, Some(&bytes))?;
-    let result = check_everywhere(&target, &program, &container, &record, install)?;
+    let paths = flags.report.as_deref().map(|path| Ok((path, output::beside(path, "json")?))).transpose()?;
+    let result = match &flags.host {
+        Some(host) => check_device(host, flags, &target, &container, &record)?,
+        None => {
+            let program = runner::build(&root, &target, install, None, Some(&bytes))?;
+            check_everywhere(&target, &program, &container, &record, install)?
+        }
+    };
+    if let Some((markdown, json)) = paths {
+        let text =
+            format!("# Check of {}\n\n```text\n{}\n```\n", container.display(), lines(&result).join("\n"));
+        write_whole(markdown, text.as_bytes())?;
+        write_whole(&json, output::json(&result)?.as_bytes())?;
+    }
     if flags.json {
         output::line(&output::json(&result)?);
     } else {
@@ -70,20 +84,53 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
 
 /// Prints the table, and the story where there is one.
 pub(crate) fn print(result: &CheckResult) {
-    runner::print_table(result.reference_nll, &result.host, &result.places);
+    lines(result).iter().for_each(|line| output::line(line));
+}
+
+/// The table for people, and the story where there is one.
+fn lines(result: &CheckResult) -> Vec<String> {
+    let mut lines = runner::table(result.reference_nll, &result.host, &result.places);
     if let Some(Story { host, others }) = &result.story {
-        output::line(&format!("\nthe host's story, greedy: {host}"));
+        lines.push(String::new());
+        lines.push(format!("the host's story, greedy: {host}"));
         for report in result.places.iter().filter(|report| report.place.starts_with("QEMU")) {
             let other = others.iter().find(|(place, _)| *place == report.place);
             let text = other.map_or("the same".to_owned(), |(_, text)| format!("ANOTHER: {text}"));
-            output::line(&format!("{}: {text}", report.place));
+            lines.push(format!("{}: {text}", report.place));
         }
     }
+    lines
 }
 
 /// The output folder of a target.
 pub(crate) fn dist(root: &Path, target: &Target) -> PathBuf {
     root.join("dist").join(&target.name)
+}
+
+/// Runs the check of what is live on a device.
+fn check_device(
+    host: &str,
+    flags: &CheckFlags,
+    target: &Target,
+    container: &Path,
+    record: &CheckFigures,
+) -> Result<CheckResult, Error> {
+    if target.image.is_some() {
+        let name = &target.name;
+        return Err(Error::input(format!("--host: {name} has an image, which ssh doesn't reach")));
+    }
+    let mut places = runner::check_here(container, &record.logits_sha256)?;
+    let mut device = deploy::check_live(host, &flags.remote, &target.bounds)?;
+    // It kept to its own container's record, which may be another one.
+    device.passed &= device.device.logits_sha256.as_ref() == Some(&record.logits_sha256);
+    places.push(device);
+    Ok(CheckResult {
+        reference_nll: record.reference_nll,
+        host: Figures::from(record),
+        places,
+        not_checked: None,
+        story: None,
+    })
 }
 
 /// Runs the check in every place.
@@ -106,13 +153,7 @@ pub(crate) fn check_everywhere(
             check_image(target, image, install, &mut reports, told)?
         }
     };
-    let host = Figures {
-        nll: record.nll,
-        mean_kl: Some(record.mean_kl),
-        same_top1: Some(record.same_top1),
-        positions: record.positions,
-        logits_sha256: Some(record.logits_sha256.clone()),
-    };
+    let host = Figures::from(record);
     Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked, story })
 }
 

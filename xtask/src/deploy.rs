@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::check::{CONTAINER_FILE, RUNNER_FILE, dist};
 use crate::error::{Error, Exit};
-use crate::flags::DeployFlags;
+use crate::flags::{DeployFlags, RemoteFlags};
 use crate::runner::{self, DeviceReport};
 use crate::target::{Bounds, Target};
 use crate::{output, root};
@@ -61,10 +61,11 @@ pub(crate) fn run(flags: &DeployFlags) -> Result<(), Error> {
         Some(folder) => folder.clone(),
         None => dist(&root::root()?, &target),
     };
+    let remote = &flags.remote;
     let device = Device {
-        remote: Remote::new(&flags.host, &flags.ssh_options)?,
-        folder: device_folder(&flags.dir)?,
-        run_with: flags.run_with.clone().unwrap_or_default(),
+        remote: Remote::new(&flags.host, &remote.ssh_options)?,
+        folder: device_folder(&remote.dir)?,
+        run_with: remote.run_with.clone().unwrap_or_default(),
     };
     let report = match flags.rollback {
         true => device.roll_back(&target.bounds)?,
@@ -85,6 +86,23 @@ fn device_folder(dir: &str) -> Result<String, Error> {
         return Err(Error::input(format!("--dir {dir:?}: expected a folder on the device")));
     }
     Ok(folder.to_owned())
+}
+
+/// Checks what is live on a device.
+///
+/// # Errors
+/// `Exit::Missing` where the device cannot be reached, `Exit::Failed` where nothing is live there or the check gives no report.
+pub(crate) fn check_live(host: &str, flags: &RemoteFlags, bounds: &Bounds) -> Result<DeviceReport, Error> {
+    let device = Device {
+        remote: Remote::new(host, &flags.ssh_options)?,
+        folder: device_folder(&flags.dir)?,
+        run_with: flags.run_with.clone().unwrap_or_default(),
+    };
+    match device.live()? {
+        Some(id) => device.measure(&format!("releases/{id}"), bounds),
+        None => Err(Error::failed(format!("{host}: nothing is deployed in {}", device.folder))
+            .remedy(format!("cargo xtask deploy --host {host}"))),
+    }
 }
 
 /// Where releases live.
@@ -243,8 +261,8 @@ impl Device {
         verified.map(|_| ())
     }
 
-    /// Runs the check on the device.
-    fn check(&self, place: &str, bounds: &Bounds) -> Result<DeviceReport, Error> {
+    /// Runs the check on the device: what it measured, whether it kept the bounds or not.
+    fn measure(&self, place: &str, bounds: &Bounds) -> Result<DeviceReport, Error> {
         let arguments: Vec<String> =
             runner::bounds_arguments(bounds).iter().map(|word| quoted(word)).collect();
         let script = format!(
@@ -254,19 +272,28 @@ impl Device {
             arguments.join(" ")
         );
         let output = self.remote.run_any(&script)?;
-        let failed =
-            || Error::failed(format!("{}: the check failed; the live release stays", self.remote.host()));
         let mut report: DeviceReport = serde_json::from_slice(&output.stdout).map_err(|error| {
             let said = String::from_utf8_lossy(&output.stderr);
-            failed()
+            self.failed()
                 .because(format!("it ended with {}", output.status))
                 .because(said.trim())
                 .caused_by(&error)
         })?;
         report.place = self.remote.host().to_owned();
-        match report.passed && output.status.success() {
+        report.passed &= output.status.success();
+        Ok(report)
+    }
+
+    fn failed(&self) -> Error {
+        Error::failed(format!("{}: the check failed; the live release stays", self.remote.host()))
+    }
+
+    /// Runs the check on the device, which is to keep the bounds.
+    fn check(&self, place: &str, bounds: &Bounds) -> Result<DeviceReport, Error> {
+        let report = self.measure(place, bounds)?;
+        match report.passed {
             true => Ok(report),
-            false => Err(failed().because(format!(
+            false => Err(self.failed().because(format!(
                 "NLL {}, KL {:?}, logits digest {:?} on the device",
                 report.device.nll, report.device.mean_kl, report.device.logits_sha256
             ))),

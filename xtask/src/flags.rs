@@ -27,7 +27,7 @@ use crate::target::Layout;
 use crate::test::TestFlags;
 
 pub(crate) use bench::{BenchCommand, CalibrationFlags, DecodeFlags, MethodsFlags, QualityFlags};
-pub(crate) use deploy::{DeployFlags, KeygenFlags, SignFlags};
+pub(crate) use deploy::{DeployFlags, KeygenFlags, RemoteFlags, SignFlags};
 pub(crate) use export::{ExportFlags, ExportFormat, ExportType};
 
 /// `cargo xtask`.
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Sign(SignFlags),
     /// Build the no_std crates for bare-metal targets.
     BuildNoStd(BuildNoStdFlags),
+    /// Hold reports of checks against each other: do all of them have the same logits?
+    Compare(CompareFlags),
     /// Build the library for C of a target, with its header
     CLibrary(CLibraryFlags),
     /// Give mutated inputs to everything that reads files, and report what breaks.
@@ -192,9 +194,29 @@ pub(crate) struct PackFlags {
     pub(crate) json: bool,
 }
 
+/// Options of `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareFlags {
+    /// Reports: what `cargo xtask check --json` printed, or `rescomp check --json` on a device, or the report.json of `pack`.
+    #[arg(value_name = "REPORT.json", num_args = 2.., required = true)]
+    pub(crate) reports: Vec<PathBuf>,
+    /// Print the comparison as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckFlags {
+    /// Check what `deploy` made live on this device, instead of running the container here; the container that it is compared with is the local one.
+    #[arg(long, value_name = "USER@BOARD")]
+    pub(crate) host: Option<String>,
+    /// How the device is reached.
+    #[command(flatten)]
+    pub(crate) remote: RemoteFlags,
+    /// Also write the report as Markdown and JSON: FILE.md and FILE.json.
+    #[arg(long, value_name = "FILE.md")]
+    pub(crate) report: Option<PathBuf>,
     /// The target: a name from `cargo xtask targets`, or the path of a target file.
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "aarch64")]
     pub(crate) target: String,

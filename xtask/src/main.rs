@@ -11,6 +11,7 @@ mod build_no_std;
 mod c_library;
 mod check;
 mod command;
+mod compare;
 mod deploy;
 mod error;
 mod estimate;
@@ -74,6 +75,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Keygen(flags) => signing::keygen(flags),
         Command::Sign(flags) => signing::sign(flags),
         Command::BuildNoStd(flags) => build_no_std::run(flags),
+        Command::Compare(flags) => compare::run(flags),
         Command::CLibrary(flags) => c_library::run(flags),
         Command::Fuzz(flags) => fuzz::run(flags),
         Command::Sanitize(flags) => sanitize::run(flags),

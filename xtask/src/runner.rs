@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytemuck::Zeroable;
+use rescomp_quantizer::pack::CheckFigures;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval::measure;
@@ -167,6 +168,18 @@ pub(crate) struct Figures {
     pub(crate) logits_sha256: Option<String>,
 }
 
+impl From<&CheckFigures> for Figures {
+    fn from(record: &CheckFigures) -> Figures {
+        Figures {
+            nll: record.nll,
+            mean_kl: Some(record.mean_kl),
+            same_top1: Some(record.same_top1),
+            positions: record.positions,
+            logits_sha256: Some(record.logits_sha256.clone()),
+        }
+    }
+}
+
 /// The options of `rescomp check` for these bounds.
 pub(crate) fn bounds_arguments(bounds: &Bounds) -> [String; 3] {
     let option = |name: &str, bound: f64| format!("--max-{name}-difference={bound}");
@@ -249,14 +262,18 @@ pub(crate) fn check_here(path: &Path, recorded: &str) -> Result<Vec<DeviceReport
 }
 
 /// The table of a check: the full-precision model, the host's record, and every place.
-pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceReport]) {
-    let row = |name: &str, kernels: &str, figures: &Figures, seconds: Option<f64>, verdict: &str| {
+pub(crate) fn table(reference_nll: f64, host: &Figures, places: &[DeviceReport]) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:<22}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
+        "where", "kernels", "NLL", "KL", "same top-1", "logits digest", "time", "verdict"
+    )];
+    let mut row = |name: &str, kernels: &str, figures: &Figures, seconds: Option<f64>, verdict: &str| {
         let share =
             |count: u32| format!("{:.2} %", 100.0 * f64::from(count) / f64::from(figures.positions.max(1)));
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.6}"));
         let digest =
             figures.logits_sha256.as_deref().map_or("-", |digest| digest.get(..16).unwrap_or(digest));
-        output::line(&format!(
+        lines.push(format!(
             "{name:<22}{kernels:<14}{:>10}{:>11}{:>11}  {digest:<18}{:>8}  {verdict}",
             number(Some(figures.nll)),
             number(figures.mean_kl),
@@ -264,10 +281,6 @@ pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceRe
             seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s")),
         ));
     };
-    output::line(&format!(
-        "{:<22}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
-        "where", "kernels", "NLL", "KL", "same top-1", "logits digest", "time", "verdict"
-    ));
     let reference =
         Figures { nll: reference_nll, mean_kl: None, same_top1: None, logits_sha256: None, ..host.clone() };
     row("full precision", "f32", &reference, None, "reference");
@@ -280,8 +293,9 @@ pub(crate) fn print_table(reference_nll: f64, host: &Figures, places: &[DeviceRe
         };
         row(&report.place, &report.kernels, &report.device, Some(report.seconds), verdict);
     }
-    output::line(&format!(
+    lines.push(format!(
         "NLL and KL in nats a token over {} positions of the embedded windows; the KL is from the full-precision model.",
         host.positions
     ));
+    lines
 }

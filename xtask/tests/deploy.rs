@@ -227,6 +227,16 @@ fn the_packed_model_goes_live_on_an_emulated_arm_processor() {
     assert_eq!(report["check"]["kernels"], "neon");
     assert_eq!(report["check"]["passed"], true);
     live(&sshd.device()).expect("live");
+
+    // What is live can be checked again, beside this machine.
+    let container = format!("{from}/model.rescomp");
+    let output =
+        sshd.xtask(&["check", "--json", "--container", &container], &run_with).output().expect("runs");
+    let checked = self::report(&output);
+    let places = checked["places"].as_array().expect("places");
+    let device = places.last().expect("the device");
+    assert_eq!((&device["kernels"], &device["passed"]), (&Value::from("neon"), &Value::from(true)));
+    assert_eq!(device["device"]["logits_sha256"], checked["host"]["logits_sha256"]);
 }
 
 fn text(value: &Value) -> &str {

@@ -10,9 +10,9 @@ pub(crate) struct DeployFlags {
     /// The device, as ssh names it.
     #[arg(long, value_name = "USER@BOARD")]
     pub(crate) host: String,
-    /// Folder on the device, created where missing; relative ones are in the user's home.
-    #[arg(long, value_name = "DIR", default_value = "rescomp")]
-    pub(crate) dir: String,
+    /// How the device is reached.
+    #[command(flatten)]
+    pub(crate) remote: RemoteFlags,
     /// The target whose folder is copied, and whose bounds the check on the device must keep.
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "aarch64")]
     pub(crate) target: String,
@@ -22,15 +22,23 @@ pub(crate) struct DeployFlags {
     /// Instead, return to the release that was live before the present one.
     #[arg(long, conflicts_with = "from")]
     pub(crate) rollback: bool,
+    /// Print the report as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How a device is reached.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteFlags {
+    /// Folder on the device, created where missing; relative ones are in the user's home.
+    #[arg(long, value_name = "DIR", default_value = "rescomp")]
+    pub(crate) dir: String,
     /// An option of ssh, as in its configuration file (Port=2222); may be given several times.
     #[arg(long = "ssh-option", value_name = "NAME=VALUE")]
     pub(crate) ssh_options: Vec<String>,
     /// A command of the device that starts the program, such as an emulator with its options.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) run_with: Option<String>,
-    /// Print the report as one JSON object on standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Options of `keygen`.

@@ -6,8 +6,9 @@ use rescomp_quantizer::pack::CheckFigures;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::figures::{self, Figures};
 use crate::flags::CheckFlags;
-use crate::runner::{self, DeviceReport, Figures, Places};
+use crate::runner::{self, DeviceReport, Places};
 use crate::system::Install;
 use crate::target::Target;
 use crate::{model, output, root};
@@ -20,8 +21,8 @@ pub(crate) const RUNNER_FILE: &str = "rescomp";
 /// A check in every place where the target's program can be run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct CheckResult {
-    /// Mean negative log-likelihood of the full-precision model, nats a token.
-    pub(crate) reference_nll: f64,
+    /// Mean negative log-likelihood of the full-precision model, nats a token; `None` of an encoder.
+    pub(crate) reference_nll: Option<f64>,
     /// What the host recorded in the container.
     pub(crate) host: Figures,
     /// What the host measured again, with each of its kernel tables, and what each place of the target measured.
@@ -47,7 +48,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     if flags.json {
         output::line(&output::json(&result)?);
     } else {
-        runner::print_table(result.reference_nll, &result.host, &result.places);
+        figures::print_table(result.reference_nll, &result.host, &result.places);
     }
     if let Some(why) = &result.not_checked {
         return Err(Error::missing("the container was not checked: there is nowhere to run it").because(why));
@@ -73,7 +74,7 @@ pub(crate) fn check_everywhere(
 ) -> Result<CheckResult, Error> {
     let check = |emulated, kernels| runner::check(program, container, &target.bounds, emulated, kernels);
     let mut not_checked = None;
-    let mut reports = runner::check_here(container, &record.logits_sha256)?;
+    let mut reports = runner::check_here(container, record.digest())?;
     match runner::places(target, install) {
         Places::Here => {
             reports.push(check(None, None)?);
@@ -90,14 +91,8 @@ pub(crate) fn check_everywhere(
         }
         Places::Nowhere(why) => not_checked = Some(why),
     }
-    let host = Figures {
-        nll: record.nll,
-        mean_kl: Some(record.mean_kl),
-        same_top1: Some(record.same_top1),
-        positions: record.positions,
-        logits_sha256: Some(record.logits_sha256.clone()),
-    };
-    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked })
+    let reference_nll = record.windows().map(|figures| figures.reference_nll);
+    Ok(CheckResult { reference_nll, host: Figures::from(record), places: reports, not_checked })
 }
 
 /// Whether every place kept the bounds.

@@ -153,9 +153,9 @@ pub(crate) struct PackFlags {
     /// Windows of calibration text to skip first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) calibration_offset: usize,
-    /// Tokens in a calibration window.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
+    /// Tokens in a calibration window [default: 512; of an encoder 128, at most its context].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) context: Option<usize>,
     /// What joins the documents of a text, which are separated by lines `<|endoftext|>`. `auto`: the model's end token before
     /// each; `none`: the text is one document, taken as it stands.
     #[arg(long, value_enum, default_value_t = Joiner::Auto)]
@@ -222,7 +222,8 @@ pub(crate) struct EvalFlags {
     /// Text to measure on, UTF-8.
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,
-    /// A full-precision model to compare with: divergence in nats a token, share of the same top token.
+    /// A full-precision model to compare with: divergence in nats a token, share of the same top token; of an encoder, which needs it, cosines
+    /// of the vectors of each line of the text.
     #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) reference: Option<PathBuf>,
     /// Tokens predicted in a window; windows follow one another without overlap.
@@ -235,7 +236,7 @@ pub(crate) struct EvalFlags {
     /// Threads; the result does not depend on them [default: the host's processors].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
-    /// Windows to measure [default: all of the text].
+    /// Windows to measure, or of an encoder lines [default: all of the text].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) windows: Option<usize>,
     /// What joins the documents of the text, as in `pack`.
@@ -516,7 +517,7 @@ mod tests {
     fn pack_has_defaults_and_refuses_what_no_encoding_has() {
         let flags = pack(&[]).expect("defaults");
         assert_eq!((flags.bits, flags.head_bits, flags.group_size), (4, 8, GroupSize::Elements(64)));
-        assert_eq!((flags.calibration_windows, flags.context, flags.joiner), (64, 512, Joiner::Auto));
+        assert_eq!((flags.calibration_windows, flags.context, flags.joiner), (64, None, Joiner::Auto));
         assert_eq!(pack(&["--joiner", "none"]).expect("valid").joiner, Joiner::None);
         assert_eq!(pack(&["--group-size", "row"]).expect("valid").group_size, GroupSize::Row);
         assert_eq!(pack(&["--variant", "all-weights"]).expect("valid").variant, Some(Variant::AllWeights));

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rescomp_formats::spec::ModelSpec;
 use rescomp_quantizer::calibrate::{CalibrationError, Progress, Run};
 use rescomp_quantizer::chat_template;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::journal::{Found, Identity, Journal, JournalError};
 use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
-use rescomp_quantizer::pack::{self, PackFailure, PackOptions, PackReport, Packed};
+use rescomp_quantizer::pack::{self, CheckFigures, PackFailure, PackOptions, PackReport, Packed};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_runtime::Machine;
 use serde::Serialize;
@@ -25,10 +26,13 @@ use crate::progress::Shown;
 use crate::signing::Signature;
 use crate::system::Install;
 use crate::target::Target;
-use crate::{host, output, root, runner};
+use crate::{encoder, figures, host, output, root, runner};
 
 /// Folder of the finished layers, in the output folder while there is no container.
 const JOURNAL_FOLDER: &str = "model.rescomp.partial";
+
+/// Tokens predicted in a decoder's calibration window where nobody says.
+const DECODER_CONTEXT: usize = 512;
 
 /// Tokens after the calibration windows that are set aside for the check windows.
 const CHECK_TOKENS: usize = 512;
@@ -141,15 +145,16 @@ fn pack_options(
     let spec = &checkpoint.spec;
     let text =
         model::text_file(flags.calibration.as_deref(), model_path, "calibration.txt", "--calibration")?;
-    model::check_context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(checkpoint)?;
-    let choice = WindowChoice {
-        context: flags.context,
-        skip: flags.calibration_offset,
-        count: Some(flags.calibration_windows),
-    };
+    if spec.architecture.is_encoder() {
+        return encoder_options(flags, target, spec, tokenizer, &text);
+    }
+    let context = flags.context.unwrap_or(DECODER_CONTEXT);
+    model::check_context(context, spec)?;
+    let choice =
+        WindowChoice { context, skip: flags.calibration_offset, count: Some(flags.calibration_windows) };
     let calibration = model::windows(&tokenizer, spec, &text, flags.joiner, choice)?;
-    let check_tokens = check_tokens(flags, &tokenizer, checkpoint, &text)?;
+    let check_tokens = check_tokens(flags, context, &tokenizer, checkpoint, &text)?;
     let chat_template = chat_template::import(checkpoint);
     for warning in &chat_template.warnings {
         output::note(&format!("warning: {warning}"));
@@ -158,10 +163,36 @@ fn pack_options(
         plan: block_plan(flags),
         layout: flags.layout.unwrap_or(target.layout).into(),
         calibration,
-        calibration_positions: flags.context,
+        calibration_positions: context,
         check_tokens,
+        check_texts: Vec::new(),
         tokenizer,
         chat_template,
+        target: target.name.clone(),
+    })
+}
+
+/// Likewise of an encoder.
+fn encoder_options(
+    flags: &PackFlags,
+    target: &Target,
+    spec: &ModelSpec,
+    tokenizer: Vec<u8>,
+    text: &Path,
+) -> Result<PackOptions, Error> {
+    if flags.target_bpw.is_some() || flags.max_bytes.is_some() {
+        encoder::expect_decoder(spec, "divergence that says which matrices need which bits")?;
+    }
+    let texts = encoder::pack_texts(flags, &tokenizer, spec, text)?;
+    Ok(PackOptions {
+        plan: block_plan(flags),
+        layout: flags.layout.unwrap_or(target.layout).into(),
+        calibration: texts.calibration,
+        calibration_positions: texts.positions,
+        check_tokens: Vec::new(),
+        check_texts: texts.check,
+        tokenizer,
+        chat_template: Default::default(),
         target: target.name.clone(),
     })
 }
@@ -169,11 +200,12 @@ fn pack_options(
 /// The tokens that follow the calibration windows: the check is on text that the quantizer has not seen.
 fn check_tokens(
     flags: &PackFlags,
+    context: usize,
     tokenizer: &[u8],
     checkpoint: &Checkpoint,
     text: &Path,
 ) -> Result<Vec<u32>, Error> {
-    let seen = (flags.calibration_offset + flags.calibration_windows) * (flags.context + 1);
+    let seen = (flags.calibration_offset + flags.calibration_windows) * (context + 1);
     let window = CHECK_TOKENS;
     let choice = WindowChoice { context: window - 1, skip: seen.div_ceil(window), count: Some(1) };
     let joiner: Joiner = flags.joiner;
@@ -387,6 +419,19 @@ fn formats(report: &PackReport) -> String {
 /// What a person at the device needs to know.
 fn device_readme(target: &Target, report: &PackReport) -> String {
     let formats = formats(report);
+    let (commands, computed) = match report.check {
+        CheckFigures::Windows(_) => (
+            format!(
+                "\x20   ./{RUNNER_FILE} generate {CONTAINER_FILE} --prompt \"Once upon a time\"\n\
+                 \x20   ./{RUNNER_FILE} bench {CONTAINER_FILE}\n"
+            ),
+            "text windows inside the container and must give the very logits",
+        ),
+        CheckFigures::Embeddings(_) => (
+            format!("\x20   ./{RUNNER_FILE} embed {CONTAINER_FILE} \"Once upon a time\"\n"),
+            "texts inside the container and must give the very vectors",
+        ),
+    };
     format!(
         "# {checkpoint} for {target}\n\n\
          {checkpoint}, quantized with {method}, {formats}:\n\
@@ -394,9 +439,8 @@ fn device_readme(target: &Target, report: &PackReport) -> String {
          Copy this folder to the device, then:\n\n\
          \x20   sha256sum -c SHA256SUMS\n\
          \x20   ./{RUNNER_FILE} check {CONTAINER_FILE}\n\
-         \x20   ./{RUNNER_FILE} generate {CONTAINER_FILE} --prompt \"Once upon a time\"\n\
-         \x20   ./{RUNNER_FILE} bench {CONTAINER_FILE}\n\n\
-         `check` runs the text windows inside the container and must give the very logits that the host recorded\n\
+         {commands}\n\
+         `check` runs the {computed} that the host recorded\n\
          (`expected.json`); it ends with exit code 0, or with 1 where a bound is missed.\n",
         checkpoint = report.checkpoint,
         target = target.name,
@@ -432,7 +476,7 @@ fn print(report: &Report) {
     match &report.check {
         Some(check) => {
             output::line("");
-            runner::print_table(check.reference_nll, &check.host, &check.places);
+            figures::print_table(check.reference_nll, &check.host, &check.places);
             if let Some(why) = &check.not_checked {
                 output::line(&format!(
                     "NOT CHECKED on {}: there is nowhere to run it here. {why}",

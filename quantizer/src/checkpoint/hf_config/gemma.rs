@@ -35,7 +35,14 @@ fn common(
     let mut spec = spec(fields, architecture, &KEYS, &defaults)?;
     spec.variant.activation = Activation::GeluTanh;
     spec.variant.embedding_scale = f64::from(spec.hidden).sqrt() as f32;
-    Ok(HfConfig { spec, rope: super::super::rope::Rope::plain(1e4), local_rope: None, names })
+    Ok(HfConfig {
+        spec,
+        rope: super::super::rope::Rope::plain(1e4),
+        local_rope: None,
+        names,
+        position_rows: None,
+        token_types: 0,
+    })
 }
 
 pub(super) fn gemma(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError> {

@@ -40,7 +40,14 @@ pub(super) fn gpt2(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError> {
     let act = activation(fields, "activation_function", &GELUS, GELU_NAMES)?;
     spec.variant.activation = act.unwrap_or(Activation::GeluTanh);
     spec.variant.rotary_dim = 0;
-    Ok(HfConfig { spec, rope: Rope::plain(1e4), local_rope: None, names: &GPT2 })
+    Ok(HfConfig {
+        spec,
+        rope: Rope::plain(1e4),
+        local_rope: None,
+        names: &GPT2,
+        position_rows: None,
+        token_types: 0,
+    })
 }
 
 pub(super) fn opt(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError> {
@@ -65,5 +72,12 @@ pub(super) fn opt(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError> {
     let act = activation(fields, "activation_function", &GELUS, GELU_NAMES)?;
     spec.variant.activation = act.unwrap_or(Activation::Relu);
     spec.variant.rotary_dim = 0;
-    Ok(HfConfig { spec, rope: Rope::plain(1e4), local_rope: None, names: &OPT })
+    Ok(HfConfig {
+        spec,
+        rope: Rope::plain(1e4),
+        local_rope: None,
+        names: &OPT,
+        position_rows: None,
+        token_types: 0,
+    })
 }

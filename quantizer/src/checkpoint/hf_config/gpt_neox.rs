@@ -29,5 +29,5 @@ pub(super) fn gpt_neox(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError>
     spec.variant.parallel_residual = fields.flag_or("use_parallel_residual", true)?;
     spec.variant.rotary_dim = rotary_dim(fields, spec.head_dim, "rotary_pct", 0.25)?;
     let rope = rope(fields, "rotary_emb_base")?;
-    Ok(HfConfig { spec, rope, local_rope: None, names: &GPT_NEOX })
+    Ok(HfConfig { spec, rope, local_rope: None, names: &GPT_NEOX, position_rows: None, token_types: 0 })
 }

@@ -34,7 +34,14 @@ fn common(
     only(fields, &[("attention_bias", false), ("mlp_bias", false)])?;
     activation(fields, "hidden_act", &[("silu", Activation::Silu)], "silu")?;
     let spec = spec(fields, architecture, &KEYS, defaults)?;
-    Ok(HfConfig { spec, rope: rope(fields, "rope_theta")?, local_rope: None, names })
+    Ok(HfConfig {
+        spec,
+        rope: rope(fields, "rope_theta")?,
+        local_rope: None,
+        names,
+        position_rows: None,
+        token_types: 0,
+    })
 }
 
 /// A config whose heads are rotated whole.

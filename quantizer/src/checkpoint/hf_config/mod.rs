@@ -4,12 +4,14 @@
 //! transformers' configuration classes where they have one that saved files rely on; sizes have none. Sizes are capped, so that
 //! products of two or three of them fit 64 bits everywhere later. Each family of models has a file.
 
+mod bert;
 mod fields;
 mod gemma;
 mod gpt2;
 mod gpt_neox;
 mod llama;
 mod rope;
+mod sentence_transformers;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -23,6 +25,7 @@ use super::names::Names;
 use super::rope::Rope;
 use super::{CheckpointError, read_capped};
 use fields::{Fields, brief};
+pub(super) use sentence_transformers::complete as complete_encoder;
 
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
@@ -45,34 +48,45 @@ pub struct HfConfig {
     pub local_rope: Option<Rope>,
     /// The names of its tensors.
     pub(super) names: &'static Names,
+    /// Rows of the positions' tensor, where they are not those that the names count in front and the context.
+    pub(super) position_rows: Option<u32>,
+    /// Rows of the token types' tensor, where the names have one.
+    pub(super) token_types: u32,
 }
 
 /// A kind of model that is read.
 struct Family {
     /// `model_type`.
     model_type: &'static str,
-    /// The one class of `architectures`: the body alone or with another head is another set of tensors.
-    class: &'static str,
+    /// The classes of `architectures`, of which a folder names one: the body alone or with another head is another set of tensors.
+    classes: &'static [&'static str],
     read: fn(&Fields<'_>) -> Result<HfConfig, CheckpointError>,
 }
 
-const FAMILIES: [Family; 11] = [
-    Family { model_type: "llama", class: "LlamaForCausalLM", read: llama::llama },
-    Family { model_type: "mistral", class: "MistralForCausalLM", read: llama::mistral },
-    Family { model_type: "qwen2", class: "Qwen2ForCausalLM", read: llama::qwen2 },
-    Family { model_type: "qwen3", class: "Qwen3ForCausalLM", read: llama::qwen3 },
-    Family { model_type: "phi3", class: "Phi3ForCausalLM", read: llama::phi3 },
-    Family { model_type: "gemma", class: "GemmaForCausalLM", read: gemma::gemma },
-    Family { model_type: "gemma2", class: "Gemma2ForCausalLM", read: gemma::gemma2 },
-    Family { model_type: "gemma3_text", class: "Gemma3ForCausalLM", read: gemma::gemma3 },
-    Family { model_type: "gpt_neox", class: "GPTNeoXForCausalLM", read: gpt_neox::gpt_neox },
-    Family { model_type: "gpt2", class: "GPT2LMHeadModel", read: gpt2::gpt2 },
-    Family { model_type: "opt", class: "OPTForCausalLM", read: gpt2::opt },
+const FAMILIES: [Family; 14] = [
+    Family { model_type: "llama", classes: &["LlamaForCausalLM"], read: llama::llama },
+    Family { model_type: "mistral", classes: &["MistralForCausalLM"], read: llama::mistral },
+    Family { model_type: "qwen2", classes: &["Qwen2ForCausalLM"], read: llama::qwen2 },
+    Family { model_type: "qwen3", classes: &["Qwen3ForCausalLM"], read: llama::qwen3 },
+    Family { model_type: "phi3", classes: &["Phi3ForCausalLM"], read: llama::phi3 },
+    Family { model_type: "gemma", classes: &["GemmaForCausalLM"], read: gemma::gemma },
+    Family { model_type: "gemma2", classes: &["Gemma2ForCausalLM"], read: gemma::gemma2 },
+    Family { model_type: "gemma3_text", classes: &["Gemma3ForCausalLM"], read: gemma::gemma3 },
+    Family { model_type: "gpt_neox", classes: &["GPTNeoXForCausalLM"], read: gpt_neox::gpt_neox },
+    Family { model_type: "gpt2", classes: &["GPT2LMHeadModel"], read: gpt2::gpt2 },
+    Family { model_type: "opt", classes: &["OPTForCausalLM"], read: gpt2::opt },
+    Family { model_type: "bert", classes: &["BertModel", "BertForMaskedLM"], read: bert::bert },
+    Family { model_type: "roberta", classes: &["RobertaModel", "RobertaForMaskedLM"], read: bert::roberta },
+    Family {
+        model_type: "distilbert",
+        classes: &["DistilBertModel", "DistilBertForMaskedLM"],
+        read: bert::distilbert,
+    },
 ];
-const MODEL_TYPES: &str =
-    "llama, mistral, qwen2, qwen3, phi3, gemma, gemma2, gemma3_text, gpt_neox, gpt2, opt";
+const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, gemma, gemma2, gemma3_text, gpt_neox, gpt2, opt, bert, roberta, distilbert";
 const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, GemmaForCausalLM, \
-                       Gemma2ForCausalLM, Gemma3ForCausalLM, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM";
+                       Gemma2ForCausalLM, Gemma3ForCausalLM, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM, BertModel, BertForMaskedLM, \
+                       RobertaModel, RobertaForMaskedLM, DistilBertModel, DistilBertForMaskedLM";
 
 impl HfConfig {
     /// Reads a `config.json`.
@@ -117,11 +131,16 @@ fn family(fields: &Fields<'_>) -> Result<&'static Family, CheckpointError> {
         Some(Value::Array(list)) => list,
         Some(other) => return Err(fields.wrong("architectures", "a list".into(), brief(other))),
     };
-    let of_class = |name: &Value| FAMILIES.iter().find(|family| name.as_str() == Some(family.class));
+    let is_of =
+        |name: &Value, family: &Family| name.as_str().is_some_and(|name| family.classes.contains(&name));
+    let of_class = |name: &Value| FAMILIES.iter().find(|family| is_of(name, family));
     let by_class = listed.first().and_then(of_class);
-    let same = |name: &Value| name.as_str() == by_type.or(by_class).map(|family| family.class);
+    let same = |name: &Value| by_type.or(by_class).is_some_and(|family| is_of(name, family));
     if !listed.iter().all(same) {
-        let supported = by_type.map_or(CLASSES, |family| family.class);
+        let supported = match by_type.map(|family| family.classes) {
+            Some([class]) => class,
+            _ => CLASSES,
+        };
         return Err(fields.unsupported("architectures", &brief(&Value::Array(listed.to_vec())), supported));
     }
     let missing = || fields.wrong("model_type", format!("one of {MODEL_TYPES}"), "nothing");
@@ -212,6 +231,7 @@ fn spec(
         begin_token: None,
         end_tokens: Default::default(),
         chat_template: false,
+        embedding: None,
     };
     // A text starts with one token; a list of several would have no meaning.
     spec.begin_token = match fields.tokens("bos_token_id", vocabulary)?.as_slice() {

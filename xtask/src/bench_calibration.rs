@@ -46,13 +46,9 @@ pub(crate) fn run(flags: &CalibrationFlags) -> Result<(), Error> {
         model::text_file(flags.calibration.as_deref(), &model_path, "calibration.txt", "--calibration")?;
     let checkpoint = model::checkpoint(&model_path)?;
     let spec = &checkpoint.spec;
-    model::check_context(flags.solving.context, spec)?;
+    let context = model::context(flags.solving.context, spec)?;
     let tokenizer = model::tokenizer_section(&checkpoint)?;
-    let choice = WindowChoice {
-        context: flags.solving.context,
-        skip: 0,
-        count: Some(flags.solving.calibration_windows),
-    };
+    let choice = WindowChoice { context, skip: 0, count: Some(flags.solving.calibration_windows) };
     let windows = model::windows(&tokenizer, spec, &text, flags.solving.joiner, choice)?;
     model::check_weights(&checkpoint)?;
 
@@ -60,14 +56,14 @@ pub(crate) fn run(flags: &CalibrationFlags) -> Result<(), Error> {
     let options = SolverOptions::for_container(flags.solving.bits, flags.solving.group_size.into());
     let plan = BlockPlan::new(flags.method.into(), options);
     let before = measured_peak();
-    let mut shown = Shown::new(&plan, spec, windows.len() * flags.solving.context);
+    let mut shown = Shown::new(&plan, spec, windows.len() * context);
     let mut reports = Vec::new();
     let start = Instant::now();
     let done = quantize_blocks(
         host::machine(&pool),
         &checkpoint,
         &windows,
-        flags.solving.context,
+        context,
         &plan,
         &mut Run { journal: None, progress: &mut |progress| shown.hear(progress) },
         |_, _, matrices| -> Result<(), CalibrationError> {
@@ -80,14 +76,14 @@ pub(crate) fn run(flags: &CalibrationFlags) -> Result<(), Error> {
     done.map_err(|error| Error::failed(error.to_string()))?;
     // A machine that others use is not equally fast all the time.
     let peak = before.max(measured_peak());
-    let operations = Operations::of_blocks(&plan, spec, windows.len(), flags.solving.context, &reports);
+    let operations = Operations::of_blocks(&plan, spec, windows.len(), context, &reports);
     let report = Report {
         model: checkpoint.name(),
         method: plan.method.name(),
         bits: flags.solving.bits,
         group: flags.solving.group_size.to_string(),
         calibration_windows: windows.len(),
-        context: flags.solving.context,
+        context,
         threads: rayon::current_num_threads(),
         seconds,
         operations,

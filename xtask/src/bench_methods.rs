@@ -43,9 +43,9 @@ pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
         model::text_file(flags.calibration.as_deref(), &model_path, "calibration.txt", "--calibration")?;
     let checkpoint = model::checkpoint(&model_path)?;
     let spec = &checkpoint.spec;
-    model::check_context(flags.solving.context, spec)?;
+    let context = model::context(flags.solving.context, spec)?;
     let tokenizer = model::tokenizer_section(&checkpoint)?;
-    let windows = read_windows(flags, &tokenizer, &checkpoint, &text)?;
+    let windows = read_windows(flags, context, &tokenizer, &checkpoint, &text)?;
     model::check_weights(&checkpoint)?;
 
     let methods = unique(&flags.methods);
@@ -63,7 +63,7 @@ pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
         options,
         windows: &windows,
         calibration_windows: flags.solving.calibration_windows,
-        positions: flags.solving.context,
+        positions: context,
     };
     let matrices = compare(host::machine(&pool), &checkpoint, &comparison, &mut |matrix| {
         bar.set_message(format!("layer {} {}", matrix.layer, matrix.kind));
@@ -76,7 +76,7 @@ pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
         bits: flags.solving.bits,
         group: flags.solving.group_size.to_string(),
         levels: options.spacing.name(),
-        context: flags.solving.context,
+        context,
         calibration_windows: flags.solving.calibration_windows,
         held_out_windows: flags.held_out_windows,
         continued_with: comparison.continue_with.name(),
@@ -96,12 +96,13 @@ pub(crate) fn run(flags: &MethodsFlags) -> Result<(), Error> {
 /// The calibration windows, and the held-out ones after them.
 fn read_windows(
     flags: &MethodsFlags,
+    context: usize,
     tokenizer: &[u8],
     checkpoint: &Checkpoint,
     text: &Path,
 ) -> Result<Vec<Vec<u32>>, Error> {
     let choice = WindowChoice {
-        context: flags.solving.context,
+        context,
         skip: flags.calibration_offset,
         count: Some(flags.solving.calibration_windows.saturating_add(flags.held_out_windows)),
     };

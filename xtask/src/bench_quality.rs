@@ -75,17 +75,17 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
         model::text_file(flags.calibration.as_deref(), &model_path, "calibration.txt", "--calibration")?;
     let checkpoint = model::checkpoint(&model_path)?;
     let spec = &checkpoint.spec;
-    model::check_context(flags.context, spec)?;
-    let positions = model::positions(flags.context, flags.score_from)?;
+    let context = model::context(flags.context, spec)?;
+    let positions = model::positions(context, flags.score_from)?;
     let tokenizer = model::tokenizer_section(&checkpoint)?;
     let read = |text: &Path, context, count| {
         let choice = WindowChoice { context, skip: 0, count };
         model::windows(&tokenizer, spec, text, flags.joiner, choice)
     };
-    let held_out = read(&text, flags.context, Some(flags.windows))?;
+    let held_out = read(&text, context, Some(flags.windows))?;
     let check_tokens = read(&text, CHECK_TOKENS - 1, Some(1))?.concat();
     let needed = flags.samples.saturating_mul(flags.calibration_windows);
-    let calibration = read(&calibration_text, flags.context, Some(needed))?;
+    let calibration = read(&calibration_text, context, Some(needed))?;
     model::check_weights(&checkpoint)?;
 
     let cases = cases(flags);
@@ -95,7 +95,7 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
     let steps_a_case = 7 * spec.layers as usize + measured * held_out.len();
     let bar = host::progress("measuring", Reference::steps(&checkpoint) + cases.len() * steps_a_case);
     say(&bar, &format!("{}: full precision", checkpoint.name()));
-    let reference = Reference::new(machine, &checkpoint, &held_out, flags.context, &|| bar.inc(1))
+    let reference = Reference::new(machine, &checkpoint, &held_out, context, &|| bar.inc(1))
         .map_err(|error| Error::failed(error.to_string()))?;
     let windows = held_out.len();
     let setting = Setting {
@@ -120,7 +120,7 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
         model: checkpoint.name(),
         levels: Spacing::from(flags.levels).name(),
         linears_only: flags.linears_only,
-        context: flags.context,
+        context,
         score_from: flags.score_from,
         windows,
         calibration_windows: flags.calibration_windows,
@@ -231,7 +231,7 @@ impl Setting<'_> {
             // Results are the same in every layout; this one has the host's fastest kernels.
             layout: Layout::Nr8k4,
             calibration: calibration.to_vec(),
-            calibration_positions: self.flags.context,
+            calibration_positions: self.positions.run,
             check_texts: Vec::new(),
             check_tokens: self.check_tokens.clone(),
             tokenizer: self.tokenizer.clone(),
@@ -252,7 +252,7 @@ impl Setting<'_> {
 
     /// Quantizes the blocks' linear layers and measures them in the model.
     fn linears(&self, plan: &BlockPlan, calibration: &[Vec<u32>]) -> Result<Evaluation, String> {
-        let tokens = |windows| Tokens { windows, positions: self.flags.context };
+        let tokens = |windows| Tokens { windows, positions: self.positions.run };
         let mut each = |progress: Progress<'_>| self.hear(plan.method.name(), progress);
         let (calibration, held_out) = (tokens(calibration), tokens(&self.held_out));
         let linears = Linears::new(self.machine, self.checkpoint, plan, calibration, held_out, &mut each)

@@ -61,8 +61,8 @@ pub(crate) fn pack_texts(
             "--joiner: an encoder's texts are lines, each by itself: nothing joins them",
         ));
     }
-    let positions = flags.context.unwrap_or(WINDOW_TOKENS.min(spec.context as usize));
-    model::check_context(positions, spec)?;
+    let usual = WINDOW_TOKENS.min(spec.context as usize);
+    let positions = model::context(flags.context.or(Some(usual)), spec)?;
     let tokenizer = tokenizer(section)?;
     let lines = sequences::lines(path).map_err(|error| corpus_error(&error))?;
     let (skip, count) = (flags.calibration_offset, flags.calibration_windows);

@@ -36,10 +36,10 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
         return encoder::eval(flags, container, &section, host::machine(&pool));
     }
     encoder::expect_decoder(spec, "perplexity")?;
-    model::check_context(flags.context, spec)?;
     let reference = flags.reference.as_deref().map(model::named_checkpoint).transpose()?;
-    let positions = model::positions(flags.context, flags.score_from)?;
-    let choice = WindowChoice { context: flags.context, skip: 0, count: flags.windows };
+    let context = model::context(flags.context, spec)?;
+    let positions = model::positions(context, flags.score_from)?;
+    let choice = WindowChoice { context, skip: 0, count: flags.windows };
     let windows = model::windows(&section, spec, &flags.text, flags.joiner, choice)?;
     let reference_steps = reference.as_ref().map_or(0, Reference::steps);
     let bar = host::progress("evaluating", reference_steps + steps(subject, windows.len()));
@@ -47,7 +47,7 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     let progress = || bar.inc(1);
     let evaluation = reference
         .as_ref()
-        .map(|reference| Reference::new(machine, reference, &windows, flags.context, &progress))
+        .map(|reference| Reference::new(machine, reference, &windows, context, &progress))
         .transpose()
         .and_then(|reference| evaluate(machine, subject, reference.as_ref(), &windows, positions, &progress));
     bar.finish_and_clear();

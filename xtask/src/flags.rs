@@ -153,7 +153,7 @@ pub(crate) struct PackFlags {
     /// Windows of calibration text to skip first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) calibration_offset: usize,
-    /// Tokens in a calibration window [default: 512; of an encoder 128, at most its context].
+    /// Tokens in a calibration window [default: 512, of an encoder 128, or the model's context where that is less].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) context: Option<usize>,
     /// What joins the documents of a text, which are separated by lines `<|endoftext|>`. `auto`: the model's end token before
@@ -226,9 +226,9 @@ pub(crate) struct EvalFlags {
     /// of the vectors of each line of the text.
     #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) reference: Option<PathBuf>,
-    /// Tokens predicted in a window; windows follow one another without overlap.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
+    /// Tokens predicted in a window; windows follow one another without overlap [default: 512, or the model's context where that is less].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) context: Option<usize>,
     /// The first position of a window that counts; those before it are context only. Position 0 predicts a window's second
     /// token.
     #[arg(long, value_name = "POSITION", default_value_t = 0)]

@@ -96,16 +96,22 @@ pub(crate) fn container<'a>(path: &Path, bytes: &'a [u8]) -> Result<CheckedConta
         .map_err(|error| Error::input(format!("{}: {error}", path.display())))
 }
 
-/// Refuses windows that are longer than the model's context.
+/// Positions of a window where none are asked for and the model has as many.
+const USUAL_CONTEXT: usize = 512;
+
+/// The positions of a window: as asked for, else 512 or as many as the model has.
 ///
 /// # Errors
-/// `Exit::Input`.
-pub(crate) fn check_context(context: usize, spec: &ModelSpec) -> Result<(), Error> {
-    if context > spec.context as usize {
-        let most = spec.context;
-        return Err(Error::input(format!("--context {context}: the model has a context of {most} tokens")));
+/// `Exit::Input` for more than the model's context.
+pub(crate) fn context(asked: Option<usize>, spec: &ModelSpec) -> Result<usize, Error> {
+    let most = spec.context as usize;
+    match asked {
+        Some(context) if context > most => {
+            Err(Error::input(format!("--context {context}: the model has a context of {most} tokens")))
+        }
+        Some(context) => Ok(context),
+        None => Ok(USUAL_CONTEXT.min(most)),
     }
-    Ok(())
 }
 
 /// The file that an option names, else one of the model's folder: of the folder that it is, or that its file is in.

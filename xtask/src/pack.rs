@@ -31,9 +31,6 @@ use crate::{encoder, figures, host, output, root, runner};
 /// Folder of the finished layers, in the output folder while there is no container.
 const JOURNAL_FOLDER: &str = "model.rescomp.partial";
 
-/// Tokens predicted in a decoder's calibration window where nobody says.
-const DECODER_CONTEXT: usize = 512;
-
 /// Tokens after the calibration windows that are set aside for the check windows.
 const CHECK_TOKENS: usize = 512;
 
@@ -149,8 +146,7 @@ fn pack_options(
     if spec.architecture.is_encoder() {
         return encoder_options(flags, target, spec, tokenizer, &text);
     }
-    let context = flags.context.unwrap_or(DECODER_CONTEXT);
-    model::check_context(context, spec)?;
+    let context = model::context(flags.context, spec)?;
     let choice =
         WindowChoice { context, skip: flags.calibration_offset, count: Some(flags.calibration_windows) };
     let calibration = model::windows(&tokenizer, spec, &text, flags.joiner, choice)?;

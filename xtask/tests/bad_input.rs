@@ -223,3 +223,16 @@ fn arm_of_32_bits_is_refused_by_name_in_a_target_file_too() {
         "{stderr}"
     );
 }
+
+#[test]
+fn windows_are_as_long_as_a_small_models_context_where_nobody_says() {
+    let case = Case::new().json("config.json", |config| config["max_position_embeddings"] = json!(48));
+    let model = case.path("model");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["eval", "--json", "--windows", "2", "--model"]).arg(&model).arg("--text");
+    command.arg(model.join("calibration.txt"));
+    let output = command.output().expect("the program starts");
+    ended(&output, 0);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("the report is JSON");
+    assert_eq!(report["tokens"], 2 * 48, "{report}");
+}

@@ -65,9 +65,9 @@ pub(crate) struct SolvingFlags {
     /// Windows of text to calibrate on, as in `pack`.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub(crate) calibration_windows: usize,
-    /// Tokens in a window.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
+    /// Tokens in a window [default: 512, or the model's context where that is less].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) context: Option<usize>,
     /// What joins the documents of the text, as in `pack`.
     #[arg(long, value_enum, default_value_t = Joiner::Auto)]
     pub(crate) joiner: Joiner,
@@ -137,9 +137,9 @@ pub(crate) struct QualityFlags {
     /// Windows of held-out text.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub(crate) windows: usize,
-    /// Tokens in a window, of calibration and of held-out text.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    pub(crate) context: usize,
+    /// Tokens in a window, of calibration and of held-out text [default: 512, or the model's context where that is less].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) context: Option<usize>,
     /// The first position of a held-out window that counts, as in `eval`.
     #[arg(long, value_name = "POSITION", default_value_t = 0)]
     pub(crate) score_from: usize,

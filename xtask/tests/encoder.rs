@@ -57,17 +57,14 @@ fn an_encoder_is_packed_checked_and_measured() {
     let [model, text, out] = [&model, &text, &out].map(|path| path.to_str().expect("UTF-8"));
     let target = format!("{}-linux", std::env::consts::ARCH.replace('_', "-"));
     let target = if target.starts_with("x86") { target.as_str() } else { "aarch64" };
-    let pack = |more: &[&str]| {
+    let pack = |more: &[&str]| -> Vec<String> {
         let head = ["pack", "--target", target, "--model", model, "--calibration", text, "--output", out];
         let small = ["--method", "rtn", "--bits", "8", "--group-size", "32", "--calibration-windows", "2"];
-        [&head[..], &small, &["--context", "20", "--no-install"], more]
-            .concat()
-            .into_iter()
-            .map(str::to_owned)
+        let all = [&head[..], &small, &["--context", "20", "--no-install"], more].concat();
+        all.into_iter().map(str::to_owned).collect()
     };
-    let packed: Vec<String> = pack(&[]).collect();
-    let packed: Vec<&str> = packed.iter().map(String::as_str).collect();
-    let found = report(&packed);
+    let packed = pack(&[]);
+    let found = report(&packed.iter().map(String::as_str).collect::<Vec<_>>());
     let check = &found["pack"]["check"];
     assert_eq!(check["texts"], 16);
     let distance = check["mean_distance"].as_f64().expect("a distance");
@@ -101,10 +98,10 @@ fn an_encoder_is_packed_checked_and_measured() {
         (&["--calibration-windows", "4000"], "expected at least 72000 tokens"),
         (&["--context", "65"], "--context 65: the model has a context of 64 tokens"),
     ] {
-        let arguments: Vec<String> = pack(&["--no-check"])
-            .filter(|word| more[0] != "--target-bpw" || (word != "--bits" && word != "8"))
-            .collect();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let all = pack(&["--no-check"]);
+        let distributes = more[0] == "--target-bpw";
+        let kept = |word: &&str| !distributes || !["--bits", "8"].contains(word);
+        let arguments: Vec<&str> = all.iter().map(String::as_str).filter(kept).collect();
         let at = arguments.iter().position(|word| *word == more[0]);
         let arguments: Vec<&str> = match at {
             Some(at) => [&arguments[..at], more, &arguments[at + 2..]].concat(),

@@ -1,4 +1,5 @@
-"""Runs OpenAI's Python client against `rescomp serve`: models, completions, chats and embeddings, whole and streamed.
+"""Runs OpenAI's Python client against `rescomp serve`: models, completions, chats and embeddings, whole and streamed. Of an encoder's container,
+embeddings alone.
 
     python3 tests/openai_client.py PROGRAM CONTAINER [EMULATOR ...]
 
@@ -27,7 +28,12 @@ def start(program, container, emulator, *options):
 
 def completions(client, model):
     options = {"model": model, "prompt": "Once upon a time", "max_tokens": 24, "temperature": 0}
-    whole = client.completions.create(**options)
+    try:
+        whole = client.completions.create(**options)
+    except openai.BadRequestError as error:
+        assert error.code == "no_next_token", error
+        print("completion: refused, as the container is an encoder's")
+        return
     assert whole.object == "text_completion" and whole.usage.completion_tokens <= 24, whole
     assert whole.choices[0].finish_reason in ("stop", "length"), whole
     pieces = list(client.completions.create(**options, stream=True, stream_options={"include_usage": True}))
@@ -45,8 +51,8 @@ def chats(client, model):
     try:
         whole = client.chat.completions.create(**options)
     except openai.BadRequestError as error:
-        assert error.code == "no_chat_template", error
-        print("chat: refused, as the container has no chat template")
+        assert error.code in ("no_chat_template", "no_next_token"), error
+        print(f"chat: refused: {error.code}")
         return
     answer = whole.choices[0].message.content
     pieces = list(client.chat.completions.create(**options, stream=True))
@@ -65,6 +71,11 @@ def embeddings(client, model):
     assert all(abs(sum(number * number for number in vector) - 1) < 1e-4 for vector in vectors)
     floats = client.embeddings.create(model=model, input=texts[0], encoding_format="float")
     assert all(abs(a - b) < 1e-6 for a, b in zip(floats.data[0].embedding, vectors[0], strict=True))
+    one = client.embeddings.create(model=model, input=[5, 6, 7])
+    assert one.usage.prompt_tokens == one.usage.total_tokens == 3, one.usage
+    several = client.embeddings.create(model=model, input=[[5, 6, 7], [8]])
+    assert several.data[0].embedding == one.data[0].embedding and several.usage.total_tokens == 4
+    assert [vector.index for vector in several.data] == [0, 1]
     print(f"embeddings: {len(vectors[0])} numbers")
 
 

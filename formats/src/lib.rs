@@ -12,6 +12,7 @@ extern crate alloc;
 compile_error!("containers are little-endian and are read in place: big-endian targets aren't supported");
 
 pub mod chat_template;
+pub mod check_embeddings;
 pub mod check_windows;
 pub mod container;
 pub mod encodings;

@@ -40,7 +40,7 @@ pub struct Provenance {
     pub tool_version: Text,
 }
 
-/// What the host measured on the embedded windows.
+/// What the host measured on a decoder's embedded windows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CheckRecord {
@@ -58,6 +58,30 @@ pub struct CheckRecord {
     pub logits_sha256: [u8; 32],
 }
 
+/// What the host measured on an encoder's embedded texts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct EmbeddingRecord {
+    /// Mean of one less the cosine between the quantized and the full-precision model's vector of a text.
+    pub mean_distance: f64,
+    /// The largest of these.
+    pub largest_distance: f64,
+    /// Texts.
+    pub texts: u32,
+    /// SHA-256 over the bits of the quantized model's vectors.
+    pub embeddings_sha256: [u8; 32],
+}
+
+/// What the host measured, by what the model computes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Check {
+    /// Of a decoder.
+    Windows(CheckRecord),
+    /// Of an encoder.
+    Embeddings(EmbeddingRecord),
+}
+
 /// The manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -67,7 +91,7 @@ pub struct Manifest {
     /// Where the weights come from.
     pub provenance: Provenance,
     /// The host's measurements.
-    pub check: CheckRecord,
+    pub check: Check,
 }
 
 /// Why a manifest's record isn't one: a field with a value that it can't have.
@@ -109,16 +133,46 @@ impl Manifest {
                 return Err(RecordError { field, expected: "characters that can be printed", found });
             }
         }
-        let CheckRecord { reference_nll, nll, mean_kl, same_top1, positions, .. } = self.check;
-        for (field, number) in [("reference_nll", reference_nll), ("nll", nll), ("mean_kl", mean_kl)] {
-            if !number.is_finite() {
-                return Err(RecordError { field, expected: "a finite number", found: number.to_bits() });
+        let measured = matches!(self.check, Check::Embeddings(_));
+        if self.spec.architecture.is_encoder() != measured {
+            let expected = "1 (of embeddings) of an encoder, 0 (of windows) of a decoder";
+            return Err(RecordError { field: "check", expected, found: measured.into() });
+        }
+        let finite =
+            |fields: &[(&'static str, f64)]| match fields.iter().find(|(_, number)| !number.is_finite()) {
+                Some(&(field, number)) => {
+                    Err(RecordError { field, expected: "a finite number", found: number.to_bits() })
+                }
+                None => Ok(()),
+            };
+        match self.check {
+            Check::Windows(CheckRecord { reference_nll, nll, mean_kl, same_top1, positions, .. }) => {
+                finite(&[("reference_nll", reference_nll), ("nll", nll), ("mean_kl", mean_kl)])?;
+                if same_top1 > positions {
+                    let (field, found) = ("same_top1", same_top1.into());
+                    return Err(RecordError { field, expected: "no more than positions", found });
+                }
+                Ok(())
+            }
+            Check::Embeddings(EmbeddingRecord { mean_distance, largest_distance, .. }) => {
+                finite(&[("mean_distance", mean_distance), ("largest_distance", largest_distance)])
             }
         }
-        if same_top1 > positions {
-            let (field, found) = ("same_top1", same_top1.into());
-            return Err(RecordError { field, expected: "no more than positions", found });
+    }
+
+    /// What the host measured of a decoder.
+    pub fn windows_record(&self) -> Option<&CheckRecord> {
+        match &self.check {
+            Check::Windows(record) => Some(record),
+            Check::Embeddings(_) => None,
         }
-        Ok(())
+    }
+
+    /// What the host measured of an encoder.
+    pub fn embedding_record(&self) -> Option<&EmbeddingRecord> {
+        match &self.check {
+            Check::Windows(_) => None,
+            Check::Embeddings(record) => Some(record),
+        }
     }
 }

@@ -36,7 +36,7 @@ pub enum SectionKind {
     Positions = 10,
     /// Bias of the last LayerNorm.
     FinalNormBias = 11,
-    /// Gain of the norm before attention.
+    /// Gain of the norm before attention; in BERT behind it, of the sum.
     AttentionNorm = 16,
     /// Query projection.
     Query = 17,
@@ -46,7 +46,7 @@ pub enum SectionKind {
     Value = 19,
     /// Output projection of attention.
     Output = 20,
-    /// Gain of the norm before the MLP.
+    /// Gain of the norm before the MLP; in BERT behind it, of the sum.
     MlpNorm = 21,
     /// Gate projection of the MLP.
     Gate = 22,
@@ -54,7 +54,7 @@ pub enum SectionKind {
     Up = 23,
     /// Down projection of the MLP.
     Down = 24,
-    /// Bias of the LayerNorm before attention.
+    /// Bias of attention's LayerNorm.
     AttentionNormBias = 32,
     /// Bias of the queries.
     QueryBias = 33,
@@ -64,7 +64,7 @@ pub enum SectionKind {
     ValueBias = 35,
     /// Bias of attention's output.
     OutputBias = 36,
-    /// Bias of the LayerNorm before the MLP.
+    /// Bias of the MLP's LayerNorm.
     MlpNormBias = 37,
     /// Bias of the up projection.
     UpBias = 38,
@@ -78,19 +78,28 @@ pub enum SectionKind {
     AttentionPostNorm = 42,
     /// Gain of the RMSNorm behind the MLP.
     MlpPostNorm = 43,
+    /// Gain of the LayerNorm of the embeddings, in front of an encoder's first block.
+    EmbeddingNorm = 12,
+    /// Its bias.
+    EmbeddingNormBias = 13,
+    /// Of an encoder, texts and the full-precision model's vectors of them.
+    CheckEmbeddings = 14,
 }
 
 use SectionKind as K;
 
 /// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
-const MODEL_SECTIONS: [SectionKind; 11] = [
+const MODEL_SECTIONS: [SectionKind; 14] = [
     K::Tokenizer,
     K::RopeFrequencies,
     K::LocalRopeFrequencies,
     K::CheckWindows,
+    K::CheckEmbeddings,
     K::TokenBands,
     K::Embedding,
     K::Positions,
+    K::EmbeddingNorm,
+    K::EmbeddingNormBias,
     K::Head,
     K::FinalNorm,
     K::FinalNormBias,
@@ -177,10 +186,29 @@ const GPT: [SectionKind; 16] = [
     K::Down,
     K::DownBias,
 ];
+/// Of BERT: the same with the norms behind attention and MLP.
+const BERT: [SectionKind; 16] = [
+    K::Query,
+    K::Key,
+    K::Value,
+    K::QueryBias,
+    K::KeyBias,
+    K::ValueBias,
+    K::Output,
+    K::OutputBias,
+    K::AttentionNorm,
+    K::AttentionNormBias,
+    K::Up,
+    K::UpBias,
+    K::Down,
+    K::DownBias,
+    K::MlpNorm,
+    K::MlpNormBias,
+];
 
 impl SectionKind {
     /// Every kind.
-    pub const ALL: [SectionKind; 32] = [
+    pub const ALL: [SectionKind; 35] = [
         K::Tokenizer,
         K::RopeFrequencies,
         K::CheckWindows,
@@ -213,6 +241,9 @@ impl SectionKind {
         K::KeyNorm,
         K::AttentionPostNorm,
         K::MlpPostNorm,
+        K::EmbeddingNorm,
+        K::EmbeddingNormBias,
+        K::CheckEmbeddings,
     ];
 
     /// The name in reports and errors.
@@ -250,6 +281,9 @@ impl SectionKind {
             K::KeyNorm => "key_norm",
             K::AttentionPostNorm => "attention_post_norm",
             K::MlpPostNorm => "mlp_post_norm",
+            K::EmbeddingNorm => "embedding_norm",
+            K::EmbeddingNormBias => "embedding_norm_bias",
+            K::CheckEmbeddings => "check_embeddings",
         }
     }
 
@@ -268,9 +302,13 @@ impl SectionKind {
 
     /// Whether the section is rows of f32 numbers: norms, biases, learned positions.
     pub const fn is_floats(self) -> bool {
-        let bytes = matches!(self, K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate);
         let frequencies = matches!(self, K::RopeFrequencies | K::LocalRopeFrequencies);
-        !(bytes || frequencies || self.is_matrix())
+        !(self.is_bytes() || frequencies || self.is_matrix())
+    }
+
+    /// Whether the section is bytes with a structure of their own.
+    pub const fn is_bytes(self) -> bool {
+        matches!(self, K::Tokenizer | K::CheckWindows | K::CheckEmbeddings | K::TokenBands | K::ChatTemplate)
     }
 
     /// Whether the section is the gain of a norm.
@@ -278,6 +316,7 @@ impl SectionKind {
         matches!(
             self,
             K::FinalNorm
+                | K::EmbeddingNorm
                 | K::AttentionNorm
                 | K::AttentionPostNorm
                 | K::MlpNorm
@@ -292,13 +331,15 @@ impl SectionKind {
     pub fn shape(self, spec: &ModelSpec) -> Option<(u32, u32)> {
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         match self {
-            K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate => None,
+            K::Tokenizer | K::CheckWindows | K::CheckEmbeddings | K::TokenBands | K::ChatTemplate => None,
             K::RopeFrequencies | K::LocalRopeFrequencies => Some((1, spec.variant.rotary_dim / 2)),
             K::Embedding if spec.embedding_bands > 1 => None,
             K::Embedding | K::Head => Some((spec.vocabulary, spec.hidden)),
             K::Positions => Some((spec.context, spec.hidden)),
             K::FinalNorm
             | K::FinalNormBias
+            | K::EmbeddingNorm
+            | K::EmbeddingNormBias
             | K::AttentionNorm
             | K::AttentionNormBias
             | K::AttentionPostNorm
@@ -343,17 +384,19 @@ impl core::fmt::Display for SectionName {
 fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
     let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
     let architecture = spec.architecture;
-    let chats = spec.chat_template;
+    let (chats, encodes) = (spec.chat_template, architecture.is_encoder());
     MODEL_SECTIONS.into_iter().flat_map(move |kind| {
         let banded = bands > 1 && kind == K::Embedding;
         let count = match kind {
-            K::Head => u16::from(!tied),
+            K::Head => u16::from(!tied && !encodes),
             K::TokenBands => u16::from(bands > 1),
             K::Embedding => bands,
             K::RopeFrequencies => u16::from(!architecture.has_learned_positions()),
             K::LocalRopeFrequencies => u16::from(architecture.has_local_frequencies()),
             K::Positions => u16::from(architecture.has_learned_positions()),
-            K::FinalNormBias => u16::from(architecture.has_layer_norm()),
+            K::FinalNorm | K::CheckWindows => u16::from(!encodes),
+            K::FinalNormBias => u16::from(architecture.has_layer_norm() && !encodes),
+            K::EmbeddingNorm | K::EmbeddingNormBias | K::CheckEmbeddings => u16::from(encodes),
             K::ChatTemplate => u16::from(chats),
             _ => 1,
         };
@@ -370,6 +413,7 @@ pub const fn layer_sections(architecture: Architecture) -> &'static [SectionKind
         Architecture::Gemma2 => &GEMMA2,
         Architecture::Gemma3 => &GEMMA3,
         Architecture::GptNeox | Architecture::Gpt2 => &GPT,
+        Architecture::Bert => &BERT,
     }
 }
 
@@ -523,7 +567,9 @@ mod tests {
             if architecture.has_learned_positions() {
                 variant.rotary_dim = 0;
             }
-            ModelSpec { architecture, variant, ..spec(true, 2, 1) }
+            let (tied_head, embedding) =
+                (!architecture.is_encoder(), crate::spec::tests::embedding(architecture));
+            ModelSpec { architecture, variant, embedding, ..spec(tied_head, 2, 1) }
         })
     }
 
@@ -535,9 +581,7 @@ mod tests {
             for (index, name) in sections(&spec).enumerate() {
                 assert_eq!(section_index(&spec, name), Some(index), "{:?} {name}", spec.architecture);
                 assert!(!seen.contains(&name), "{:?} {name}", spec.architecture);
-                let bytes =
-                    matches!(name.kind, K::Tokenizer | K::CheckWindows | K::TokenBands | K::ChatTemplate);
-                assert_eq!(name.kind.shape(&spec).is_none(), bytes, "{name}");
+                assert_eq!(name.kind.shape(&spec).is_none(), name.kind.is_bytes(), "{name}");
                 seen.push(name);
             }
             let has = |kind| seen.iter().any(|name| name.kind == kind);
@@ -550,6 +594,10 @@ mod tests {
             assert_eq!(has(K::QueryBias), architecture.has_query_bias());
             assert_eq!(has(K::AttentionNormBias), architecture.has_layer_norm());
             assert_eq!(has(K::Positions), !has(K::RopeFrequencies));
+            let encodes = architecture.is_encoder();
+            assert_eq!((has(K::FinalNorm), has(K::CheckWindows)), (!encodes, !encodes));
+            assert_eq!((has(K::EmbeddingNorm), has(K::CheckEmbeddings)), (encodes, encodes));
+            assert!(!(has(K::Head) && encodes));
         }
     }
 

@@ -25,11 +25,13 @@ pub enum Architecture {
     GptNeox,
     /// GPT-2: LayerNorm, learned positions, biases. OPT, too.
     Gpt2,
+    /// BERT, an encoder: LayerNorm behind attention and MLP, learned positions, biases, every token sees all. RoBERTa and DistilBERT, too.
+    Bert,
 }
 
 impl Architecture {
     /// Every architecture.
-    pub const ALL: [Architecture; 7] = [
+    pub const ALL: [Architecture; 8] = [
         Architecture::Llama,
         Architecture::Qwen2,
         Architecture::Qwen3,
@@ -37,6 +39,7 @@ impl Architecture {
         Architecture::Gemma3,
         Architecture::GptNeox,
         Architecture::Gpt2,
+        Architecture::Bert,
     ];
 
     /// The name as Hugging Face's `model_type` spells it.
@@ -49,6 +52,7 @@ impl Architecture {
             Architecture::Gemma3 => "gemma3_text",
             Architecture::GptNeox => "gpt_neox",
             Architecture::Gpt2 => "gpt2",
+            Architecture::Bert => "bert",
         }
     }
 
@@ -59,7 +63,12 @@ impl Architecture {
 
     /// Whether norms are LayerNorms, with a bias, and not RMSNorms.
     pub const fn has_layer_norm(self) -> bool {
-        matches!(self, Architecture::GptNeox | Architecture::Gpt2)
+        matches!(self, Architecture::GptNeox | Architecture::Gpt2 | Architecture::Bert)
+    }
+
+    /// Whether it is an encoder: every token sees all of its text, and what comes out is one vector of the text, not logits of a next token.
+    pub const fn is_encoder(self) -> bool {
+        matches!(self, Architecture::Bert)
     }
 
     /// Whether each head's queries and keys are normalized.
@@ -69,12 +78,12 @@ impl Architecture {
 
     /// Whether queries, keys and values have biases.
     pub const fn has_query_bias(self) -> bool {
-        matches!(self, Architecture::Qwen2 | Architecture::GptNeox | Architecture::Gpt2)
+        matches!(self, Architecture::Qwen2 | Architecture::GptNeox | Architecture::Gpt2 | Architecture::Bert)
     }
 
     /// Whether positions are learned vectors, and not rotations.
     pub const fn has_learned_positions(self) -> bool {
-        matches!(self, Architecture::Gpt2)
+        matches!(self, Architecture::Gpt2 | Architecture::Bert)
     }
 
     /// Whether layers with a window have rotary frequencies of their own.
@@ -141,7 +150,37 @@ impl Variant {
     }
 }
 
-/// Sizes and constants of a decoder. All sizes are in elements, tokens or counts, never in bytes.
+/// How an encoder makes one vector of the states of a text's tokens behind the last block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Pooling {
+    /// Their mean (Reimers and Gurevych, arXiv:1908.10084, section 3).
+    Mean,
+    /// The state of the first token (`[CLS]`).
+    Cls,
+}
+
+impl Pooling {
+    /// The name in reports, as sentence-transformers has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+        }
+    }
+}
+
+/// What an encoder makes of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TextEmbedding {
+    /// How the tokens' states become one vector.
+    pub pooling: Pooling,
+    /// The vector is divided by its length.
+    pub normalized: bool,
+}
+
+/// Sizes and constants of a model. All sizes are in elements, tokens or counts, never in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ModelSpec {
@@ -177,6 +216,8 @@ pub struct ModelSpec {
     pub end_tokens: heapless::Vec<u32, MAX_END_TOKENS>,
     /// The container has a chat template.
     pub chat_template: bool,
+    /// What an encoder makes of a text; none of a decoder.
+    pub embedding: Option<TextEmbedding>,
 }
 
 impl ModelSpec {
@@ -263,6 +304,7 @@ impl ModelSpec {
             });
         }
         self.check_variant()?;
+        self.check_encoder()?;
         for token in self.begin_token.iter().chain(&self.end_tokens) {
             if *token >= self.vocabulary {
                 return Err(SpecError {
@@ -271,6 +313,27 @@ impl ModelSpec {
                     expected: "a token of the vocabulary",
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// An encoder has no next token: no head, no conversations, no windows; a decoder has no vector of a text.
+    fn check_encoder(&self) -> Result<(), SpecError> {
+        let encodes = self.architecture.is_encoder();
+        let refused = |field, found, expected| Err(SpecError { field, found, expected });
+        if self.embedding.is_some() != encodes {
+            let expected = "a way to make a vector of a text exactly where the architecture is an encoder";
+            return refused("embedding", u32::from(self.embedding.is_some()), expected);
+        }
+        let none = "0 with an encoder";
+        if encodes && self.tied_head {
+            return refused("tied_head", 1, none);
+        }
+        if encodes && self.chat_template {
+            return refused("chat_template", 1, none);
+        }
+        if encodes && self.variant.sliding_window > 0 {
+            return refused("sliding_window", self.variant.sliding_window, none);
         }
         Ok(())
     }
@@ -340,7 +403,14 @@ pub(crate) mod tests {
             begin_token: Some(0),
             end_tokens: heapless::Vec::from_slice(&[0]).unwrap(),
             chat_template: false,
+            embedding: None,
         }
+    }
+
+    /// How a test's model of this architecture makes vectors.
+    pub(crate) fn embedding(architecture: Architecture) -> Option<TextEmbedding> {
+        let embedding = TextEmbedding { pooling: Pooling::Mean, normalized: true };
+        architecture.is_encoder().then_some(embedding)
     }
 
     #[test]
@@ -360,13 +430,16 @@ pub(crate) mod tests {
 
     #[test]
     fn variants_that_no_forward_runs_are_named() {
-        let of = |architecture, variant| ModelSpec { architecture, variant, ..spec() }.check();
+        let of = |architecture: Architecture, variant| {
+            let (tied_head, embedding) = (!architecture.is_encoder(), embedding(architecture));
+            ModelSpec { architecture, variant, tied_head, embedding, ..spec() }.check()
+        };
         let plain = || Variant::plain(8);
         let ungated = || Variant { activation: Activation::Gelu, ..plain() };
         let learned = || Variant { rotary_dim: 0, ..ungated() };
         for architecture in Architecture::ALL {
             let variant = match architecture {
-                Architecture::Gpt2 => learned(),
+                Architecture::Gpt2 | Architecture::Bert => learned(),
                 Architecture::GptNeox => Variant { parallel_residual: true, ..ungated() },
                 _ => Variant {
                     activation: Activation::GeluTanh,
@@ -412,6 +485,26 @@ pub(crate) mod tests {
         assert_eq!(rotates(8, 1), [false; 4]);
         assert_eq!(rotates(8, 2), [true, false, true, false]);
         assert_eq!(rotates(0, 0), [false; 4]);
+    }
+
+    #[test]
+    fn encoders_have_a_vector_and_no_next_token() {
+        let variant = Variant { rotary_dim: 0, activation: Activation::Gelu, ..Variant::plain(8) };
+        let bert = ModelSpec {
+            architecture: Architecture::Bert,
+            variant: variant.clone(),
+            tied_head: false,
+            embedding: embedding(Architecture::Bert),
+            ..spec()
+        };
+        assert_eq!(bert.check(), Ok(()));
+        let field = |spec: ModelSpec| spec.check().unwrap_err().field;
+        assert_eq!(field(ModelSpec { embedding: None, ..bert.clone() }), "embedding");
+        assert_eq!(field(ModelSpec { tied_head: true, ..bert.clone() }), "tied_head");
+        assert_eq!(field(ModelSpec { chat_template: true, ..bert.clone() }), "chat_template");
+        let windowed = Variant { sliding_window: 4, ..variant };
+        assert_eq!(field(ModelSpec { variant: windowed, ..bert.clone() }), "sliding_window");
+        assert_eq!(field(ModelSpec { embedding: bert.embedding, ..spec() }), "embedding");
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn split_at_separator(text: &str) -> (&str, Option<&str>) {
     (text, None)
 }
 
-fn read_text(path: &Path) -> Result<String, CorpusError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, CorpusError> {
     let bytes = std::fs::read(path).map_err(|cause| CorpusError::Read { path: path.to_owned(), cause })?;
     let text = String::from_utf8(bytes).map_err(|error| CorpusError::NotUtf8 {
         path: path.to_owned(),

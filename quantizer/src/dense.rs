@@ -3,7 +3,7 @@
 //! All windows run together, a block at a time, so a model larger than memory needs only one block of it there. Products are
 //! split into fixed strips of tokens, so results do not depend on the number of threads.
 
-use crate::checkpoint::{Checkpoint, CheckpointError, FinalNorm, LayerWeights, Matrix};
+use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix, StreamNorm};
 use bytemuck::zeroed_vec;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -87,13 +87,21 @@ pub struct Streams<'m> {
     spec: ModelSpec,
     /// Rotary frequencies of layers that see all positions, and of those with a window where these have their own.
     frequencies: [Vec<u64>; 2],
-    /// The vectors of positions, where they are learned.
-    positions: Option<Arc<Matrix>>,
+    outside: Outside,
     batch: Batch,
     /// Blocks that have run.
     blocks: usize,
     stream: Vec<f32>,
     workspace: Arc<Mutex<Workspace>>,
+}
+
+/// What a token meets between its embedding and the first block.
+#[derive(Clone, Debug)]
+struct Outside {
+    /// The vectors of positions, where they are learned.
+    positions: Option<Arc<Matrix>>,
+    /// The norm of an encoder's embeddings.
+    norm: Option<Arc<StreamNorm>>,
 }
 
 /// What a block needs on the way: nothing in it outlives a block.
@@ -130,13 +138,16 @@ impl<'m> Streams<'m> {
         positions: usize,
     ) -> Result<Self, DenseError> {
         let spec = checkpoint.spec.clone();
-        let learned = checkpoint.positions()?.map(Arc::new);
-        let stream = embedded(&spec, embedding, learned.as_deref(), windows, positions)
+        let outside = Outside {
+            positions: checkpoint.positions()?.map(Arc::new),
+            norm: checkpoint.embedding_norm()?.map(Arc::new),
+        };
+        let stream = embedded(machine, &spec, embedding, &outside, windows, positions)
             .map_err(|cause| DenseError::Forward { model: checkpoint.name(), cause })?;
         Ok(Streams {
             machine,
             frequencies: [checkpoint.rope.clone(), checkpoint.local_rope.clone()],
-            positions: learned,
+            outside,
             batch: Batch { sequences: windows.len(), tokens: positions, start: 0 },
             blocks: 0,
             stream,
@@ -153,12 +164,12 @@ impl<'m> Streams<'m> {
     /// # Panics
     /// Where `windows` are not as many as these.
     pub fn beside(&self, embedding: &Matrix, windows: &[Vec<u32>]) -> Result<Self, RuntimeError> {
-        let Streams { machine, ref spec, ref frequencies, ref positions, batch, .. } = *self;
+        let Streams { machine, ref spec, ref frequencies, ref outside, batch, .. } = *self;
         assert_eq!(windows.len(), batch.sequences, "the same windows");
-        let stream = embedded(spec, embedding, positions.as_deref(), windows, batch.tokens)?;
-        let (spec, frequencies, positions) = (spec.clone(), frequencies.clone(), positions.clone());
+        let stream = embedded(machine, spec, embedding, outside, windows, batch.tokens)?;
+        let (spec, frequencies, outside) = (spec.clone(), frequencies.clone(), outside.clone());
         let workspace = Arc::clone(&self.workspace);
-        Ok(Streams { machine, spec, frequencies, positions, batch, blocks: 0, stream, workspace })
+        Ok(Streams { machine, spec, frequencies, outside, batch, blocks: 0, stream, workspace })
     }
 
     /// Runs the next block over all windows.
@@ -213,12 +224,12 @@ impl<'m> Streams<'m> {
     }
 
     /// [`Streams::hidden_states`] of all windows, one after the other.
-    pub fn all_hidden_states(&self, norm: &FinalNorm) -> Vec<f32> {
+    pub fn all_hidden_states(&self, norm: &StreamNorm) -> Vec<f32> {
         (0..self.windows()).flat_map(|window| self.hidden_states(window, norm)).collect()
     }
 
     /// The normalized last hidden states of one window, `positions x hidden`: the head's input.
-    pub fn hidden_states(&self, window: usize, norm: &FinalNorm) -> Vec<f32> {
+    pub fn hidden_states(&self, window: usize, norm: &StreamNorm) -> Vec<f32> {
         let elems = self.batch.tokens * self.spec.hidden as usize;
         let mut hidden = vec![0.0; elems];
         let stream = &self.stream[window * elems..(window + 1) * elems];
@@ -229,9 +240,10 @@ impl<'m> Streams<'m> {
 
 /// The embeddings of the first `positions` tokens of every window, as they enter the first block.
 fn embedded(
+    machine: Machine<'_>,
     spec: &ModelSpec,
     embedding: &Matrix,
-    learned: Option<&Matrix>,
+    outside: &Outside,
     windows: &[Vec<u32>],
     positions: usize,
 ) -> Result<Vec<f32>, RuntimeError> {
@@ -248,8 +260,13 @@ fn embedded(
         }
         let start = stream.len();
         stream.extend_from_slice(embedding.row(token as usize));
-        let learned = learned.map_or(&[][..], |learned| learned.row(position));
+        let learned = outside.positions.as_deref().map_or(&[][..], |learned| learned.row(position));
         models::enter(kernels::best(), spec, learned, &mut stream[start..]);
+    }
+    if let Some(norm) = &outside.norm {
+        let mut normalized = zeroed_vec(stream.len());
+        models::normalize(machine, spec, norm.view(), &stream, &mut normalized);
+        return Ok(normalized);
     }
     Ok(stream)
 }
@@ -266,7 +283,7 @@ pub(crate) fn head_logits(spec: &ModelSpec, head: &Matrix, hidden: &[f32]) -> Ve
 #[derive(Debug)]
 pub struct DenseLogits<'m> {
     streams: Streams<'m>,
-    final_norm: FinalNorm,
+    final_norm: StreamNorm,
     head: Matrix,
 }
 
@@ -299,6 +316,8 @@ impl<'m> DenseLogits<'m> {
         mut progress: impl FnMut(usize),
     ) -> Result<Self, DenseError> {
         let failed = |cause| DenseError::Forward { model: checkpoint.name(), cause };
+        // An encoder has none: that is known before anything is run.
+        checkpoint.final_norm()?;
         let embedding = checkpoint.embedding()?;
         let mut streams = Streams::new(machine, checkpoint, &embedding, windows, positions)?;
         for layer in 0..checkpoint.spec.layers as usize {

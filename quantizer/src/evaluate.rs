@@ -484,6 +484,7 @@ mod tests {
             calibration: windows.clone(),
             calibration_positions: 12,
             check_tokens: (0..512).collect(),
+            check_texts: Vec::new(),
             tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
             chat_template: Default::default(),
             target: "host".to_owned(),

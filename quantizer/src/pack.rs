@@ -5,23 +5,29 @@ use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_b
 use crate::chat_template::Imported;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dense::{DenseError, DenseLogits};
+use crate::embeddings::dense_embeddings;
 use crate::encode::{self, EncodeError, encode};
 use crate::methods::GroupSize;
 use crate::plan::{BlockPlan, MatrixFormat};
 use crate::record::{self, Record};
 use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
 use bytemuck::Zeroable;
+use rescomp_formats::check_embeddings;
 use rescomp_formats::check_windows::CheckWindowsError;
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text, is_printable};
+use rescomp_formats::manifest::{
+    Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text, is_printable,
+};
 use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName, sections};
 use rescomp_formats::spec::ModelSpec;
 use rescomp_runtime::Machine;
+use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval;
+use rescomp_runtime::eval_embeddings::measure_embeddings;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
@@ -40,8 +46,10 @@ pub struct PackOptions {
     pub calibration: Vec<Vec<u32>>,
     /// Tokens of each calibration window that are used.
     pub calibration_positions: usize,
-    /// A text's tokens for the check windows, apart from the calibration.
+    /// A text's tokens for the check windows of a decoder, apart from the calibration.
     pub check_tokens: Vec<u32>,
+    /// The tokens of texts for the check of an encoder, apart from the calibration: as many as fit are used.
+    pub check_texts: Vec<Vec<u32>>,
     /// The tokenizer section.
     pub tokenizer: Vec<u8>,
     /// The chat template, where the checkpoint has one.
@@ -88,13 +96,54 @@ pub struct PackReport {
     pub vocabulary: Vec<VocabularyReport>,
     /// The blocks' matrices.
     pub matrices: Vec<MatrixReport>,
-    /// What the host measured on the check windows.
+    /// What the host measured on the check windows, or texts.
     pub check: CheckFigures,
+}
+
+/// A [`Check`] for people and for JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum CheckFigures {
+    /// Of a decoder.
+    Windows(WindowFigures),
+    /// Of an encoder.
+    Embeddings(EmbeddingFigures),
+}
+
+impl CheckFigures {
+    /// The SHA-256 of what the model computed, in hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        match self {
+            CheckFigures::Windows(figures) => &figures.logits_sha256,
+            CheckFigures::Embeddings(figures) => &figures.embeddings_sha256,
+        }
+    }
+
+    /// The figures of a decoder.
+    pub fn windows(&self) -> Option<&WindowFigures> {
+        match self {
+            CheckFigures::Windows(figures) => Some(figures),
+            CheckFigures::Embeddings(_) => None,
+        }
+    }
+}
+
+/// An [`EmbeddingRecord`] for people and for JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EmbeddingFigures {
+    /// Mean of one less the cosine with the full-precision model's vectors.
+    pub mean_distance: f64,
+    /// The largest of these.
+    pub largest_distance: f64,
+    /// Texts.
+    pub texts: u32,
+    /// SHA-256 of the vectors, in hexadecimal digits.
+    pub embeddings_sha256: String,
 }
 
 /// A [`CheckRecord`] for people and for JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CheckFigures {
+pub struct WindowFigures {
     /// Mean negative log-likelihood of the full-precision model, nats a token.
     pub reference_nll: f64,
     /// Mean negative log-likelihood of the quantized model, nats a token.
@@ -109,15 +158,24 @@ pub struct CheckFigures {
     pub logits_sha256: String,
 }
 
-impl From<&CheckRecord> for CheckFigures {
-    fn from(record: &CheckRecord) -> Self {
-        CheckFigures {
-            reference_nll: record.reference_nll,
-            nll: record.nll,
-            mean_kl: record.mean_kl,
-            same_top1: record.same_top1,
-            positions: record.positions,
-            logits_sha256: record.logits_sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+impl From<&Check> for CheckFigures {
+    fn from(check: &Check) -> Self {
+        let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        match check {
+            Check::Windows(record) => CheckFigures::Windows(WindowFigures {
+                reference_nll: record.reference_nll,
+                nll: record.nll,
+                mean_kl: record.mean_kl,
+                same_top1: record.same_top1,
+                positions: record.positions,
+                logits_sha256: hex(&record.logits_sha256),
+            }),
+            Check::Embeddings(record) => CheckFigures::Embeddings(EmbeddingFigures {
+                mean_distance: record.mean_distance,
+                largest_distance: record.largest_distance,
+                texts: record.texts,
+                embeddings_sha256: hex(&record.embeddings_sha256),
+            }),
         }
     }
 }
@@ -150,6 +208,9 @@ pub enum PackFailure {
         /// Tokens there.
         found: usize,
     },
+    /// There is no text for the check of an encoder.
+    #[error("the check needs one text or more that follows the calibration, found none")]
+    CheckTexts,
     /// The check windows could not be written.
     #[error("check windows: expected {}, found {}", .0.expected, .0.found)]
     CheckWindows(CheckWindowsError),
@@ -223,9 +284,12 @@ pub fn pack_run(
     if let Some(bands) = bands(options) {
         put(SectionKind::TokenBands, None, Contents::Bytes(bands.of_token().to_vec()));
     }
-    let norm = checkpoint.final_norm()?;
-    put(SectionKind::FinalNorm, None, Contents::F32(norm.gain));
-    put(SectionKind::FinalNormBias, None, Contents::F32(norm.bias));
+    let (norm, gain, bias) = match checkpoint.embedding_norm()? {
+        Some(norm) => (norm, SectionKind::EmbeddingNorm, SectionKind::EmbeddingNormBias),
+        None => (checkpoint.final_norm()?, SectionKind::FinalNorm, SectionKind::FinalNormBias),
+    };
+    put(gain, None, Contents::F32(norm.gain));
+    put(bias, None, Contents::F32(norm.bias));
     put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
     put(SectionKind::LocalRopeFrequencies, None, Contents::U64(checkpoint.local_rope.clone()));
     if let Some(positions) = checkpoint.positions()? {
@@ -238,17 +302,11 @@ pub fn pack_run(
 
     (run.progress)(Progress::Phase("check windows, full precision"));
     let bytes: usize = sections.values().map(contents_bytes).sum();
-    let Record { section, reference_nll, positions } = record_check(machine, checkpoint, options, bytes)?;
-    sections.insert((SectionKind::CheckWindows as u16, None), Contents::Bytes(section));
-
-    let unmeasured = CheckRecord {
-        reference_nll,
-        nll: 0.0,
-        mean_kl: 0.0,
-        same_top1: 0,
-        positions,
-        logits_sha256: [0; 32],
+    let (kind, section, unmeasured) = match checkpoint.spec.architecture.is_encoder() {
+        true => record_texts(machine, checkpoint, options, bytes)?,
+        false => record_check(machine, checkpoint, options, bytes)?,
     };
+    sections.insert((kind as u16, None), Contents::Bytes(section));
     let file = |check| {
         let manifest = manifest(checkpoint, options, head_bits(&vocabulary), check);
         let contents = |name: SectionName| {
@@ -258,7 +316,7 @@ pub fn pack_run(
     };
     (run.progress)(Progress::Phase("check windows, quantized"));
     // What the model gives is known once it has run, and it runs from a container: written twice, it is measured once.
-    let check = measure(machine, &file(unmeasured)?, reference_nll)?;
+    let check = measure(machine, &file(unmeasured)?)?;
     let file = file(check)?;
     let container = Container::open(&file)?;
     let report = PackReport {
@@ -302,13 +360,9 @@ pub fn bytes_without_matrices(
     let spec = &checkpoint.spec;
     let check = record::sizes(container_bytes, spec.vocabulary, spec.context as usize);
     // As many digits as any record has.
-    let longest = CheckRecord {
-        reference_nll: 0.0,
-        nll: 0.0,
-        mean_kl: 0.0,
-        same_top1: u32::MAX,
-        positions: u32::MAX,
-        logits_sha256: [0; 32],
+    let longest = match spec.architecture.is_encoder() {
+        true => Check::Embeddings(EmbeddingRecord { texts: u32::MAX, ..NO_TEXTS }),
+        false => Check::Windows(CheckRecord { same_top1: u32::MAX, positions: u32::MAX, ..NO_WINDOWS }),
     };
     let manifest = manifest(checkpoint, options, u8::MAX, longest);
     let mut weights = 0;
@@ -331,6 +385,11 @@ pub fn bytes_without_matrices(
                 Contents::Bytes(vec![0; spec.vocabulary as usize])
             }
             SectionKind::CheckWindows => Contents::Bytes(vec![0; check.section_bytes().unwrap_or(0)]),
+            SectionKind::CheckEmbeddings => {
+                let texts = check_texts(options, spec, container_bytes);
+                let lengths = texts.iter().map(Vec::len);
+                Contents::Bytes(vec![0; check_embeddings::section_bytes(lengths, spec.hidden as usize)])
+            }
             _ => Contents::Bytes(Vec::new()),
         })
     })?;
@@ -376,7 +435,7 @@ fn record_check(
     checkpoint: &Checkpoint,
     options: &PackOptions,
     container_bytes: usize,
-) -> Result<Record, PackFailure> {
+) -> Result<(SectionKind, Vec<u8>, Check), PackFailure> {
     let spec = &checkpoint.spec;
     let sizes = record::sizes(container_bytes, spec.vocabulary, spec.context as usize);
     let window = sizes.positions + 1;
@@ -387,25 +446,83 @@ fn record_check(
     let windows: Vec<Vec<u32>> =
         options.check_tokens.chunks_exact(window).take(sizes.windows).map(<[u32]>::to_vec).collect();
     let model = DenseLogits::new(machine, checkpoint, &windows, sizes.positions, |_| ())?;
-    record::record(&model, &windows, &sizes).map_err(PackFailure::CheckWindows)
+    let Record { section, reference_nll, positions } =
+        record::record(&model, &windows, &sizes).map_err(PackFailure::CheckWindows)?;
+    let check = Check::Windows(CheckRecord { reference_nll, positions, ..NO_WINDOWS });
+    Ok((SectionKind::CheckWindows, section, check))
 }
 
-/// Runs the container on its own windows.
-fn measure(machine: Machine<'_>, file: &[u8], reference_nll: f64) -> Result<CheckRecord, PackFailure> {
+/// Runs the full-precision encoder on the check texts.
+fn record_texts(
+    machine: Machine<'_>,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    container_bytes: usize,
+) -> Result<(SectionKind, Vec<u8>, Check), PackFailure> {
+    let texts = check_texts(options, &checkpoint.spec, container_bytes);
+    if texts.is_empty() {
+        return Err(PackFailure::CheckTexts);
+    }
+    let vectors = dense_embeddings(machine, checkpoint, texts, |_| ())?;
+    let section = check_embeddings::write(texts, &vectors).map_err(PackFailure::CheckWindows)?;
+    let check = Check::Embeddings(EmbeddingRecord { texts: texts.len() as u32, ..NO_TEXTS });
+    Ok((SectionKind::CheckEmbeddings, section, check))
+}
+
+/// Those of the check texts that a container of about `container_bytes` can carry.
+fn check_texts<'o>(options: &'o PackOptions, spec: &ModelSpec, container_bytes: usize) -> &'o [Vec<u32>] {
+    let all = &options.check_texts;
+    let lengths = all.iter().map(Vec::len);
+    &all[..record::texts(container_bytes, lengths, spec.hidden as usize)]
+}
+
+/// A record of windows on which nothing was measured yet.
+const NO_WINDOWS: CheckRecord = CheckRecord {
+    reference_nll: 0.0,
+    nll: 0.0,
+    mean_kl: 0.0,
+    same_top1: 0,
+    positions: 0,
+    logits_sha256: [0; 32],
+};
+/// Likewise of texts.
+const NO_TEXTS: EmbeddingRecord =
+    EmbeddingRecord { mean_distance: 0.0, largest_distance: 0.0, texts: 0, embeddings_sha256: [0; 32] };
+
+/// Runs the container on its own windows, or texts.
+fn measure(machine: Machine<'_>, file: &[u8]) -> Result<Check, PackFailure> {
     let container = Container::open(file)?.check(Integrity::Crc)?;
-    let windows = container.check_windows();
+    if let Some(texts) = container.check_embeddings() {
+        let plan = EncoderPlan::new(&container, texts.longest())?;
+        let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
+        let mut encoder =
+            Encoder::new(&container, machine, plan.tokens(), ActivationFormat::Int8, &mut memory)?;
+        let mut tokens = vec![0; plan.tokens()];
+        let measured = measure_embeddings(&mut encoder, &texts, &mut tokens, |_| ())?;
+        return Ok(Check::Embeddings(EmbeddingRecord {
+            mean_distance: measured.mean_distance,
+            largest_distance: measured.largest_distance,
+            texts: measured.texts,
+            embeddings_sha256: measured.embeddings_sha256,
+        }));
+    }
+    let (manifest, section) = (container.manifest(), SectionKind::CheckWindows);
+    let (Some(windows), Some(record)) = (container.check_windows(), manifest.windows_record()) else {
+        return Err(PackFailure::Section(SectionName { kind: section, layer: None }));
+    };
+    let reference_nll = record.reference_nll;
     let limits = Limits { context: windows.sizes().positions, tile: 1 };
     let mut memory = vec![MemoryBlock::zeroed(); SessionPlan::new(&container, limits)?.blocks() as usize];
     let mut session = Session::new(&container, machine, limits, ActivationFormat::Int8, &mut memory)?;
     let measured = eval::measure(&mut session, &windows, |_| ())?;
-    Ok(CheckRecord {
+    Ok(Check::Windows(CheckRecord {
         reference_nll,
         nll: measured.nll,
         mean_kl: measured.mean_kl,
         same_top1: measured.same_top1,
         positions: measured.positions,
         logits_sha256: measured.logits_sha256,
-    })
+    }))
 }
 
 /// Bits of the head: of the embedding where they are the same, and of its widest band.
@@ -420,7 +537,7 @@ fn bands(options: &PackOptions) -> Option<&Bands> {
     options.plan.vocabulary.as_ref()?.bands.as_ref()
 }
 
-fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check: CheckRecord) -> Manifest {
+fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check: Check) -> Manifest {
     let solver = &options.plan.options;
     Manifest {
         spec: ModelSpec {

@@ -1,6 +1,7 @@
 //! Recording the full-precision model on the check windows, for the container.
 
 use crate::dense::DenseLogits;
+use rescomp_formats::check_embeddings;
 use rescomp_formats::check_windows::{self, CheckSizes, CheckWindowsError};
 use rescomp_runtime::eval::log_sum_exp;
 
@@ -21,6 +22,22 @@ pub fn sizes(container_bytes: usize, vocabulary: u32, context: usize) -> CheckSi
     let positions = (1..=POSITIONS.min(context)).rev().find(|&positions| fits(1, positions)).unwrap_or(1);
     let windows = (1..=MAX_WINDOWS).rev().find(|&windows| fits(windows, positions)).unwrap_or(1);
     CheckSizes::new(windows, positions, vocabulary)
+}
+
+/// Most texts of an encoder's check.
+const MAX_TEXTS: usize = 16;
+
+/// How many of the texts, of these lengths and in their order, a container of about `container_bytes` can carry with their vectors of `width`
+/// numbers: one where there is any.
+pub fn texts(
+    container_bytes: usize,
+    lengths: impl ExactSizeIterator<Item = usize> + Clone,
+    width: usize,
+) -> usize {
+    let budget = BUDGET_BYTES.max(container_bytes / 100);
+    let fits = |&count: &usize| check_embeddings::section_bytes(lengths.clone().take(count), width) <= budget;
+    let most = lengths.len().min(MAX_TEXTS);
+    (1..=most).rev().find(fits).unwrap_or(most.min(1))
 }
 
 /// What the full-precision model says on the check windows.
@@ -73,6 +90,20 @@ pub fn record(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_texts_keep_the_budget_and_use_it() {
+        let count = |container_bytes, lengths: &[usize], width| {
+            texts(container_bytes, lengths.iter().copied(), width)
+        };
+        assert_eq!(count(0, &[20; 40], 384), MAX_TEXTS);
+        assert_eq!(count(0, &[20; 5], 384), 5);
+        assert_eq!(count(0, &[], 384), 0);
+        // 8 bytes, and 4 + 80 + 4096 a text.
+        assert_eq!(count(0, &[20; 40], 1024), (32 * 1024 - 8) / 4180);
+        assert_eq!(count(5_000_000, &[20; 40], 1024), (50_000 - 8) / 4180);
+        assert_eq!(count(0, &[20; 40], 60_000), 1);
+    }
 
     #[test]
     fn the_windows_keep_the_budget_and_use_it() {

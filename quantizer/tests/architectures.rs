@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use rescomp_quantizer::checkpoint::Checkpoint;
-use rescomp_quantizer::dense::DenseLogits;
+use rescomp_quantizer::dense::{DenseLayer, DenseLogits, Streams};
+use rescomp_quantizer::embeddings::dense_embeddings;
 use rescomp_runtime::Machine;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
@@ -16,42 +17,79 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/architectures").join(name)
 }
 
-/// The window, and the logits of its last positions.
-fn expected(folder: &Path) -> (Vec<u32>, Vec<f32>) {
+/// The window, and the logits of its last positions, or others of the expected numbers.
+fn expected(folder: &Path, name: &str) -> (Vec<u32>, Vec<f32>) {
     let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let words =
         |name: &str| -> Vec<[u8; 4]> { tensors.tensor(name).unwrap().data().as_chunks::<4>().0.to_vec() };
     let tokens = words("tokens").into_iter().map(u32::from_le_bytes).collect();
-    (tokens, words("logits").into_iter().map(f32::from_le_bytes).collect())
+    (tokens, words(name).into_iter().map(f32::from_le_bytes).collect())
+}
+
+/// How far numbers are from the expected ones at most, as a share of the largest.
+fn furthest(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+    let apart = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
+    apart.fold(0.0_f32, f32::max) / largest
 }
 
 fn agrees(name: &str) {
     let folder = folder(name);
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    let (tokens, expected) = expected(&folder);
+    let (tokens, expected) = expected(&folder, "logits");
     let positions = tokens.len();
     let machine = Machine { kernels: kernels::best(), executor: &Serial };
     let logits = DenseLogits::new(machine, &checkpoint, &[tokens], positions, |_| ()).unwrap().window(0);
     let found = &logits[logits.len() - expected.len()..];
-    let largest = expected.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
-    let furthest = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
-    let furthest = furthest.fold(0.0_f32, f32::max);
-    println!("{name}: furthest {:e} of the largest", furthest / largest);
+    let furthest = furthest(found, &expected);
+    println!("{name}: furthest {furthest:e} of the largest");
     // The acceptance bar is 1e-4; f32 forwards in two orders agree to a few parts in a million.
-    assert!(furthest <= 2e-5 * largest, "{name}: furthest {furthest}, largest {largest}");
+    assert!(furthest <= 2e-5, "{name}: furthest {furthest}");
+}
+
+/// Of an encoder, the states of all tokens, and the vector that the folder's files make of them.
+fn encoder_agrees(name: &str) {
+    let folder = folder(name);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let machine = Machine { kernels: kernels::best(), executor: &Serial };
+    let (tokens, states) = expected(&folder, "states");
+    let embedding = checkpoint.embedding().unwrap();
+    let windows = [tokens.clone()];
+    let mut streams = Streams::new(machine, &checkpoint, &embedding, &windows, tokens.len()).unwrap();
+    for layer in 0..checkpoint.spec.layers as usize {
+        let weights = checkpoint.layer(layer).unwrap();
+        streams.run_block(&mut DenseLayer { weights: &weights, layer }).unwrap();
+    }
+    let vector = &dense_embeddings(machine, &checkpoint, &windows, |_| ()).unwrap()[0];
+    let of_states = furthest(streams.stream(), &states);
+    let of_vector = furthest(vector, &expected(&folder, "embedding").1);
+    println!("{name}: states furthest {of_states:e} of the largest, vector {of_vector:e}");
+    assert!(of_states <= 2e-5 && of_vector <= 2e-5, "{name}: states {of_states}, vector {of_vector}");
+    // There is no next token.
+    let error = DenseLogits::new(machine, &checkpoint, &windows, 4, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("bert is an encoder"), "{error}");
 }
 
 macro_rules! architectures {
-    ($($test:ident: $folder:literal;)*) => { $(
+    ($agrees:ident: $($test:ident: $folder:literal;)*) => { $(
         #[test]
         fn $test() {
-            agrees($folder);
+            $agrees($folder);
         }
     )* };
 }
 
 architectures! {
+    encoder_agrees:
+    bert: "bert";
+    roberta: "roberta";
+    distilbert: "distilbert";
+}
+
+architectures! {
+    agrees:
     llama_with_llama_3_scaling: "llama";
     llama_with_linear_scaling: "llama-linear";
     mistral: "mistral";

@@ -50,6 +50,13 @@ pub enum RuntimeError {
         /// The matrices whose input it is; `None` at the head.
         set: Option<LinearSet>,
     },
+    /// The model is of the other kind: an encoder has no next token, a decoder no vector of a text.
+    Kind {
+        /// The model's architecture.
+        architecture: &'static str,
+        /// Whether it is an encoder.
+        encoder: bool,
+    },
     /// The model lacks a section that its architecture has: the caller's `Weights` are incomplete.
     Missing {
         /// Name of the section's kind.
@@ -88,6 +95,12 @@ impl fmt::Display for RuntimeError {
                     Some(set) => write!(f, ", input of {}", set.name()),
                     None => Ok(()),
                 }
+            }
+            Self::Kind { architecture, encoder: true } => {
+                write!(f, "{architecture} is an encoder: it makes vectors of texts, and has no next token")
+            }
+            Self::Kind { architecture, encoder: false } => {
+                write!(f, "{architecture} is a decoder: it has a next token, and makes no vectors of texts")
             }
             Self::Missing { kind, layer } => {
                 write!(f, "the model has no {kind}")?;

@@ -5,6 +5,9 @@
 //! SessionPlan::new(&container, limits)?   how much memory
 //! Session::new(..)?                       carve it
 //! session.run(&tokens)? -> logits         models::llama -> linear -> kernels
+//! ...
+//! EncoderPlan::new, Encoder::new          likewise of an encoder
+//! encoder.embed(&tokens)? -> vector       models::bert -> linear -> kernels
 //! ```
 //! A weight's way: `session` asks `models::llama` for a block, which asks `linear::QuantizedWeights` for a product, which calls
 //! the kernel that the table names for the matrix's width and layout.
@@ -14,8 +17,10 @@ extern crate std;
 
 pub mod chat;
 pub mod date;
+pub mod encoder;
 pub mod error;
 pub mod eval;
+pub mod eval_embeddings;
 pub mod executor;
 pub mod kernels;
 pub mod linear;

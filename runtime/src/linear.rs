@@ -404,14 +404,26 @@ impl<'a> QuantizedWeights<'a> {
         Ok(&positions[position * spec.hidden as usize..][..spec.hidden as usize])
     }
 
-    /// The last norm.
+    /// The last norm, of a decoder.
     ///
     /// # Errors
     /// [`RuntimeError::Missing`].
     pub fn final_norm(&self) -> Result<Norm<'a>, RuntimeError> {
+        self.norm(SectionKind::FinalNorm, SectionKind::FinalNormBias)
+    }
+
+    /// The norm of the embeddings, of an encoder.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`].
+    pub fn embedding_norm(&self) -> Result<Norm<'a>, RuntimeError> {
+        self.norm(SectionKind::EmbeddingNorm, SectionKind::EmbeddingNormBias)
+    }
+
+    fn norm(&self, gain: SectionKind, bias: SectionKind) -> Result<Norm<'a>, RuntimeError> {
         let has_bias = self.container.manifest().spec.architecture.has_layer_norm();
-        let bias = if has_bias { self.floats(SectionKind::FinalNormBias, None)? } else { &[] };
-        Ok(Norm { gain: self.floats(SectionKind::FinalNorm, None)?, bias })
+        let bias = if has_bias { self.floats(bias, None)? } else { &[] };
+        Ok(Norm { gain: self.floats(gain, None)?, bias })
     }
 
     /// The logits of one normalized hidden state: `vocabulary` numbers from `hidden`.

@@ -1,4 +1,4 @@
-//! A session: one sequence of tokens running through a container in the caller's memory.
+//! A session: one sequence of tokens running through a decoder's container in the caller's memory. ([`crate::encoder`] runs encoders.)
 
 use crate::Machine;
 use crate::error::RuntimeError;
@@ -33,9 +33,10 @@ impl SessionPlan {
     /// The memory that [`Session::new`] needs for these limits, exactly.
     ///
     /// # Errors
-    /// [`RuntimeError::Limit`].
+    /// [`RuntimeError::Limit`], or [`RuntimeError::Kind`] of an encoder.
     pub fn new(container: &CheckedContainer<'_>, limits: Limits) -> Result<SessionPlan, RuntimeError> {
         let spec = &container.manifest().spec;
+        expect_kind(spec, false)?;
         let within = |name, highest, found: usize| {
             let (highest, found) = (u64::from(highest), found as u64);
             if (1..=highest).contains(&found) {
@@ -100,6 +101,12 @@ impl SessionPlan {
     }
 }
 
+/// Refuses a model that is no encoder, or one that is.
+pub(crate) fn expect_kind(spec: &ModelSpec, encoder: bool) -> Result<(), RuntimeError> {
+    let (architecture, found) = (spec.architecture.name(), spec.architecture.is_encoder());
+    if found == encoder { Ok(()) } else { Err(RuntimeError::Kind { architecture, encoder: found }) }
+}
+
 /// Elements of all layers' keys.
 fn cache_elems(spec: &ModelSpec, limits: Limits) -> u64 {
     models::cache_elems(spec, limits.context).saturating_mul(spec.layers.into())
@@ -129,7 +136,7 @@ impl<'a> Session<'a> {
     /// A session at position 0, in `memory` of at least [`SessionPlan::blocks`].
     ///
     /// # Errors
-    /// [`RuntimeError::Limit`] or [`RuntimeError::Memory`].
+    /// [`RuntimeError::Limit`], [`RuntimeError::Memory`], or [`RuntimeError::Kind`] of an encoder.
     pub fn new(
         container: &'a CheckedContainer<'a>,
         machine: Machine<'a>,

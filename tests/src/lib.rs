@@ -2,6 +2,7 @@
 
 use bytemuck::Zeroable;
 use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::manifest::{Check, CheckRecord, Manifest};
 use rescomp_runtime::Machine;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
@@ -16,6 +17,7 @@ pub mod host;
 #[cfg(feature = "host")]
 pub mod hostile;
 pub mod naive;
+pub mod naive_bert;
 pub mod tiny;
 
 /// The best kernels on one thread.
@@ -30,6 +32,25 @@ pub fn serial_machine() -> Machine<'static> {
 pub fn memory(container: &CheckedContainer<'_>, context: usize, tile: usize) -> Vec<MemoryBlock> {
     let plan = SessionPlan::new(container, Limits { context, tile }).expect("limits within the model's");
     vec![MemoryBlock::zeroed(); plan.blocks() as usize]
+}
+
+/// What the host measured of a decoder.
+///
+/// # Panics
+/// Where the model is an encoder.
+pub fn record(manifest: &Manifest) -> &CheckRecord {
+    manifest.windows_record().expect("a decoder")
+}
+
+/// The same, to be changed.
+///
+/// # Panics
+/// Where the model is an encoder.
+pub fn record_mut(manifest: &mut Manifest) -> &mut CheckRecord {
+    match &mut manifest.check {
+        Check::Windows(record) => record,
+        Check::Embeddings(_) => panic!("an encoder"),
+    }
 }
 
 /// A session in that memory.

@@ -6,15 +6,16 @@
 
 use half::f16;
 use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
+use rescomp_formats::check_embeddings;
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
+use rescomp_formats::manifest::{Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::{SectionKind, SectionName};
-use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Variant};
+use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Pooling, TextEmbedding, Variant};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
 use rescomp_runtime::memory::AlignedBytes;
 
@@ -47,6 +48,7 @@ pub fn odd_spec() -> ModelSpec {
         begin_token: Some(0),
         end_tokens: heapless::Vec::new(),
         chat_template: false,
+        embedding: None,
     }
 }
 
@@ -107,9 +109,12 @@ pub fn architecture_spec(architecture: Architecture) -> ModelSpec {
         Architecture::Gemma3 => bounded,
         Architecture::GptNeox => Variant { rotary_dim: 2, parallel_residual: true, ..gelu },
         Architecture::Gpt2 => Variant { rotary_dim: 0, activation: Activation::GeluTanh, ..gelu },
+        Architecture::Bert => Variant { rotary_dim: 0, ..gelu },
     };
     // An odd number of layers, so that those with and without a window are not as many.
-    ModelSpec { architecture, layers: 3, variant, ..odd_spec() }
+    let embedding = TextEmbedding { pooling: Pooling::Mean, normalized: true };
+    let embedding = architecture.is_encoder().then_some(embedding);
+    ModelSpec { architecture, layers: 3, variant, embedding, ..odd_spec() }
 }
 
 /// The band of each token: bands are interleaved, and the higher the number, the fewer the tokens.
@@ -185,6 +190,7 @@ pub fn container(spec: &ModelSpec, widths: Widths, layout: Layout) -> AlignedByt
                 )
             }
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
+            SectionKind::CheckEmbeddings => Contents::Bytes(check_texts_section(spec)),
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
             SectionKind::ChatTemplate => Contents::Bytes(chat_section()),
             kind if kind.is_matrix() => matrix_section(spec, name, widths, layout),
@@ -310,6 +316,14 @@ fn check_section(spec: &ModelSpec) -> Vec<u8> {
     check_windows::write(&sizes, &tokens(spec, 8), &[0.5; 6], &kept).expect("slices of those sizes")
 }
 
+/// Two texts of three and five tokens; the vectors are made up.
+fn check_texts_section(spec: &ModelSpec) -> Vec<u8> {
+    let mut random = Random::new(79);
+    let vectors: Vec<Vec<f32>> = (0..2).map(|_| (0..spec.hidden).map(|_| random.unit()).collect()).collect();
+    check_embeddings::write(&[3, 5].map(|length| tokens(spec, length)), &vectors)
+        .expect("vectors of one width")
+}
+
 /// The 256 bytes and one merge.
 fn tokenizer_section() -> Vec<u8> {
     let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
@@ -359,13 +373,21 @@ fn manifest(spec: &ModelSpec) -> Manifest {
             target: text("test"),
             tool_version: text("0"),
         },
-        check: CheckRecord {
-            reference_nll: 5.0,
-            nll: 5.0,
-            mean_kl: 0.0,
-            same_top1: 0,
-            positions: 6,
-            logits_sha256: [0; 32],
+        check: match spec.architecture.is_encoder() {
+            false => Check::Windows(CheckRecord {
+                reference_nll: 5.0,
+                nll: 5.0,
+                mean_kl: 0.0,
+                same_top1: 0,
+                positions: 6,
+                logits_sha256: [0; 32],
+            }),
+            true => Check::Embeddings(EmbeddingRecord {
+                mean_distance: 0.5,
+                largest_distance: 0.75,
+                texts: 2,
+                embeddings_sha256: [0; 32],
+            }),
         },
     }
 }

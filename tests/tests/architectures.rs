@@ -3,6 +3,7 @@
 #![cfg(feature = "host")]
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
+use bytemuck::Zeroable;
 use conformance::host::embedded_folder;
 use conformance::tiny::Random;
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
@@ -13,10 +14,13 @@ use rescomp_quantizer::pack::{PackOptions, pack};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_quantizer::tokenizer_json::tokenizer_section;
 use rescomp_runtime::Machine;
+use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::eval::measure;
+use rescomp_runtime::eval_embeddings::{cosine, measure_embeddings};
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
 use rescomp_runtime::linear::ActivationFormat;
+use rescomp_runtime::memory::MemoryBlock;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -31,7 +35,7 @@ fn folders() -> Vec<PathBuf> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 19);
+    assert_eq!(folders.len(), 22);
     folders
 }
 
@@ -57,6 +61,7 @@ fn options(checkpoint: &Checkpoint, bits: u8) -> PackOptions {
         calibration: (0..12).map(|_| tokens(POSITIONS + 1)).collect(),
         calibration_positions: POSITIONS,
         check_tokens: tokens(200),
+        check_texts: (3..12).map(&mut tokens).collect(),
         tokenizer: tokenizer(vocabulary),
         chat_template: Default::default(),
         target: "test".to_owned(),
@@ -76,22 +81,94 @@ fn distance(container: &CheckedContainer<'_>, folder: &Path) -> f64 {
         conformance::session(container, machine, tokens.len(), 7, ActivationFormat::F32, &mut memory);
     let mut found = Vec::new();
     session.run_each(&tokens, |_, logits| found.extend_from_slice(logits)).unwrap();
-    let found = &found[found.len() - expected.len()..];
+    relative(&found[found.len() - expected.len()..], &expected)
+}
+
+/// How far numbers are from the expected ones: the root of the mean square, as a share of theirs.
+fn relative(found: &[f32], expected: &[f32]) -> f64 {
     let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let apart = squares(&mut found.iter().zip(&expected).map(|(a, b)| f64::from(a - b)));
+    let apart = squares(&mut found.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
     (apart / squares(&mut expected.iter().map(|&b| f64::from(b)))).sqrt()
+}
+
+/// The same of an encoder: its vectors are the recorded ones, and near to what another implementation computed.
+fn encoder_packs_checks_and_computes(checkpoint: &Checkpoint, folder: &Path) {
+    let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |name: &str| tensors.tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
+    let tokens: Vec<u32> = words("tokens").into_iter().map(u32::from_le_bytes).collect();
+    let floats = |name| -> Vec<f32> { words(name).into_iter().map(f32::from_le_bytes).collect() };
+    let (states, expected) = (floats("states"), floats("embedding"));
+    let mut before = f64::INFINITY;
+    // How far states may be, as logits of decoders, and one less the cosine of vectors.
+    for (bits, most, most_of_vector) in [(3, 1.0, 0.1), (4, 0.6, 0.03), (8, 0.1, 1e-3)] {
+        let options = options(checkpoint, bits);
+        let packed = pack(conformance::serial_machine(), checkpoint, &options, &mut |_| ()).unwrap();
+        let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
+        let texts = container.check_embeddings().unwrap();
+        assert_eq!(texts.texts(), options.check_texts.len());
+        let record = container.manifest().embedding_record().unwrap();
+        let blocks = EncoderPlan::new(&container, POSITIONS).unwrap().blocks() as usize;
+        for kernels in kernels::available() {
+            let machine = Machine { kernels, executor: &Serial };
+            let mut memory = vec![MemoryBlock::zeroed(); blocks];
+            let format = ActivationFormat::Int8;
+            let mut encoder = Encoder::new(&container, machine, POSITIONS, format, &mut memory).unwrap();
+            let found = measure_embeddings(&mut encoder, &texts, &mut [0; POSITIONS], |_| ()).unwrap();
+            let what = format!("{} {bits} {}", folder.display(), kernels.name);
+            assert_eq!(found.embeddings_sha256, record.embeddings_sha256, "{what}");
+            assert_eq!(found.mean_distance, record.mean_distance, "{what}");
+        }
+        let mut memory = vec![MemoryBlock::zeroed(); blocks];
+        let (machine, format) = (conformance::serial_machine(), ActivationFormat::F32);
+        let mut encoder = Encoder::new(&container, machine, POSITIONS, format, &mut memory).unwrap();
+        let distance = relative(encoder.states(&tokens).unwrap(), &states);
+        let found = encoder.embed(&tokens).unwrap();
+        let of_vector = 1.0 - cosine(found.iter().copied(), expected.iter().copied());
+        println!(
+            "{} {bits} bits: states off by {distance:.4}, 1 - cosine {of_vector:.6}, mean of the check {:.6}",
+            packed.report.checkpoint, record.mean_distance
+        );
+        assert!(distance < most && distance < before, "{} {bits} bits: {distance}", folder.display());
+        assert!(of_vector < most_of_vector, "{} {bits} bits: {of_vector}", folder.display());
+        before = distance;
+        assert_eq!(packed.report.matrices.len(), 3 * 6);
+    }
+}
+
+/// Every method solves an encoder's matrices, at every width.
+#[test]
+fn every_method_and_width_packs_an_encoder() {
+    let folder = folders().into_iter().find(|folder| folder.ends_with("bert")).unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    for method in [Method::Rtn, Method::Gptq, Method::Gptaq, Method::Rescomp, Method::RescompExact] {
+        for (bits, most) in [(2, 0.5), (3, 0.25), (4, 0.06), (5, 0.02), (6, 0.005), (8, 0.001)] {
+            let mut options = options(&checkpoint, bits);
+            let solver = SolverOptions::for_container(bits, GroupSize::elements(32).unwrap());
+            options.plan = BlockPlan::new(method, solver).with_head_bits(8);
+            let packed = pack(conformance::serial_machine(), &checkpoint, &options, &mut |_| ()).unwrap();
+            let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
+            let distance = container.manifest().embedding_record().unwrap().mean_distance;
+            println!("{method} {bits} bits: {distance:.6}");
+            assert!(distance > 0.0 && distance < most, "{method} {bits} bits: {distance}");
+        }
+    }
 }
 
 #[test]
 fn every_architecture_packs_checks_and_computes() {
     for folder in folders() {
         let checkpoint = Checkpoint::open(&folder).unwrap();
+        if checkpoint.spec.architecture.is_encoder() {
+            encoder_packs_checks_and_computes(&checkpoint, &folder);
+            continue;
+        }
         let mut before = f64::INFINITY;
         for (bits, most) in [(3, 1.0), (4, 0.6), (8, 0.1)] {
             let options = options(&checkpoint, bits);
             let packed = pack(conformance::serial_machine(), &checkpoint, &options, &mut |_| ()).unwrap();
             let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
-            let windows = container.check_windows();
+            let windows = container.check_windows().unwrap();
             let positions = windows.sizes().positions;
             for kernels in kernels::available() {
                 let machine = Machine { kernels, executor: &Serial };
@@ -100,15 +177,13 @@ fn every_architecture_packs_checks_and_computes() {
                 let mut session =
                     conformance::session(&container, machine, positions, 5, format, &mut memory);
                 let measured = measure(&mut session, &windows, |_| ()).unwrap();
-                let recorded = container.manifest().check.logits_sha256;
+                let recorded = conformance::record(container.manifest()).logits_sha256;
                 assert_eq!(measured.logits_sha256, recorded, "{} {bits} {}", folder.display(), kernels.name);
             }
             let distance = distance(&container, &folder);
             let report = &packed.report;
-            println!(
-                "{} {bits} bits: off by {distance:.4}, KL {:.5}",
-                report.checkpoint, report.check.mean_kl
-            );
+            let kl = report.check.windows().unwrap().mean_kl;
+            println!("{} {bits} bits: off by {distance:.4}, KL {kl:.5}", report.checkpoint);
             assert!(distance < most && distance < before, "{} {bits} bits: {distance}", folder.display());
             before = distance;
             let matrices = if checkpoint.spec.architecture.has_gate() { 7 } else { 6 };

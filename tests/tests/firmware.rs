@@ -35,7 +35,7 @@ fn memory(blocks: usize) -> Vec<MemoryBlock> {
 #[test]
 fn the_check_passes_in_the_planned_memory_and_not_in_a_block_less() {
     let container = open(&EMBEDDED).unwrap();
-    let needed = blocks(&container, container.check_windows().sizes().positions);
+    let needed = blocks(&container, container.check_windows().unwrap().sizes().positions);
     for kernels in kernels::available() {
         let mut heard = Vec::new();
         let report =
@@ -53,7 +53,7 @@ fn the_check_passes_in_the_planned_memory_and_not_in_a_block_less() {
 fn a_record_of_other_logits_fails_the_check() {
     let file = tiny::container(&tiny::odd_spec(), Widths::Mixed, Layout::Nr8k4);
     let container = open(&file).unwrap();
-    let mut memory = memory(blocks(&container, container.check_windows().sizes().positions));
+    let mut memory = memory(blocks(&container, container.check_windows().unwrap().sizes().positions));
     let report = check(&container, kernels::best(), &mut memory, |_, _| ()).unwrap();
     assert_eq!(report.device.logits_sha256, report.prefill_logits_sha256);
     assert!(!report.passed());

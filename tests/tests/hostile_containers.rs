@@ -182,7 +182,7 @@ fn each_kind_of_error_occurs_and_says_where() {
         refuse(
             |file| {
                 let mut parts = conformance::forge::Parts::of(file);
-                parts.change_manifest(|manifest| manifest.check.nll = f64::NAN).unwrap();
+                parts.change_manifest(|manifest| conformance::record_mut(manifest).nll = f64::NAN).unwrap();
                 *file = parts.assemble();
             },
             &["manifest at byte 64: nll: expected a finite number"],
@@ -502,7 +502,7 @@ fn extreme_weights_that_are_allowed_end_in_an_error_and_not_in_a_panic() {
 fn run(file: &[u8]) -> Option<Result<(), RuntimeError>> {
     let file = AlignedBytes::new(file);
     let container = Container::open(&file).ok()?.check(Integrity::Digest).ok()?;
-    let windows = container.check_windows();
+    let windows = container.check_windows().unwrap();
     let _ = windows.kept(0, windows.sizes().positions - 1).map(|(_, p)| p).sum::<f64>();
     let tokenizer = Tokenizer::new(container.tokenizer());
     let text = "hehe the end, \u{e4}\u{1f600} 12";

@@ -232,6 +232,7 @@ impl Setting<'_> {
             layout: Layout::Nr8k4,
             calibration: calibration.to_vec(),
             calibration_positions: self.positions.run,
+            check_texts: Vec::new(),
             check_tokens: self.check_tokens.clone(),
             tokenizer: self.tokenizer.clone(),
             chat_template: Default::default(),

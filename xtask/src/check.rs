@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use crate::deploy;
 use crate::error::Error;
+use crate::figures::{self, Figures};
 use crate::flags::CheckFlags;
 use crate::image::{self, Boards, Image};
 use crate::interrupt::write_whole;
-use crate::runner::{self, DeviceReport, Figures, Places, Program};
+use crate::runner::{self, DeviceReport, Places, Program};
 use crate::system::Install;
 use crate::target::Target;
 use crate::{model, output, root};
@@ -23,8 +24,8 @@ pub(crate) const RUNNER_FILE: &str = "rescomp";
 /// A check in every place where the target's program can be run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct CheckResult {
-    /// Mean negative log-likelihood of the full-precision model, nats a token.
-    pub(crate) reference_nll: f64,
+    /// Mean negative log-likelihood of the full-precision model, nats a token; `None` of an encoder.
+    pub(crate) reference_nll: Option<f64>,
     /// What the host recorded in the container.
     pub(crate) host: Figures,
     /// What the host measured again, with each of its kernel tables, and what each place of the target measured.
@@ -89,7 +90,7 @@ pub(crate) fn print(result: &CheckResult) {
 
 /// The table for people, and the story where there is one.
 fn lines(result: &CheckResult) -> Vec<String> {
-    let mut lines = runner::table(result.reference_nll, &result.host, &result.places);
+    let mut lines = figures::table(result.reference_nll, &result.host, &result.places);
     if let Some(Story { host, others }) = &result.story {
         lines.push(String::new());
         lines.push(format!("the host's story, greedy: {host}"));
@@ -119,13 +120,13 @@ fn check_device(
         let name = &target.name;
         return Err(Error::input(format!("--host: {name} has an image, which ssh doesn't reach")));
     }
-    let mut places = runner::check_here(container, &record.logits_sha256)?;
+    let mut places = runner::check_here(container, record.digest())?;
     let mut device = deploy::check_live(host, &flags.remote, &target.bounds)?;
     // It kept to its own container's record, which may be another one.
-    device.passed &= device.device.logits_sha256.as_ref() == Some(&record.logits_sha256);
+    device.passed &= device.device.digest() == Some(record.digest());
     places.push(device);
     Ok(CheckResult {
-        reference_nll: record.reference_nll,
+        reference_nll: record.windows().map(|figures| figures.reference_nll),
         host: Figures::from(record),
         places,
         not_checked: None,
@@ -144,7 +145,7 @@ pub(crate) fn check_everywhere(
     record: &CheckFigures,
     install: Install,
 ) -> Result<CheckResult, Error> {
-    let mut reports = runner::check_here(container, &record.logits_sha256)?;
+    let mut reports = runner::check_here(container, record.digest())?;
     let mut story = None;
     let not_checked = match program {
         Program::Linux(program) => check_program(target, program, container, install, &mut reports)?,
@@ -154,7 +155,8 @@ pub(crate) fn check_everywhere(
         }
     };
     let host = Figures::from(record);
-    Ok(CheckResult { reference_nll: record.reference_nll, host, places: reports, not_checked, story })
+    let reference_nll = record.windows().map(|figures| figures.reference_nll);
+    Ok(CheckResult { reference_nll, host, places: reports, not_checked, story })
 }
 
 /// Wherever a program can be run. Why that is nowhere, if it is.

@@ -1,13 +1,14 @@
-//! `cargo xtask compare`: do the reports of checks, of several devices or days, have the same logits?
+//! `cargo xtask compare`: do the reports of checks, of several devices or days, have the same digest?
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::figures::Figures;
 use crate::flags::CompareFlags;
 use crate::output;
-use crate::runner::{DeviceReport, Figures};
+use crate::runner::DeviceReport;
 
 /// One measurement of a report.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +66,7 @@ pub(crate) fn run(flags: &CompareFlags) -> Result<(), Error> {
     match comparison.measurements.iter().find(|other| !same(&comparison.measurements[0], other)) {
         None => Ok(()),
         Some(other) => Err(Error::failed(format!(
-            "{}: {} ({}) has other logits than the first of {}",
+            "{}: {} ({}) has another digest than the first of {}",
             other.file, other.place, other.kernels, comparison.measurements[0].file
         ))),
     }
@@ -73,7 +74,7 @@ pub(crate) fn run(flags: &CompareFlags) -> Result<(), Error> {
 
 /// Whether two have a digest, and the same one.
 fn same(a: &Measurement, b: &Measurement) -> bool {
-    a.figures.logits_sha256.is_some() && a.figures.logits_sha256 == b.figures.logits_sha256
+    a.figures.digest().is_some() && a.figures.digest() == b.figures.digest()
 }
 
 /// The measurements of a report, at least one.
@@ -103,20 +104,14 @@ fn read(path: &Path, text: &str) -> Result<Vec<Measurement>, Error> {
 }
 
 fn print(comparison: &Comparison) {
-    output::line(&format!(
-        "{:<30}{:<22}{:<14}{:>11}{:>11}  {}",
-        "report", "where", "kernels", "NLL", "KL", "logits digest"
-    ));
+    output::line(&format!("{:<30}{:<22}{:<14}{}", "report", "where", "kernels", "figures"));
     for Measurement { file, place, kernels, figures } in &comparison.measurements {
-        let kl = figures.mean_kl.map_or("-".to_owned(), |kl| format!("{kl:.6}"));
-        let digest =
-            figures.logits_sha256.as_deref().map_or("-", |digest| digest.get(..16).unwrap_or(digest));
-        output::line(&format!("{file:<30}{place:<22}{kernels:<14}{:>11.6}{kl:>11}  {digest}", figures.nll));
+        output::line(&format!("{file:<30}{place:<22}{kernels:<14}{}", figures.in_words()));
     }
     let count = comparison.measurements.len();
     output::line(&match comparison.equal {
-        true => format!("all {count} have the same logits, bit for bit"),
-        false => format!("NOT all {count} have the same logits"),
+        true => format!("all {count} have the same digest: what they computed is equal, bit for bit"),
+        false => format!("NOT all {count} have the same digest"),
     });
 }
 

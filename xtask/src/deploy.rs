@@ -293,10 +293,7 @@ impl Device {
         let report = self.measure(place, bounds)?;
         match report.passed {
             true => Ok(report),
-            false => Err(self.failed().because(format!(
-                "NLL {}, KL {:?}, logits digest {:?} on the device",
-                report.device.nll, report.device.mean_kl, report.device.logits_sha256
-            ))),
+            false => Err(self.failed().because(format!("{} on the device", report.device.in_words()))),
         }
     }
 
@@ -343,11 +340,9 @@ fn print(report: &Report) {
     if *bytes > 0 {
         output::line(&format!("{bytes} bytes, of which {bytes_sent} were sent"));
     }
-    let digest = check.device.logits_sha256.as_deref().unwrap_or("-");
     output::line(&format!(
-        "check there: NLL {:.6}, logits digest {}, kernels {}, {:.1} s: passed",
-        check.device.nll,
-        digest.get(..16).unwrap_or(digest),
+        "check there: {}, kernels {}, {:.1} s: passed",
+        check.device.in_words(),
         check.kernels,
         check.seconds
     ));

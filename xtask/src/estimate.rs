@@ -16,7 +16,7 @@ use crate::check::{CONTAINER_FILE, dist};
 use crate::error::Error;
 use crate::flags::EstimateFlags;
 use crate::target::Target;
-use crate::{model, output, root};
+use crate::{encoder, model, output, root};
 
 /// Position of the decoded token where none is given, at most.
 const DEFAULT_POSITION: usize = 256;
@@ -77,6 +77,7 @@ pub(crate) fn run(flags: &EstimateFlags) -> Result<(), Error> {
         error.remedy(format!("cargo xtask pack --target {}, or give --container FILE", target.name))
     })?;
     let container = model::container(&path, &bytes)?;
+    encoder::expect_decoder(&container.manifest().spec, "decoding to estimate")?;
     let context = container.manifest().spec.context as usize;
     let position = flags.position.unwrap_or(DEFAULT_POSITION.min(context / 2));
     if position >= context {

@@ -5,7 +5,7 @@ use rescomp_quantizer::evaluate::{Evaluation, Reference, Subject, evaluate, step
 use crate::error::Error;
 use crate::flags::EvalFlags;
 use crate::model::{self, WindowChoice};
-use crate::{host, output};
+use crate::{encoder, host, output};
 
 /// Runs the command.
 ///
@@ -13,7 +13,6 @@ use crate::{host, output};
 /// `Exit::Input` or `Exit::Disk` for what cannot be read, `Exit::Failed` for what cannot be run.
 pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     let pool = host::thread_pool(flags.threads)?;
-    let reference = flags.reference.as_deref().map(model::named_checkpoint).transpose()?;
     let model = flags.model.as_deref().map(model::named_checkpoint).transpose()?;
     let bytes = flags.container.as_deref().map(model::container_bytes).transpose()?.unwrap_or_default();
     let container = flags.container.as_deref().map(|path| model::container(path, &bytes)).transpose()?;
@@ -33,6 +32,11 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
         }
         (None, None) => return Err(Error::input("either --container or --model is needed")),
     };
+    if let (Some(container), true) = (&container, spec.architecture.is_encoder()) {
+        return encoder::eval(flags, container, &section, host::machine(&pool));
+    }
+    encoder::expect_decoder(spec, "perplexity")?;
+    let reference = flags.reference.as_deref().map(model::named_checkpoint).transpose()?;
     let context = model::context(flags.context, spec)?;
     let positions = model::positions(context, flags.score_from)?;
     let choice = WindowChoice { context, skip: 0, count: flags.windows };

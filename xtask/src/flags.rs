@@ -73,7 +73,7 @@ pub(crate) enum Command {
     Sign(SignFlags),
     /// Build the no_std crates for bare-metal targets.
     BuildNoStd(BuildNoStdFlags),
-    /// Hold reports of checks against each other: do all of them have the same logits?
+    /// Hold reports of checks against each other: do all of them have the same digest?
     Compare(CompareFlags),
     /// Build the library for C of a target, with its header
     CLibrary(CLibraryFlags),
@@ -158,7 +158,7 @@ pub(crate) struct PackFlags {
     /// Windows of calibration text to skip first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) calibration_offset: usize,
-    /// Tokens in a calibration window [default: 512, or the model's context where that is less].
+    /// Tokens in a calibration window [default: 512, of an encoder 128, or the model's context where that is less].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) context: Option<usize>,
     /// What joins the documents of a text, which are separated by lines `<|endoftext|>`. `auto`: the model's end token before
@@ -247,7 +247,8 @@ pub(crate) struct EvalFlags {
     /// Text to measure on, UTF-8.
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,
-    /// A full-precision model to compare with: divergence in nats a token, share of the same top token.
+    /// A full-precision model to compare with: divergence in nats a token, share of the same top token; of an encoder, which needs it, cosines
+    /// of the vectors of each line of the text.
     #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) reference: Option<PathBuf>,
     /// Tokens predicted in a window; windows follow one another without overlap [default: 512, or the model's context where that is less].
@@ -260,7 +261,7 @@ pub(crate) struct EvalFlags {
     /// Threads; the result does not depend on them [default: the host's processors].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
-    /// Windows to measure [default: all of the text].
+    /// Windows to measure, or of an encoder lines [default: all of the text].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) windows: Option<usize>,
     /// What joins the documents of the text, as in `pack`.

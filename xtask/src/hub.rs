@@ -29,8 +29,17 @@ const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// What else is fetched where the model has it.
-const OPTIONAL: [&str; 4] =
-    ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+const OPTIONAL: [&str; 8] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    // What sentence-transformers says of an encoder.
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+];
 
 /// The path of what a command line names, in the cache, where it names a model of the hub; `None` where it names something else.
 ///

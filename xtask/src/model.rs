@@ -13,7 +13,7 @@ use rescomp_runtime::memory::AlignedBytes;
 
 use crate::error::{Error, Exit};
 use crate::flags::Joiner;
-use crate::{hub, root};
+use crate::{encoder, hub, root};
 
 /// Where the model is that a command line names, a folder, a GGUF file or one of the hub, which is fetched; or the embedded one.
 ///
@@ -55,7 +55,10 @@ pub(crate) fn check_weights(checkpoint: &Checkpoint) -> Result<(), Error> {
     let check = || {
         checkpoint.embedding()?;
         checkpoint.head()?;
-        checkpoint.final_norm()?;
+        checkpoint.positions()?;
+        if checkpoint.embedding_norm()?.is_none() {
+            checkpoint.final_norm()?;
+        }
         (0..checkpoint.spec.layers as usize).try_for_each(|layer| checkpoint.layer(layer).map(|_| ()))
     };
     check().map_err(|error| checkpoint_error(&error))
@@ -164,6 +167,7 @@ pub(crate) fn windows(
     joiner: Joiner,
     choice: WindowChoice,
 ) -> Result<Vec<Vec<u32>>, Error> {
+    encoder::expect_decoder(spec, "window of predictions")?;
     let tokenizer = texts::tokenizer(section).map_err(|error| Error::input(error.to_string()))?;
     let joiner = match joiner {
         Joiner::Auto => texts::model_joiner(spec),

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rescomp_formats::spec::ModelSpec;
 use rescomp_quantizer::calibrate::{CalibrationError, Progress, Run};
 use rescomp_quantizer::chat_template;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::journal::{Found, Identity, Journal, JournalError};
 use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
-use rescomp_quantizer::pack::{self, PackFailure, PackOptions, PackReport, Packed};
+use rescomp_quantizer::pack::{self, CheckFigures, PackFailure, PackOptions, PackReport, Packed};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_runtime::Machine;
 use rescomp_runtime::memory::AlignedBytes;
@@ -30,7 +31,7 @@ use crate::runner::Program;
 use crate::signing::Signature;
 use crate::system::Install;
 use crate::target::{Runner, Target};
-use crate::{host, output, root, runner};
+use crate::{encoder, host, output, root, runner};
 
 /// Folder of the finished layers, in the output folder while there is no container.
 const JOURNAL_FOLDER: &str = "model.rescomp.partial";
@@ -75,6 +76,9 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let checkpoint = model::checkpoint(&model_path)?;
     if flags.method == Method::Rtn && flags.refine.is_some_and(|refine| refine != Choice::Given(0)) {
         return Err(Error::input("--refine needs a method that is calibrated, and rtn is not"));
+    }
+    if target.image.is_some() {
+        encoder::expect_decoder(&checkpoint.spec, "image of it yet; a target with Linux runs it")?;
     }
     let mut options = pack_options(flags, &target, &checkpoint, &model_path)?;
     model::check_weights(&checkpoint)?;
@@ -172,8 +176,11 @@ fn pack_options(
     let spec = &checkpoint.spec;
     let text =
         model::text_file(flags.calibration.as_deref(), model_path, "calibration.txt", "--calibration")?;
-    let context = model::context(flags.context, spec)?;
     let tokenizer = model::tokenizer_section(checkpoint)?;
+    if spec.architecture.is_encoder() {
+        return encoder_options(flags, target, spec, tokenizer, &text);
+    }
+    let context = model::context(flags.context, spec)?;
     let choice =
         WindowChoice { context, skip: flags.calibration_offset, count: Some(flags.calibration_windows) };
     let calibration = model::windows(&tokenizer, spec, &text, flags.joiner, choice)?;
@@ -188,8 +195,34 @@ fn pack_options(
         calibration,
         calibration_positions: context,
         check_tokens,
+        check_texts: Vec::new(),
         tokenizer,
         chat_template,
+        target: target.name.clone(),
+    })
+}
+
+/// Likewise of an encoder.
+fn encoder_options(
+    flags: &PackFlags,
+    target: &Target,
+    spec: &ModelSpec,
+    tokenizer: Vec<u8>,
+    text: &Path,
+) -> Result<PackOptions, Error> {
+    if flags.target_bpw.is_some() || flags.max_bytes.is_some() {
+        encoder::expect_decoder(spec, "divergence that says which matrices need which bits")?;
+    }
+    let texts = encoder::pack_texts(flags, &tokenizer, spec, text)?;
+    Ok(PackOptions {
+        plan: block_plan(flags),
+        layout: flags.layout.unwrap_or(target.layout).into(),
+        calibration: texts.calibration,
+        calibration_positions: texts.positions,
+        check_tokens: Vec::new(),
+        check_texts: texts.check,
+        tokenizer,
+        chat_template: Default::default(),
         target: target.name.clone(),
     })
 }
@@ -418,7 +451,7 @@ fn formats(report: &PackReport) -> String {
 fn device_readme(target: &Target, report: &PackReport) -> String {
     let formats = formats(report);
     let use_it = match target.runner {
-        Runner::Linux => linux_use(),
+        Runner::Linux => linux_use(&report.check),
         Runner::CortexM | Runner::BareAarch64 => image::readme(target),
     };
     format!(
@@ -434,14 +467,26 @@ fn device_readme(target: &Target, report: &PackReport) -> String {
     )
 }
 
-fn linux_use() -> String {
+fn linux_use(check: &CheckFigures) -> String {
+    let (commands, computed) = match check {
+        CheckFigures::Windows(_) => (
+            format!(
+                "\x20   ./{RUNNER_FILE} generate {CONTAINER_FILE} --prompt \"Once upon a time\"\n\
+                 \x20   ./{RUNNER_FILE} bench {CONTAINER_FILE}\n"
+            ),
+            "text windows inside the container and must give the very logits",
+        ),
+        CheckFigures::Embeddings(_) => (
+            format!("\x20   ./{RUNNER_FILE} embed {CONTAINER_FILE} \"Once upon a time\"\n"),
+            "texts inside the container and must give the very vectors",
+        ),
+    };
     format!(
         "Copy this folder to the device, then:\n\n\
          \x20   sha256sum -c SHA256SUMS\n\
          \x20   ./{RUNNER_FILE} check {CONTAINER_FILE}\n\
-         \x20   ./{RUNNER_FILE} generate {CONTAINER_FILE} --prompt \"Once upon a time\"\n\
-         \x20   ./{RUNNER_FILE} bench {CONTAINER_FILE}\n\n\
-         `check` runs the text windows inside the container and must give the very logits that the host recorded\n\
+         {commands}\n\
+         `check` runs the {computed} that the host recorded\n\
          (`expected.json`); it ends with exit code 0, or with 1 where a bound is missed.\n"
     )
 }

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytemuck::Zeroable;
-use rescomp_quantizer::pack::CheckFigures;
+use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
+use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval::measure;
+use rescomp_runtime::eval_embeddings::measure_embeddings;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
 use rescomp_runtime::linear::ActivationFormat;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::RUNNER_FILE;
 use crate::error::Error;
+use crate::figures::{Embeddings, Figures, Windows};
 use crate::image::{self, Image, Sizes};
 use crate::qemu::Emulator;
 use crate::system::Install;
@@ -153,33 +156,6 @@ pub(crate) struct DeviceReport {
     pub(crate) tensor_kernels: serde_json::Value,
 }
 
-/// Figures over the embedded windows.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Figures {
-    /// Mean negative log-likelihood, nats a token.
-    pub(crate) nll: f64,
-    /// Mean KL divergence from the full-precision model; `None` for that model itself.
-    pub(crate) mean_kl: Option<f64>,
-    /// Positions with the same most likely token.
-    pub(crate) same_top1: Option<u32>,
-    /// Positions.
-    pub(crate) positions: u32,
-    /// SHA-256 of the logits, in hexadecimal digits.
-    pub(crate) logits_sha256: Option<String>,
-}
-
-impl From<&CheckFigures> for Figures {
-    fn from(record: &CheckFigures) -> Figures {
-        Figures {
-            nll: record.nll,
-            mean_kl: Some(record.mean_kl),
-            same_top1: Some(record.same_top1),
-            positions: record.positions,
-            logits_sha256: Some(record.logits_sha256.clone()),
-        }
-    }
-}
-
 /// The options of `rescomp check` for these bounds.
 pub(crate) fn bounds_arguments(bounds: &Bounds) -> [String; 3] {
     let option = |name: &str, bound: f64| format!("--max-{name}-difference={bound}");
@@ -228,31 +204,18 @@ pub(crate) fn check(
 pub(crate) fn check_here(path: &Path, recorded: &str) -> Result<Vec<DeviceReport>, Error> {
     let bytes = model::container_bytes(path)?;
     let container = model::container(path, &bytes)?;
-    let windows = container.check_windows();
-    let limits = Limits { context: windows.sizes().positions, tile: 1 };
     let failed = |error: RuntimeError| Error::failed(format!("{}: {error}", path.display()));
-    let plan = SessionPlan::new(&container, limits).map_err(failed)?;
     let mut reports = Vec::new();
     for kernels in kernels::available() {
         let start = Instant::now();
         let machine = Machine { kernels, executor: &Serial };
-        let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
-        let mut session =
-            Session::new(&container, machine, limits, ActivationFormat::Int8, &mut memory).map_err(failed)?;
-        let measured = measure(&mut session, &windows, |_| ()).map_err(failed)?;
-        let digest: String = measured.logits_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let device = measured(&container, machine).map_err(failed)?;
         reports.push(DeviceReport {
             place: "host".to_owned(),
             kernels: kernels.name.to_owned(),
             threads: 1,
-            passed: digest == recorded,
-            device: Figures {
-                nll: measured.nll,
-                mean_kl: Some(measured.mean_kl),
-                same_top1: Some(measured.same_top1),
-                positions: measured.positions,
-                logits_sha256: Some(digest),
-            },
+            passed: device.digest() == Some(recorded),
+            device,
             prefill_logits_sha256: None,
             seconds: start.elapsed().as_secs_f64(),
             tensor_kernels: serde_json::Value::Null,
@@ -261,41 +224,34 @@ pub(crate) fn check_here(path: &Path, recorded: &str) -> Result<Vec<DeviceReport
     Ok(reports)
 }
 
-/// The table of a check: the full-precision model, the host's record, and every place.
-pub(crate) fn table(reference_nll: f64, host: &Figures, places: &[DeviceReport]) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{:<22}{:<14}{:>10}{:>11}{:>11}  {:<18}{:>8}  {}",
-        "where", "kernels", "NLL", "KL", "same top-1", "logits digest", "time", "verdict"
-    )];
-    let mut row = |name: &str, kernels: &str, figures: &Figures, seconds: Option<f64>, verdict: &str| {
-        let share =
-            |count: u32| format!("{:.2} %", 100.0 * f64::from(count) / f64::from(figures.positions.max(1)));
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.6}"));
-        let digest =
-            figures.logits_sha256.as_deref().map_or("-", |digest| digest.get(..16).unwrap_or(digest));
-        lines.push(format!(
-            "{name:<22}{kernels:<14}{:>10}{:>11}{:>11}  {digest:<18}{:>8}  {verdict}",
-            number(Some(figures.nll)),
-            number(figures.mean_kl),
-            figures.same_top1.map_or("-".to_owned(), share),
-            seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s")),
-        ));
-    };
-    let reference =
-        Figures { nll: reference_nll, mean_kl: None, same_top1: None, logits_sha256: None, ..host.clone() };
-    row("full precision", "f32", &reference, None, "reference");
-    row("host", "recorded", host, None, "record");
-    for report in places {
-        let verdict = match (report.passed, report.device.logits_sha256 == host.logits_sha256) {
-            (true, true) => "equal",
-            (true, false) => "within bounds",
-            (false, _) => "MISSED",
-        };
-        row(&report.place, &report.kernels, &report.device, Some(report.seconds), verdict);
+/// What a container gives over its windows, or over its texts.
+fn measured(container: &CheckedContainer<'_>, machine: Machine<'_>) -> Result<Figures, RuntimeError> {
+    let hex = |digest: [u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(texts) = container.check_embeddings() {
+        let plan = EncoderPlan::new(container, texts.longest())?;
+        let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
+        let mut encoder =
+            Encoder::new(container, machine, plan.tokens(), ActivationFormat::Int8, &mut memory)?;
+        let found = measure_embeddings(&mut encoder, &texts, &mut vec![0; plan.tokens()], |_| ())?;
+        return Ok(Figures::Embeddings(Embeddings {
+            mean_distance: found.mean_distance,
+            largest_distance: found.largest_distance,
+            texts: found.texts,
+            embeddings_sha256: hex(found.embeddings_sha256),
+        }));
     }
-    lines.push(format!(
-        "NLL and KL in nats a token over {} positions of the embedded windows; the KL is from the full-precision model.",
-        host.positions
-    ));
-    lines
+    // A container has one of the two.
+    let missing = RuntimeError::Missing { kind: "check_windows", layer: None };
+    let windows = container.check_windows().ok_or(missing)?;
+    let limits = Limits { context: windows.sizes().positions, tile: 1 };
+    let mut memory = vec![MemoryBlock::zeroed(); SessionPlan::new(container, limits)?.blocks() as usize];
+    let mut session = Session::new(container, machine, limits, ActivationFormat::Int8, &mut memory)?;
+    let found = measure(&mut session, &windows, |_| ())?;
+    Ok(Figures::Windows(Windows {
+        nll: found.nll,
+        mean_kl: Some(found.mean_kl),
+        same_top1: Some(found.same_top1),
+        positions: found.positions,
+        logits_sha256: Some(hex(found.logits_sha256)),
+    }))
 }

@@ -2,9 +2,10 @@
 
 use super::{Container, crc32, expect_zero, matrix_shape};
 use crate::chat_template::ChatTemplate;
+use crate::check_embeddings::CheckEmbeddings;
 use crate::check_windows::CheckWindows;
 use crate::error::ContainerError;
-use crate::manifest::Manifest;
+use crate::manifest::{Check, Manifest};
 use crate::matrix::{MatrixShape, MatrixView};
 use crate::section::{SECTION_ALIGNMENT_BYTES, SectionEntry, SectionKind, SectionName, section_index};
 use crate::spec::MAX_EMBEDDING_BANDS;
@@ -26,8 +27,15 @@ pub enum Integrity {
 pub struct CheckedContainer<'a> {
     container: Container<'a>,
     tokenizer: TokenizerView<'a>,
-    check_windows: CheckWindows<'a>,
+    checks: Checks<'a>,
     chat_template: Option<ChatTemplate<'a>>,
+}
+
+/// What a model proves itself with, by what it computes.
+#[derive(Clone, Copy, Debug)]
+enum Checks<'a> {
+    Windows(CheckWindows<'a>),
+    Embeddings(CheckEmbeddings<'a>),
 }
 
 impl<'a> Container<'a> {
@@ -42,7 +50,7 @@ impl<'a> Container<'a> {
         expect_zero(&self.file[table_end..aligned], table_end)?;
         let mut end = self.head.first_section_offset();
         let mut tokenizer = None;
-        let mut check_windows = None;
+        let mut checks = None;
         let mut chat_template = None;
         for (name, entry) in self.entries() {
             let offset = entry.offset_bytes as usize;
@@ -64,7 +72,10 @@ impl<'a> Container<'a> {
             match name.kind {
                 SectionKind::Tokenizer => tokenizer = Some(self.parse_tokenizer(name, entry, bytes)?),
                 SectionKind::CheckWindows => {
-                    check_windows = Some(self.parse_check_windows(name, entry, bytes)?);
+                    checks = Some(Checks::Windows(self.parse_check_windows(name, entry, bytes)?));
+                }
+                SectionKind::CheckEmbeddings => {
+                    checks = Some(Checks::Embeddings(self.parse_check_embeddings(name, entry, bytes)?));
                 }
                 SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {}
                 SectionKind::TokenBands => self.check_token_bands(name, entry, bytes)?,
@@ -90,7 +101,7 @@ impl<'a> Container<'a> {
         };
         Ok(CheckedContainer {
             tokenizer: tokenizer.ok_or(missing(SectionKind::Tokenizer))?,
-            check_windows: check_windows.ok_or(missing(SectionKind::CheckWindows))?,
+            checks: checks.ok_or(missing(SectionKind::CheckWindows))?,
             chat_template,
             container: self,
         })
@@ -167,10 +178,39 @@ impl<'a> Container<'a> {
             return Err(error(4, "no more positions than the model's context", sizes.positions as u64));
         }
         let all = sizes.all_positions().map_or(u64::MAX, |positions| positions as u64);
-        if all != u64::from(check.positions) {
+        let Check::Windows(record) = check else {
+            return Err(error(0, "no windows with a record of embeddings", all));
+        };
+        if all != u64::from(record.positions) {
             return Err(error(0, "as many positions in all windows as the manifest's record has", all));
         }
         Ok(windows)
+    }
+
+    /// Parses an encoder's texts and vectors, and checks that they are as many as the manifest's record has.
+    fn parse_check_embeddings(
+        &self,
+        section: SectionName,
+        entry: &SectionEntry,
+        bytes: &'a [u8],
+    ) -> Result<CheckEmbeddings<'a>, ContainerError> {
+        let error = |offset_bytes: usize, expected, found| ContainerError::Structure {
+            section,
+            offset: entry.offset_bytes + offset_bytes as u64,
+            expected,
+            found,
+        };
+        let Manifest { spec, check, .. } = self.manifest();
+        let texts = CheckEmbeddings::parse(bytes, spec)
+            .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
+        let recorded = match check {
+            Check::Embeddings(record) => record.texts,
+            Check::Windows(_) => 0,
+        };
+        if texts.texts() as u64 != u64::from(recorded) {
+            return Err(error(0, "as many texts as the manifest's record has", texts.texts() as u64));
+        }
+        Ok(texts)
     }
 
     /// Where an entry of the table lies in the file.
@@ -216,9 +256,20 @@ impl<'a> CheckedContainer<'a> {
         self.tokenizer
     }
 
-    /// The embedded windows.
-    pub fn check_windows(&self) -> CheckWindows<'a> {
-        self.check_windows
+    /// The embedded windows; `None` of an encoder.
+    pub fn check_windows(&self) -> Option<CheckWindows<'a>> {
+        match self.checks {
+            Checks::Windows(windows) => Some(windows),
+            Checks::Embeddings(_) => None,
+        }
+    }
+
+    /// The embedded texts and their vectors; `None` of a decoder.
+    pub fn check_embeddings(&self) -> Option<CheckEmbeddings<'a>> {
+        match self.checks {
+            Checks::Windows(_) => None,
+            Checks::Embeddings(texts) => Some(texts),
+        }
     }
 
     /// The chat template; `None` where the model has none.

@@ -265,10 +265,7 @@ fn expected_length(
         return Ok(matrix_shape(name, entry, at)?.section_bytes() as u64);
     }
     let (encoding, element_bytes, expected) = match name.kind {
-        SectionKind::Tokenizer
-        | SectionKind::CheckWindows
-        | SectionKind::TokenBands
-        | SectionKind::ChatTemplate => (encoding::BYTES, 0, "encoding 0 with layout 0"),
+        kind if kind.is_bytes() => (encoding::BYTES, 0, "encoding 0 with layout 0"),
         SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {
             (encoding::U64, 8, "encoding 1 with layout 0")
         }

@@ -4,9 +4,9 @@
 use super::*;
 use crate::check_windows::{self, CheckSizes};
 use crate::layouts::Layout;
-use crate::manifest::{CheckRecord, Provenance, Text};
+use crate::manifest::{Check, CheckRecord, EmbeddingRecord, Provenance, Text};
 use crate::matrix::{self, CodebookMatrix};
-use crate::spec::ModelSpec;
+use crate::spec::{Architecture, ModelSpec};
 use half::f16;
 use std::vec::Vec;
 use write::{Contents, write};
@@ -52,14 +52,14 @@ fn manifest(spec: ModelSpec) -> Manifest {
             target: text("aarch64"),
             tool_version: text("0"),
         },
-        check: CheckRecord {
+        check: Check::Windows(CheckRecord {
             reference_nll: 1.0,
             nll: 1.5,
             mean_kl: 0.5,
             same_top1: 1,
             positions: 2,
             logits_sha256: [3; 32],
-        },
+        }),
     }
 }
 
@@ -190,8 +190,8 @@ fn a_written_container_is_read_back() {
             let norm = SectionName { kind: SectionKind::MlpNorm, layer: Some(1) };
             assert_eq!(checked.floats(norm), Some(&[1.0f32; 32][..]));
             assert_eq!(checked.rope_frequencies(), &[7; 4]);
-            assert_eq!(checked.check_windows().token(0, 2), 3);
-            assert_eq!(checked.check_windows().kept(0, 1).next(), Some((24, -0.5)));
+            assert_eq!(checked.check_windows().unwrap().token(0, 2), 3);
+            assert_eq!(checked.check_windows().unwrap().kept(0, 1).next(), Some((24, -0.5)));
             let bands = (embedding_bands > 1).then(|| token_bands(&spec));
             assert_eq!(checked.token_bands(), bands.as_deref());
             assert_eq!(
@@ -274,7 +274,7 @@ fn versions_and_strangers_are_named() {
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
     assert_eq!((file[8], file[10]), (6, 0));
-    for (major, minor) in [(2, 1), (3, 0), (5, 0), (6, 1), (7, 0)] {
+    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 1), (7, 0)] {
         (file[8], file[10]) = (major, minor);
         let expected = format!("container version {major}.{minor}; this reader knows 6.0 to 6.0");
         assert!(error(&file).contains(&expected));
@@ -296,6 +296,10 @@ fn records_that_cannot_have_been_measured_and_texts_that_steer_a_terminal_are_re
         change(&mut changed);
         std::string::ToString::to_string(&changed.check_record().unwrap_err())
     };
+    fn record(manifest: &mut Manifest) -> &mut CheckRecord {
+        let Check::Windows(record) = &mut manifest.check else { panic!("a decoder") };
+        record
+    }
     let text = |text: &str| Text::try_from(text).unwrap();
     assert_eq!(
         refuse(&|manifest| manifest.provenance.checkpoint = text("a\u{1b}[2J")),
@@ -304,12 +308,27 @@ fn records_that_cannot_have_been_measured_and_texts_that_steer_a_terminal_are_re
     for character in ["\n", "\u{7f}", "\u{9b}", "\u{202e}", "\u{2066}", "\u{2028}", "\u{61c}"] {
         assert!(refuse(&|manifest| manifest.provenance.target = text(character)).starts_with("target: "));
     }
-    assert!(refuse(&|manifest| manifest.check.nll = f64::NAN).starts_with("nll: expected a finite number"));
-    assert!(refuse(&|manifest| manifest.check.mean_kl = f64::INFINITY).starts_with("mean_kl: "));
+    assert!(refuse(&|manifest| record(manifest).nll = f64::NAN).starts_with("nll: expected a finite number"));
+    assert!(refuse(&|manifest| record(manifest).mean_kl = f64::INFINITY).starts_with("mean_kl: "));
     assert_eq!(
-        refuse(&|manifest| manifest.check.same_top1 = 3),
+        refuse(&|manifest| record(manifest).same_top1 = 3),
         "same_top1: expected no more than positions, found 0x3"
     );
+    let distances = |mean_distance, largest_distance| {
+        let embeddings_sha256 = [0; 32];
+        Check::Embeddings(EmbeddingRecord { mean_distance, largest_distance, texts: 1, embeddings_sha256 })
+    };
+    assert!(
+        refuse(&|manifest| manifest.check = distances(0.0, 0.0)).starts_with("check: expected 1 (of emb")
+    );
+    let of_encoder = |check| {
+        let spec = ModelSpec { architecture: Architecture::Bert, ..crate::spec::tests::spec() };
+        Manifest { check, ..manifest(spec) }.check_record()
+    };
+    assert_eq!(of_encoder(distances(0.25, 0.5)), Ok(()));
+    assert_eq!(of_encoder(distances(f64::NAN, 0.5)).unwrap_err().field, "mean_distance");
+    assert_eq!(of_encoder(distances(0.25, f64::INFINITY)).unwrap_err().field, "largest_distance");
+    assert_eq!(of_encoder(manifest(crate::spec::tests::spec()).check).unwrap_err().field, "check");
     let mut printable = manifest(crate::spec::tests::spec());
     printable.provenance.checkpoint = text("Modell \u{fc}\u{65e5}\u{1f600} \u{fffd}");
     assert_eq!(printable.check_record(), Ok(()));

@@ -5,7 +5,7 @@
 use rescomp_formats::section::SectionKind as K;
 use rescomp_formats::spec::ModelSpec;
 
-use super::layer::{FinalNorm, LayerWeights};
+use super::layer::{LayerWeights, StreamNorm};
 
 /// What is multiplied into weights as they are read.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,8 +58,8 @@ impl Folded {
         }
     }
 
-    /// Multiplies into the norm in front of the head.
-    pub(super) fn multiply_final_norm(&self, norm: &mut FinalNorm) {
+    /// Multiplies into the norm in front of the head; an encoder has nothing to multiply.
+    pub(super) fn multiply_stream_norm(&self, norm: &mut StreamNorm) {
         if self.logits != 1.0 {
             norm.gain.iter_mut().chain(&mut norm.bias).for_each(|value| *value *= self.logits);
         }

@@ -68,16 +68,16 @@ impl LayerWeights {
     }
 }
 
-/// The norm before the head.
+/// A norm outside of the blocks: before the head, or of an encoder's embeddings.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FinalNorm {
+pub struct StreamNorm {
     /// `hidden` numbers.
     pub gain: Vec<f32>,
     /// As many of a LayerNorm, none of an RMSNorm.
     pub bias: Vec<f32>,
 }
 
-impl FinalNorm {
+impl StreamNorm {
     /// As the forward takes it.
     pub fn view(&self) -> rescomp_runtime::models::Norm<'_> {
         rescomp_runtime::models::Norm { gain: &self.gain, bias: &self.bias }

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 pub use elements::ElementType;
 pub use gguf::{GgufChatTemplate, GgufTokenizer};
 pub use hf_config::HfConfig;
-pub use layer::{FinalNorm, LayerWeights, Matrix};
+pub use layer::{LayerWeights, Matrix, StreamNorm};
 pub use opened::{Checkpoint, TokenizerSource};
 use rescomp_formats::tokenizer::TokenizerWriteError;
 pub use rope::{Llama3Scaling, Rope, Scaling, YarnScaling};
@@ -277,6 +277,14 @@ pub enum CheckpointError {
         byte_offset: u64,
         /// Its value.
         found: f32,
+    },
+    /// A decoder's part was asked of an encoder.
+    #[error("{path}: {architecture} is an encoder: it makes vectors of texts, and has no next token")]
+    Encoder {
+        /// The folder.
+        path: PathBuf,
+        /// The model's architecture.
+        architecture: &'static str,
     },
     /// `tie_word_embeddings` is true and the weights hold a head that differs from the embedding.
     #[error(

@@ -10,7 +10,8 @@ use rescomp_formats::spec::ModelSpec;
 
 use super::folded::Folded;
 use super::gguf::{self, Gguf, GgufChatTemplate, GgufTokenizer};
-use super::layer::{FinalNorm, LayerWeights, Matrix};
+use super::hf_config::complete_encoder;
+use super::layer::{LayerWeights, Matrix, StreamNorm};
 use super::names::{Names, neighbours_to_halves};
 use super::{CheckpointError, HfConfig, TensorStore};
 
@@ -32,6 +33,10 @@ pub struct Checkpoint {
     names: &'static Names,
     /// The one of the names' prefixes that the files have.
     prefix: &'static str,
+    /// Rows of the positions' tensor, where positions are learned.
+    position_rows: usize,
+    /// Rows of the token types' tensor, where there is one.
+    token_types: usize,
 }
 
 /// What a checkpoint was opened from.
@@ -76,7 +81,19 @@ impl Checkpoint {
             gguf::sizes(&gguf.fields(), &gguf.store)?;
         let (path, prefix) = (path.to_owned(), prefix(names, &gguf.store));
         let contents = Contents::Gguf(gguf);
-        let checkpoint = Self { spec, rope, local_rope, path, contents, folded, names, prefix };
+        let position_rows = spec.context as usize + names.unused_positions;
+        let checkpoint = Self {
+            spec,
+            rope,
+            local_rope,
+            path,
+            contents,
+            folded,
+            names,
+            prefix,
+            position_rows,
+            token_types: 0,
+        };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
     }
@@ -91,12 +108,28 @@ impl Checkpoint {
     /// another shape or type; there are tensors beyond the architecture's (rotary buffers are passed over); the tied
     /// head differs.
     pub fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
-        let HfConfig { spec, rope, local_rope, folded, names } = HfConfig::read(&dir.join("config.json"))?;
+        let HfConfig { mut spec, rope, local_rope, folded, names, position_rows, token_types } =
+            HfConfig::read(&dir.join("config.json"))?;
+        let position_rows =
+            position_rows.map_or(spec.context as usize + names.unused_positions, |rows| rows as usize);
+        complete_encoder(dir, &mut spec)?;
         let turns = |rope: &super::Rope| rope.turns_per_position(spec.variant.rotary_dim);
         let (rope, local_rope) = (turns(&rope), local_rope.as_ref().map_or_else(Vec::new, turns));
         let store = TensorStore::open(dir)?;
         let (path, prefix, contents) = (dir.to_owned(), prefix(names, &store), Contents::Folder(store));
-        let checkpoint = Self { spec, rope, local_rope, path, contents, folded, names, prefix };
+        let token_types = token_types as usize;
+        let checkpoint = Self {
+            spec,
+            rope,
+            local_rope,
+            path,
+            contents,
+            folded,
+            names,
+            prefix,
+            position_rows,
+            token_types,
+        };
         checkpoint.check_tensors()?;
         if checkpoint.spec.tied_head && checkpoint.tensors().shape(names.head).is_some() {
             checkpoint.check_tied_head()?;
@@ -112,24 +145,31 @@ impl Checkpoint {
         self.matrix(&self.prefixed(self.names.embedding), self.vocabulary_shape())
     }
 
-    /// The vectors of positions, `[context, hidden]`; `None` where positions are rotations.
+    /// The vectors of positions, `[context, hidden]`, with that of token type 0, where tokens have a type; `None` where positions are rotations.
     ///
     /// # Errors
     /// An element is not finite.
     pub fn positions(&self) -> Result<Option<Matrix>, CheckpointError> {
         let Some(name) = self.names.positions else { return Ok(None) };
         let (unused, cols) = (self.names.unused_positions, self.spec.hidden as usize);
-        let stored = self.matrix(&self.prefixed(name), [self.spec.context as usize + unused, cols])?;
-        let data = stored.data[unused * cols..].to_vec();
-        Ok(Some(Matrix { rows: stored.rows - unused, cols, data }))
+        let stored = self.matrix(&self.prefixed(name), [self.position_rows, cols])?;
+        let rows = self.spec.context as usize;
+        let mut data = stored.data[unused * cols..(unused + rows) * cols].to_vec();
+        if let Some(name) = self.names.token_types {
+            let types = self.matrix(&self.prefixed(name), [self.token_types, cols])?;
+            for position in data.chunks_exact_mut(cols) {
+                position.iter_mut().zip(types.row(0)).for_each(|(number, of_type)| *number += of_type);
+            }
+        }
+        Ok(Some(Matrix { rows, cols, data }))
     }
 
-    /// The output head, `[vocabulary, hidden]`; `None` where it is the embedding.
+    /// The output head, `[vocabulary, hidden]`; `None` where it is the embedding, and of encoders.
     ///
     /// # Errors
     /// An element is not finite.
     pub fn head(&self) -> Result<Option<Matrix>, CheckpointError> {
-        if self.spec.tied_head {
+        if self.spec.tied_head || self.spec.architecture.is_encoder() {
             return Ok(None);
         }
         self.matrix(self.names.head, self.vocabulary_shape()).map(Some)
@@ -138,14 +178,33 @@ impl Checkpoint {
     /// The norm before the head.
     ///
     /// # Errors
+    /// An element is not finite, or the model is an encoder.
+    pub fn final_norm(&self) -> Result<StreamNorm, CheckpointError> {
+        match self.spec.architecture.is_encoder() {
+            false => self.stream_norm(),
+            true => Err(CheckpointError::Encoder {
+                path: self.path.clone(),
+                architecture: self.spec.architecture.name(),
+            }),
+        }
+    }
+
+    /// The norm of the embeddings, of an encoder; `None` of a decoder.
+    ///
+    /// # Errors
     /// An element is not finite.
-    pub fn final_norm(&self) -> Result<FinalNorm, CheckpointError> {
+    pub fn embedding_norm(&self) -> Result<Option<StreamNorm>, CheckpointError> {
+        self.spec.architecture.is_encoder().then(|| self.stream_norm()).transpose()
+    }
+
+    /// The norm outside of the blocks.
+    fn stream_norm(&self) -> Result<StreamNorm, CheckpointError> {
         let read = |name: &str| self.tensors().tensor_f32(&self.prefixed(name), &[self.spec.hidden as usize]);
-        let mut gain = read(self.names.final_norm)?;
+        let mut gain = read(self.names.norm)?;
         self.complete_gain(&mut gain);
-        let bias = self.names.final_norm_bias.map_or(Ok(Vec::new()), read)?;
-        let mut norm = FinalNorm { gain, bias };
-        self.folded.multiply_final_norm(&mut norm);
+        let bias = self.names.norm_bias.map_or(Ok(Vec::new()), read)?;
+        let mut norm = StreamNorm { gain, bias };
+        self.folded.multiply_stream_norm(&mut norm);
         Ok(norm)
     }
 
@@ -264,18 +323,21 @@ impl Checkpoint {
         let (names, spec) = (self.names, &self.spec);
         let [vocabulary, hidden] = self.vocabulary_shape();
         let vector = |name: &str| (self.prefixed(name), vec![hidden]);
-        let head = (!spec.tied_head).then(|| (names.head.to_owned(), vec![vocabulary, hidden]));
-        let positions = spec.context as usize + names.unused_positions;
-        let positions = names.positions.map(|name| (self.prefixed(name), vec![positions, hidden]));
-        let outside = [(self.prefixed(names.embedding), vec![vocabulary, hidden]), vector(names.final_norm)];
+        let has_head = !spec.tied_head && !spec.architecture.is_encoder();
+        let head = has_head.then(|| (names.head.to_owned(), vec![vocabulary, hidden]));
+        let table = |name: &str, rows| (self.prefixed(name), vec![rows, hidden]);
+        let positions = names.positions.map(|name| table(name, self.position_rows));
+        let token_types = names.token_types.map(|name| table(name, self.token_types));
+        let outside = [table(names.embedding, vocabulary), vector(names.norm)];
         let layers = (0..spec.layers as usize).flat_map(move |layer| {
             let of = move |stored| (names.of_layer(self.prefix, layer, stored), stored.shape(spec));
             names.tensors().map(of)
         });
         outside
             .into_iter()
-            .chain(names.final_norm_bias.map(vector))
+            .chain(names.norm_bias.map(vector))
             .chain(positions)
+            .chain(token_types)
             .chain(head)
             .chain(layers)
     }

@@ -4,9 +4,11 @@
 
 Each folder holds config.json and model.safetensors (bfloat16), as `save_pretrained` writes them, and expected.safetensors: `tokens`
 (int32, one window) and `logits` (float32, of the window's last positions). quantizer/tests/architectures.rs compares them with the
-full-precision forward.
+full-precision forward. Encoders have `states` (the last block's, of all positions) and `embedding` (what sentence-transformers would make of
+them) instead of logits.
 """
 
+import json
 import pathlib
 import shutil
 import sys
@@ -58,7 +60,36 @@ MODELS = {
         text_config=t.Gemma3TextConfig(**GEMMA, layer_types=[SLIDING, SLIDING, FULL]).to_dict(), mm_tokens_per_image=4,
         image_token_index=280, vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
                                                   image_size=28, patch_size=14)),
+    "bert": t.BertConfig(**dict(SIZES, pad_token_id=0), intermediate_size=48),
+    "roberta": t.RobertaConfig(**dict(SIZES, pad_token_id=1, max_position_embeddings=CONTEXT + 2), intermediate_size=48,
+                               type_vocab_size=1, hidden_act="gelu_new"),
+    "distilbert": t.DistilBertConfig(dim=32, n_layers=3, n_heads=4, hidden_dim=48, vocab_size=VOCABULARY,
+                                     max_position_embeddings=CONTEXT, pad_token_id=0),
 }
+# The class of an encoder, and how its vectors are made: of a plain folder the mean.
+ENCODERS = {
+    "bert": (t.BertModel, dict(pooling_mode_cls_token=False, pooling_mode_mean_tokens=True), True),
+    "roberta": (t.RobertaForMaskedLM, dict(pooling_mode_cls_token=True, pooling_mode_mean_tokens=False), False),
+    "distilbert": (t.DistilBertModel, None, False),
+}
+
+
+def sentence_transformers(folder, pooling, normalized):
+    """Writes what says how vectors are made."""
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * normalized
+    modules = [dict(idx=index, name=str(index), path=path, type=f"sentence_transformers.models.{kind}")
+               for index, (path, kind) in enumerate(kinds)]
+    (folder / "1_Pooling").mkdir()
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n")
+    (folder / "1_Pooling/config.json").write_text(json.dumps(dict(word_embedding_dimension=32, **pooling), indent=2) + "\n")
+
+
+def expected_of_encoder(model, tokens, pooling, normalized):
+    states = model(tokens, output_hidden_states=True).hidden_states[-1][0]
+    embedding = states[0] if pooling and pooling["pooling_mode_cls_token"] else states.mean(0)
+    if normalized:
+        embedding = embedding / embedding.norm()
+    return {"states": states.contiguous(), "embedding": embedding.clone()}
 
 
 def main():
@@ -66,11 +97,15 @@ def main():
     for number, (name, config) in enumerate(MODELS.items()):
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
+        kind, pooling, normalized = ENCODERS.get(name, (t.AutoModelForCausalLM, None, False))
         torch.manual_seed(number)
         config._attn_implementation = "eager"
-        images = config.model_type == "gemma3"
-        kind = t.Gemma3ForConditionalGeneration if images else t.AutoModelForCausalLM
-        model = (kind._from_config if images else kind.from_config)(config).eval()
+        if name in ENCODERS:
+            model = kind(config).eval()
+        elif config.model_type == "gemma3":
+            model = t.Gemma3ForConditionalGeneration._from_config(config).eval()
+        else:
+            model = kind.from_config(config).eval()
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
                 random = torch.randn_like(parameter)
@@ -85,13 +120,19 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
-        tokens = torch.randint(0, VOCABULARY, (1, POSITIONS))
+        if pooling:
+            sentence_transformers(folder, pooling, normalized)
+        # Padding is no token of a text.
+        tokens = torch.randint(2 if name in ENCODERS else 0, VOCABULARY, (1, POSITIONS))
         # Read again: what was made bfloat16 in memory has rotary frequencies of bfloat16, too.
         model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         with torch.no_grad():
-            logits = model(tokens).logits[0, -KEPT:]
-        save_file({"tokens": tokens[0].int(), "logits": logits.contiguous()}, folder / "expected.safetensors")
-        print(name, sum(p.numel() for p in model.parameters()), float(logits.abs().max()))
+            if name in ENCODERS:
+                expected = expected_of_encoder(model, tokens, pooling, normalized)
+            else:
+                expected = {"logits": model(tokens).logits[0, -KEPT:].contiguous()}
+        save_file({"tokens": tokens[0].int(), **expected}, folder / "expected.safetensors")
+        print(name, sum(p.numel() for p in model.parameters()), [float(values.abs().max()) for values in expected.values()])
 
 
 main()

@@ -1,4 +1,4 @@
-//! Causal attention of a block over kept keys and values, for architectures with grouped queries.
+//! Attention of a block over kept keys and values, for architectures with grouped queries: causal, but that an encoder's tokens see all.
 //!
 //! Letters of shapes are those of the architectures: `h` heads, `g` kv heads, `e` head_dim, `c` context.
 
@@ -67,7 +67,7 @@ struct Sequence<'a, S> {
 }
 
 impl<S: CacheElem> Sequence<'_, S> {
-    /// Causal attention: `queries` (tokens x h e) become the outputs, in place. Heads are
+    /// Attention: `queries` (tokens x h e) become the outputs, in place. Heads are
     /// independent and run in parallel, consecutive ones on one thread, since those that share keys and values share their loads; `work`
     /// holds each head's outputs and scores.
     fn attend(&self, queries: &mut [f32], work: &mut [f32]) {
@@ -147,7 +147,10 @@ impl<S: CacheElem> Sequence<'_, S> {
                 let mut together = Together::default();
                 let first_seen = self.first_seen(start + first);
                 let own = (kv_head * context + first_seen) * e..(kv_head + 1) * context * e;
-                let seen = |token: usize| start + token + 1 - first_seen;
+                let seen = |token: usize| match spec.architecture.is_encoder() {
+                    true => tokens,
+                    false => start + token + 1 - first_seen,
+                };
                 let last = tokens.min(first + sharing_tokens);
                 for token in first..last {
                     let (scores, later) = rest.split_at_mut(sharing * seen(token));

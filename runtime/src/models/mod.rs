@@ -4,6 +4,7 @@
 //! equations do.
 
 mod attention;
+mod bert;
 mod cache;
 mod gemma;
 mod gpt2;
@@ -13,7 +14,7 @@ mod run;
 mod scratch;
 
 pub use cache::{CacheElem, LayerCache, cache_elems};
-pub use run::{Batch, BlockRun, Norm, cap_logits, enter, normalize};
+pub use run::{Batch, BlockRun, Norm, cap_logits, enter, normalize, normalize_stream};
 pub use scratch::Scratch;
 
 use crate::linear::BlockWeights;
@@ -32,5 +33,6 @@ pub fn block<W: BlockWeights, S: CacheElem>(
         Architecture::Gemma2 | Architecture::Gemma3 => gemma::block(run, weights),
         Architecture::GptNeox => gpt_neox::block(run, weights),
         Architecture::Gpt2 => gpt2::block(run, weights),
+        Architecture::Bert => bert::block(run, weights),
     }
 }

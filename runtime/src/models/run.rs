@@ -14,7 +14,7 @@ use rescomp_formats::section::SectionKind as K;
 use rescomp_formats::spec::{Activation, ModelSpec};
 
 /// Which tokens a forward runs: `sequences` of equal length side by side, each with `tokens` new ones from position `start`.
-/// A device has one sequence; the quantizer runs all its windows together.
+/// A device has one sequence; the quantizer runs all its windows together. An encoder's `start` is 0: a text runs at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Number of sequences.
@@ -67,6 +67,19 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
         };
         let hidden = &mut scratch.hidden[..batch.all_tokens() * spec.hidden as usize];
         normalize(machine, spec, norm, stream, hidden);
+        Ok(())
+    }
+
+    /// The stream as it is: `hidden`.
+    pub(super) fn take_stream(&mut self) {
+        let hidden = &mut self.scratch.hidden[..self.stream.len()];
+        hidden.copy_from_slice(self.stream);
+    }
+
+    /// The norm of this kind, of the stream, in its place: the stream, and `hidden`.
+    pub(super) fn norm_of_stream<W: BlockWeights>(&mut self, weights: &W, gain: K) -> Result<(), W::Error> {
+        self.norm(weights, gain)?;
+        self.stream.copy_from_slice(&self.scratch.hidden[..self.stream.len()]);
         Ok(())
     }
 
@@ -218,6 +231,19 @@ pub fn normalize(machine: Machine<'_>, spec: &ModelSpec, norm: Norm<'_>, input: 
             }
         }
     });
+}
+
+/// The norm of each token, in its place: of an encoder's embeddings.
+pub fn normalize_stream(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    norm: Norm<'_>,
+    stream: &mut [f32],
+    scratch: &mut Scratch<'_>,
+) {
+    let hidden = &mut scratch.hidden[..stream.len()];
+    normalize(machine, spec, norm, stream, hidden);
+    stream.copy_from_slice(hidden);
 }
 
 /// What a token brings into the first block: `row` is its embedding and becomes that. `position` is its position's vector, where positions are

@@ -131,6 +131,7 @@ pub unsafe extern "C" fn rescomp_plan_session(
         }
         // SAFETY: the caller's promise.
         let container = unsafe { container(container_start, container_bytes) }?;
+        let windows = container.check_windows().ok_or(Status::Container)?;
         let limits = limits(&container, context);
         let session = SessionPlan::new(&container, limits)?;
         let spec = &container.manifest().spec;
@@ -138,7 +139,7 @@ pub unsafe extern "C" fn rescomp_plan_session(
             memory_bytes: OWN_BLOCKS * BLOCK_BYTES as usize + session.bytes() as usize,
             context: limits.context,
             largest_context: spec.context as usize,
-            check_context: container.check_windows().sizes().positions,
+            check_context: windows.sizes().positions,
             vocabulary: spec.vocabulary as usize,
         };
         // SAFETY: not null, and the caller's promise.
@@ -168,6 +169,9 @@ pub unsafe extern "C" fn rescomp_open(
         }
         // SAFETY: the caller's promise: it outlives the session.
         let container: CheckedContainer<'static> = unsafe { container(container_start, container_bytes) }?;
+        if container.check_windows().is_none() {
+            return Err(Status::Container);
+        }
         let limits = limits(&container, context);
         let plan = SessionPlan::new(&container, limits)?;
         let blocks = memory_bytes / BLOCK_BYTES as usize;

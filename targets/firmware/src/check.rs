@@ -3,7 +3,7 @@
 use core::fmt;
 
 use rescomp_formats::container::CheckedContainer;
-use rescomp_formats::manifest::CheckRecord;
+use rescomp_formats::manifest::{Check, CheckRecord};
 use rescomp_runtime::Machine;
 use rescomp_runtime::eval::{self, Measured};
 use rescomp_runtime::executor::Serial;
@@ -62,15 +62,18 @@ impl fmt::Display for Hex<'_> {
 /// `progress` hears how many of the windows were run, and of how many.
 ///
 /// # Errors
-/// [`Failure::SelfCheck`]; [`Failure::Runtime`] where the model doesn't run in `memory`.
+/// [`Failure::Encoder`]; [`Failure::SelfCheck`]; [`Failure::Runtime`] where the model doesn't run in `memory`.
 pub fn check(
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,
     memory: &mut [MemoryBlock],
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Report, Failure> {
+    let (Some(windows), Check::Windows(host)) = (container.check_windows(), &container.manifest().check)
+    else {
+        return Err(Failure::Encoder);
+    };
     self_check(kernels)?;
-    let windows = container.check_windows();
     let sizes = windows.sizes();
     let limits = Limits { context: sizes.positions, tile: TILE.min(sizes.positions) };
     let machine = Machine { kernels, executor: &Serial };
@@ -79,5 +82,5 @@ pub fn check(
     let prefill_logits_sha256 = eval::digest_in_tiles(&mut session, &windows, |done| {
         progress(sizes.windows + done, 2 * sizes.windows)
     })?;
-    Ok(Report { kernels: kernels.name, host: container.manifest().check, device, prefill_logits_sha256 })
+    Ok(Report { kernels: kernels.name, host: *host, device, prefill_logits_sha256 })
 }

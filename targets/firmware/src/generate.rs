@@ -50,6 +50,9 @@ pub fn generate(
 ) -> Result<Generated, Failure> {
     let tokenizer = Tokenizer::new(container.tokenizer());
     let spec = &container.manifest().spec;
+    if spec.architecture.is_encoder() {
+        return Err(Failure::Encoder);
+    }
     // Encoding works on at most four numbers a byte.
     let mut tokens = [0; 4 * MAX_PROMPT_BYTES + 1];
     let begin = spec.begin_token.map_or(0, |begin| {

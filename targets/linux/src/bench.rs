@@ -1,4 +1,6 @@
-//! `rescomp bench`: tokens a second of prefill and decode, and what they take from memory.
+//! `rescomp bench`: tokens a second of prefill and decode, and what they take from memory; of an encoder: `embeddings`.
+
+mod embeddings;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,6 +58,9 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let container = Trust::new(&flags.machine.trust)?.open(path, &file, Integrity::Crc)?;
     let engine = Engine::new(&flags.machine, &container)?;
+    if container.manifest().spec.architecture.is_encoder() {
+        return embeddings::run(flags, &container, &engine);
+    }
     let most = container.manifest().spec.context as usize;
     let prompt_tokens = flags.prompt_tokens.unwrap_or(128.min(most / 2).max(1));
     let decode_tokens = flags.tokens.unwrap_or(64.min(most.saturating_sub(prompt_tokens)).max(1));

@@ -12,6 +12,7 @@ use rescomp_runtime::sample::Sampler;
 
 use crate::answer::{AnswerOptions, Answerer, Ending, Summary};
 use crate::conversation::{ChatModel, OwnedTurn};
+use crate::embedder;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::ChatFlags;
@@ -71,6 +72,7 @@ pub(crate) fn run(flags: &ChatFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let trust = Trust::new(&flags.machine.trust)?;
     let container = trust.open(path, &file, Integrity::Crc)?;
+    embedder::expect_decoder(path, &container)?;
     let chat = ChatModel::new(path, &container, flags.date)?;
     let system = flags.system.as_deref();
     // A system message that does not go is an error before the first answer.

@@ -1,13 +1,15 @@
 //! `rescomp check`: runs the container's windows and compares with what the host recorded.
 //!
 //! The logits must be the host's bit for bit, so their digest decides; the other figures say how far off a machine is that misses
-//! it. The windows run twice, token by token and in tiles, as decode and prefill use different kernels.
+//! it. The windows run twice, token by token and in tiles, as decode and prefill use different kernels. An encoder's texts: `embeddings`.
+
+mod embeddings;
 
 use std::time::Instant;
 
 use rescomp_formats::check_windows::CheckWindows;
-use rescomp_formats::container::Integrity;
-use rescomp_formats::manifest::CheckRecord;
+use rescomp_formats::container::{CheckedContainer, Integrity};
+use rescomp_formats::manifest::{Check, CheckRecord};
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval::{self, Measured};
 use rescomp_runtime::session::Session;
@@ -22,6 +24,7 @@ use crate::output::{self, hex};
 use crate::table::Table;
 use crate::tensors::{self, TensorKernels};
 use crate::trust::Trust;
+use embeddings::{EmbeddingBounds, EmbeddingFigures};
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -29,17 +32,51 @@ struct Report {
     cpu: String,
     kernels: &'static str,
     threads: usize,
-    reference_nll: f64,
-    host: Figures,
-    device: Figures,
-    /// Of the device's logits where each window runs in tiles.
-    prefill_logits_sha256: String,
-    bounds: Bounds,
+    #[serde(flatten)]
+    measured: Measurements,
     passed: bool,
     /// Time of comparing every kernel with its known answer, which all gave.
     self_check_seconds: f64,
     seconds: f64,
     tensor_kernels: Vec<TensorKernels>,
+}
+
+/// What the host recorded, what this device measured, and how far apart they may be.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Measurements {
+    Windows {
+        reference_nll: f64,
+        host: Figures,
+        device: Figures,
+        /// Of the device's logits where each window runs in tiles.
+        prefill_logits_sha256: String,
+        bounds: Bounds,
+    },
+    Embeddings {
+        host: EmbeddingFigures,
+        device: EmbeddingFigures,
+        bounds: EmbeddingBounds,
+    },
+}
+
+/// A check that has run.
+struct Checked {
+    measured: Measurements,
+    comparisons: Vec<Comparison>,
+    seconds: f64,
+}
+
+impl Checked {
+    fn embeddings(
+        host: EmbeddingFigures,
+        device: EmbeddingFigures,
+        bounds: EmbeddingBounds,
+        comparisons: Vec<Comparison>,
+        seconds: f64,
+    ) -> Checked {
+        Checked { measured: Measurements::Embeddings { host, device, bounds }, comparisons, seconds }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -79,21 +116,62 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let container = Trust::new(&flags.machine.trust)?.open(path, &file, Integrity::Digest)?;
     let engine = Engine::new(&flags.machine, &container)?;
-    let windows = container.check_windows();
-    let limits = machine::limits(windows.sizes().positions);
-    let mut memory = machine::session_memory(path, &container, limits)?;
-    let mut session = machine::session(path, &container, &engine, limits, memory.blocks())?;
-    let start = Instant::now();
-    let (device, prefill) = measure(&mut session, &windows).map_err(|error| Error::input(path, error))?;
-    let seconds = start.elapsed().as_secs_f64();
-
-    let record = &container.manifest().check;
-    let comparisons = compare(flags, record, &device, prefill);
+    let manifest = container.manifest();
+    let checked = match (container.check_windows(), container.check_embeddings(), &manifest.check) {
+        (Some(windows), _, Check::Windows(record)) => {
+            check_windows(flags, &container, &engine, &windows, record)
+        }
+        (_, Some(texts), Check::Embeddings(record)) => {
+            embeddings::check(flags, &container, &engine, &texts, record)
+        }
+        // No container is checked whose record is of another kind than its section.
+        _ => Err(Error::input(path, "the container has nothing to check itself with")),
+    }?;
+    let Checked { measured, comparisons, seconds } = checked;
     let report = Report {
         container: path.display().to_string(),
         cpu: machine::cpu(),
         kernels: engine.kernels().name,
         threads: engine.threads(),
+        measured,
+        passed: comparisons.iter().all(|comparison| comparison.ok),
+        self_check_seconds: self_check.as_secs_f64(),
+        seconds,
+        tensor_kernels: tensors::tensor_kernels(&container, engine.kernels()),
+    };
+    let json = output::json(&report)?;
+    if let Some(file) = &flags.report {
+        output::write_whole(file, &json)?;
+    }
+    output::text(&if flags.json { json } else { in_words(&report, &comparisons) });
+    let missed: Vec<&str> = comparisons
+        .iter()
+        .filter(|comparison| !comparison.ok)
+        .map(|comparison| comparison.quantity)
+        .collect();
+    if missed.is_empty() {
+        return Ok(Exit::Success);
+    }
+    Err(Error::failed(path, format_args!("the check missed its bound: {}", missed.join(", "))))
+}
+
+/// Runs a decoder's windows.
+fn check_windows(
+    flags: &CheckFlags,
+    container: &CheckedContainer<'_>,
+    engine: &Engine,
+    windows: &CheckWindows<'_>,
+    record: &CheckRecord,
+) -> Result<Checked, Error> {
+    let path = &flags.machine.container;
+    let limits = machine::limits(windows.sizes().positions);
+    let mut memory = machine::session_memory(path, container, limits)?;
+    let mut session = machine::session(path, container, engine, limits, memory.blocks())?;
+    let start = Instant::now();
+    let (device, prefill) = measure(&mut session, windows).map_err(|error| Error::input(path, error))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let comparisons = compare(flags, record, &device, prefill);
+    let measured = Measurements::Windows {
         reference_nll: record.reference_nll,
         host: Figures {
             nll: record.nll,
@@ -116,25 +194,8 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
             same_top1_difference: flags.max_top1_difference,
             digest: if flags.any_digest { "any" } else { "equal" },
         },
-        passed: comparisons.iter().all(|comparison| comparison.ok),
-        self_check_seconds: self_check.as_secs_f64(),
-        seconds,
-        tensor_kernels: tensors::tensor_kernels(&container, engine.kernels()),
     };
-    let json = output::json(&report)?;
-    if let Some(file) = &flags.report {
-        output::write_whole(file, &json)?;
-    }
-    output::text(&if flags.json { json } else { in_words(&report, &comparisons) });
-    let missed: Vec<&str> = comparisons
-        .iter()
-        .filter(|comparison| !comparison.ok)
-        .map(|comparison| comparison.quantity)
-        .collect();
-    if missed.is_empty() {
-        return Ok(Exit::Success);
-    }
-    Err(Error::failed(path, format_args!("the check missed its bound: {}", missed.join(", "))))
+    Ok(Checked { measured, comparisons, seconds })
 }
 
 /// Measures the windows token by token, and digests their logits once more from tiles.

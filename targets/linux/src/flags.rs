@@ -36,10 +36,13 @@ pub(crate) enum Command {
     /// Talk with the model: a line a message, from a terminal or standard input. Answers go to standard output.
     #[command(after_help = exit::HELP)]
     Chat(ChatFlags),
+    /// Make vectors of texts, with an encoder: of those on the command line, or of the lines of a file or of standard input.
+    #[command(after_help = exit::HELP)]
+    Embed(EmbedFlags),
     /// Serve completions, chats and embeddings over HTTP, as OpenAI's API has them.
     #[command(after_help = exit::HELP)]
     Serve(ServeFlags),
-    /// Measure tokens a second of prefill (a prompt's tokens, several at once) and of decode (token by token).
+    /// Measure tokens a second of prefill (a prompt's tokens, several at once) and of decode (token by token), or of an encoder's texts.
     #[command(after_help = exit::HELP)]
     Bench(BenchFlags),
     /// Measure the integer matrix products alone: weights a second by kernel, bits and tokens. Needs no container.
@@ -109,7 +112,10 @@ pub(crate) struct CheckFlags {
     /// Largest difference from the host of the share of positions with the full-precision model's most likely token, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = bound)]
     pub(crate) max_top1_difference: f64,
-    /// Allow logits whose bits differ from the host's.
+    /// Of an encoder, largest difference from the host of the distances (1 - cosine) from the full-precision model's vectors.
+    #[arg(long, value_name = "DISTANCE", default_value_t = 1e-6, value_parser = bound)]
+    pub(crate) max_distance_difference: f64,
+    /// Allow logits, or vectors, whose bits differ from the host's.
     #[arg(long)]
     pub(crate) any_digest: bool,
     /// Print the report as one JSON object.
@@ -209,6 +215,31 @@ pub(crate) struct ChatFlags {
     pub(crate) sampling: SamplingFlags,
 }
 
+/// Options of `embed`.
+#[derive(Debug, Args)]
+pub(crate) struct EmbedFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// The texts [default: the lines of --file or of standard input].
+    #[arg(value_name = "TEXT", conflicts_with = "file")]
+    pub(crate) texts: Vec<String>,
+    /// A file with a text a line, UTF-8.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Divide each vector by its length, also where the model does not.
+    #[arg(long)]
+    pub(crate) normalize: bool,
+    /// Leave out the last tokens of texts that are longer than the model's context.
+    #[arg(long)]
+    pub(crate) truncate: bool,
+    /// Print the cosines of all pairs instead of the vectors, a row a text.
+    #[arg(long)]
+    pub(crate) similarity: bool,
+    /// Print a JSON object a text (with --similarity a list), instead of numbers with spaces between.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeFlags {
@@ -229,7 +260,7 @@ pub(crate) struct ServeFlags {
     /// Today's date for chat templates that name it, as 2026-03-31 [default: the clock's, in UTC].
     #[arg(long, value_name = "DATE")]
     pub(crate) date: Option<Date>,
-    /// Positions for a prompt and its answer [default: the model's context, at most 4096].
+    /// Positions for a prompt and its answer, or of an encoder for a text [default: the model's context, at most 4096].
     #[arg(long, value_name = "N")]
     pub(crate) context: Option<usize>,
     /// Requests that may wait while one is answered; more are refused.
@@ -242,10 +273,10 @@ pub(crate) struct ServeFlags {
 pub(crate) struct BenchFlags {
     #[command(flatten)]
     pub(crate) machine: MachineFlags,
-    /// Tokens of the prompt [default: 128, at most half the model's context].
+    /// Tokens of the prompt, or of an encoder's text [default: 128, at most half the model's context].
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     pub(crate) prompt_tokens: Option<usize>,
-    /// Tokens to decode [default: 64, at most the rest of the context].
+    /// Tokens to decode, which an encoder does not [default: 64, at most the rest of the context].
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     pub(crate) tokens: Option<usize>,
     /// Times to measure; the median is reported.

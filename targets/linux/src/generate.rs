@@ -5,6 +5,7 @@ use rescomp_runtime::self_check::OPERATIONS;
 
 use crate::answer::{AnswerOptions, Answerer, Ending, Summary};
 use crate::conversation::ChatModel;
+use crate::embedder;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::GenerateFlags;
@@ -31,6 +32,7 @@ pub(crate) fn run(flags: &GenerateFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let trust = Trust::new(&flags.machine.trust)?;
     let container = trust.open(path, &file, Integrity::Crc)?;
+    embedder::expect_decoder(path, &container)?;
     let chat = flags.chat.then(|| ChatModel::new(path, &container, flags.date)).transpose()?;
     let engine = Engine::new(&flags.machine, &container)?;
     let prompt = prompt::text(flags)?;

@@ -2,12 +2,14 @@
 
 use rescomp_formats::container::{CheckedContainer, Integrity, MAJOR, MINOR};
 use rescomp_formats::encodings::CodeWidth;
-use rescomp_formats::manifest::{CheckRecord, Provenance};
+use rescomp_formats::manifest::{Check, Provenance};
 use rescomp_formats::section::{SectionEntry, encoding, layout};
 use rescomp_formats::spec::ModelSpec;
+use rescomp_runtime::encoder::EncoderPlan;
 use rescomp_runtime::session::SessionPlan;
 use serde::Serialize;
 
+use crate::embedder;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::InfoFlags;
@@ -56,14 +58,23 @@ struct ProvenanceInfo<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct CheckInfo {
-    windows: usize,
-    positions: u32,
-    reference_nll: f64,
-    nll: f64,
-    mean_kl: f64,
-    same_top1: u32,
-    logits_sha256: String,
+#[serde(untagged)]
+enum CheckInfo {
+    Windows {
+        windows: usize,
+        positions: u32,
+        reference_nll: f64,
+        nll: f64,
+        mean_kl: f64,
+        same_top1: u32,
+        logits_sha256: String,
+    },
+    Embeddings {
+        texts: u32,
+        mean_distance: f64,
+        largest_distance: f64,
+        embeddings_sha256: String,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -98,8 +109,7 @@ pub(crate) fn run(flags: &InfoFlags) -> Result<Exit, Error> {
     let engine = Engine::new(&flags.machine, &container)?;
     let manifest = container.manifest();
     let signer = container.container().signer().map(|key| hex(&key));
-    let limits = machine::limits(flags.context.unwrap_or(manifest.spec.context as usize));
-    let plan = SessionPlan::new(&container, limits).map_err(|error| Error::input(path, error))?;
+    let memory = memory(flags, &container)?;
     let info = Info {
         container: path.display().to_string(),
         container_version: format!("{MAJOR}.{MINOR}"),
@@ -110,14 +120,8 @@ pub(crate) fn run(flags: &InfoFlags) -> Result<Exit, Error> {
         bits_per_weight: container.container().bits_per_weight(),
         model: &manifest.spec,
         provenance: provenance(&manifest.provenance),
-        check: check(&manifest.check, container.check_windows().sizes().windows),
-        memory: MemoryInfo {
-            context: limits.context,
-            tile: limits.tile,
-            kv_cache_bytes: plan.kv_cache_bytes,
-            scratch_bytes: plan.scratch_bytes,
-            session_bytes: plan.bytes(),
-        },
+        check: check(&container),
+        memory,
         cpu: machine::cpu(),
         kernels: engine.kernels().name,
         kernels_available: machine::available_kernels(),
@@ -144,15 +148,49 @@ fn provenance(provenance: &Provenance) -> ProvenanceInfo<'_> {
     }
 }
 
-fn check(record: &CheckRecord, windows: usize) -> CheckInfo {
-    CheckInfo {
-        windows,
-        positions: record.positions,
-        reference_nll: record.reference_nll,
-        nll: record.nll,
-        mean_kl: record.mean_kl,
-        same_top1: record.same_top1,
-        logits_sha256: hex(&record.logits_sha256),
+/// The memory of a session, or of an encoder.
+fn memory(flags: &InfoFlags, container: &CheckedContainer<'_>) -> Result<MemoryInfo, Error> {
+    let wrong = |error| Error::input(&flags.machine.container, error);
+    let spec = &container.manifest().spec;
+    if spec.architecture.is_encoder() {
+        let context = flags.context.unwrap_or_else(|| embedder::most_tokens(container));
+        let bytes = EncoderPlan::new(container, context).map_err(wrong)?.bytes();
+        return Ok(MemoryInfo {
+            context,
+            tile: context,
+            kv_cache_bytes: 0,
+            scratch_bytes: bytes,
+            session_bytes: bytes,
+        });
+    }
+    let limits = machine::limits(flags.context.unwrap_or(spec.context as usize));
+    let plan = SessionPlan::new(container, limits).map_err(wrong)?;
+    Ok(MemoryInfo {
+        context: limits.context,
+        tile: limits.tile,
+        kv_cache_bytes: plan.kv_cache_bytes,
+        scratch_bytes: plan.scratch_bytes,
+        session_bytes: plan.bytes(),
+    })
+}
+
+fn check(container: &CheckedContainer<'_>) -> CheckInfo {
+    match &container.manifest().check {
+        Check::Windows(record) => CheckInfo::Windows {
+            windows: container.check_windows().map_or(0, |windows| windows.sizes().windows),
+            positions: record.positions,
+            reference_nll: record.reference_nll,
+            nll: record.nll,
+            mean_kl: record.mean_kl,
+            same_top1: record.same_top1,
+            logits_sha256: hex(&record.logits_sha256),
+        },
+        Check::Embeddings(record) => CheckInfo::Embeddings {
+            texts: record.texts,
+            mean_distance: record.mean_distance,
+            largest_distance: record.largest_distance,
+            embeddings_sha256: hex(&record.embeddings_sha256),
+        },
     }
 }
 
@@ -201,7 +239,14 @@ fn in_words(info: &Info<'_>) -> String {
     table.pair("key-value heads", model.kv_heads);
     table.pair("context", model.context);
     table.pair("norm epsilon", format_args!("{:e}", model.norm_epsilon));
-    table.pair("head", if model.tied_head { "tied to the embedding" } else { "a matrix of its own" });
+    match (model.embedding, model.tied_head) {
+        (Some(embedding), _) => {
+            let length = if embedding.normalized { ", of length 1" } else { "" };
+            table.pair("vectors", format_args!("{} of the tokens{length}", embedding.pooling.name()));
+        }
+        (None, true) => table.pair("head", "tied to the embedding"),
+        (None, false) => table.pair("head", "a matrix of its own"),
+    }
     if model.embedding_bands > 1 {
         table.pair("embedding bands", model.embedding_bands);
     }
@@ -220,12 +265,22 @@ fn in_words(info: &Info<'_>) -> String {
     table.pair("calibration SHA-256", &made.calibration_sha256);
     table.pair("target", made.target);
     table.pair("made by version", made.tool_version);
-    table.pair("check windows", format_args!("{} ({} positions)", check.windows, check.positions));
-    table.pair("full-precision NLL", format_args!("{:.6} nats a token", check.reference_nll));
-    table.pair("host NLL", format_args!("{:.6} nats a token", check.nll));
-    table.pair("host mean KL", format_args!("{:.6} nats a token", check.mean_kl));
-    table.pair("host same top-1", format_args!("{} of {}", check.same_top1, check.positions));
-    table.pair("host logits SHA-256", &check.logits_sha256);
+    match check {
+        CheckInfo::Windows { windows, positions, reference_nll, nll, mean_kl, same_top1, logits_sha256 } => {
+            table.pair("check windows", format_args!("{windows} ({positions} positions)"));
+            table.pair("full-precision NLL", format_args!("{reference_nll:.6} nats a token"));
+            table.pair("host NLL", format_args!("{nll:.6} nats a token"));
+            table.pair("host mean KL", format_args!("{mean_kl:.6} nats a token"));
+            table.pair("host same top-1", format_args!("{same_top1} of {positions}"));
+            table.pair("host logits SHA-256", logits_sha256);
+        }
+        CheckInfo::Embeddings { texts, mean_distance, largest_distance, embeddings_sha256 } => {
+            table.pair("check texts", texts);
+            table.pair("host mean 1 - cosine", format_args!("{mean_distance:.6}"));
+            table.pair("host largest 1 - cosine", format_args!("{largest_distance:.6}"));
+            table.pair("host vectors SHA-256", embeddings_sha256);
+        }
+    }
     table.pair("session context", memory.context);
     table.pair("KV cache bytes", memory.kv_cache_bytes);
     table.pair("scratch bytes", memory.scratch_bytes);

@@ -117,6 +117,11 @@ pub(crate) fn conversation_limits(container: &CheckedContainer<'_>, asked: Optio
 pub(crate) struct SessionMemory(MmapMut);
 
 impl SessionMemory {
+    /// So many bytes; `None` where they are not to be had.
+    pub(crate) fn new(bytes: u64) -> Option<SessionMemory> {
+        mapped::large_pages(usize::try_from(bytes).ok()?).map(SessionMemory).ok()
+    }
+
     /// All of it.
     pub(crate) fn blocks(&mut self) -> &mut [MemoryBlock] {
         bytemuck::cast_slice_mut(&mut self.0)
@@ -137,8 +142,7 @@ pub(crate) fn session_memory(
         let (bytes, context) = (plan.bytes(), limits.context);
         Error::input(path, format_args!("no memory for a session of {context} positions: {bytes} bytes"))
     };
-    let bytes = usize::try_from(plan.bytes()).map_err(|_| too_much())?;
-    mapped::large_pages(bytes).map(SessionMemory).map_err(|_| too_much())
+    SessionMemory::new(plan.bytes()).ok_or_else(too_much)
 }
 
 /// A session with int8 activations, as on every device.

@@ -1,5 +1,5 @@
 //! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text, talks,
-//! serves, measures speed.
+//! makes vectors of texts, serves, measures speed.
 //!
 //! This file dispatches; each command has its own. `trust` opens and checks the container, `machine` chooses kernels and
 //! threads.
@@ -11,6 +11,8 @@ mod bench_kernels;
 mod chat;
 mod check;
 mod conversation;
+mod embed;
+mod embedder;
 mod error;
 mod exit;
 mod flags;
@@ -55,6 +57,7 @@ fn dispatch(command: &Command) -> Result<Exit, Error> {
         Command::Check(flags) => check::run(flags),
         Command::Generate(flags) => generate::run(flags),
         Command::Chat(flags) => chat::run(flags),
+        Command::Embed(flags) => embed::run(flags),
         Command::Serve(flags) => serve::run(flags),
         Command::Bench(flags) => bench::run(flags),
         Command::BenchKernels(flags) => bench_kernels::run(flags),

@@ -1,4 +1,4 @@
-//! How many threads run a container where nobody says: measured on decode steps of that very container.
+//! How many threads run a container where nobody says: measured on decode steps of that very container, or on short texts of an encoder.
 //!
 //! The threads meet five times a block and once for the head. Whether that costs more than it gains depends on the model, the
 //! processor, and what else runs on it, so a few steps with each number of threads tell more than any rule about bytes would.
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
+use rescomp_runtime::encoder::Encoder;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::kernels::Kernels;
 use rescomp_runtime::linear::ActivationFormat;
@@ -16,6 +17,7 @@ use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::session::{Limits, Session};
 use rescomp_runtime::threads::ThreadPool;
 
+use crate::embedder;
 use crate::error::Error;
 use crate::machine;
 
@@ -48,7 +50,10 @@ pub(crate) fn choose(
     }
     let context = STEPS.min(container.manifest().spec.context as usize);
     let limits = Limits { context, tile: 1 };
-    let mut memory = machine::session_memory(path, container, limits)?;
+    let mut memory = match container.manifest().spec.architecture.is_encoder() {
+        true => embedder::memory(path, container, context)?,
+        false => machine::session_memory(path, container, limits)?,
+    };
     let mut steps = |pool: &ThreadPool| seconds_a_step(container, kernels, limits, memory.blocks(), pool);
     let mut best = pools.pop().map_or_else(|| machine::thread_pool(1), Ok)?;
     if pools.is_empty() {
@@ -82,7 +87,7 @@ fn candidates(processors: usize) -> Vec<usize> {
     powers.chain([processors]).collect()
 }
 
-/// Seconds of a decode step: the median of a few.
+/// Seconds of a decode step, or of a short text of an encoder: the median of a few.
 fn seconds_a_step(
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,
@@ -91,11 +96,22 @@ fn seconds_a_step(
     pool: &ThreadPool,
 ) -> Result<f64, RuntimeError> {
     let machine = Machine { kernels, executor: pool };
-    let mut session = Session::new(container, machine, limits, ActivationFormat::Int8, memory)?;
+    let mut run: Box<dyn FnMut() -> Result<(), RuntimeError>> =
+        match container.manifest().spec.architecture.is_encoder() {
+            true => {
+                let mut encoder =
+                    Encoder::new(container, machine, limits.context, ActivationFormat::Int8, memory)?;
+                Box::new(move || encoder.embed(&[0; STEPS][..limits.context]).map(|_| ()))
+            }
+            false => {
+                let mut session = Session::new(container, machine, limits, ActivationFormat::Int8, memory)?;
+                Box::new(move || session.run(&[0]).map(|_| ()))
+            }
+        };
     let mut times = Vec::new();
     for step in 0..limits.context {
         let start = Instant::now();
-        session.run(&[0])?;
+        run()?;
         if step > 0 || limits.context == 1 {
             times.push(start.elapsed().as_secs_f64());
         }

@@ -1,13 +1,15 @@
 //! Containers: checked, then run.
 
 use super::Outcome;
+use bytemuck::Zeroable;
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_runtime::Machine;
+use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels::{self, Kernels};
 use rescomp_runtime::linear::ActivationFormat;
-use rescomp_runtime::memory::AlignedBytes;
+use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
 use rescomp_runtime::session::{Limits, SessionPlan};
 
 /// Tokens that are run.
@@ -27,13 +29,28 @@ pub fn check(bytes: &[u8]) -> Outcome {
     let Some(container) = with_digests else { return Outcome::Refused };
     assert!(with_crc.is_some(), "accepted with digests, refused without");
     let spec = &container.manifest().spec;
-    let windows = container.check_windows();
-    let sizes = windows.sizes();
-    for window in 0..sizes.windows {
-        assert!((0..=sizes.positions).all(|index| windows.token(window, index) < spec.vocabulary));
-        for position in 0..sizes.positions {
-            assert!((0.0..=1.0).contains(&windows.rest(window, position)));
-            assert!(windows.kept(window, position).all(|(id, nats)| id < spec.vocabulary && nats <= 0.0));
+    let encodes = spec.architecture.is_encoder();
+    assert_eq!(
+        (container.check_windows().is_some(), container.check_embeddings().is_some()),
+        (!encodes, encodes)
+    );
+    if let Some(windows) = container.check_windows() {
+        let sizes = windows.sizes();
+        for window in 0..sizes.windows {
+            assert!((0..=sizes.positions).all(|index| windows.token(window, index) < spec.vocabulary));
+            for position in 0..sizes.positions {
+                assert!((0.0..=1.0).contains(&windows.rest(window, position)));
+                assert!(windows.kept(window, position).all(|(id, nats)| id < spec.vocabulary && nats <= 0.0));
+            }
+        }
+    }
+    if let Some(texts) = container.check_embeddings() {
+        for text in 0..texts.texts() {
+            let length = texts.tokens(text).len();
+            assert!((1..=texts.longest()).contains(&length) && length <= spec.context as usize);
+            assert!(texts.tokens(text).all(|token| token < spec.vocabulary));
+            assert_eq!(texts.vector(text).len(), spec.hidden as usize);
+            assert!(texts.vector(text).all(f32::is_finite));
         }
     }
     let pairs = spec.variant.rotary_dim as usize / 2;
@@ -59,7 +76,7 @@ pub fn check(bytes: &[u8]) -> Outcome {
     Outcome::Accepted
 }
 
-/// [`check`], then four tokens of prefill and decode: with the scalar kernels and the best ones, whose bits must be the same.
+/// [`check`], then four tokens of prefill and decode, or of a text: with the scalar kernels and the best ones, whose bits must be the same.
 ///
 /// # Panics
 /// Where kernels disagree, or a token runs into anything but an error.
@@ -67,12 +84,18 @@ pub fn decode(bytes: &[u8]) -> Outcome {
     let file = AlignedBytes::new(bytes);
     let Some(container) = checked(&file, Integrity::Crc) else { return Outcome::Refused };
     let context = (container.manifest().spec.context as usize).min(TOKENS);
-    let plan = SessionPlan::new(&container, Limits { context, tile: 2 }).expect("limits within the model's");
-    if plan.bytes() > MEMORY_LIMIT_BYTES {
+    let limits = Limits { context, tile: 2 };
+    let encodes = container.manifest().spec.architecture.is_encoder();
+    let bytes = match encodes {
+        true => EncoderPlan::new(&container, context).expect("within the model's context").bytes(),
+        false => SessionPlan::new(&container, limits).expect("limits within the model's").bytes(),
+    };
+    if bytes > MEMORY_LIMIT_BYTES {
         return Outcome::Refused;
     }
     let scalar = kernels::by_name("scalar").expect("always there");
     for activations in [ActivationFormat::Int8, ActivationFormat::F32] {
+        let run = if encodes { embed } else { run };
         let expected = run(&container, scalar, context, activations);
         assert_eq!(run(&container, kernels::best(), context, activations), expected, "{activations:?}");
     }
@@ -81,6 +104,27 @@ pub fn decode(bytes: &[u8]) -> Outcome {
 
 fn checked(file: &[u8], integrity: Integrity) -> Option<CheckedContainer<'_>> {
     Container::open(file).ok()?.check(integrity).ok()
+}
+
+/// The bits of the vectors of one token, and of four or as many as the context has; or the error.
+fn embed(
+    container: &CheckedContainer<'_>,
+    kernels: &'static Kernels,
+    context: usize,
+    activations: ActivationFormat,
+) -> Result<Vec<u32>, RuntimeError> {
+    let machine = Machine { kernels, executor: &Serial };
+    let plan = EncoderPlan::new(container, context).expect("within the model's context");
+    let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
+    let mut encoder =
+        Encoder::new(container, machine, context, activations, &mut memory).expect("the planned memory");
+    let last = container.manifest().spec.vocabulary - 1;
+    let tokens = [0, last, last / 2, 1.min(last)];
+    let mut bits = Vec::new();
+    for tokens in [&tokens[..1], &tokens[..context]] {
+        bits.extend(encoder.embed(tokens)?.iter().map(|number| number.to_bits()));
+    }
+    Ok(bits)
 }
 
 /// The bits of all logits, or the error.

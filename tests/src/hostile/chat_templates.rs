@@ -45,7 +45,8 @@ pub(super) fn files() -> Vec<HostileFile> {
         )
         .expect("a spec")
         .len()
-            - 1;
+            // Behind it is a byte that says that there is no embedding.
+            - 2;
         parts.manifest[last] = 2;
         parts.assemble()
     };

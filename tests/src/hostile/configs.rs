@@ -40,6 +40,17 @@ const GPT2: &str = r#"{"model_type": "gpt2", "vocab_size": 258, "n_embd": 8, "n_
   "activation_function": "gelu_new"}
 "#;
 
+const BERT: &str = r#"{"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 258, "hidden_size": 8, "intermediate_size": 12,
+  "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8, "type_vocab_size": 2, "hidden_act": "gelu",
+  "layer_norm_eps": 1e-12, "pad_token_id": 0, "position_embedding_type": "absolute"}
+"#;
+const ROBERTA: &str = r#"{"model_type": "roberta", "vocab_size": 258, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
+  "num_attention_heads": 2, "max_position_embeddings": 10, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+"#;
+const DISTILBERT: &str = r#"{"model_type": "distilbert", "vocab_size": 258, "dim": 8, "hidden_dim": 12, "n_layers": 1, "n_heads": 2,
+  "max_position_embeddings": 8, "activation": "gelu"}
+"#;
+
 pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
     let llama3 = "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \
                   \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8}, \"rope_theta\"";
@@ -49,6 +60,9 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("config/sound-gemma3.json", GEMMA3.into()),
         ("config/sound-gpt-neox.json", GPT_NEOX.into()),
         ("config/sound-gpt2.json", GPT2.into()),
+        ("config/sound-bert.json", BERT.into()),
+        ("config/sound-roberta.json", ROBERTA.into()),
+        ("config/sound-distilbert.json", DISTILBERT.into()),
     ]
 }
 
@@ -114,6 +128,22 @@ pub(super) fn files() -> Vec<HostileFile> {
             "\"quantization_config\": {\"bits\": 4}, \"model_type\"",
         ),
         file("config/nested-deeply.json", "nesting that would exhaust the stack", "\"model_type\"", &nested),
+        HostileFile {
+            name: "config/encoder-decodes.json",
+            attack: "an encoder whose tokens see the earlier ones alone",
+            offset: None,
+            bytes: replaced(BERT.as_bytes(), "\"pad_token_id\": 0", "\"is_decoder\": true"),
+        },
+        HostileFile {
+            name: "config/positions-without-any.json",
+            attack: "as many positions as there are rows that none has",
+            offset: None,
+            bytes: replaced(
+                ROBERTA.as_bytes(),
+                "\"max_position_embeddings\": 10",
+                "\"max_position_embeddings\": 2",
+            ),
+        },
         HostileFile {
             name: "config/cut.json",
             attack: "the file ends early",

@@ -308,10 +308,10 @@ fn manifests() -> Vec<HostileFile> {
         in_manifest(
             "container/record-not-a-number.rescomp",
             "a measurement that is NaN, which no bound is missed by",
-            &|manifest| manifest.check.mean_kl = f64::NAN,
+            &|manifest| crate::record_mut(manifest).mean_kl = f64::NAN,
         ),
         in_manifest("container/record-of-more.rescomp", "more agreements than positions", &|manifest| {
-            manifest.check.same_top1 = 7
+            crate::record_mut(manifest).same_top1 = 7
         }),
     ]
 }

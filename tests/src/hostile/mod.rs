@@ -7,6 +7,7 @@
 mod chat_templates;
 mod configs;
 mod containers;
+mod encoders;
 mod recipes;
 mod safetensors;
 mod tokenizer_json;
@@ -63,6 +64,7 @@ pub fn files() -> Vec<HostileFile> {
         containers::files(),
         chat_templates::files(),
         variants::files(),
+        encoders::files(),
         tokenizer_sections::files(),
         safetensors::files(),
         configs::files(),

@@ -7,22 +7,27 @@ use crate::tiny::{self, Widths};
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::spec::{Activation, Architecture, ModelSpec};
 
+fn spec(architecture: Architecture) -> ModelSpec {
+    ModelSpec {
+        vocabulary: 258,
+        hidden: 8,
+        intermediate: 12,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        context: 8,
+        tied_head: !architecture.is_encoder(),
+        ..tiny::architecture_spec(architecture)
+    }
+}
+
+/// A small model of this architecture.
+pub(super) fn small(architecture: Architecture) -> Vec<u8> {
+    tiny::container(&spec(architecture), Widths::Mixed, Layout::Nr8k4).to_vec()
+}
+
 /// A small model of each other architecture.
 pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
-    let small = |architecture| {
-        let spec = ModelSpec {
-            vocabulary: 258,
-            hidden: 8,
-            intermediate: 12,
-            layers: 2,
-            heads: 2,
-            kv_heads: 1,
-            context: 8,
-            tied_head: true,
-            ..tiny::architecture_spec(architecture)
-        };
-        tiny::container(&spec, Widths::Mixed, Layout::Nr8k4).to_vec()
-    };
     vec![
         ("container/sound-qwen2.rescomp", small(Architecture::Qwen2)),
         ("container/sound-qwen3.rescomp", small(Architecture::Qwen3)),
@@ -30,6 +35,7 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("container/sound-gemma3.rescomp", small(Architecture::Gemma3)),
         ("container/sound-gpt-neox.rescomp", small(Architecture::GptNeox)),
         ("container/sound-gpt2.rescomp", small(Architecture::Gpt2)),
+        ("container/sound-bert.rescomp", small(Architecture::Bert)),
     ]
 }
 

@@ -10,7 +10,8 @@
 use defmt_decoder::{DecodeError, Table};
 
 use crate::error::Error;
-use crate::runner::{DeviceReport, Figures};
+use crate::figures::{Figures, Windows};
+use crate::runner::DeviceReport;
 
 /// Makes lines of an image's bytes.
 pub(crate) enum Log<'t> {
@@ -98,7 +99,7 @@ pub(crate) struct Said {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Checked {
     kernels: String,
-    figures: Figures,
+    figures: Windows,
     prefill_logits_sha256: String,
     passed: bool,
 }
@@ -110,7 +111,7 @@ impl Checked {
             place,
             kernels: self.kernels,
             threads: 1,
-            device: self.figures,
+            device: Figures::Windows(self.figures),
             prefill_logits_sha256: Some(self.prefill_logits_sha256),
             passed: self.passed,
             seconds,
@@ -155,7 +156,7 @@ fn checked(fields: &str) -> Result<Checked, String> {
     };
     Ok(Checked {
         kernels: find("kernels")?.to_owned(),
-        figures: Figures {
+        figures: Windows {
             nll: number("nll", find("nll")?)?,
             mean_kl: Some(number("kl", find("kl")?)?),
             same_top1: Some(number("top1", find("top1")?)?),
@@ -175,6 +176,13 @@ mod tests {
 
     const DIGEST: &str = "00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff";
 
+    fn windows(report: &DeviceReport) -> &Windows {
+        match &report.device {
+            Figures::Windows(windows) => windows,
+            Figures::Embeddings(_) => panic!("a decoder's"),
+        }
+    }
+
     fn line() -> String {
         format!(
             "report kernels=scalar nll=1.25 kl=0.5 top1=7 positions=9 digest={DIGEST} prefill={DIGEST} passed=true"
@@ -186,8 +194,8 @@ mod tests {
         let mut said = Said::default();
         said.hear(&line()).expect("valid");
         let report = said.report.expect("a report").report("there".to_owned(), 2.0);
-        assert_eq!((report.kernels.as_str(), report.passed, report.device.nll), ("scalar", true, 1.25));
-        assert_eq!(report.device.logits_sha256.as_deref(), Some(DIGEST));
+        assert_eq!((report.kernels.as_str(), report.passed, windows(&report).nll), ("scalar", true, 1.25));
+        assert_eq!(report.device.digest(), Some(DIGEST));
         assert_eq!(report.prefill_logits_sha256.as_deref(), Some(DIGEST));
     }
 
@@ -212,8 +220,8 @@ mod tests {
         let mut said = Said::default();
         said.hear(&report.to_string()).expect("valid");
         let read = said.report.clone().expect("a report").report(String::new(), 0.0);
-        assert_eq!((read.device.nll, read.device.mean_kl), (figures.nll, Some(figures.mean_kl)));
-        assert_eq!(read.device.logits_sha256, Some("ab".repeat(32)));
+        assert_eq!((windows(&read).nll, windows(&read).mean_kl), (figures.nll, Some(figures.mean_kl)));
+        assert_eq!(read.device.digest(), Some("ab".repeat(32).as_str()));
         assert!(read.passed);
         let other = rescomp_firmware::Report { prefill_logits_sha256: [0; 32], ..report };
         said.hear(&other.to_string()).expect("valid");

@@ -70,7 +70,11 @@ impl MemoryPlan {
         // The session begins at a block.
         let room = memory.saturating_sub(taken).saturating_sub(BLOCK_BYTES) / BLOCK_BYTES;
         let most = container.manifest().spec.context as usize;
-        let windows = container.check_windows().sizes().positions;
+        let Some(windows) = container.check_windows().map(|windows| windows.sizes().positions) else {
+            return Err(Error::input(format!(
+                "{target}: an image runs a decoder, and the container is an encoder's"
+            )));
+        };
         let failed = |error: &dyn std::fmt::Display| {
             Error::failed(format!("{target}: {error}")).because(format!(
                 "{taken} of {memory} bytes are the image's variables, stack and, in one memory, code"

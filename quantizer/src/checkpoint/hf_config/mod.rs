@@ -4,6 +4,7 @@
 //! transformers' configuration classes, on which saved files rely: the configs inside those of models with images leave them out. Sizes are
 //! capped, so that products of two or three of them fit 64 bits everywhere later. Each family of models has a file.
 
+mod bert;
 mod fields;
 mod gemma;
 mod gpt2;
@@ -11,6 +12,7 @@ mod gpt_neox;
 mod granite;
 mod llama;
 mod rope;
+mod sentence_transformers;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use super::names::Names;
 use super::rope::Rope;
 use super::{CheckpointError, read_capped};
 use fields::{Fields, brief};
+pub(super) use sentence_transformers::complete as complete_encoder;
 
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
@@ -51,6 +54,10 @@ pub struct HfConfig {
     pub(super) folded: Folded,
     /// The names of its tensors.
     pub(super) names: &'static Names,
+    /// Rows of the positions' tensor, where they are not those that the names count in front and the context.
+    pub(super) position_rows: Option<u32>,
+    /// Rows of the token types' tensor, where the names have one.
+    pub(super) token_types: u32,
 }
 
 impl HfConfig {
@@ -59,7 +66,7 @@ impl HfConfig {
         let amplitude = rope.amplitude as f32;
         let local_amplitude = local_rope.as_ref().map_or(1.0, |rope| rope.amplitude as f32);
         let folded = Folded { amplitude, local_amplitude, ..Folded::NOTHING };
-        HfConfig { spec, rope, local_rope, folded, names }
+        HfConfig { spec, rope, local_rope, folded, names, position_rows: None, token_types: 0 }
     }
 }
 
@@ -67,31 +74,44 @@ impl HfConfig {
 struct Family {
     /// `model_type`.
     model_type: &'static str,
-    /// The one class of `architectures`: the body alone or with another head is another set of tensors.
-    class: &'static str,
+    /// The classes of `architectures`, of which a folder names one: the body alone or with another head is another set of tensors.
+    classes: &'static [&'static str],
     read: fn(&Fields<'_>) -> Result<HfConfig, CheckpointError>,
 }
 
-const FAMILIES: [Family; 14] = [
-    Family { model_type: "llama", class: "LlamaForCausalLM", read: llama::llama },
-    Family { model_type: "mistral", class: "MistralForCausalLM", read: llama::mistral },
-    Family { model_type: "qwen2", class: "Qwen2ForCausalLM", read: llama::qwen2 },
-    Family { model_type: "qwen3", class: "Qwen3ForCausalLM", read: llama::qwen3 },
-    Family { model_type: "phi3", class: "Phi3ForCausalLM", read: llama::phi3 },
-    Family { model_type: "smollm3", class: "SmolLM3ForCausalLM", read: llama::smollm3 },
-    Family { model_type: "granite", class: "GraniteForCausalLM", read: granite::granite },
-    Family { model_type: "gemma", class: "GemmaForCausalLM", read: gemma::gemma },
-    Family { model_type: "gemma2", class: "Gemma2ForCausalLM", read: gemma::gemma2 },
-    Family { model_type: "gemma3_text", class: "Gemma3ForCausalLM", read: gemma::gemma3 },
-    Family { model_type: "gemma3", class: "Gemma3ForConditionalGeneration", read: gemma::gemma3_with_images },
-    Family { model_type: "gpt_neox", class: "GPTNeoXForCausalLM", read: gpt_neox::gpt_neox },
-    Family { model_type: "gpt2", class: "GPT2LMHeadModel", read: gpt2::gpt2 },
-    Family { model_type: "opt", class: "OPTForCausalLM", read: gpt2::opt },
+const FAMILIES: [Family; 17] = [
+    Family { model_type: "llama", classes: &["LlamaForCausalLM"], read: llama::llama },
+    Family { model_type: "mistral", classes: &["MistralForCausalLM"], read: llama::mistral },
+    Family { model_type: "qwen2", classes: &["Qwen2ForCausalLM"], read: llama::qwen2 },
+    Family { model_type: "qwen3", classes: &["Qwen3ForCausalLM"], read: llama::qwen3 },
+    Family { model_type: "phi3", classes: &["Phi3ForCausalLM"], read: llama::phi3 },
+    Family { model_type: "smollm3", classes: &["SmolLM3ForCausalLM"], read: llama::smollm3 },
+    Family { model_type: "granite", classes: &["GraniteForCausalLM"], read: granite::granite },
+    Family { model_type: "gemma", classes: &["GemmaForCausalLM"], read: gemma::gemma },
+    Family { model_type: "gemma2", classes: &["Gemma2ForCausalLM"], read: gemma::gemma2 },
+    Family { model_type: "gemma3_text", classes: &["Gemma3ForCausalLM"], read: gemma::gemma3 },
+    Family {
+        model_type: "gemma3",
+        classes: &["Gemma3ForConditionalGeneration"],
+        read: gemma::gemma3_with_images,
+    },
+    Family { model_type: "gpt_neox", classes: &["GPTNeoXForCausalLM"], read: gpt_neox::gpt_neox },
+    Family { model_type: "gpt2", classes: &["GPT2LMHeadModel"], read: gpt2::gpt2 },
+    Family { model_type: "opt", classes: &["OPTForCausalLM"], read: gpt2::opt },
+    Family { model_type: "bert", classes: &["BertModel", "BertForMaskedLM"], read: bert::bert },
+    Family { model_type: "roberta", classes: &["RobertaModel", "RobertaForMaskedLM"], read: bert::roberta },
+    Family {
+        model_type: "distilbert",
+        classes: &["DistilBertModel", "DistilBertForMaskedLM"],
+        read: bert::distilbert,
+    },
 ];
-const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, opt";
+const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, opt, bert, \
+                           roberta, distilbert";
 const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, SmolLM3ForCausalLM, \
                        GraniteForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
-                       Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM";
+                       Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM, BertModel, BertForMaskedLM, \
+                       RobertaModel, RobertaForMaskedLM, DistilBertModel, DistilBertForMaskedLM";
 
 impl HfConfig {
     /// Reads a `config.json`.
@@ -138,11 +158,16 @@ fn family(fields: &Fields<'_>) -> Result<&'static Family, CheckpointError> {
         Some(Value::Array(list)) => list,
         Some(other) => return Err(fields.wrong("architectures", "a list".into(), brief(other))),
     };
-    let of_class = |name: &Value| FAMILIES.iter().find(|family| name.as_str() == Some(family.class));
+    let is_of =
+        |name: &Value, family: &Family| name.as_str().is_some_and(|name| family.classes.contains(&name));
+    let of_class = |name: &Value| FAMILIES.iter().find(|family| is_of(name, family));
     let by_class = listed.first().and_then(of_class);
-    let same = |name: &Value| name.as_str() == by_type.or(by_class).map(|family| family.class);
+    let same = |name: &Value| by_type.or(by_class).is_some_and(|family| is_of(name, family));
     if !listed.iter().all(same) {
-        let supported = by_type.map_or(CLASSES, |family| family.class);
+        let supported = match by_type.map(|family| family.classes) {
+            Some([class]) => class,
+            _ => CLASSES,
+        };
         return Err(fields.unsupported("architectures", &brief(&Value::Array(listed.to_vec())), supported));
     }
     let missing = || fields.wrong("model_type", format!("one of {MODEL_TYPES}"), "nothing");
@@ -242,6 +267,7 @@ fn spec(
         begin_token: None,
         end_tokens: Default::default(),
         chat_template: false,
+        embedding: None,
     };
     let tokens = |key: &str, default: usize| match defaults.tokens {
         Some(of_family) if !fields.object.contains_key(key) => Ok(vec![of_family[default]]),

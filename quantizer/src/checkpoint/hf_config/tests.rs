@@ -418,3 +418,56 @@ fn what_older_gpts_say() {
     opt["do_layer_norm_before"] = json!(false);
     assert!(parse(&opt).unwrap_err().to_string().contains("do_layer_norm_before is false"));
 }
+
+#[test]
+fn what_encoders_say() {
+    use rescomp_formats::spec::{Pooling, TextEmbedding};
+    let fields = |more: Value| {
+        let mut all =
+            json!({ "layer_norm_eps": 1e-12, "hidden_act": "gelu", "bos_token_id": 0, "eos_token_id": 2 });
+        for (name, value) in more.as_object().unwrap() {
+            all[name.as_str()] = value.clone();
+        }
+        all
+    };
+    let bert = parse(&of_family("bert", "BertModel", fields(json!({})))).unwrap();
+    let spec = &bert.spec;
+    assert_eq!((spec.architecture, spec.context, spec.tied_head), (Architecture::Bert, 2048, false));
+    assert_eq!((spec.begin_token, spec.end_tokens.len(), spec.norm_epsilon), (None, 0, 1e-12));
+    assert_eq!((spec.variant.activation, spec.variant.rotary_dim), (Activation::Gelu, 0));
+    assert_eq!(spec.embedding, Some(TextEmbedding { pooling: Pooling::Mean, normalized: false }));
+    assert_eq!((bert.position_rows, bert.token_types), (Some(2048), 2));
+    spec.check().unwrap();
+    let masked = of_family("bert", "BertForMaskedLM", fields(json!({ "type_vocab_size": 3 })));
+    assert_eq!(parse(&masked).unwrap().token_types, 3);
+
+    let roberta = of_family("roberta", "RobertaModel", fields(json!({ "pad_token_id": 1 })));
+    let found = parse(&roberta).unwrap();
+    assert_eq!((found.spec.context, found.position_rows), (2046, Some(2048)));
+    let distil = json!({
+        "model_type": "distilbert", "architectures": ["DistilBertModel"], "vocab_size": 1000, "dim": 96, "hidden_dim": 200,
+        "n_layers": 2, "n_heads": 6, "max_position_embeddings": 64, "activation": "relu",
+    });
+    let spec = parse(&distil).unwrap().spec;
+    assert_eq!((spec.intermediate, spec.norm_epsilon), (200, 1e-12));
+    assert_eq!(spec.variant.activation, Activation::Relu);
+
+    let refused = |family: (&str, &str), more: Value, parts: &[&str]| {
+        let error = parse(&of_family(family.0, family.1, fields(more))).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    let bert = ("bert", "BertModel");
+    refused(bert, json!({ "is_decoder": true }), &["is_decoder is true"]);
+    refused(bert, json!({ "add_cross_attention": true }), &["add_cross_attention is true"]);
+    refused(bert, json!({ "position_embedding_type": "relative_key" }), &["relative_key", "absolute"]);
+    refused(bert, json!({ "hidden_act": "silu" }), &["hidden_act is silu"]);
+    refused(bert, json!({ "type_vocab_size": 0 }), &["type_vocab_size"]);
+    refused(("bert", "BertForSequenceClassification"), json!({}), &["architectures is", "BertModel"]);
+    let roberta = ("roberta", "RobertaModel");
+    refused(roberta, json!({ "pad_token_id": 3 }), &["pad_token_id is 3"]);
+    refused(
+        roberta,
+        json!({ "max_position_embeddings": 2 }),
+        &["max_position_embeddings", "more than the 2 rows"],
+    );
+}

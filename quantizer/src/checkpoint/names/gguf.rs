@@ -64,8 +64,9 @@ pub(in super::super) const GGUF_GEMMA: Names = Names {
     embedding: gguf::EMBEDDING,
     positions: None,
     unused_positions: 0,
-    final_norm: "output_norm.weight",
-    final_norm_bias: None,
+    token_types: None,
+    norm: "output_norm.weight",
+    norm_bias: None,
     head: gguf::HEAD,
     layers: "blk.",
     stored: &[INPUT, OUTPUT, MLP],
@@ -95,7 +96,7 @@ pub(in super::super) const GGUF_PHI3: Names = Names {
 
 /// GPT-NeoX.
 pub(in super::super) const GGUF_GPT_NEOX: Names =
-    Names { final_norm_bias: Some("output_norm.bias"), stored: &[GPT], ..GGUF_GEMMA };
+    Names { norm_bias: Some("output_norm.bias"), stored: &[GPT], ..GGUF_GEMMA };
 
 /// GPT-2: positions, too.
 pub(in super::super) const GGUF_GPT2: Names =

@@ -14,8 +14,9 @@ pub(in super::super) const GPT2: Names = Names {
     embedding: "wte.weight",
     positions: Some("wpe.weight"),
     unused_positions: 0,
-    final_norm: "ln_f.weight",
-    final_norm_bias: Some("ln_f.bias"),
+    token_types: None,
+    norm: "ln_f.weight",
+    norm_bias: Some("ln_f.bias"),
     head: "lm_head.weight",
     layers: "h.",
     stored: &[&[

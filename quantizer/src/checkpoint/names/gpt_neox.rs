@@ -8,8 +8,9 @@ pub(in super::super) const GPT_NEOX: Names = Names {
     embedding: "embed_in.weight",
     positions: None,
     unused_positions: 0,
-    final_norm: "final_layer_norm.weight",
-    final_norm_bias: Some("final_layer_norm.bias"),
+    token_types: None,
+    norm: "final_layer_norm.weight",
+    norm_bias: Some("final_layer_norm.bias"),
     head: "embed_out.weight",
     layers: "layers.",
     stored: &[&[

@@ -3,6 +3,7 @@
 //! A stored tensor may hold several of a block's parts, one after the other or head by head, and may be transposed. [`Stored::split`] takes it
 //! apart.
 
+mod bert;
 mod gguf;
 mod gpt2;
 mod gpt_neox;
@@ -10,6 +11,7 @@ mod llama;
 mod opt;
 mod phi3;
 
+pub(super) use bert::{BERT, DISTILBERT, ROBERTA};
 pub(super) use gguf::{
     GGUF_GEMMA, GGUF_GEMMA2, GGUF_GEMMA3, GGUF_GPT_NEOX, GGUF_GPT2, GGUF_LLAMA, GGUF_PHI3, GGUF_QWEN2,
     GGUF_QWEN3,
@@ -35,11 +37,13 @@ pub(super) struct Names {
     pub(super) positions: Option<&'static str>,
     /// Rows in front of the first position's.
     pub(super) unused_positions: usize,
-    /// Gain of the last norm.
-    pub(super) final_norm: &'static str,
+    /// `[token types, hidden]`, where a token has a type. A text by itself has type 0, whose row is added to all positions.
+    pub(super) token_types: Option<&'static str>,
+    /// Gain of the norm outside of the blocks: behind the last, or in front of the first of an encoder.
+    pub(super) norm: &'static str,
     /// Its bias, where it is a LayerNorm.
-    pub(super) final_norm_bias: Option<&'static str>,
-    /// `[vocabulary, hidden]`; its whole name.
+    pub(super) norm_bias: Option<&'static str>,
+    /// `[vocabulary, hidden]`; its whole name. Encoders have none.
     pub(super) head: &'static str,
     /// In front of a layer's number.
     pub(super) layers: &'static str,
@@ -187,6 +191,7 @@ mod tests {
             begin_token: None,
             end_tokens: Default::default(),
             chat_template: false,
+            embedding: None,
         }
     }
 
@@ -214,6 +219,9 @@ mod tests {
             (&GPT_NEOX, A::GptNeox),
             (&GPT2, A::Gpt2),
             (&OPT, A::Gpt2),
+            (&BERT, A::Bert),
+            (&ROBERTA, A::Bert),
+            (&DISTILBERT, A::Bert),
         ] {
             let mut found: Vec<u16> =
                 names.tensors().flat_map(|stored| stored.kinds).map(|kind| *kind as u16).collect();
@@ -222,7 +230,7 @@ mod tests {
             found.sort_unstable();
             expected.sort_unstable();
             assert_eq!(found, expected, "{names:?}");
-            assert_eq!(names.final_norm_bias.is_some(), architecture.has_layer_norm());
+            assert_eq!(names.norm_bias.is_some(), architecture.has_layer_norm());
             assert_eq!(names.positions.is_some(), architecture.has_learned_positions());
             for stored in names.tensors() {
                 let matrices = stored.kinds.iter().filter(|kind| kind.is_matrix()).count();

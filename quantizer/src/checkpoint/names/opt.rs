@@ -8,8 +8,9 @@ pub(in super::super) const OPT: Names = Names {
     embedding: "embed_tokens.weight",
     positions: Some("embed_positions.weight"),
     unused_positions: 2,
-    final_norm: "final_layer_norm.weight",
-    final_norm_bias: Some("final_layer_norm.bias"),
+    token_types: None,
+    norm: "final_layer_norm.weight",
+    norm_bias: Some("final_layer_norm.bias"),
     head: "lm_head.weight",
     layers: "layers.",
     stored: &[&[

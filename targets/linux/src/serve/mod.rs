@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! a thread:     server (connections) -> routes (what is asked for) -> parameters (its JSON, checked) -> a job in the queue
-//! main thread:  worker takes one job after the other, runs it on the one session, sends events
+//! main thread:  worker takes one job after the other, runs it on the one session, sends events (of an encoder: embedding)
 //! the thread:   replies (events to JSON, whole or streamed)
 //! ```
 //! The connections' thread computes nothing and the main thread knows nothing of HTTP. A client that goes away drops the receiver of its
 //! events, which ends its job after the next token.
 
+mod embedding;
 mod fields;
 mod job;
 mod key;
@@ -24,6 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rescomp_formats::container::Integrity;
 
 use crate::answer::Answerer;
+use crate::embedder;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::ServeFlags;
@@ -32,6 +34,8 @@ use crate::machine::{self, Engine};
 use crate::mapped;
 use crate::output;
 use crate::trust::Trust;
+use embedding::EmbeddingWorker;
+use job::Job;
 use key::Key;
 use server::About;
 use worker::Worker;
@@ -52,9 +56,24 @@ pub(crate) fn run(flags: &ServeFlags) -> Result<Exit, Error> {
     let trust = Trust::new(&flags.machine.trust)?;
     let container = trust.open(path, &file, Integrity::Crc)?;
     let engine = Engine::new(&flags.machine, &container)?;
+    let encodes = container.manifest().spec.architecture.is_encoder();
     let limits = machine::conversation_limits(&container, flags.context);
-    let mut memory = machine::session_memory(path, &container, limits)?;
-    let session = machine::session(path, &container, &engine, limits, memory.blocks())?;
+    let mut memory = match encodes {
+        true => embedder::memory(path, &container, limits.context)?,
+        false => machine::session_memory(path, &container, limits)?,
+    };
+    let mut run: Box<dyn FnMut(Job)> = match encodes {
+        true => {
+            let encoder = embedder::encoder(path, &container, &engine, limits.context, &mut memory)?;
+            let mut worker = EmbeddingWorker::new(path, &container, encoder);
+            Box::new(move |job| worker.run(job))
+        }
+        false => {
+            let session = machine::session(path, &container, &engine, limits, memory.blocks())?;
+            let mut worker = Worker::new(Answerer::new(path, &container, session), flags.date);
+            Box::new(move |job| worker.run(job))
+        }
+    };
     trust.remember(&container)?;
 
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -73,10 +92,9 @@ pub(crate) fn run(flags: &ServeFlags) -> Result<Exit, Error> {
     output::note(&format!("kernels: {}, threads: {}", engine.kernels().name, engine.threads()));
     output::note(&format!("serving {model:?} on http://{address}/v1"));
 
-    let mut worker = Worker::new(Answerer::new(path, &container, session), flags.date);
     while !interrupt::requested() {
         match jobs.recv_timeout(IDLE) {
-            Ok(job) => worker.run(job),
+            Ok(job) => run(job),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }

@@ -1,5 +1,6 @@
 //! The main thread: one job after the other, on one session.
 
+use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::date::Date;
 use rescomp_runtime::sample::Sampler;
 
@@ -160,31 +161,45 @@ impl<'a> Worker<'a> {
             }
             Input::Tokens(tokens) => tokens.clone(),
         };
-        let vocabulary = container.manifest().spec.vocabulary;
-        if let Some(token) = tokens.iter().find(|&&token| token >= vocabulary) {
-            return Err(Failure::parameter(
-                name,
-                format_args!("expected tokens below {vocabulary}, found {token}"),
-            ));
-        }
-        if tokens.is_empty() {
-            return Err(Failure::parameter(name, "expected one token or more, found none"));
-        }
-        self.check_length(name, &tokens)?;
+        check_tokens(name, container, &tokens, self.answerer.context())?;
         Ok(tokens)
     }
 
     fn check_length(&self, name: &str, tokens: &[u32]) -> Result<(), Failure> {
-        let (found, context) = (tokens.len(), self.answerer.context());
-        if found <= context {
-            return Ok(());
-        }
-        let message = format_args!("expected at most {context} tokens, the context, found {found}");
-        Err(Failure { code: Some("context_length_exceeded"), ..Failure::parameter(name, message) })
+        check_length(name, tokens, self.answerer.context())
     }
 }
 
+/// Refuses tokens that are none of the model's, no tokens, and more than the context.
+pub(super) fn check_tokens(
+    name: &str,
+    container: &CheckedContainer<'_>,
+    tokens: &[u32],
+    context: usize,
+) -> Result<(), Failure> {
+    let vocabulary = container.manifest().spec.vocabulary;
+    if let Some(token) = tokens.iter().find(|&&token| token >= vocabulary) {
+        return Err(Failure::parameter(
+            name,
+            format_args!("expected tokens below {vocabulary}, found {token}"),
+        ));
+    }
+    if tokens.is_empty() {
+        return Err(Failure::parameter(name, "expected one token or more, found none"));
+    }
+    check_length(name, tokens, context)
+}
+
+fn check_length(name: &str, tokens: &[u32], context: usize) -> Result<(), Failure> {
+    let found = tokens.len();
+    if found <= context {
+        return Ok(());
+    }
+    let message = format_args!("expected at most {context} tokens, the context, found {found}");
+    Err(Failure { code: Some("context_length_exceeded"), ..Failure::parameter(name, message) })
+}
+
 /// The model's numbers overflow: no request can help that.
-fn does_not_run(error: &Error) -> Failure {
+pub(super) fn does_not_run(error: &Error) -> Failure {
     Failure::other(500, Some("model_does_not_run"), error.to_string())
 }

@@ -5,17 +5,20 @@ use std::process::{Command, Output, Stdio};
 
 use half::f16;
 use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
+use rescomp_formats::check_embeddings;
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::manifest::{CheckRecord, Manifest, Provenance, Text};
+use rescomp_formats::manifest::{Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
-use rescomp_formats::tokenizer::{AddedFlags, PreTokenizer, TokenizerParts, write_tokenizer};
+use rescomp_formats::tokenizer::{
+    AddedFlags, PreTokenizer, TokenizerExtension, TokenizerParts, write_extended_tokenizer,
+};
 use rescomp_runtime::Machine;
 use rescomp_runtime::eval::{self, argmax};
 use rescomp_runtime::executor::Serial;
@@ -65,6 +68,7 @@ pub(crate) fn spec() -> ModelSpec {
         begin_token: Some(BEGIN),
         end_tokens: heapless_vec(&[]),
         chat_template: false,
+        embedding: None,
     }
 }
 
@@ -94,7 +98,7 @@ pub(crate) fn container_with(
     };
     let file = AlignedBytes::new(&written(spec, layout, empty));
     let measured = with_session(&file, WINDOW, |container, session| {
-        eval::measure(session, &container.check_windows(), |_| ()).expect("runs")
+        eval::measure(session, &container.check_windows().expect("windows"), |_| ()).expect("runs")
     });
     let mut record = CheckRecord {
         reference_nll: 5.5,
@@ -126,6 +130,21 @@ pub(crate) fn written_with(
     gain: f32,
     template: &ChatTemplate<'_>,
 ) -> Vec<u8> {
+    written_as(spec, layout, Check::Windows(check), gain, template)
+}
+
+/// An encoder's container with this record.
+pub(crate) fn written_encoder(spec: &ModelSpec, layout: Layout, check: EmbeddingRecord) -> Vec<u8> {
+    written_as(spec, layout, Check::Embeddings(check), 1.0, &TEMPLATE)
+}
+
+fn written_as(
+    spec: &ModelSpec,
+    layout: Layout,
+    check: Check,
+    gain: f32,
+    template: &ChatTemplate<'_>,
+) -> Vec<u8> {
     let text = |text: &str| Text::try_from(text).expect("short enough");
     let provenance = Provenance {
         checkpoint: text("random"),
@@ -143,11 +162,12 @@ pub(crate) fn written_with(
     let mut next = random_numbers();
     write::<ContainerError>(&manifest, |name| {
         Ok(match name.kind {
-            SectionKind::Tokenizer => Contents::Bytes(tokenizer_section()),
+            SectionKind::Tokenizer => Contents::Bytes(tokenizer_section(spec.architecture.is_encoder())),
             SectionKind::RopeFrequencies => Contents::U64(
                 (1..=u64::from(spec.head_dim / 2)).map(|pair| u64::MAX / (7 * pair * pair)).collect(),
             ),
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
+            SectionKind::CheckEmbeddings => Contents::Bytes(check_texts_section(spec)),
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
             SectionKind::ChatTemplate => Contents::Bytes(template.section().expect("short")),
             kind if kind.is_matrix() => {
@@ -184,7 +204,11 @@ pub(crate) fn written_with(
                 }
                 Contents::Matrix(shape, section)
             }
-            _ => Contents::F32((0..spec.hidden).map(|_| gain * (0.5 + next() as f32 / 65536.0)).collect()),
+            kind => {
+                let (rows, cols) = kind.shape(spec).expect("rows of numbers");
+                let all = 0..rows * cols;
+                Contents::F32(all.map(|_| gain * (0.5 + next() as f32 / 65536.0)).collect())
+            }
         })
     })
     .expect("a container")
@@ -204,11 +228,11 @@ fn random_numbers() -> impl FnMut() -> u32 {
     }
 }
 
-/// A tokenizer of the 256 bytes, one merge and two special tokens.
-fn tokenizer_section() -> Vec<u8> {
+/// A tokenizer of the 256 bytes, one merge and two special tokens, which an encoder has around every text.
+fn tokenizer_section(around: bool) -> Vec<u8> {
     let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
     tokens.extend([b"he".to_vec(), b"<begin>".to_vec(), b"<end>".to_vec()]);
-    write_tokenizer(&TokenizerParts {
+    let parts = TokenizerParts {
         tokens,
         byte_tokens: core::array::from_fn(|byte| byte as u32),
         merges: vec![[104, 101, 256]],
@@ -216,8 +240,19 @@ fn tokenizer_section() -> Vec<u8> {
         pre_tokenizer: PreTokenizer::Gpt2,
         add_prefix_space: false,
         ignore_merges: false,
-    })
-    .expect("a tokenizer")
+    };
+    let mut extension = TokenizerExtension::default();
+    if around {
+        (extension.tokens_before, extension.tokens_after) = (vec![BEGIN], vec![258]);
+    }
+    write_extended_tokenizer(&parts, &extension).expect("a tokenizer")
+}
+
+/// Two texts, and made-up vectors of a full-precision model.
+fn check_texts_section(spec: &ModelSpec) -> Vec<u8> {
+    let texts = [vec![BEGIN, 97, 98, 258], vec![BEGIN, 99, 258]];
+    let vector = |text: u32| (0..spec.hidden).map(|at| ((at + text) % 7) as f32 - 3.0).collect();
+    check_embeddings::write(&texts, &[vector(0), vector(1)]).expect("a section")
 }
 
 /// One window and made-up probabilities of a full-precision model.

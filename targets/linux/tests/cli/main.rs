@@ -3,6 +3,7 @@
 mod chat;
 mod commands;
 mod conversations;
+mod embed;
 mod fixture;
 mod generate;
 mod serve;

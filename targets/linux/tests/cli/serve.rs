@@ -17,13 +17,13 @@ fn chatting(context: u32) -> Vec<u8> {
 }
 
 /// A running server; dropped, it is ended.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
 }
 
 impl Server {
-    fn start(container: &Path, options: &[&str]) -> Server {
+    pub(crate) fn start(container: &Path, options: &[&str]) -> Server {
         let all = [&["--port", "0", "--threads", "1"], options].concat();
         let mut child =
             program("serve", container, &all).stderr(Stdio::piped()).spawn().expect("the program starts");
@@ -58,7 +58,7 @@ impl Server {
         received(self.send(head, body))
     }
 
-    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json");
         let (status, text) = self.ask(&head, body.to_string().as_bytes());
         (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("JSON: {text}")))

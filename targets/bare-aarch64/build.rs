@@ -1,44 +1,28 @@
-//! Tells the linker where the memory is, and the compiler where the image's container is.
-//!
-//! | variable | meaning | without it |
-//! |---|---|---|
-//! | `RESCOMP_CONTAINER` | the container to put in the image | an image that says it has none |
-//! | `RESCOMP_STACK` | bytes of the stack, a multiple of 16 | 512 KiB |
-//! | `RESCOMP_MEMORY` | where the image's memory is once it runs, and its bytes, separated by a comma: multiples of 1 GiB and 2 MiB | 512 MiB at 1 GiB |
+//! Tells the linker where the memory is, and the compiler where the image's container is (targets/firmware/embedded.rs).
+
+#[path = "../firmware/embedded.rs"]
+mod embedded;
 
 use std::path::PathBuf;
-use std::{env, fs};
 
-/// Bytes of the stack.
-const DEFAULT_STACK: &str = "524288";
-const DEFAULT_MEMORY: &str = "0x40000000,0x20000000";
+/// Where the image's memory is once it runs, and its bytes: multiples of 1 GiB and 2 MiB.
+const MEMORY: &str = "0x40000000,0x20000000";
+const STACK_BYTES: &str = "524288";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-env-changed=RESCOMP_CONTAINER");
-    println!("cargo::rerun-if-env-changed=RESCOMP_MEMORY");
-    println!("cargo::rerun-if-env-changed=RESCOMP_STACK");
     println!("cargo::rerun-if-changed=link.ld");
-    let out = PathBuf::from(env::var("OUT_DIR")?);
-    let container = match env::var("RESCOMP_CONTAINER") {
-        Ok(path) => {
-            println!("cargo::rerun-if-changed={path}");
-            fs::read(&path).map_err(|error| format!("RESCOMP_CONTAINER: {path}: {error}"))?
-        }
-        Err(_) => Vec::new(),
-    };
-    fs::write(out.join("container.bin"), container)?;
-    if env::var("CARGO_CFG_TARGET_OS")? != "none" {
+    if embedded::container()?.is_none() {
         return Ok(());
     }
-    let memory = env::var("RESCOMP_MEMORY").unwrap_or_else(|_| DEFAULT_MEMORY.to_owned());
+    let memory = embedded::variable("RESCOMP_MEMORY", MEMORY);
     let Some((origin, bytes)) = memory.split_once(',') else {
         return Err(format!("RESCOMP_MEMORY: expected two numbers, found `{memory}`").into());
     };
-    let script = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("link.ld");
-    let stack = env::var("RESCOMP_STACK").unwrap_or_else(|_| DEFAULT_STACK.to_owned());
-    println!("cargo::rustc-link-arg-bins=--defsym=__stack_bytes={stack}");
+    let stack = embedded::variable("RESCOMP_STACK", STACK_BYTES);
+    let script = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("link.ld");
     println!("cargo::rustc-link-arg-bins=--defsym=RAM_ORIGIN={origin}");
     println!("cargo::rustc-link-arg-bins=--defsym=RAM_BYTES={bytes}");
+    println!("cargo::rustc-link-arg-bins=--defsym=__stack_bytes={stack}");
     println!("cargo::rustc-link-arg-bins=-T{}", script.display());
     Ok(())
 }

@@ -22,8 +22,8 @@ const LIBRARY_FILE: &str = "librescomp.a";
 const HEADER_FILE: &str = "rescomp.h";
 /// Folder of the crate, in the project.
 const CRATE_FOLDER: &str = "targets/c";
-/// Its sources, which the header is made of.
-const SOURCES: [&str; 3] = ["src/lib.rs", "src/session.rs", "src/status.rs"];
+/// Its source, which the header is made of, with the modules that it names.
+const SOURCE: &str = "src/lib.rs";
 const EXAMPLE: &str = "examples/story.c";
 /// The prompt that images have too.
 const PROMPT: &str = rescomp_firmware::DEFAULT_PROMPT;
@@ -82,9 +82,7 @@ fn header(root: &Path, write: bool) -> Result<String, Error> {
     let folder = root.join(CRATE_FOLDER);
     let failed = |error: &dyn std::fmt::Display| Error::failed(format!("cbindgen: {error}"));
     let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(|error| failed(&error))?;
-    let builder = SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, source| {
-        builder.with_src(folder.join(source))
-    });
+    let builder = cbindgen::Builder::new().with_config(config).with_src(folder.join(SOURCE));
     let mut bytes = Vec::new();
     builder.generate().map_err(|error| failed(&error))?.write(&mut bytes);
     let text = String::from_utf8(bytes).map_err(|error| failed(&error))?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Writes the container to where the program includes it from; returns that folder, or nothing where no image is built.
-pub fn container() -> Result<Option<PathBuf>, Box<dyn Error>> {
+pub(crate) fn container() -> Result<Option<PathBuf>, Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=RESCOMP_CONTAINER");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let container = match env::var("RESCOMP_CONTAINER") {
@@ -26,7 +26,7 @@ pub fn container() -> Result<Option<PathBuf>, Box<dyn Error>> {
 }
 
 /// A variable, or its default.
-pub fn variable(name: &str, default: &str) -> String {
+pub(crate) fn variable(name: &str, default: &str) -> String {
     println!("cargo::rerun-if-env-changed={name}");
     env::var(name).unwrap_or_else(|_| default.to_owned())
 }

@@ -34,16 +34,26 @@ struct Places {
     places: Vec<DeviceReport>,
 }
 
-/// The three kinds of reports.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+/// The kinds of reports.
 enum Report {
-    /// Of `pack`.
-    Pack { check: Places },
-    /// Of `cargo xtask check`.
+    /// Of `cargo xtask check`, or in that of `pack`.
     Check(Places),
     /// Of a device.
     Device(Box<DeviceReport>),
+}
+
+impl Report {
+    /// What kind it is, its fields say.
+    fn read(text: &str) -> serde_json::Result<Report> {
+        let mut value: serde_json::Value = serde_json::from_str(text)?;
+        if let Some(check) = value.get_mut("check") {
+            value = check.take();
+        }
+        match value.get("places") {
+            Some(_) => serde_json::from_value(value).map(Report::Check),
+            None => serde_json::from_value(value).map(Report::Device),
+        }
+    }
 }
 
 /// Runs the command.
@@ -79,7 +89,7 @@ fn same(a: &Measurement, b: &Measurement) -> bool {
 
 /// The measurements of a report, at least one.
 fn read(path: &Path, text: &str) -> Result<Vec<Measurement>, Error> {
-    let report: Report = serde_json::from_str(text).map_err(|error| {
+    let report = Report::read(text).map_err(|error| {
         Error::input(format!("{}: expected the report of a check: {error}", path.display()))
             .remedy("cargo xtask check --json, or `rescomp check --json` on the device, prints one")
     })?;
@@ -96,7 +106,7 @@ fn read(path: &Path, text: &str) -> Result<Vec<Measurement>, Error> {
     };
     Ok(match report {
         Report::Device(report) => vec![of(&report)],
-        Report::Pack { check } | Report::Check(check) => {
+        Report::Check(check) => {
             let record = measurement("host", "recorded", &check.host);
             std::iter::once(record).chain(check.places.iter().map(of)).collect()
         }

@@ -7,7 +7,7 @@ use crate::runner::DeviceReport;
 
 /// Figures over what is embedded in a container, by what its model computes.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "Fields")]
 pub(crate) enum Figures {
     /// Over a decoder's windows.
     Windows(Windows),
@@ -41,6 +41,45 @@ pub(crate) struct Embeddings {
     pub(crate) texts: u32,
     /// SHA-256 of the vectors, in hexadecimal digits.
     pub(crate) embeddings_sha256: String,
+}
+
+/// The fields of either kind. Serde's own way to try one kind after the other takes no number as f64 where a crate asks serde_json for numbers
+/// of any precision, as defmt-decoder does.
+#[derive(Deserialize)]
+struct Fields {
+    nll: Option<f64>,
+    mean_kl: Option<f64>,
+    same_top1: Option<u32>,
+    positions: Option<u32>,
+    logits_sha256: Option<String>,
+    mean_distance: Option<f64>,
+    largest_distance: Option<f64>,
+    texts: Option<u32>,
+    embeddings_sha256: Option<String>,
+}
+
+impl TryFrom<Fields> for Figures {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Figures, Self::Error> {
+        let Fields { mean_kl, same_top1, logits_sha256, .. } = fields;
+        if let (Some(nll), Some(positions)) = (fields.nll, fields.positions) {
+            return Ok(Figures::Windows(Windows { nll, mean_kl, same_top1, positions, logits_sha256 }));
+        }
+        match (fields.mean_distance, fields.largest_distance, fields.texts, fields.embeddings_sha256) {
+            (Some(mean_distance), Some(largest_distance), Some(texts), Some(embeddings_sha256)) => {
+                Ok(Figures::Embeddings(Embeddings {
+                    mean_distance,
+                    largest_distance,
+                    texts,
+                    embeddings_sha256,
+                }))
+            }
+            _ => Err(
+                "expected the figures of a decoder (nll, positions, ..) or of an encoder (mean_distance, texts, ..)",
+            ),
+        }
+    }
 }
 
 impl From<&CheckFigures> for Figures {

@@ -43,8 +43,7 @@ pub(crate) struct Embeddings {
     pub(crate) embeddings_sha256: String,
 }
 
-/// The fields of either kind. Serde's own way to try one kind after the other takes no number as f64 where a crate asks serde_json for numbers
-/// of any precision, as defmt-decoder does.
+/// The fields of either kind. Serde's own way to try one kind after the other says of a wrong field only that no kind matched.
 #[derive(Deserialize)]
 struct Fields {
     nll: Option<f64>,

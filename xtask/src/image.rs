@@ -29,7 +29,7 @@ use crate::runner::DeviceReport;
 use crate::system::{Install, Packages, Privilege, System};
 use crate::target::{Runner, Target};
 use crate::toolchain;
-use crate::{model, output};
+use crate::{model, output, root};
 use description::{Board, ImageDescription};
 use log::{Log, Said};
 pub(crate) use sizes::Sizes;
@@ -158,8 +158,10 @@ impl Boards {
     /// # Errors
     /// `Exit::Failed` when it does not start, takes too long, or says what can't be.
     pub(crate) fn run(&self, image: &Image, board: &Board, words: &[&str]) -> Result<(Said, bool), Error> {
-        let elf = std::fs::read(&image.elf).map_err(|error| Error::disk("read", &image.elf, &error))?;
-        let table = log::table(&elf)?;
+        let decoder = match image.runner {
+            Runner::CortexM => Some(build_decoder()?),
+            _ => None,
+        };
         let mut command = self.command(image, board, words);
         let shown = command::show(&command);
         output::note(&format!("$ {shown}"));
@@ -171,11 +173,34 @@ impl Boards {
             .map_err(|error| failed("the emulator does not start").caused_by(&error))?;
         let mut said = Said::default();
         let mut wrong = None;
-        let heard = hear(&mut child, &mut Log::new(table.as_ref()), |line| {
+        // What is heard: the emulator, or what decodes its frames.
+        let mut stdout: Option<Box<dyn Read + Send>> = None;
+        let mut decoding = None;
+        match (child.stdout.take(), decoder) {
+            (Some(frames), Some(decoder)) => {
+                let mut command = Command::new(decoder);
+                command.arg(&image.elf).stdin(frames).stdout(Stdio::piped());
+                let mut process = command
+                    .spawn()
+                    .map_err(|error| failed("the decoder does not start").caused_by(&error))?;
+                stdout = process.stdout.take().map(|stdout| Box::new(stdout) as _);
+                decoding = Some(process);
+            }
+            (Some(text), None) => stdout = Some(Box::new(text)),
+            (None, _) => {}
+        }
+        let heard = hear(&mut child, stdout, |line| {
             if let Err(why) = said.hear(line) {
                 wrong.get_or_insert(why);
             }
         });
+        if let Some(mut process) = decoding {
+            let status =
+                process.wait().map_err(|error| failed("the decoder was not heard").caused_by(&error))?;
+            if !status.success() {
+                return Err(failed(&format!("the decoder of its log ended with {status}")));
+            }
+        }
         let status =
             heard.map_err(|error| failed("the emulator was not heard to its end").caused_by(&error))?;
         let Some(success) = status else {
@@ -281,9 +306,28 @@ pub(crate) fn story_here(path: &Path) -> Result<String, Error> {
     Ok(story)
 }
 
+/// Builds what decodes defmt's frames, a package of a workspace of its own, and returns its path.
+fn build_decoder() -> Result<PathBuf, Error> {
+    let root = root::root()?;
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let folder = root::target_directory(&root).join("defmt-log");
+    let mut build = Command::new(cargo);
+    build.current_dir(root.join("targets/defmt-log")).args(["build", "--quiet", "--locked", "--target-dir"]);
+    let status = command::run(build.arg(&folder), None)?;
+    match status.success() {
+        true => Ok(folder.join("debug/rescomp-defmt-log")),
+        false => Err(Error::failed(format!("targets/defmt-log does not build ({status})"))),
+    }
+}
+
 /// Reads what the child says to its end; whether it ended well, or nothing where it had to be ended.
-fn hear(child: &mut Child, log: &mut Log<'_>, mut line: impl FnMut(&str)) -> std::io::Result<Option<bool>> {
-    let Some(mut stdout) = child.stdout.take() else {
+fn hear(
+    child: &mut Child,
+    stdout: Option<Box<dyn Read + Send>>,
+    mut line: impl FnMut(&str),
+) -> std::io::Result<Option<bool>> {
+    let mut log = Log::default();
+    let Some(mut stdout) = stdout else {
         return child.wait().map(|status| Some(status.success()));
     };
     let (sender, receiver) = std::sync::mpsc::channel();

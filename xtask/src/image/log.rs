@@ -1,4 +1,4 @@
-//! What an image says: text, as the 64-bit one writes it, or defmt's frames, decoded with the table in its ELF file.
+//! What an image says: text, as the 64-bit one writes it, and as `targets/defmt-log` makes it of a microcontroller's frames.
 //!
 //! ```text
 //! report kernels=NAME nll=F kl=F top1=N positions=N digest=HEX prefill=HEX passed=true|false
@@ -7,62 +7,24 @@
 //! ```
 //! In text, a line break inside a piece is written `\n` and a backslash twice.
 
-use defmt_decoder::{DecodeError, Table};
-
-use crate::error::Error;
 use crate::figures::{Figures, Windows};
 use crate::runner::DeviceReport;
 
-/// Makes lines of an image's bytes.
-pub(crate) enum Log<'t> {
-    /// Text.
-    Text(Vec<u8>),
-    /// Frames of defmt.
-    Frames(Box<dyn defmt_decoder::StreamDecoder + Send + Sync + 't>),
+/// Makes lines of an image's text.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// What no line break has ended yet.
+    held: Vec<u8>,
 }
 
-/// The table of defmt's formats in an ELF file; none where it has no such section.
-///
-/// # Errors
-/// `Exit::Failed` where the table is of another version.
-pub(crate) fn table(elf: &[u8]) -> Result<Option<Table>, Error> {
-    Table::parse(elf).map_err(|error| Error::failed(format!("the image's defmt table: {error}")))
-}
-
-impl<'t> Log<'t> {
-    /// With the table of an image that logs with defmt.
-    pub(crate) fn new(table: Option<&'t Table>) -> Log<'t> {
-        match table {
-            Some(table) => Log::Frames(table.new_stream_decoder()),
-            None => Log::Text(Vec::new()),
-        }
-    }
-
-    /// Takes bytes, and hands on the lines they complete. A damaged frame becomes a line that says so.
+impl Log {
+    /// Takes bytes, and hands on the lines they complete.
     pub(crate) fn receive(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
-        match self {
-            Log::Text(held) => {
-                held.extend_from_slice(bytes);
-                while let Some(end) = held.iter().position(|&byte| byte == b'\n') {
-                    let rest = held.split_off(end + 1);
-                    let whole = std::mem::replace(held, rest);
-                    line(&unescaped(String::from_utf8_lossy(&whole).trim_end_matches(['\n', '\r'])));
-                }
-            }
-            Log::Frames(decoder) => {
-                decoder.received(bytes);
-                loop {
-                    match decoder.decode() {
-                        Ok(frame) => {
-                            let level = frame.level().map(|level| format!("{}: ", level.as_str()));
-                            let level = level.filter(|level| level != "info: ").unwrap_or_default();
-                            line(&format!("{level}{}", frame.display_message()));
-                        }
-                        Err(DecodeError::UnexpectedEof) => return,
-                        Err(DecodeError::Malformed) => line("(a damaged defmt frame)"),
-                    }
-                }
-            }
+        self.held.extend_from_slice(bytes);
+        while let Some(end) = self.held.iter().position(|&byte| byte == b'\n') {
+            let rest = self.held.split_off(end + 1);
+            let whole = std::mem::replace(&mut self.held, rest);
+            line(&unescaped(String::from_utf8_lossy(&whole).trim_end_matches(['\n', '\r'])));
         }
     }
 }
@@ -243,7 +205,7 @@ mod tests {
 
     #[test]
     fn text_becomes_lines_and_a_story() {
-        let (mut log, mut said) = (Log::new(None), Said::default());
+        let (mut log, mut said) = (Log::default(), Said::default());
         for part in ["boot\r\nstory be", "gins\npiece Once\npiece  up\\\\on\\n\n", "story ends\nlast"] {
             log.receive(part.as_bytes(), |line| said.hear(line).expect("valid"));
         }

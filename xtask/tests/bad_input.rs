@@ -91,9 +91,9 @@ fn tokenizers_that_are_not_supported_are_named() {
         Case::new().json("tokenizer.json", |tokenizer| tokenizer["model"]["type"] = json!("Morphemes"));
     case.refused(&[], 2, &["tokenizer.json: model.type is ", "Morphemes", "supported: "]);
     let case = Case::new().json("tokenizer.json", |tokenizer| {
-        tokenizer["added_tokens"][0]["lstrip"] = json!(true);
+        tokenizer["added_tokens"][0]["single_word"] = json!(true);
     });
-    case.refused(&[], 2, &["tokenizer.json", "lstrip"]);
+    case.refused(&[], 2, &["tokenizer.json", "single_word"]);
     Case::new().file("tokenizer.json", "[").refused(&[], 2, &["tokenizer.json: not JSON"]);
 }
 

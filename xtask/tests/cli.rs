@@ -404,7 +404,10 @@ fn an_estimate_needs_a_board_and_a_container() {
     assert!(without_board.contains("`aarch64` has no table [board]"), "{without_board}");
     let missing = refused("estimate --target rpi5 --container no-such-container", 4);
     assert!(missing.contains("no-such-container") && missing.contains("pack --target rpi5"), "{missing}");
-    assert!(refused("estimate --target rpi6", 3).contains("there are aarch64, aarch64-bare, cortex-m7, jetson-nano"));
+    assert!(
+        refused("estimate --target rpi6", 3)
+            .contains("there are aarch64, aarch64-bare, cortex-m7, jetson-nano")
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Written from the papers (arXiv 2302.13971, 2305.13245, 2104.09864) and Hugging Face's pairing of rotary elements.
 
+use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::ModelSpec;
 
@@ -55,7 +56,6 @@ pub fn logits(
     let of_model = |kind| weights(SectionName { kind, layer: None });
     let epsilon = f64::from(spec.norm_epsilon);
     let width = spec.head_dim as usize;
-    let sharing = (spec.heads / spec.kv_heads) as usize;
     let embedding = of_model(SectionKind::Embedding);
     let mut stream: Rows = tokens.iter().map(|&token| embedding[token as usize].clone()).collect();
     for layer in 0..spec.layers as u16 {
@@ -72,19 +72,7 @@ pub fn logits(
                 .for_each(|head| rotate(head, position, frequencies));
             keys.push(cache.kept(k));
             values.push(cache.kept(multiply(&value, &hidden)));
-            let mut attended = Vec::new();
-            for (head, q) in q.chunks(width).enumerate() {
-                let own = head / sharing * width..(head / sharing + 1) * width;
-                let score = |k: &Vec<f64>| {
-                    let dot: f64 = q.iter().zip(&k[own.clone()]).map(|(q, k)| q * k).sum();
-                    (dot / (width as f64).sqrt()).exp()
-                };
-                let scores: Vec<f64> = keys.iter().map(score).collect();
-                let total: f64 = scores.iter().sum();
-                for element in own.clone() {
-                    attended.push(scores.iter().zip(&values).map(|(s, v)| s / total * v[element]).sum());
-                }
-            }
+            let attended = attend(spec, &q, &keys, &values);
             x.iter_mut().zip(multiply(&output, &attended)).for_each(|(x, y)| *x += y);
         }
         let norm = of_layer(SectionKind::MlpNorm).concat();
@@ -103,6 +91,43 @@ pub fn logits(
     let norm = of_model(SectionKind::FinalNorm).concat();
     let head = if spec.tied_head { embedding } else { of_model(SectionKind::Head) };
     stream.iter().map(|x| multiply(&head, &normalize(x, &norm, epsilon))).collect()
+}
+
+/// A matrix's rows as the container's own decoder gives them, or a norm's gain or a bias as one row.
+///
+/// # Panics
+/// Where the container has no such section.
+pub fn rows(container: &CheckedContainer<'_>, name: SectionName) -> Rows {
+    let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
+    match container.matrix(name) {
+        Some(matrix) => (0..matrix.shape().rows())
+            .map(|row| {
+                let mut values = vec![0.0; matrix.shape().cols()];
+                matrix.decode_row(row, &mut values);
+                wide(&values)
+            })
+            .collect(),
+        None => vec![wide(container.floats(name).expect("a section of the model"))],
+    }
+}
+
+/// What the heads of one token give: `query` sees all of `keys`, and the weighted sums of `values` stand one head after the other.
+pub(crate) fn attend(spec: &ModelSpec, query: &[f64], keys: &Rows, values: &Rows) -> Vec<f64> {
+    let (width, sharing) = (spec.head_dim as usize, (spec.heads / spec.kv_heads) as usize);
+    let mut attended = Vec::new();
+    for (head, q) in query.chunks(width).enumerate() {
+        let own = head / sharing * width..(head / sharing + 1) * width;
+        let score = |k: &Vec<f64>| {
+            let dot: f64 = q.iter().zip(&k[own.clone()]).map(|(q, k)| q * k).sum();
+            (dot / (width as f64).sqrt()).exp()
+        };
+        let scores: Vec<f64> = keys.iter().map(score).collect();
+        let total: f64 = scores.iter().sum();
+        for element in own.clone() {
+            attended.push(scores.iter().zip(values).map(|(s, v)| s / total * v[element]).sum());
+        }
+    }
+    attended
 }
 
 /// Asserts that f32 logits (positions x vocabulary) are the naive ones, to `share` of the largest.

@@ -5,6 +5,8 @@
 use rescomp_formats::section::{SectionKind as K, SectionName};
 use rescomp_formats::spec::{Activation, ModelSpec, Pooling};
 
+use crate::naive::attend;
+
 type Rows = Vec<Vec<f64>>;
 
 fn multiply(weights: &Rows, bias: &[f64], input: &[f64]) -> Vec<f64> {
@@ -50,7 +52,6 @@ fn activated(activation: Activation, x: f64) -> f64 {
 pub fn states(spec: &ModelSpec, weights: &dyn Fn(SectionName) -> Rows, tokens: &[u32]) -> Rows {
     let of_model = |kind| weights(SectionName { kind, layer: None });
     let epsilon = f64::from(spec.norm_epsilon);
-    let (width, sharing) = (spec.head_dim as usize, (spec.heads / spec.kv_heads) as usize);
     let (embedding, positions) = (of_model(K::Embedding), of_model(K::Positions).concat());
     let (gain, bias) = (of_model(K::EmbeddingNorm).concat(), of_model(K::EmbeddingNormBias).concat());
     let scale = f64::from(spec.variant.embedding_scale);
@@ -69,19 +70,7 @@ pub fn states(spec: &ModelSpec, weights: &dyn Fn(SectionName) -> Rows, tokens: &
             (all(K::Query, K::QueryBias), all(K::Key, K::KeyBias), all(K::Value, K::ValueBias));
         let mut next = Vec::new();
         for (x, query) in stream.iter().zip(&queries) {
-            let mut attended = Vec::new();
-            for (head, q) in query.chunks(width).enumerate() {
-                let own = head / sharing * width..(head / sharing + 1) * width;
-                let score = |k: &Vec<f64>| {
-                    let dot: f64 = q.iter().zip(&k[own.clone()]).map(|(q, k)| q * k).sum();
-                    (dot / (width as f64).sqrt()).exp()
-                };
-                let scores: Vec<f64> = keys.iter().map(score).collect();
-                let total: f64 = scores.iter().sum();
-                for element in own.clone() {
-                    attended.push(scores.iter().zip(&values).map(|(s, v)| s / total * v[element]).sum());
-                }
-            }
+            let attended = attend(spec, query, &keys, &values);
             let added =
                 |x: &[f64], y: Vec<f64>| -> Vec<f64> { x.iter().zip(y).map(|(x, y)| x + y).collect() };
             let sum = added(x, product(K::Output, K::OutputBias, &attended));

@@ -3,12 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use bytemuck::Zeroable;
-use conformance::naive_bert;
 use conformance::tiny::{self, Widths};
+use conformance::{naive, naive_bert};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::section::SectionName;
 use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Pooling, TextEmbedding, Variant};
 use rescomp_runtime::Machine;
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
@@ -145,20 +144,6 @@ fn room_and_earlier_texts_change_nothing() {
     assert_ne!(first(&mut encoder, &text), first(&mut encoder, &other));
 }
 
-fn weights(container: &CheckedContainer<'_>, name: SectionName) -> Vec<Vec<f64>> {
-    let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
-    match container.matrix(name) {
-        Some(matrix) => (0..matrix.shape().rows())
-            .map(|row| {
-                let mut values = vec![0.0; matrix.shape().cols()];
-                matrix.decode_row(row, &mut values);
-                wide(&values)
-            })
-            .collect(),
-        None => vec![wide(container.floats(name).unwrap())],
-    }
-}
-
 #[test]
 fn states_and_vectors_are_those_of_the_naive_forward() {
     let relu = ModelSpec { variant: Variant { activation: Activation::Relu, ..spec().variant }, ..spec() };
@@ -167,7 +152,7 @@ fn states_and_vectors_are_those_of_the_naive_forward() {
         let container = opened(&file);
         for length in LENGTHS {
             let tokens = tiny::tokens(&spec, length);
-            let states = naive_bert::states(&spec, &|name| weights(&container, name), &tokens);
+            let states = naive_bert::states(&spec, &|name| naive::rows(&container, name), &tokens);
             let vector = naive_bert::embedding(&spec, &states);
             for (activations, share) in [(ActivationFormat::F32, 1e-5), (ActivationFormat::Int8, 0.1)] {
                 let mut memory = memory(&container, length, 0xff);

@@ -13,19 +13,11 @@ use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
 use rescomp_runtime::linear::ActivationFormat;
 
-/// A matrix's rows as the container's own decoder gives them, or a norm's gain as one row.
+/// Its rows, or those of an embedding in bands.
 fn weights(container: &CheckedContainer<'_>, name: SectionName) -> Vec<Vec<f64>> {
-    let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
     match container.matrix(name) {
         None if name.kind == SectionKind::Embedding => banded_embedding(container),
-        Some(matrix) => (0..matrix.shape().rows())
-            .map(|row| {
-                let mut values = vec![0.0; matrix.shape().cols()];
-                matrix.decode_row(row, &mut values);
-                wide(&values)
-            })
-            .collect(),
-        None => vec![wide(container.floats(name).unwrap())],
+        _ => naive::rows(container, name),
     }
 }
 

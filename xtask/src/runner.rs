@@ -40,7 +40,7 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    /// The files to deploy, with their names; the first is executable.
+    /// The files to deploy, with their names.
     pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         match self {
             Program::Linux(path) => vec![(RUNNER_FILE, path)],

@@ -164,12 +164,7 @@ impl<'a> Container<'a> {
         entry: &SectionEntry,
         bytes: &'a [u8],
     ) -> Result<CheckWindows<'a>, ContainerError> {
-        let error = |offset_bytes: usize, expected, found| ContainerError::Structure {
-            section,
-            offset: entry.offset_bytes + offset_bytes as u64,
-            expected,
-            found,
-        };
+        let error = structure_error(section, entry);
         let Manifest { spec, check, .. } = self.manifest();
         let windows = CheckWindows::parse(bytes, spec.vocabulary)
             .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
@@ -194,12 +189,7 @@ impl<'a> Container<'a> {
         entry: &SectionEntry,
         bytes: &'a [u8],
     ) -> Result<CheckEmbeddings<'a>, ContainerError> {
-        let error = |offset_bytes: usize, expected, found| ContainerError::Structure {
-            section,
-            offset: entry.offset_bytes + offset_bytes as u64,
-            expected,
-            found,
-        };
+        let error = structure_error(section, entry);
         let Manifest { spec, check, .. } = self.manifest();
         let texts = CheckEmbeddings::parse(bytes, spec)
             .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
@@ -216,6 +206,20 @@ impl<'a> Container<'a> {
     /// Where an entry of the table lies in the file.
     fn offset_of(&self, entry: &SectionEntry) -> u64 {
         (core::ptr::from_ref(entry).addr() - self.file.as_ptr().addr()) as u64
+    }
+}
+
+/// Makes the error of a byte inside a section, counted from its beginning.
+fn structure_error(
+    section: SectionName,
+    entry: &SectionEntry,
+) -> impl Fn(usize, &'static str, u64) -> ContainerError + use<> {
+    let start = entry.offset_bytes;
+    move |offset_bytes, expected, found| ContainerError::Structure {
+        section,
+        offset: start + offset_bytes as u64,
+        expected,
+        found,
     }
 }
 

@@ -46,6 +46,15 @@ enum Contents {
     Gguf(Gguf),
 }
 
+impl Contents {
+    fn store(&self) -> &TensorStore {
+        match self {
+            Contents::Folder(store) => store,
+            Contents::Gguf(gguf) => &gguf.store,
+        }
+    }
+}
+
 /// Where a checkpoint's tokenizer is. Whether it is one that is supported shows when it is read.
 #[derive(Clone)]
 pub enum TokenizerSource<'a> {
@@ -79,21 +88,7 @@ impl Checkpoint {
         let gguf = Gguf::open(path)?;
         let gguf::Sizes { spec, turns: rope, local_turns: local_rope, folded, names } =
             gguf::sizes(&gguf.fields(), &gguf.store)?;
-        let (path, prefix) = (path.to_owned(), prefix(names, &gguf.store));
-        let contents = Contents::Gguf(gguf);
-        let position_rows = spec.context as usize + names.unused_positions;
-        let checkpoint = Self {
-            spec,
-            rope,
-            local_rope,
-            path,
-            contents,
-            folded,
-            names,
-            prefix,
-            position_rows,
-            token_types: 0,
-        };
+        let checkpoint = Self::new(path, Contents::Gguf(gguf), spec, [rope, local_rope], folded, names);
         checkpoint.check_tensors()?;
         Ok(checkpoint)
     }
@@ -110,31 +105,43 @@ impl Checkpoint {
     pub fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
         let HfConfig { mut spec, rope, local_rope, folded, names, position_rows, token_types } =
             HfConfig::read(&dir.join("config.json"))?;
-        let position_rows =
-            position_rows.map_or(spec.context as usize + names.unused_positions, |rows| rows as usize);
         complete_encoder(dir, &mut spec)?;
         let turns = |rope: &super::Rope| rope.turns_per_position(spec.variant.rotary_dim);
-        let (rope, local_rope) = (turns(&rope), local_rope.as_ref().map_or_else(Vec::new, turns));
-        let store = TensorStore::open(dir)?;
-        let (path, prefix, contents) = (dir.to_owned(), prefix(names, &store), Contents::Folder(store));
-        let token_types = token_types as usize;
-        let checkpoint = Self {
-            spec,
-            rope,
-            local_rope,
-            path,
-            contents,
-            folded,
-            names,
-            prefix,
-            position_rows,
-            token_types,
-        };
+        let ropes = [turns(&rope), local_rope.as_ref().map_or_else(Vec::new, turns)];
+        let contents = Contents::Folder(TensorStore::open(dir)?);
+        let mut checkpoint = Self::new(dir, contents, spec, ropes, folded, names);
+        if let Some(rows) = position_rows {
+            checkpoint.position_rows = rows as usize;
+        }
+        checkpoint.token_types = token_types as usize;
         checkpoint.check_tensors()?;
         if checkpoint.spec.tied_head && checkpoint.tensors().shape(names.head).is_some() {
             checkpoint.check_tied_head()?;
         }
         Ok(checkpoint)
+    }
+
+    /// With as many rows of positions as the names and the context say, and no token types. Nothing is checked yet.
+    fn new(
+        path: &Path,
+        contents: Contents,
+        spec: ModelSpec,
+        [rope, local_rope]: [Vec<u64>; 2],
+        folded: Folded,
+        names: &'static Names,
+    ) -> Self {
+        Self {
+            prefix: prefix(names, contents.store()),
+            position_rows: spec.context as usize + names.unused_positions,
+            token_types: 0,
+            path: path.to_owned(),
+            spec,
+            rope,
+            local_rope,
+            contents,
+            folded,
+            names,
+        }
     }
 
     /// Token embeddings, `[vocabulary, hidden]`.
@@ -307,10 +314,7 @@ impl Checkpoint {
 
     /// The tensors as stored.
     pub fn tensors(&self) -> &TensorStore {
-        match &self.contents {
-            Contents::Folder(store) => store,
-            Contents::Gguf(gguf) => &gguf.store,
-        }
+        self.contents.store()
     }
 
     /// A name of the model with the prefix that these files have.

@@ -15,12 +15,10 @@ struct Aligned<B: ?Sized>(B);
 
 static CONTAINER: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/container.bin")));
 
-/// Words of the command line, in all.
-const COMMAND_LINE_BYTES: usize = 1024;
-
 /// Runs the command and says how it went. False where a check missed its bound or something failed.
 pub(crate) fn run(memory: &mut [MemoryBlock], serial: &mut Serial) -> bool {
-    match command().and_then(|command| obey(&command, memory, serial)) {
+    let command = Command::given().map_err(Failure::from);
+    match command.and_then(|command| obey(&command, memory, serial)) {
         Ok(true) => true,
         Ok(false) => {
             let _ = writeln!(serial, "error: the logits are not the host's");
@@ -65,11 +63,4 @@ fn obey(command: &Command, memory: &mut [MemoryBlock], serial: &mut Serial) -> R
         let _ = writeln!(serial, "story ends\n{tokens} tokens behind a prompt of {prompt_tokens}");
     }
     Ok(passed)
-}
-
-fn command() -> Result<Command, Failure> {
-    let words = semihosting::experimental::env::args::<COMMAND_LINE_BYTES>();
-    let Ok(words) = words else { return Ok(Command::parse([])?) };
-    // The first is the program's name.
-    Ok(Command::parse((&words).skip(1).filter_map(Result::ok))?)
 }

@@ -20,9 +20,6 @@ struct Aligned<B: ?Sized>(B);
 
 static CONTAINER: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/container.bin")));
 
-/// Words of the command line, in all.
-const COMMAND_LINE_BYTES: usize = 1024;
-
 #[entry]
 fn main() -> ! {
     let Some(memory) = memory::take() else { exit(ExitCode::FAILURE) };
@@ -52,7 +49,7 @@ fn exit(code: ExitCode) -> ! {
 
 /// Runs the command. False where a check missed its bound.
 fn run(memory: &mut [MemoryBlock]) -> Result<bool, Failure> {
-    let command = command()?;
+    let command = Command::given()?;
     // An image without a container has the code of one with it, so that its size tells what room there is.
     let container = open(black_box(&CONTAINER.0))?;
     let kernels = kernels::best();
@@ -91,13 +88,6 @@ fn run(memory: &mut [MemoryBlock]) -> Result<bool, Failure> {
         defmt::info!("{=usize} tokens behind a prompt of {=usize}", tokens, prompt_tokens);
     }
     Ok(passed)
-}
-
-fn command() -> Result<Command, Failure> {
-    let words = semihosting::experimental::env::args::<COMMAND_LINE_BYTES>();
-    let Ok(words) = words else { return Ok(Command::parse([])?) };
-    // The first is the program's name.
-    Ok(Command::parse((&words).skip(1).filter_map(Result::ok))?)
 }
 
 /// The line for programs, as [`Report`] writes it; numbers are formatted on the host.

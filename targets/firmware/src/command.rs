@@ -58,7 +58,24 @@ impl fmt::Display for CommandError {
 
 impl core::error::Error for CommandError {}
 
+/// Words of a command line, in all.
+#[cfg(target_os = "none")]
+const COMMAND_LINE_BYTES: usize = 1024;
+
 impl Command {
+    /// What the words of the semihosting command line ask for; nothing where nobody answers semihosting.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    #[cfg(target_os = "none")]
+    pub fn given() -> Result<Command, CommandError> {
+        match semihosting::experimental::env::args::<COMMAND_LINE_BYTES>() {
+            // The first is the program's name.
+            Ok(words) => Command::parse((&words).skip(1).filter_map(Result::ok)),
+            Err(_) => Command::parse([]),
+        }
+    }
+
     /// What `words` ask for.
     ///
     /// # Errors

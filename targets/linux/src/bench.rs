@@ -14,7 +14,7 @@ use crate::bandwidth::read_bandwidth;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::BenchFlags;
-use crate::machine::{self, Engine};
+use crate::machine::{self, Engine, Place};
 use crate::mapped;
 use crate::output;
 use crate::table::Table;
@@ -23,10 +23,8 @@ use crate::trust::Trust;
 
 #[derive(Debug, Serialize)]
 struct Report {
-    container: String,
-    cpu: String,
-    kernels: &'static str,
-    threads: usize,
+    #[serde(flatten)]
+    place: Place,
     repeats: usize,
     prefill: Speed,
     decode: Speed,
@@ -83,10 +81,7 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let weight_bytes_per_token = container.products().map(|(_, shape, _)| shape.section_bytes() as u64).sum();
     let bandwidth = read_bandwidth(engine.machine().executor, &file);
     let report = Report {
-        container: path.display().to_string(),
-        cpu: machine::cpu(),
-        kernels: engine.kernels().name,
-        threads: engine.threads(),
+        place: Place::new(path, &engine),
         repeats: flags.repeats,
         prefill: speed(prompt_tokens, prefill, prefill_weights),
         weight_bytes_per_token,
@@ -151,9 +146,7 @@ fn in_words(report: &Report) -> String {
     machine.pair("decode, GB of weights a second", format_args!("{:.3}", report.decode_gigabytes_per_second));
     machine
         .pair("reading the file alone, GB a second", format_args!("{:.3}", report.read_gigabytes_per_second));
-    machine.pair("processor", &report.cpu);
-    machine.pair("kernels", report.kernels);
-    machine.pair("threads", report.threads);
+    report.place.show(&mut machine);
     machine.pair("repeats", report.repeats);
     format!("{speeds}\n{kernels}\n{machine}")
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::CheckFlags;
-use crate::machine::{self, Engine};
+use crate::machine::{self, Engine, Place};
 use crate::mapped;
 use crate::output::{self, hex};
 use crate::table::Table;
@@ -28,10 +28,8 @@ use embeddings::{EmbeddingBounds, EmbeddingFigures};
 
 #[derive(Debug, Serialize)]
 struct Report {
-    container: String,
-    cpu: String,
-    kernels: &'static str,
-    threads: usize,
+    #[serde(flatten)]
+    place: Place,
     #[serde(flatten)]
     measured: Measurements,
     passed: bool,
@@ -129,10 +127,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
     }?;
     let Checked { measured, comparisons, seconds } = checked;
     let report = Report {
-        container: path.display().to_string(),
-        cpu: machine::cpu(),
-        kernels: engine.kernels().name,
-        threads: engine.threads(),
+        place: Place::new(path, &engine),
         measured,
         passed: comparisons.iter().all(|comparison| comparison.ok),
         self_check_seconds: self_check.as_secs_f64(),
@@ -289,9 +284,7 @@ fn in_words(report: &Report, comparisons: &[Comparison]) -> String {
         ]);
     }
     let mut machine = Table::default();
-    machine.pair("processor", &report.cpu);
-    machine.pair("kernels", report.kernels);
-    machine.pair("threads", report.threads);
+    report.place.show(&mut machine);
     machine.pair("seconds", format_args!("{:.3}", report.seconds));
     format!("{table}\n{}\n{machine}", tensors::table(&report.tensor_kernels))
 }

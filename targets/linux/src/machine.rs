@@ -12,10 +12,12 @@ use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::self_check;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use rescomp_runtime::threads::ThreadPool;
+use serde::Serialize;
 
 use crate::error::Error;
 use crate::flags::MachineFlags;
 use crate::mapped;
+use crate::table::Table;
 use crate::thread_choice;
 
 /// Tokens that prefill runs at once: two of the widest kernels' tiles; more gains little and takes memory.
@@ -158,6 +160,34 @@ pub(crate) fn session<'a>(
 ) -> Result<Session<'a>, Error> {
     Session::new(container, engine.machine(), limits, ActivationFormat::Int8, memory)
         .map_err(|error| Error::input(path, error))
+}
+
+/// What a report was measured with.
+#[derive(Debug, Serialize)]
+pub(crate) struct Place {
+    container: String,
+    cpu: String,
+    kernels: &'static str,
+    threads: usize,
+}
+
+impl Place {
+    /// This container, here.
+    pub(crate) fn new(container: &Path, engine: &Engine) -> Place {
+        Place {
+            container: container.display().to_string(),
+            cpu: cpu(),
+            kernels: engine.kernels().name,
+            threads: engine.threads(),
+        }
+    }
+
+    /// Adds rows for people; they know the container.
+    pub(crate) fn show(&self, table: &mut Table) {
+        table.pair("processor", &self.cpu);
+        table.pair("kernels", self.kernels);
+        table.pair("threads", self.threads);
+    }
 }
 
 /// Seconds to divide by: a clock too coarse for what it timed gives no infinity.

@@ -102,6 +102,12 @@ pub fn decode(bytes: &[u8]) -> Outcome {
     Outcome::Accepted
 }
 
+/// Four tokens of the vocabulary, its first and last among them.
+fn tokens(container: &CheckedContainer<'_>) -> [u32; 4] {
+    let last = container.manifest().spec.vocabulary - 1;
+    [0, last, last / 2, 1.min(last)]
+}
+
 fn checked(file: &[u8], integrity: Integrity) -> Option<CheckedContainer<'_>> {
     Container::open(file).ok()?.check(integrity).ok()
 }
@@ -118,8 +124,7 @@ fn embed(
     let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
     let mut encoder =
         Encoder::new(container, machine, context, activations, &mut memory).expect("the planned memory");
-    let last = container.manifest().spec.vocabulary - 1;
-    let tokens = [0, last, last / 2, 1.min(last)];
+    let tokens = tokens(container);
     let mut bits = Vec::new();
     for tokens in [&tokens[..1], &tokens[..context]] {
         bits.extend(encoder.embed(tokens)?.iter().map(|number| number.to_bits()));
@@ -137,8 +142,7 @@ fn run(
     let machine = Machine { kernels, executor: &Serial };
     let mut memory = crate::memory(container, context, 2);
     let mut session = crate::session(container, machine, context, 2, activations, &mut memory);
-    let last = container.manifest().spec.vocabulary - 1;
-    let tokens = [0, last, last / 2, 1.min(last)];
+    let tokens = tokens(container);
     let mut bits = Vec::new();
     // Two tokens at once, then one by one.
     let (first, rest) = tokens[..context].split_at(context.min(2));

@@ -10,17 +10,15 @@ use crate::embedder;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::flags::BenchFlags;
-use crate::machine::{self, Engine};
+use crate::machine::{self, Engine, Place};
 use crate::output;
 use crate::table::Table;
 use crate::tensors;
 
 #[derive(Debug, Serialize)]
 struct Report {
-    container: String,
-    cpu: String,
-    kernels: &'static str,
-    threads: usize,
+    #[serde(flatten)]
+    place: Place,
     repeats: usize,
     text: Speed,
 }
@@ -54,10 +52,7 @@ pub(super) fn run(
     }
     let weights = tensors::weights_processed(container, engine.kernels(), length, length);
     let report = Report {
-        container: path.display().to_string(),
-        cpu: machine::cpu(),
-        kernels: engine.kernels().name,
-        threads: engine.threads(),
+        place: Place::new(path, engine),
         repeats: flags.repeats,
         text: speed(length, rates, weights),
     };
@@ -77,9 +72,7 @@ fn in_words(report: &Report) -> String {
     for (kernel, weights) in &report.text.weights_by_kernel {
         table.pair("weights by kernel", format_args!("{weights}, {kernel}"));
     }
-    table.pair("processor", &report.cpu);
-    table.pair("kernels", report.kernels);
-    table.pair("threads", report.threads);
+    report.place.show(&mut table);
     table.pair("repeats", report.repeats);
     table.to_string()
 }

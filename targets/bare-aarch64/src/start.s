@@ -14,7 +14,7 @@ _start:
     .word   0
     .quad   0x80000                 // load this far above the beginning of memory
     .quad   __loaded_end - _start
-    .quad   0xa                     // little-endian, pages of 4 KiB, anywhere in memory
+    .quad   0x2                     // little-endian, pages of 4 KiB, at the beginning of memory
     .quad   0, 0, 0
     .ascii  "ARM\x64"
     .word   0

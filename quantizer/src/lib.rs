@@ -36,6 +36,7 @@ pub mod sensitivity;
 pub mod sequences;
 pub mod texts;
 pub mod tokenizer_json;
+pub mod transforms;
 pub mod trial;
 mod vectorized;
 pub mod vocabulary;

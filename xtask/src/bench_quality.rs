@@ -26,6 +26,7 @@ use rescomp_quantizer::linears::{Linears, Tokens};
 use rescomp_quantizer::methods::{self, SolverOptions};
 use rescomp_quantizer::pack::{PackOptions, pack};
 use rescomp_quantizer::plan::BlockPlan;
+use rescomp_quantizer::transforms::{Transform, TransformKind};
 use rescomp_runtime::Machine;
 use table::{Report, Run, markdown, rows};
 
@@ -59,6 +60,7 @@ struct Case {
     /// Of the embedding and the head; `None` where they stay as they are.
     head_bits: Option<u8>,
     method: methods::Method,
+    transform: TransformKind,
     sample: usize,
 }
 
@@ -168,8 +170,10 @@ fn cases(flags: &QualityFlags) -> Vec<Case> {
             for &head_bits in &head_bits {
                 for method in unique(&flags.methods).into_iter().map(methods::Method::from) {
                     let samples = if method.configuration(bits).is_some() { flags.samples } else { 1 };
-                    let case = |sample| Case { bits, group, head_bits, method, sample };
-                    cases.extend((0..samples).map(case));
+                    for transform in unique(&flags.transforms).into_iter().map(TransformKind::from) {
+                        let case = |sample| Case { bits, group, head_bits, method, transform, sample };
+                        cases.extend((0..samples).map(case));
+                    }
                 }
             }
         }
@@ -189,10 +193,14 @@ fn say(bar: &ProgressBar, what: &str) {
 impl Setting<'_> {
     /// Quantizes one model and runs it over the held-out windows, once for each format of activations.
     fn measure(&self, case: Case, calibration: &[Vec<u32>]) -> Result<Vec<Run>, Error> {
-        let Case { bits, group, head_bits, method, sample } = case;
+        let Case { bits, group, head_bits, method, transform, sample } = case;
         let flags = self.flags;
         let head = head_bits.map_or_else(String::new, |bits| format!(", head {bits} bits"));
-        let what = format!("{method}, {bits} bits, group {group}, sample {}{head}", sample + 1);
+        let folded = match transform {
+            TransformKind::None => String::new(),
+            other => format!(", {}", other.name()),
+        };
+        let what = format!("{method}{folded}, {bits} bits, group {group}, sample {}{head}", sample + 1);
         say(&self.bar, &what);
         let options = match (flags.linears_only, flags.levels) {
             (true, Levels::Uniform) => SolverOptions::new(bits, group.into()),
@@ -205,14 +213,29 @@ impl Setting<'_> {
         // Where nothing is calibrated, one window keeps the forward that quantizing runs anyway short.
         let windows = if plan.calibrates() { flags.calibration_windows } else { 1 };
         let calibration = &calibration[sample * flags.calibration_windows..][..windows];
+        let checkpoint = match transform {
+            TransformKind::None => self.checkpoint.clone(),
+            TransformKind::Quarot => self
+                .checkpoint
+                .transformed(Transform::quarot(&self.checkpoint.spec))
+                .map_err(|error| Error::input(error.to_string()))?,
+        };
         let evaluations = match head_bits {
-            Some(head_bits) => self.containers(&what, plan, head_bits, calibration),
-            None => self.linears(&plan, calibration).map(|evaluation| vec![evaluation]),
+            Some(head_bits) => self.containers(&what, &checkpoint, plan, head_bits, calibration),
+            None => self.linears(&checkpoint, &plan, calibration).map(|evaluation| vec![evaluation]),
         };
         let run = |evaluation: Evaluation| {
             let (format, kl) = (evaluation.activations, evaluation.mean_kl.unwrap_or(f64::NAN));
             say(&self.bar, &format!("{what}, activations {format}: mean KL {kl:.6}"));
-            Run { method: method.name(), bits, group: group.to_string(), head_bits, sample, evaluation }
+            Run {
+                method: method.name(),
+                transform: transform.name(),
+                bits,
+                group: group.to_string(),
+                head_bits,
+                sample,
+                evaluation,
+            }
         };
         let failed = |error: String| Error::failed(format!("{what}: {error}"));
         Ok(evaluations.map_err(failed)?.into_iter().map(run).collect())
@@ -222,6 +245,7 @@ impl Setting<'_> {
     fn containers(
         &self,
         what: &str,
+        checkpoint: &Checkpoint,
         plan: BlockPlan,
         head_bits: u8,
         calibration: &[Vec<u32>],
@@ -240,7 +264,7 @@ impl Setting<'_> {
         };
         let mut each = |progress: Progress<'_>| self.hear(what, progress);
         let packed =
-            pack(self.machine, self.checkpoint, &options, &mut each).map_err(|error| error.to_string())?;
+            pack(self.machine, checkpoint, &options, &mut each).map_err(|error| error.to_string())?;
         let container = Container::open(&packed.file)
             .and_then(|container| container.check(Integrity::Crc))
             .map_err(|error| error.to_string())?;
@@ -251,11 +275,16 @@ impl Setting<'_> {
     }
 
     /// Quantizes the blocks' linear layers and measures them in the model.
-    fn linears(&self, plan: &BlockPlan, calibration: &[Vec<u32>]) -> Result<Evaluation, String> {
+    fn linears(
+        &self,
+        checkpoint: &Checkpoint,
+        plan: &BlockPlan,
+        calibration: &[Vec<u32>],
+    ) -> Result<Evaluation, String> {
         let tokens = |windows| Tokens { windows, positions: self.positions.run };
         let mut each = |progress: Progress<'_>| self.hear(plan.method.name(), progress);
         let (calibration, held_out) = (tokens(calibration), tokens(&self.held_out));
-        let linears = Linears::new(self.machine, self.checkpoint, plan, calibration, held_out, &mut each)
+        let linears = Linears::new(self.machine, checkpoint, plan, calibration, held_out, &mut each)
             .map_err(|error| error.to_string())?;
         self.evaluate(Subject::Linears(&linears))
     }

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rescomp_quantizer::grids::Spacing;
 use rescomp_quantizer::methods;
+use rescomp_quantizer::transforms::TransformKind;
 use rescomp_runtime::linear::ActivationFormat;
 
 use rescomp_quantizer::choose::Setting;
@@ -320,6 +321,24 @@ impl From<Method> for methods::Method {
             Method::Gptaq => methods::Method::Gptaq,
             Method::Rescomp => methods::Method::Rescomp,
             Method::RescompExact => methods::Method::RescompExact,
+        }
+    }
+}
+
+/// What is folded into the weights before they are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transform {
+    /// Nothing.
+    None,
+    /// Random rotations of the residual stream and of each head's values.
+    Quarot,
+}
+
+impl From<Transform> for TransformKind {
+    fn from(transform: Transform) -> TransformKind {
+        match transform {
+            Transform::None => TransformKind::None,
+            Transform::Quarot => TransformKind::Quarot,
         }
     }
 }

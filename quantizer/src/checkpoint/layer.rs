@@ -54,12 +54,17 @@ impl LayerWeights {
         self.vectors.iter().find(|(of, _)| *of == kind).map(|(_, values)| values.as_slice())
     }
 
+    /// The gain of a norm, or a bias, to be replaced; `None` where the block has none.
+    pub fn vector_mut(&mut self, kind: SectionKind) -> Option<&mut [f32]> {
+        self.vectors.iter_mut().find(|(of, _)| *of == kind).map(|(_, values)| values.as_mut_slice())
+    }
+
     /// All numbers of a kind; `None` where the block has none.
     pub(super) fn values_mut(&mut self, kind: SectionKind) -> Option<&mut [f32]> {
         if kind.is_matrix() {
             return self.matrix_mut(kind).map(|matrix| matrix.data.as_mut_slice());
         }
-        self.vectors.iter_mut().find(|(of, _)| *of == kind).map(|(_, values)| values.as_mut_slice())
+        self.vector_mut(kind)
     }
 
     /// All gains and biases.

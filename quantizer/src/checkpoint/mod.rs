@@ -278,6 +278,16 @@ pub enum CheckpointError {
         /// Its value.
         found: f32,
     },
+    /// The stream of this architecture cannot be rotated.
+    #[error(
+        "{path}: the residual stream of {architecture} cannot be rotated: that takes RMSNorms in front of attention and MLP and nowhere else"
+    )]
+    StreamNotRotated {
+        /// The folder or the file.
+        path: PathBuf,
+        /// The model's architecture.
+        architecture: &'static str,
+    },
     /// A decoder's part was asked of an encoder.
     #[error("{path}: {architecture} is an encoder: it makes vectors of texts, and has no next token")]
     Encoder {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::ModelSpec;
@@ -14,11 +15,12 @@ use super::hf_config::complete_encoder;
 use super::layer::{LayerWeights, Matrix, StreamNorm};
 use super::names::{Names, neighbours_to_halves};
 use super::{CheckpointError, HfConfig, TensorStore};
+use crate::transforms::Transform;
 
 /// An opened checkpoint: everything about it is known and checked but the weights' values, which are read on demand.
 ///
 /// The files must not be changed while this lives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Sizes and constants.
     pub spec: ModelSpec,
@@ -28,8 +30,12 @@ pub struct Checkpoint {
     /// Those of layers with a window, where they have their own; else none.
     pub local_rope: Vec<u64>,
     path: PathBuf,
-    contents: Contents,
+    contents: Arc<Contents>,
     folded: Folded,
+    /// What the weights are given out with.
+    transform: Option<Arc<Transform>>,
+    /// The files hold no head, or the embedding a second time.
+    stored_tied: bool,
     names: &'static Names,
     /// The one of the names' prefixes that the files have.
     prefix: &'static str,
@@ -135,13 +141,33 @@ impl Checkpoint {
             position_rows: spec.context as usize + names.unused_positions,
             token_types: 0,
             path: path.to_owned(),
+            stored_tied: spec.tied_head,
             spec,
             rope,
             local_rope,
-            contents,
+            contents: Arc::new(contents),
             folded,
+            transform: None,
             names,
         }
+    }
+
+    /// The same checkpoint, of which every weight is given out transformed.
+    ///
+    /// A rotated stream folds the last norm's gain into the head, which is then another matrix than the embedding.
+    ///
+    /// # Errors
+    /// The architecture's stream cannot be rotated.
+    pub fn transformed(&self, transform: Transform) -> Result<Checkpoint, CheckpointError> {
+        let architecture = self.spec.architecture;
+        if transform.stream.is_some() && !Transform::rotates_stream_of(architecture) {
+            let path = self.path.clone();
+            return Err(CheckpointError::StreamNotRotated { path, architecture: architecture.name() });
+        }
+        let mut transformed = self.clone();
+        transformed.spec.tied_head &= transform.stream.is_none();
+        transformed.transform = Some(Arc::new(transform));
+        Ok(transformed)
     }
 
     /// Token embeddings, `[vocabulary, hidden]`.
@@ -149,6 +175,12 @@ impl Checkpoint {
     /// # Errors
     /// An element is not finite.
     pub fn embedding(&self) -> Result<Matrix, CheckpointError> {
+        let mut embedding = self.stored_embedding()?;
+        self.transform.iter().for_each(|transform| transform.transform_embedding(&mut embedding));
+        Ok(embedding)
+    }
+
+    fn stored_embedding(&self) -> Result<Matrix, CheckpointError> {
         self.matrix(&self.prefixed(self.names.embedding), self.vocabulary_shape())
     }
 
@@ -179,7 +211,14 @@ impl Checkpoint {
         if self.spec.tied_head || self.spec.architecture.is_encoder() {
             return Ok(None);
         }
-        self.matrix(self.names.head, self.vocabulary_shape()).map(Some)
+        let mut head = match self.stored_tied {
+            true => self.stored_embedding()?,
+            false => self.matrix(self.names.head, self.vocabulary_shape())?,
+        };
+        if let Some(transform) = &self.transform {
+            transform.transform_head(&mut head, &mut self.stored_norm()?.gain);
+        }
+        Ok(Some(head))
     }
 
     /// The norm before the head.
@@ -206,6 +245,14 @@ impl Checkpoint {
 
     /// The norm outside of the blocks.
     fn stream_norm(&self) -> Result<StreamNorm, CheckpointError> {
+        let mut norm = self.stored_norm()?;
+        if self.transform.as_ref().is_some_and(|transform| transform.stream.is_some()) {
+            norm.gain.fill(1.0);
+        }
+        Ok(norm)
+    }
+
+    fn stored_norm(&self) -> Result<StreamNorm, CheckpointError> {
         let read = |name: &str| self.tensors().tensor_f32(&self.prefixed(name), &[self.spec.hidden as usize]);
         let mut gain = read(self.names.norm)?;
         self.complete_gain(&mut gain);
@@ -236,6 +283,7 @@ impl Checkpoint {
             }
         }
         self.folded.multiply_layer(&self.spec, layer, &mut weights);
+        self.transform.iter().for_each(|transform| transform.transform_layer(layer, &mut weights));
         Ok(weights)
     }
 
@@ -259,7 +307,7 @@ impl Checkpoint {
         // "." and ".." have no name of their own.
         let resolved =
             || self.path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
-        let named = match self.contents {
+        let named = match &*self.contents {
             Contents::Folder(_) => self.path.file_name(),
             Contents::Gguf(_) => self.path.file_stem(),
         };
@@ -288,7 +336,7 @@ impl Checkpoint {
 
     /// Where the tokenizer is.
     pub fn tokenizer(&self) -> TokenizerSource<'_> {
-        match &self.contents {
+        match &*self.contents {
             Contents::Folder(_) => TokenizerSource::Json(self.path.join("tokenizer.json")),
             Contents::Gguf(gguf) => {
                 TokenizerSource::Gguf(GgufTokenizer::new(gguf.fields(), self.spec.vocabulary))
@@ -301,7 +349,7 @@ impl Checkpoint {
     /// # Errors
     /// The metadata contradict themselves.
     pub fn gguf_chat_template(&self) -> Result<Option<GgufChatTemplate<'_>>, CheckpointError> {
-        match &self.contents {
+        match &*self.contents {
             Contents::Folder(_) => Ok(None),
             Contents::Gguf(gguf) => gguf::chat_template(&gguf.fields()),
         }
@@ -327,7 +375,7 @@ impl Checkpoint {
         let (names, spec) = (self.names, &self.spec);
         let [vocabulary, hidden] = self.vocabulary_shape();
         let vector = |name: &str| (self.prefixed(name), vec![hidden]);
-        let has_head = !spec.tied_head && !spec.architecture.is_encoder();
+        let has_head = !self.stored_tied && !spec.architecture.is_encoder();
         let head = has_head.then(|| (names.head.to_owned(), vec![vocabulary, hidden]));
         let table = |name: &str, rows| (self.prefixed(name), vec![rows, hidden]);
         let positions = names.positions.map(|name| table(name, self.position_rows));
@@ -365,7 +413,7 @@ impl Checkpoint {
         }
         let accepted = |name: &str| {
             known.contains(name)
-                || (name == names.head && self.spec.tied_head)
+                || (name == names.head && self.stored_tied)
                 || names.passed_over.iter().any(|end| name.ends_with(end))
                 || names.parts_passed_over.iter().any(|start| name.starts_with(start))
         };
@@ -389,7 +437,7 @@ impl Checkpoint {
         if store.stored_alike(&self.prefixed(self.names.embedding), head) {
             return Ok(());
         }
-        let embedding = self.embedding()?;
+        let embedding = self.stored_embedding()?;
         let stored = store.tensor_f32(head, &self.vocabulary_shape())?;
         let differs = |(ours, theirs): (&f32, &f32)| ours != theirs;
         match embedding.data.iter().zip(&stored).position(differs) {

@@ -2,13 +2,14 @@
 //!
 //! A method is a colour, the same in every plot; a group size is a marker. Points of the same method and group are joined. Bars
 //! are two standard errors of the mean over calibration samples; where one would reach below the axis it ends there. Models whose
-//! activations or head bits differ get a panel each, one below the other.
+//! activations, head bits or transform differ get a panel each, one below the other.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::table::{Report, Row, distinct};
 use crate::error::Error;
+use rescomp_quantizer::transforms::TransformKind;
 
 /// Width of the plot, in pixels.
 const WIDTH: u32 = 960;
@@ -24,15 +25,18 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// # Errors
 /// `Exit::Failed` where the drawing library refuses.
 pub(super) fn svg(report: &Report) -> Result<String, Error> {
-    let panels = distinct(&report.rows, |row| (row.activations, row.head_bits));
+    let panels = distinct(&report.rows, |row| (row.activations, row.head_bits, row.transform));
     let mut document = String::new();
     {
         let size = (WIDTH, HEIGHT * panels.len().max(1) as u32);
         let root = SVGBackend::with_string(&mut document, size).into_drawing_area();
         root.fill(&WHITE).map_err(|error| refused(&error))?;
         for (area, panel) in root.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
-            let rows: Vec<&Row> =
-                report.rows.iter().filter(|row| (row.activations, row.head_bits) == panel).collect();
+            let rows: Vec<&Row> = report
+                .rows
+                .iter()
+                .filter(|row| (row.activations, row.head_bits, row.transform) == panel)
+                .collect();
             draw_panel(area, &title(report, panel), &rows).map_err(|error| refused(&error))?;
         }
         root.present().map_err(|error| refused(&error))?;
@@ -44,12 +48,16 @@ fn refused(error: &dyn std::error::Error) -> Error {
     Error::failed("the plot could not be drawn").caused_by(error)
 }
 
-fn title(report: &Report, (activations, head_bits): (&str, Option<u8>)) -> String {
+fn title(report: &Report, (activations, head_bits, transform): (&str, Option<u8>, &str)) -> String {
     let what = match head_bits {
         Some(bits) => format!("containers, head {bits} bits"),
         None => "linear layers only".to_owned(),
     };
-    format!("{}: {what}, activations {activations}", report.model)
+    let transform = match transform == TransformKind::None.name() {
+        true => String::new(),
+        false => format!(", {transform}"),
+    };
+    format!("{}: {what}, activations {activations}{transform}", report.model)
 }
 
 /// Where a row lies: bits a weight, divergence, two standard errors of it. `None` where the divergence has no logarithm.

@@ -10,6 +10,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub(super) struct Run {
     pub(super) method: &'static str,
+    pub(super) transform: &'static str,
     pub(super) bits: u8,
     pub(super) group: String,
     /// Bits of the embedding and the head; absent where they are the checkpoint's.
@@ -24,6 +25,7 @@ pub(super) struct Run {
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     pub(super) method: &'static str,
+    pub(super) transform: &'static str,
     pub(super) bits: u8,
     pub(super) group: String,
     pub(super) head_bits: Option<u8>,
@@ -73,19 +75,21 @@ pub(super) fn distinct<T, K: PartialEq>(items: &[T], key: impl Fn(&T) -> K) -> V
 
 /// One row for the runs that differ in their sample only, in the order of the runs.
 pub(super) fn rows(runs: &[Run]) -> Vec<Row> {
-    let key =
-        |run: &Run| (run.method, run.bits, run.group.clone(), run.head_bits, run.evaluation.activations);
-    let row = |wanted: (&'static str, u8, String, Option<u8>, &'static str)| {
+    let key = |run: &Run| {
+        (run.method, run.transform, run.bits, run.group.clone(), run.head_bits, run.evaluation.activations)
+    };
+    let row = |wanted: (&'static str, &'static str, u8, String, Option<u8>, &'static str)| {
         let same: Vec<&Run> = runs.iter().filter(|run| key(run) == wanted).collect();
         let mean = |value: fn(&Evaluation) -> f64| {
             same.iter().map(|run| value(&run.evaluation)).sum::<f64>() / same.len() as f64
         };
         let kl = |evaluation: &Evaluation| evaluation.mean_kl.unwrap_or(f64::NAN);
         let divergences: Vec<f64> = same.iter().map(|run| kl(&run.evaluation)).collect();
-        let (method, bits, group, head_bits, activations) = wanted;
+        let (method, transform, bits, group, head_bits, activations) = wanted;
         let calibrated = method != methods::Method::Rtn.name();
         Row {
             method,
+            transform,
             bits,
             group,
             head_bits,
@@ -143,8 +147,8 @@ pub(super) fn markdown(report: &Report) -> String {
         let _ = write!(
             text,
             "\nActivations {format}:\n\n\
-             | method | bits | group | head bits | bytes | bits a weight | mean KL, nats a token | perplexity | same top-1 |\n\
-             |---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+             | method | transform | bits | group | head bits | bytes | bits a weight | mean KL, nats a token | perplexity | same top-1 |\n\
+             |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
         );
         for row in report.rows.iter().filter(|row| row.activations == format) {
             let error = row
@@ -153,8 +157,9 @@ pub(super) fn markdown(report: &Report) -> String {
             let head_bits = row.head_bits.map_or_else(|| "as stored".to_owned(), |bits| bits.to_string());
             let _ = writeln!(
                 text,
-                "| `{}` | {} | {} | {head_bits} | {} | {:.3} | {:.6} +- {error} | {:.4} | {:.2} % |",
+                "| `{}` | {} | {} | {} | {head_bits} | {} | {:.3} | {:.6} +- {error} | {:.4} | {:.2} % |",
                 row.method,
+                row.transform,
                 row.bits,
                 row.group,
                 thousands(row.bytes.round() as u64),
@@ -200,7 +205,15 @@ pub(super) mod tests {
             activations: "int8",
             kernels: "scalar",
         };
-        Run { method, bits: 4, group: group.to_owned(), head_bits: Some(8), sample, evaluation }
+        Run {
+            method,
+            transform: "none",
+            bits: 4,
+            group: group.to_owned(),
+            head_bits: Some(8),
+            sample,
+            evaluation,
+        }
     }
 
     /// A report of these runs.
@@ -247,8 +260,14 @@ pub(super) mod tests {
         let text = markdown(&report(vec![run("rtn", "64", 0, 0.4), run("gptq", "64", 0, 0.25), f32]));
         assert_eq!(text.matches("\nActivations ").count(), 2);
         assert_eq!(text.matches("\n| `").count(), 3);
-        assert!(text.contains("| `rtn` | 4 | 64 | 8 | 1,234,567 | 4.500 | 0.400000 +- 0.000000 |"), "{text}");
-        assert!(text.contains("| `gptq` | 4 | 32 | 8 | 1,234,567 | 4.500 | 0.250000 +- unknown |"), "{text}");
+        assert!(
+            text.contains("| `rtn` | none | 4 | 64 | 8 | 1,234,567 | 4.500 | 0.400000 +- 0.000000 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| `gptq` | none | 4 | 32 | 8 | 1,234,567 | 4.500 | 0.250000 +- unknown |"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! Norm folding: the gain of an RMSNorm moves into the matrices behind it, so that the norm's output is of unit gain and can be rotated.
+//!
+//! `(x g) W^T = x (W diag(g))^T`. Source: Ashkboos et al., "SliceGPT", arXiv 2401.15024, section 3.2.
+
+use crate::checkpoint::{LayerWeights, Matrix};
+use rescomp_formats::section::SectionKind as K;
+
+/// The norms of a block, each with the matrices behind it.
+pub(super) const NORMS: [(K, &[K]); 2] =
+    [(K::AttentionNorm, &[K::Query, K::Key, K::Value]), (K::MlpNorm, &[K::Gate, K::Up])];
+
+/// `W <- W diag(gain)`.
+pub(super) fn multiply_columns(matrix: &mut Matrix, gain: &[f32]) {
+    for row in matrix.data.chunks_exact_mut(matrix.cols) {
+        row.iter_mut().zip(gain).for_each(|(weight, gain)| *weight *= gain);
+    }
+}
+
+/// Folds both norms of a block.
+pub(super) fn fold(weights: &mut LayerWeights) {
+    for (norm, behind) in NORMS {
+        let Some(gain) = weights.vector(norm).map(<[f32]>::to_vec) else { continue };
+        for kind in behind {
+            weights.matrix_mut(*kind).into_iter().for_each(|matrix| multiply_columns(matrix, &gain));
+        }
+        weights.vector_mut(norm).into_iter().for_each(|gain| gain.fill(1.0));
+    }
+}

@@ -1,0 +1,187 @@
+//! Orthogonal changes of basis of rows: `x -> x R`.
+
+use crate::checkpoint::Matrix;
+use faer::Mat;
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
+use rescomp_runtime::hadamard::Hadamard;
+
+/// An orthogonal matrix R of `elems x elems`.
+#[derive(Clone, Debug)]
+pub enum Rotation {
+    /// `diag(signs) H / sqrt(elems)`: each value's sign, then the transform.
+    Hadamard {
+        /// 1 or -1 of each value.
+        signs: Vec<f64>,
+        /// H.
+        hadamard: Box<Hadamard>,
+    },
+    /// R itself, by rows.
+    Dense(Mat<f64>),
+}
+
+impl Rotation {
+    /// A Hadamard transform behind random signs, or a random orthogonal matrix for a size that has none (Ashkboos et al., "QuaRot", arXiv
+    /// 2404.00456, section 3). The same for the same seed.
+    pub fn random(elems: usize, seed: u64) -> Rotation {
+        let mut generator = Pcg64::seed_from_u64(seed);
+        match Hadamard::new(elems) {
+            Some(hadamard) => {
+                let sign = |_| if generator.next_u64() >> 63 == 0 { 1.0 } else { -1.0 };
+                Rotation::Hadamard { signs: (0..elems).map(sign).collect(), hadamard: Box::new(hadamard) }
+            }
+            None => Rotation::Dense(random_orthogonal(elems, &mut generator)),
+        }
+    }
+
+    /// Values of a row.
+    pub fn elems(&self) -> usize {
+        match self {
+            Rotation::Hadamard { signs, .. } => signs.len(),
+            Rotation::Dense(matrix) => matrix.nrows(),
+        }
+    }
+
+    /// `row <- row R`.
+    ///
+    /// # Panics
+    /// Where `row` is of another length.
+    pub fn apply(&self, row: &mut [f64]) {
+        match self {
+            Rotation::Hadamard { signs, hadamard } => {
+                assert_eq!(row.len(), signs.len(), "values of a row");
+                row.iter_mut().zip(signs).for_each(|(value, sign)| *value *= sign);
+                hadamard.apply(row, 1.0 / (signs.len() as f64).sqrt());
+            }
+            Rotation::Dense(matrix) => {
+                assert_eq!(row.len(), matrix.nrows(), "values of a row");
+                let before = row.to_vec();
+                for (col, value) in row.iter_mut().enumerate() {
+                    *value = before.iter().enumerate().map(|(at, before)| before * matrix[(at, col)]).sum();
+                }
+            }
+        }
+    }
+
+    /// R by rows.
+    pub fn dense(&self) -> Mat<f64> {
+        let elems = self.elems();
+        let mut matrix = Mat::zeros(elems, elems);
+        for at in 0..elems {
+            let mut row = vec![0.0; elems];
+            row[at] = 1.0;
+            self.apply(&mut row);
+            row.iter().enumerate().for_each(|(col, &value)| matrix[(at, col)] = value);
+        }
+        matrix
+    }
+}
+
+/// Uniform over the orthogonal matrices: the orthogonal factor of a Gaussian matrix, with the signs that make it unique (F. Mezzadri, "How to
+/// generate random matrices from the classical compact groups", arXiv math-ph/0609050, section 5).
+fn random_orthogonal(elems: usize, generator: &mut Pcg64) -> Mat<f64> {
+    let gaussian = Mat::from_fn(elems, elems, |_, _| normal(generator));
+    let factors = gaussian.qr();
+    let (orthogonal, triangular) = (factors.compute_thin_Q(), factors.thin_R().to_owned());
+    Mat::from_fn(elems, elems, |row, col| orthogonal[(row, col)] * triangular[(col, col)].signum())
+}
+
+/// A standard normal number (Box and Muller, "A note on the generation of random normal deviates", 1958).
+fn normal(generator: &mut Pcg64) -> f64 {
+    // Above 0, at most 1.
+    let mut uniform = || ((generator.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+    let (radius, angle) = (uniform(), uniform());
+    (-2.0 * radius.ln()).sqrt() * (core::f64::consts::TAU * angle).cos()
+}
+
+/// `W <- W R`, for each `elems` columns of it: the matrix of inputs that are rotated in parts of `elems` values.
+pub(super) fn rotate_inputs(matrix: &mut Matrix, rotation: &Rotation) {
+    let (cols, part) = (matrix.cols, rotation.elems());
+    matrix.data.par_chunks_mut(cols).for_each_init(Vec::new, |row, values| {
+        for values in values.chunks_exact_mut(part) {
+            row.clear();
+            row.extend(values.iter().map(|&value| f64::from(value)));
+            rotation.apply(row);
+            values.iter_mut().zip(&*row).for_each(|(value, &rotated)| *value = rotated as f32);
+        }
+    });
+}
+
+/// `W <- R^T W`, for each `elems` rows of it: the matrix whose outputs come out rotated in parts of `elems` values. A vector is a matrix of one
+/// column.
+pub(super) fn rotate_outputs(values: &mut [f32], cols: usize, rotation: &Rotation) {
+    let part = rotation.elems();
+    values.par_chunks_mut(part * cols).for_each(|values| {
+        let mut column = vec![0.0; part];
+        for col in 0..cols {
+            let stored = values[col..].iter().step_by(cols);
+            column.iter_mut().zip(stored).for_each(|(to, &from)| *to = f64::from(from));
+            rotation.apply(&mut column);
+            let stored = values[col..].iter_mut().step_by(cols);
+            stored.zip(&column).for_each(|(to, &from)| *to = from as f32);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(elems: usize) -> Vec<f64> {
+        (0..elems).map(|at| (at as f64 * 1.3).sin()).collect()
+    }
+
+    #[test]
+    fn rotations_are_orthogonal_and_repeat() {
+        // With a transform, and without.
+        for elems in [32, 48, 24, 6, 46] {
+            let rotation = Rotation::random(elems, 7);
+            assert_eq!(matches!(rotation, Rotation::Dense(_)), Hadamard::new(elems).is_none());
+            let dense = rotation.dense();
+            let identity = dense.transpose() * &dense;
+            for (at, col) in (0..elems * elems).map(|index| (index / elems, index % elems)) {
+                let expected = f64::from(u8::from(at == col));
+                assert!((identity[(at, col)] - expected).abs() < 1e-12, "{elems}: {at}, {col}");
+            }
+            let rotated = |seed| {
+                let mut values = row(elems);
+                Rotation::random(elems, seed).apply(&mut values);
+                values
+            };
+            assert_eq!(rotated(7), rotated(7));
+            assert_ne!(rotated(7), rotated(8));
+        }
+    }
+
+    #[test]
+    fn products_stay_where_input_and_weights_are_rotated() {
+        let (rows, cols) = (5, 24);
+        let rotation = Rotation::random(12, 3);
+        let data = (0..rows * cols).map(|at| (at as f32 * 0.37).cos()).collect();
+        let matrix = Matrix { rows, cols, data };
+        let product = |matrix: &Matrix, input: &[f64]| -> Vec<f64> {
+            let dot = |row: usize| matrix.row(row).iter().zip(input).map(|(w, x)| f64::from(*w) * x).sum();
+            (0..matrix.rows).map(dot).collect()
+        };
+        let mut rotated = matrix.clone();
+        rotate_inputs(&mut rotated, &rotation);
+        let input = row(cols);
+        let mut rotated_input = input.clone();
+        rotated_input.chunks_exact_mut(12).for_each(|part| rotation.apply(part));
+        let expected = product(&matrix, &input);
+        for (found, expected) in product(&rotated, &rotated_input).iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5, "{found}, {expected}");
+        }
+        // Of outputs: the rotated product.
+        let wide = Matrix { rows: cols, cols: rows, data: matrix.data.clone() };
+        let input = row(rows);
+        let mut expected = product(&wide, &input);
+        expected.chunks_exact_mut(12).for_each(|part| rotation.apply(part));
+        let mut rotated = wide.clone();
+        rotate_outputs(&mut rotated.data, rows, &rotation);
+        for (found, expected) in product(&rotated, &input).iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5, "{found}, {expected}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ pub mod check_windows;
 pub mod container;
 pub mod encodings;
 pub mod error;
+pub mod hadamard;
 pub mod layouts;
 pub mod manifest;
 pub mod matrix;

@@ -24,6 +24,8 @@ pub struct Provenance {
     pub checkpoint_sha256: [u8; 32],
     /// Quantization method of the blocks' matrices.
     pub method: Text,
+    /// What was folded into the weights before (`none`, `smooth`, `quarot`, ..).
+    pub transform: Text,
     /// Bits of the blocks' matrices.
     pub bits: u8,
     /// Columns a group of the blocks' matrices; 0 for whole rows.
@@ -120,10 +122,11 @@ impl Manifest {
     /// # Errors
     /// The first field that has a value that it can't have.
     pub fn check_record(&self) -> Result<(), RecordError> {
-        let Provenance { checkpoint, method, target, tool_version, .. } = &self.provenance;
+        let Provenance { checkpoint, method, transform, target, tool_version, .. } = &self.provenance;
         let texts = [
             ("checkpoint", checkpoint),
             ("method", method),
+            ("transform", transform),
             ("target", target),
             ("tool_version", tool_version),
         ];

@@ -84,12 +84,14 @@ pub enum SectionKind {
     EmbeddingNormBias = 13,
     /// Of an encoder, texts and the full-precision model's vectors of them.
     CheckEmbeddings = 14,
+    /// What the input of a tied head passes, where the stream was rotated.
+    HeadInput = 15,
 }
 
 use SectionKind as K;
 
 /// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
-const MODEL_SECTIONS: [SectionKind; 14] = [
+const MODEL_SECTIONS: [SectionKind; 15] = [
     K::Tokenizer,
     K::RopeFrequencies,
     K::LocalRopeFrequencies,
@@ -100,6 +102,7 @@ const MODEL_SECTIONS: [SectionKind; 14] = [
     K::Positions,
     K::EmbeddingNorm,
     K::EmbeddingNormBias,
+    K::HeadInput,
     K::Head,
     K::FinalNorm,
     K::FinalNormBias,
@@ -208,7 +211,7 @@ const BERT: [SectionKind; 16] = [
 
 impl SectionKind {
     /// Every kind.
-    pub const ALL: [SectionKind; 35] = [
+    pub const ALL: [SectionKind; 36] = [
         K::Tokenizer,
         K::RopeFrequencies,
         K::CheckWindows,
@@ -244,6 +247,7 @@ impl SectionKind {
         K::EmbeddingNorm,
         K::EmbeddingNormBias,
         K::CheckEmbeddings,
+        K::HeadInput,
     ];
 
     /// The name in reports and errors.
@@ -284,6 +288,7 @@ impl SectionKind {
             K::EmbeddingNorm => "embedding_norm",
             K::EmbeddingNormBias => "embedding_norm_bias",
             K::CheckEmbeddings => "check_embeddings",
+            K::HeadInput => "head_input",
         }
     }
 
@@ -296,7 +301,16 @@ impl SectionKind {
     pub const fn is_matrix(self) -> bool {
         matches!(
             self,
-            K::Embedding | K::Head | K::Query | K::Key | K::Value | K::Output | K::Gate | K::Up | K::Down
+            K::Embedding
+                | K::HeadInput
+                | K::Head
+                | K::Query
+                | K::Key
+                | K::Value
+                | K::Output
+                | K::Gate
+                | K::Up
+                | K::Down
         )
     }
 
@@ -335,6 +349,7 @@ impl SectionKind {
             K::RopeFrequencies | K::LocalRopeFrequencies => Some((1, spec.variant.rotary_dim / 2)),
             K::Embedding if spec.embedding_bands > 1 => None,
             K::Embedding | K::Head => Some((spec.vocabulary, spec.hidden)),
+            K::HeadInput => Some((spec.hidden, spec.hidden)),
             K::Positions => Some((spec.context, spec.hidden)),
             K::FinalNorm
             | K::FinalNormBias
@@ -385,10 +400,12 @@ fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<>
     let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
     let architecture = spec.architecture;
     let (chats, encodes) = (spec.chat_template, architecture.is_encoder());
+    let head_input = spec.online.head_input;
     MODEL_SECTIONS.into_iter().flat_map(move |kind| {
         let banded = bands > 1 && kind == K::Embedding;
         let count = match kind {
             K::Head => u16::from(!tied && !encodes),
+            K::HeadInput => u16::from(head_input),
             K::TokenBands => u16::from(bands > 1),
             K::Embedding => bands,
             K::RopeFrequencies => u16::from(!architecture.has_learned_positions()),

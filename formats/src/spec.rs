@@ -1,5 +1,6 @@
 //! The shape of a model: everything the runtime must know beside the weights themselves.
 
+use crate::hadamard::Hadamard;
 use serde::{Deserialize, Serialize};
 
 /// Most end-of-text tokens a model may have.
@@ -180,6 +181,19 @@ pub struct TextEmbedding {
     pub normalized: bool,
 }
 
+/// Changes of basis that the forward takes part in, where a model's weights were rotated (docs/methods.md). Most rotations are folded
+/// into weights and leave nothing here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct OnlineTransforms {
+    /// The input of the output projections passes a Hadamard transform, over all heads.
+    pub output: bool,
+    /// Likewise the input of the down projections.
+    pub down: bool,
+    /// The input of a tied head passes a matrix, which turns the basis of a rotated stream so that the embedding can serve as the head.
+    pub head_input: bool,
+}
+
 /// Sizes and constants of a model. All sizes are in elements, tokens or counts, never in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -218,6 +232,8 @@ pub struct ModelSpec {
     pub chat_template: bool,
     /// What an encoder makes of a text; none of a decoder.
     pub embedding: Option<TextEmbedding>,
+    /// What of a rotation is left to the forward.
+    pub online: OnlineTransforms,
 }
 
 impl ModelSpec {
@@ -305,6 +321,7 @@ impl ModelSpec {
         }
         self.check_variant()?;
         self.check_encoder()?;
+        self.check_online()?;
         for token in self.begin_token.iter().chain(&self.end_tokens) {
             if *token >= self.vocabulary {
                 return Err(SpecError {
@@ -334,6 +351,25 @@ impl ModelSpec {
         }
         if encodes && self.variant.sliding_window > 0 {
             return refused("sliding_window", self.variant.sliding_window, none);
+        }
+        Ok(())
+    }
+
+    /// There is a transform for every width that passes one, and a tied head behind the matrix of its input.
+    fn check_online(&self) -> Result<(), SpecError> {
+        let widths = [
+            ("online output", self.online.output, self.query_width()),
+            ("online down", self.online.down, self.intermediate as usize),
+        ];
+        for (field, asked, width) in widths {
+            if asked && Hadamard::new(width).is_none() {
+                let expected = "a width that has a Hadamard transform";
+                return Err(SpecError { field, found: width as u32, expected });
+            }
+        }
+        if self.online.head_input && !self.tied_head {
+            let expected = "0 where the head is a matrix of its own, or there is none";
+            return Err(SpecError { field: "online head_input", found: 1, expected });
         }
         Ok(())
     }
@@ -404,6 +440,7 @@ pub(crate) mod tests {
             end_tokens: heapless::Vec::from_slice(&[0]).unwrap(),
             chat_template: false,
             embedding: None,
+            online: OnlineTransforms::default(),
         }
     }
 
@@ -505,6 +542,23 @@ pub(crate) mod tests {
         let windowed = Variant { sliding_window: 4, ..variant };
         assert_eq!(field(ModelSpec { variant: windowed, ..bert.clone() }), "sliding_window");
         assert_eq!(field(ModelSpec { embedding: bert.embedding, ..spec() }), "embedding");
+    }
+
+    #[test]
+    fn online_transforms_without_a_transform_are_named() {
+        let check = |output, down, head_input, intermediate, tied_head| {
+            let online = OnlineTransforms { output, down, head_input };
+            ModelSpec { online, intermediate, tied_head, ..spec() }
+                .check()
+                .map_err(|error| (error.field, error.found))
+        };
+        assert_eq!(check(true, true, true, 48, true), Ok(()));
+        assert_eq!(check(true, false, false, 46, true), Ok(()));
+        assert_eq!(check(false, true, false, 46, true), Err(("online down", 46)));
+        assert_eq!(check(false, false, true, 48, false), Err(("online head_input", 1)));
+        let odd = ModelSpec { heads: 3, kv_heads: 3, head_dim: 2, variant: Variant::plain(2), ..spec() };
+        let online = OnlineTransforms { output: true, ..Default::default() };
+        assert_eq!(ModelSpec { online, ..odd }.check().map_err(|error| error.field), Err("online output"));
     }
 
     #[test]

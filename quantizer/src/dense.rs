@@ -234,6 +234,11 @@ impl<'m> Streams<'m> {
         let mut hidden = vec![0.0; elems];
         let stream = &self.stream[window * elems..(window + 1) * elems];
         models::normalize(self.machine, &self.spec, norm.view(), stream, &mut hidden);
+        if let Some(matrix) = &norm.head_input {
+            let mut turned = vec![0.0; elems];
+            multiply(matrix, &hidden, &mut turned);
+            return turned;
+        }
         hidden
     }
 }

@@ -1,15 +1,16 @@
 //! Making a container: quantize, encode, record the full-precision model, run the result, write down what it gave.
 
 use crate::bands::{BANDS, Bands};
-use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks};
+use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks, to_f64};
 use crate::chat_template::Imported;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
 use crate::dense::{DenseError, DenseLogits};
 use crate::embeddings::dense_embeddings;
 use crate::encode::{self, EncodeError, encode};
-use crate::methods::GroupSize;
+use crate::methods::{self, GroupSize, MethodError};
 use crate::plan::{BlockPlan, MatrixFormat};
 use crate::record::{self, Record};
+use crate::transforms::TransformKind;
 use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
 use bytemuck::Zeroable;
 use rescomp_formats::check_embeddings;
@@ -74,6 +75,8 @@ pub struct PackReport {
     pub checkpoint: String,
     /// Quantization method.
     pub method: &'static str,
+    /// What was folded into the weights before.
+    pub transform: &'static str,
     /// Bits of the blocks' matrices.
     pub bits: u8,
     /// Columns a group; 0 for whole rows.
@@ -290,6 +293,10 @@ pub fn pack_run(
     };
     put(gain, None, Contents::F32(norm.gain));
     put(bias, None, Contents::F32(norm.bias));
+    let head_input = norm.head_input.as_ref().map(|matrix| head_input(matrix, options)).transpose()?;
+    if let Some((contents, _)) = &head_input {
+        put(SectionKind::HeadInput, None, contents.clone());
+    }
     put(SectionKind::RopeFrequencies, None, Contents::U64(checkpoint.rope.clone()));
     put(SectionKind::LocalRopeFrequencies, None, Contents::U64(checkpoint.local_rope.clone()));
     if let Some(positions) = checkpoint.positions()? {
@@ -322,6 +329,7 @@ pub fn pack_run(
     let report = PackReport {
         checkpoint: checkpoint.name(),
         method: options.plan.method.name(),
+        transform: transform_name(checkpoint),
         bits: solver.bits,
         group_elems: group_elems(solver.group),
         head_bits: head_bits(&vocabulary),
@@ -331,7 +339,11 @@ pub fn pack_run(
         file_bytes: file.len() as u64,
         calibration_tokens: calibration_tokens(options),
         warnings: [warnings(&vocabulary, &matrices), options.chat_template.warnings.clone()].concat(),
-        vocabulary: vocabulary.into_iter().map(|matrix| matrix.report).collect(),
+        vocabulary: vocabulary
+            .into_iter()
+            .map(|matrix| matrix.report)
+            .chain(head_input.map(|(_, report)| report))
+            .collect(),
         matrices,
         check: CheckFigures::from(&check),
     };
@@ -339,10 +351,38 @@ pub fn pack_run(
     Ok(Packed { file, report })
 }
 
-/// Bytes of a container besides its matrices.
+/// Bits and groups of what the input of a tied head passes: its errors reach every logit, and it is small.
+const HEAD_INPUT: u8 = 8;
+
+/// The format of the head's input, for a layout that has groups.
+fn head_input_format() -> MatrixFormat {
+    MatrixFormat { bits: HEAD_INPUT, group: GroupSize::elements(64).unwrap_or(GroupSize::Row) }
+}
+
+/// Encodes what the input of a tied head passes, rounded to nearest.
+fn head_input(matrix: &Matrix, options: &PackOptions) -> Result<(Contents, VocabularyReport), PackFailure> {
+    let (kind, format) = (SectionKind::HeadInput, head_input_format());
+    let section = SectionName { kind, layer: None };
+    let failed = |cause: MethodError| CalibrationError::Vocabulary { kind: kind.name(), cause };
+    let (weights, solver) = (to_f64(matrix), options.plan.solver_for(format));
+    let solution = methods::rtn::round_to_nearest(weights.as_ref(), &solver.options).map_err(failed)?;
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let stored = solution.values();
+    let lost =
+        squares(&mut stored.iter().zip(&matrix.data).map(|(stored, value)| stored - f64::from(*value)));
+    let power = squares(&mut matrix.data.iter().map(|value| f64::from(*value)));
+    let relative_error = if power > 0.0 { lost / power } else { 0.0 };
+    let report =
+        VocabularyReport { kind: kind.name(), band: None, format, relative_error, warnings: Vec::new() };
+    let contents =
+        encode(&solution, format, options.layout).map_err(|cause| PackFailure::Encode { section, cause })?;
+    Ok((contents, report))
+}
+
+/// Bytes of a container besides the matrices that have formats of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherBytes {
-    /// What counts as weights: norms, biases, learned positions, and the bands of the embedding's rows.
+    /// What counts as weights: norms, biases, learned positions, the bands of the embedding's rows, and the matrix of a tied head's input.
     pub weights: u64,
     /// Everything: norms, biases, learned positions, head, manifest, table of sections, rotary frequencies, tokenizer, check windows, alignment.
     pub all: u64,
@@ -373,6 +413,13 @@ pub fn bytes_without_matrices(
                 let elems = rows as usize * cols as usize;
                 weights += 4 * elems as u64;
                 Contents::F32(vec![0.0; elems])
+            }
+            SectionKind::HeadInput => {
+                let hidden = spec.hidden as usize;
+                let shape = encode::shape((hidden, hidden), head_input_format(), options.layout)
+                    .map_err(|cause| PackFailure::Encode { section: name, cause })?;
+                weights += shape.section_bytes() as u64;
+                Contents::Bytes(vec![0; shape.section_bytes()])
             }
             SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
             SectionKind::LocalRopeFrequencies => Contents::U64(checkpoint.local_rope.clone()),
@@ -408,7 +455,8 @@ pub fn container_bytes(
 ) -> Result<u64, PackFailure> {
     let spec = &checkpoint.spec;
     let mut matrices = 0;
-    for name in sections(spec).filter(|name| name.kind.is_matrix()) {
+    let counted = |name: &SectionName| name.kind.is_matrix() && name.kind != SectionKind::HeadInput;
+    for name in sections(spec).filter(counted) {
         let (rows, columns) = name.kind.shape(spec).unwrap_or_default();
         let format = if name.layer.is_some() { blocks } else { vocabulary };
         let shape = encode::shape((rows as usize, columns as usize), format, options.layout)
@@ -549,6 +597,7 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check
             checkpoint: text(&checkpoint.name()),
             checkpoint_sha256: checkpoint.digest(),
             method: text(options.plan.method.name()),
+            transform: text(transform_name(checkpoint)),
             bits: solver.bits,
             group_elems: group_elems(solver.group),
             head_bits,
@@ -591,6 +640,11 @@ fn calibration_digest(options: &PackOptions) -> [u8; 32] {
         window[..options.calibration_positions].iter().for_each(|token| digest.update(token.to_le_bytes()));
     }
     digest.finalize().into()
+}
+
+/// Name of what is folded into the weights.
+fn transform_name(checkpoint: &Checkpoint) -> &'static str {
+    checkpoint.transform().map_or(TransformKind::None, |transform| transform.kind).name()
 }
 
 /// Columns a group, 0 standing for whole rows.

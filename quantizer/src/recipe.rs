@@ -119,7 +119,7 @@ impl Recipe {
     /// A model's matrices by name.
     fn names(spec: &ModelSpec) -> BTreeMap<String, SectionKind> {
         sections(spec)
-            .filter(|name| name.kind.is_matrix())
+            .filter(|name| name.kind.is_matrix() && name.kind != SectionKind::HeadInput)
             .map(|name| (name.to_string(), name.kind))
             .collect()
     }

@@ -4,10 +4,11 @@
 
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::dense::DenseLogits;
-use rescomp_quantizer::transforms::{Rotation, Transform};
+use rescomp_quantizer::transforms::{LayerScales, Rotation, Transform};
 use rescomp_runtime::Machine;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
+use rescomp_runtime::linear::LinearSet;
 use std::path::{Path, PathBuf};
 
 /// The bar of every fold, as a share of the largest logit.
@@ -98,6 +99,57 @@ fn rotating_stream_and_heads_changes_no_logit() {
 }
 
 #[test]
+fn transforms_of_the_forward_change_no_logit() {
+    let mut possible = Vec::new();
+    for name in DECODERS {
+        let checkpoint = open(name);
+        // Without the stream's rotation every architecture can.
+        let online = Transform { online: true, ..Transform::default() };
+        match checkpoint.transformed(online.clone()) {
+            Ok(transformed) => {
+                let furthest = furthest(&logits(&transformed, 12), &logits(&checkpoint, 12));
+                assert!(furthest <= BAR, "{name}: furthest {furthest}");
+                possible.push(name);
+            }
+            Err(error) => assert!(error.to_string().contains("Hadamard"), "{name}: {error}"),
+        }
+    }
+    assert!(possible.len() > DECODERS.len() / 2, "{possible:?}");
+    let checkpoint = open("llama");
+    preserves("llama", &checkpoint, Transform::quarot_online(&checkpoint.spec), 12);
+}
+
+/// Scales that grow along every input.
+fn ramp(elems: usize) -> Vec<f32> {
+    (0..elems).map(|at| 0.25 + 3.0 * at as f32 / elems as f32).collect()
+}
+
+#[test]
+fn channel_scales_change_no_logit() {
+    for name in DECODERS {
+        let checkpoint = open(name);
+        let spec = &checkpoint.spec;
+        let mut scales = LayerScales::default();
+        for set in LinearSet::of(spec.architecture) {
+            if LayerScales::can_scale(spec.architecture, set) {
+                let elems = match set {
+                    LinearSet::Output => spec.query_width(),
+                    LinearSet::Down => spec.intermediate as usize,
+                    _ => spec.hidden as usize,
+                };
+                scales.set(spec, set, ramp(elems));
+            }
+        }
+        assert!(
+            !scales.attention.is_empty() && !scales.values.is_empty() && !scales.mlp.is_empty(),
+            "{name}"
+        );
+        let scales = vec![scales; spec.layers as usize];
+        preserves(name, &checkpoint, Transform { scales, ..Transform::default() }, 12);
+    }
+}
+
+#[test]
 fn heads_rotate_in_every_decoder() {
     for name in DECODERS {
         let checkpoint = open(name);
@@ -111,7 +163,7 @@ fn sizes_without_a_hadamard_matrix_rotate_by_a_random_one() {
     let checkpoint = open("llama");
     let hidden = checkpoint.spec.hidden as usize;
     let rotation = Rotation::Dense(Rotation::random(hidden, 5).dense());
-    preserves("llama, dense", &checkpoint, Transform { stream: Some(rotation), heads: Vec::new() }, 12);
+    preserves("llama, dense", &checkpoint, Transform { stream: Some(rotation), ..Transform::default() }, 12);
 }
 
 #[test]
@@ -122,6 +174,8 @@ fn the_embedded_and_larger_models_keep_their_logits() {
         true => models.push(larger),
         false => eprintln!("SKIPPED: {} is not there", larger.display()),
     }
+    // Any other model, for whoever wants to know.
+    models.extend(std::env::var_os("RESCOMP_TRANSFORM_MODEL").map(PathBuf::from));
     for model in models {
         let checkpoint = Checkpoint::open(&model).unwrap();
         let transform = Transform::quarot(&checkpoint.spec);

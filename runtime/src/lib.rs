@@ -22,7 +22,6 @@ pub mod error;
 pub mod eval;
 pub mod eval_embeddings;
 pub mod executor;
-pub mod hadamard;
 pub mod kernels;
 pub mod linear;
 pub mod memory;

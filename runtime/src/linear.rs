@@ -174,6 +174,8 @@ pub struct QuantizedWeights<'a> {
     scales: &'a mut [f32],
     /// The logits band by band, where the embedding is tied and has bands.
     banded_logits: &'a mut [f32],
+    /// The head's input in the basis of the embedding, where the stream has another.
+    head_input: &'a mut [f32],
 }
 
 impl<'a> QuantizedWeights<'a> {
@@ -200,12 +202,19 @@ impl<'a> QuantizedWeights<'a> {
         if spec.tied_head && spec.embedding_bands > 1 { spec.vocabulary.into() } else { 0 }
     }
 
+    /// Elements of the head's input in the basis of the embedding.
+    fn head_input_elems(container: &CheckedContainer<'_>) -> u64 {
+        let spec = &container.manifest().spec;
+        if spec.online.head_input { spec.hidden.into() } else { 0 }
+    }
+
     /// Bytes that [`QuantizedWeights::carve`] takes.
     pub fn bytes(container: &CheckedContainer<'_>, tile: u64) -> u64 {
         let (codes, scales) = Self::elems(container, tile);
         slice_bytes::<i8>(codes)
             .saturating_add(slice_bytes::<f32>(scales))
             .saturating_add(slice_bytes::<f32>(Self::banded_logits_elems(container)))
+            .saturating_add(slice_bytes::<f32>(Self::head_input_elems(container)))
     }
 
     /// Takes memory for tiles of at most `tile` tokens.
@@ -227,6 +236,7 @@ impl<'a> QuantizedWeights<'a> {
             codes: arena.take(codes as usize)?,
             scales: arena.take(scales as usize)?,
             banded_logits: arena.take(Self::banded_logits_elems(container) as usize)?,
+            head_input: arena.take(Self::head_input_elems(container) as usize)?,
         })
     }
 
@@ -431,6 +441,22 @@ impl<'a> QuantizedWeights<'a> {
     /// # Errors
     /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
     pub fn logits(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError> {
+        if self.head_input.is_empty() {
+            return self.head_product(hidden, output);
+        }
+        let turn = self.matrix(SectionKind::HeadInput, None)?;
+        // Taken out, since `products` borrows all of `self`.
+        let turned = core::mem::take(&mut self.head_input);
+        let made = self
+            .products(&[turn], 1, hidden, &mut [&mut *turned], Then::Nothing)
+            .map_err(|NotFinite| HEAD_NOT_FINITE)
+            .and_then(|()| self.head_product(turned, output));
+        self.head_input = turned;
+        made
+    }
+
+    /// The product of the head with its input.
+    fn head_product(&mut self, hidden: &[f32], output: &mut [f32]) -> Result<(), RuntimeError> {
         let tied = self.container.manifest().spec.tied_head;
         match self.container.token_bands() {
             Some(token_bands) if tied => self.logits_of_bands(token_bands, hidden, output),

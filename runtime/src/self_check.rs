@@ -8,6 +8,7 @@
 use core::fmt;
 use half::f16;
 use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::{CodebookMatrix, MatrixShape, MatrixView, pack_codebook, pack_scaled};
 
@@ -32,7 +33,7 @@ const QUERIES: usize = MOST_TOGETHER + 1;
 const SECTION_BLOCKS: usize = 100;
 
 /// The CRC-32 of each operation's results.
-const KNOWN: [(&str, u32); 21] = [
+const KNOWN: [(&str, u32); 22] = [
     ("quantize_activations", 0x806c0b52),
     ("gemv and gemm, 2 bits", 0xd9da9048),
     ("gemv and gemm, 3 bits", 0xed68c778),
@@ -53,6 +54,7 @@ const KNOWN: [(&str, u32); 21] = [
     ("silu_multiply", 0x941a3954),
     ("add", 0x59244636),
     ("rotate", 0x8ada8662),
+    ("hadamard", 0x00000000),
     ("sin_cos_turn", 0x4075dbfe),
 ];
 
@@ -163,6 +165,13 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
         }
         "rotate" => {
             (kernels.rotate)(&mut a[..58], &c[..29], &d[..29]);
+            bits.floats(a);
+        }
+        "hadamard" => {
+            // 48 values: a dense block of 12 and two doublings.
+            if let Some(transform) = Hadamard::new(48) {
+                (kernels.hadamard)(&transform, &mut a[..48]);
+            }
             bits.floats(a);
         }
         "sin_cos_turn" => {

@@ -48,6 +48,7 @@ pub fn odd_spec() -> ModelSpec {
         begin_token: Some(0),
         end_tokens: heapless::Vec::new(),
         chat_template: false,
+        online: Default::default(),
         embedding: None,
     }
 }
@@ -365,6 +366,7 @@ fn manifest(spec: &ModelSpec) -> Manifest {
             checkpoint: text("tiny"),
             checkpoint_sha256: [0; 32],
             method: text("random"),
+            transform: text("none"),
             bits: 4,
             group_elems: 32,
             head_bits: 8,

@@ -26,7 +26,7 @@ use rescomp_quantizer::linears::{Linears, Tokens};
 use rescomp_quantizer::methods::{self, SolverOptions};
 use rescomp_quantizer::pack::{PackOptions, pack};
 use rescomp_quantizer::plan::BlockPlan;
-use rescomp_quantizer::transforms::{Transform, TransformKind};
+use rescomp_quantizer::transforms::{TransformKind, build};
 use rescomp_runtime::Machine;
 use table::{Report, Run, markdown, rows};
 
@@ -211,15 +211,15 @@ impl Setting<'_> {
         };
         let plan = BlockPlan::new(method, options);
         // Where nothing is calibrated, one window keeps the forward that quantizing runs anyway short.
-        let windows = if plan.calibrates() { flags.calibration_windows } else { 1 };
+        let needed = plan.calibrates() || transform == TransformKind::Smooth;
+        let windows = if needed { flags.calibration_windows } else { 1 };
         let calibration = &calibration[sample * flags.calibration_windows..][..windows];
-        let checkpoint = match transform {
-            TransformKind::None => self.checkpoint.clone(),
-            TransformKind::Quarot => self
-                .checkpoint
-                .transformed(Transform::quarot(&self.checkpoint.spec))
-                .map_err(|error| Error::input(error.to_string()))?,
-        };
+        let positions = self.positions.run;
+        let checkpoint =
+            build(self.machine, self.checkpoint, transform, calibration, positions, &plan, &mut |layer| {
+                self.bar.set_message(format!("{what}: scales of layer {layer}"));
+            })
+            .map_err(|error| Error::input(error.to_string()))?;
         let evaluations = match head_bits {
             Some(head_bits) => self.containers(&what, &checkpoint, plan, head_bits, calibration),
             None => self.linears(&checkpoint, &plan, calibration).map(|evaluation| vec![evaluation]),

@@ -41,6 +41,7 @@ mod targets;
 mod test;
 mod tidy;
 mod toolchain;
+mod transform;
 
 use std::process::ExitCode;
 

@@ -12,6 +12,7 @@ use rescomp_quantizer::journal::{Found, Identity, Journal, JournalError};
 use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, CheckFigures, PackFailure, PackOptions, PackReport, Packed};
 use rescomp_quantizer::plan::BlockPlan;
+use rescomp_quantizer::transforms::TransformKind;
 use rescomp_runtime::Machine;
 use rescomp_runtime::memory::AlignedBytes;
 use serde::Serialize;
@@ -31,6 +32,7 @@ use crate::runner::Program;
 use crate::signing::Signature;
 use crate::system::Install;
 use crate::target::{Runner, Target};
+use crate::transform::{self, Selection};
 use crate::{encoder, host, output, root, runner};
 
 /// Folder of the finished layers, in the output folder while there is no container.
@@ -46,6 +48,8 @@ struct Report {
     output: PathBuf,
     /// How bits were distributed over the matrices, where they were.
     allocation: Option<Allocation>,
+    /// What was tried before a transform was chosen, where one was.
+    transform_choice: Option<Selection>,
     pack: PackReport,
     /// The public key that signed the container, in hexadecimal digits, where one did.
     signed_by: Option<String>,
@@ -86,6 +90,7 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let signature = flags.sign.as_deref().map(|key| Signature::new(key, flags.release)).transpose()?;
     let pool = host::thread_pool(flags.threads)?;
     let machine = host::machine(&pool);
+    let (checkpoint, transform_choice) = transform::transformed(machine, flags, checkpoint, &options)?;
     let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let signed_by = signature.as_ref().map(Signature::public_hex);
@@ -129,6 +134,7 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         target,
         output,
         allocation,
+        transform_choice,
         pack: report,
         signed_by,
         release,
@@ -447,6 +453,14 @@ fn formats(report: &PackReport) -> String {
     )
 }
 
+/// What was folded into the weights, where something was.
+fn folded(report: &PackReport) -> String {
+    match report.transform == TransformKind::None.name() {
+        true => String::new(),
+        false => format!(" after {}", report.transform),
+    }
+}
+
 /// What a person at the device needs to know.
 fn device_readme(target: &Target, report: &PackReport) -> String {
     let formats = formats(report);
@@ -456,12 +470,13 @@ fn device_readme(target: &Target, report: &PackReport) -> String {
     };
     format!(
         "# {checkpoint} for {target}\n\n\
-         {checkpoint}, quantized with {method}, {formats}:\n\
+         {checkpoint}, quantized with {method}{folded}, {formats}:\n\
          {bpw:.3} bits a weight, {bytes} bytes.\n\n\
          {use_it}",
         checkpoint = report.checkpoint,
         target = target.name,
         method = report.method,
+        folded = folded(report),
         bpw = report.bits_per_weight,
         bytes = report.file_bytes,
     )
@@ -494,10 +509,11 @@ fn linux_use(check: &CheckFigures) -> String {
 fn print(report: &Report) {
     let pack = &report.pack;
     output::line(&format!(
-        "{}: {} parameters, {}, {}, layout {}",
+        "{}: {} parameters, {}{}, {}, layout {}",
         pack.checkpoint,
         pack.parameters,
         pack.method,
+        folded(pack),
         formats(pack),
         pack.layout
     ));
@@ -505,6 +521,9 @@ fn print(report: &Report) {
         "{:.3} bits a weight, {} bytes, calibrated on {} tokens",
         pack.bits_per_weight, pack.file_bytes, pack.calibration_tokens
     ));
+    if let Some(choice) = &report.transform_choice {
+        output::line(&choice.in_words());
+    }
     if report.restored_layers > 0 {
         output::line(&format!("{} layers came from the earlier run", report.restored_layers));
     }

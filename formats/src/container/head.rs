@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 /// The first eight bytes.
 pub const MAGIC: [u8; 8] = *b"RESCOMP\x1a";
 /// Major version that this reader reads.
-pub const MAJOR: u16 = 6;
+pub const MAJOR: u16 = 7;
 /// Newest minor version that this reader reads.
 pub const MINOR: u16 = 0;
 /// Bytes of the head.

@@ -44,6 +44,7 @@ fn manifest(spec: ModelSpec) -> Manifest {
             checkpoint: text("test"),
             checkpoint_sha256: [1; 32],
             method: text("rtn"),
+            transform: text("none"),
             bits: 4,
             group_elems: 32,
             head_bits: 8,
@@ -274,9 +275,9 @@ fn versions_and_strangers_are_named() {
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
     assert_eq!((file[8], file[10]), (6, 0));
-    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 1), (7, 0)] {
+    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 0), (7, 1), (8, 0)] {
         (file[8], file[10]) = (major, minor);
-        let expected = format!("container version {major}.{minor}; this reader knows 6.0 to 6.0");
+        let expected = format!("container version {major}.{minor}; this reader knows 7.0 to 7.0");
         assert!(error(&file).contains(&expected));
     }
 }

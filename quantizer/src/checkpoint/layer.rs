@@ -60,7 +60,7 @@ impl LayerWeights {
     }
 
     /// All numbers of a kind; `None` where the block has none.
-    pub(super) fn values_mut(&mut self, kind: SectionKind) -> Option<&mut [f32]> {
+    pub(crate) fn values_mut(&mut self, kind: SectionKind) -> Option<&mut [f32]> {
         if kind.is_matrix() {
             return self.matrix_mut(kind).map(|matrix| matrix.data.as_mut_slice());
         }
@@ -80,6 +80,8 @@ pub struct StreamNorm {
     pub gain: Vec<f32>,
     /// As many of a LayerNorm, none of an RMSNorm.
     pub bias: Vec<f32>,
+    /// Hidden x hidden and symmetric: what the norm's output passes in front of a tied head, where the stream was rotated.
+    pub head_input: Option<Matrix>,
 }
 
 impl StreamNorm {

@@ -27,6 +27,7 @@ mod tensor_store;
 #[cfg(test)]
 mod tests;
 
+use rescomp_formats::spec::SpecError;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -287,6 +288,14 @@ pub enum CheckpointError {
         path: PathBuf,
         /// The model's architecture.
         architecture: &'static str,
+    },
+    /// A width of the model has no transform.
+    #[error("{path}: {cause}")]
+    NoTransform {
+        /// The folder or the file.
+        path: PathBuf,
+        /// Which width.
+        cause: SpecError,
     },
     /// A decoder's part was asked of an encoder.
     #[error("{path}: {architecture} is an encoder: it makes vectors of texts, and has no next token")]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rescomp_formats::section::SectionKind;
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{ModelSpec, OnlineTransforms};
 
 use super::folded::Folded;
 use super::gguf::{self, Gguf, GgufChatTemplate, GgufTokenizer};
@@ -154,10 +154,11 @@ impl Checkpoint {
 
     /// The same checkpoint, of which every weight is given out transformed.
     ///
-    /// A rotated stream folds the last norm's gain into the head, which is then another matrix than the embedding.
+    /// A rotated stream takes the last norm's gain into the head; a head that is the embedding stays it, and gets its input through a matrix
+    /// of its own ([`StreamNorm::head_input`]).
     ///
     /// # Errors
-    /// The architecture's stream cannot be rotated.
+    /// The architecture's stream cannot be rotated, or a width has no Hadamard transform that the forward could run.
     pub fn transformed(&self, transform: Transform) -> Result<Checkpoint, CheckpointError> {
         let architecture = self.spec.architecture;
         if transform.stream.is_some() && !Transform::rotates_stream_of(architecture) {
@@ -165,7 +166,14 @@ impl Checkpoint {
             return Err(CheckpointError::StreamNotRotated { path, architecture: architecture.name() });
         }
         let mut transformed = self.clone();
-        transformed.spec.tied_head &= transform.stream.is_none();
+        transformed.spec.online = OnlineTransforms {
+            output: transform.online,
+            down: transform.online,
+            head_input: self.stored_tied && transform.stream.is_some(),
+        };
+        if let Err(cause) = transformed.spec.check() {
+            return Err(CheckpointError::NoTransform { path: self.path.clone(), cause });
+        }
         transformed.transform = Some(Arc::new(transform));
         Ok(transformed)
     }
@@ -211,12 +219,9 @@ impl Checkpoint {
         if self.spec.tied_head || self.spec.architecture.is_encoder() {
             return Ok(None);
         }
-        let mut head = match self.stored_tied {
-            true => self.stored_embedding()?,
-            false => self.matrix(self.names.head, self.vocabulary_shape())?,
-        };
+        let mut head = self.matrix(self.names.head, self.vocabulary_shape())?;
         if let Some(transform) = &self.transform {
-            transform.transform_head(&mut head, &mut self.stored_norm()?.gain);
+            transform.transform_head(&mut head, &self.stored_norm()?.gain);
         }
         Ok(Some(head))
     }
@@ -246,8 +251,8 @@ impl Checkpoint {
     /// The norm outside of the blocks.
     fn stream_norm(&self) -> Result<StreamNorm, CheckpointError> {
         let mut norm = self.stored_norm()?;
-        if self.transform.as_ref().is_some_and(|transform| transform.stream.is_some()) {
-            norm.gain.fill(1.0);
+        if let Some(transform) = &self.transform {
+            transform.transform_norm(&mut norm, self.stored_tied);
         }
         Ok(norm)
     }
@@ -257,7 +262,7 @@ impl Checkpoint {
         let mut gain = read(self.names.norm)?;
         self.complete_gain(&mut gain);
         let bias = self.names.norm_bias.map_or(Ok(Vec::new()), read)?;
-        let mut norm = StreamNorm { gain, bias };
+        let mut norm = StreamNorm { gain, bias, head_input: None };
         self.folded.multiply_stream_norm(&mut norm);
         Ok(norm)
     }
@@ -283,8 +288,15 @@ impl Checkpoint {
             }
         }
         self.folded.multiply_layer(&self.spec, layer, &mut weights);
-        self.transform.iter().for_each(|transform| transform.transform_layer(layer, &mut weights));
+        self.transform
+            .iter()
+            .for_each(|transform| transform.transform_layer(&self.spec, layer, &mut weights));
         Ok(weights)
+    }
+
+    /// What the weights are given out with.
+    pub fn transform(&self) -> Option<&Transform> {
+        self.transform.as_deref()
     }
 
     /// What the weights took in, as text: part of what a block follows from.

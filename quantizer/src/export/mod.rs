@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use rescomp_formats::section::SectionName;
 
-use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
+use rescomp_formats::spec::{Architecture, ModelSpec, OnlineTransforms, Variant};
 
 use crate::checkpoint::CheckpointError;
 use crate::texts::CheckpointTokenizerError;
@@ -148,6 +148,10 @@ fn require_plain_llama(spec: &ModelSpec, format: &'static str) -> Result<(), Exp
     if spec.variant != Variant::plain(spec.head_dim) {
         let found = format!("{:?}", spec.variant);
         return Err(refused("variant of the architecture", found, "that of a plain Llama"));
+    }
+    if spec.online != OnlineTransforms::default() {
+        let found = format!("{:?}", spec.online);
+        return Err(refused("transform of the forward", found, "none: pack without --transform"));
     }
     Ok(())
 }

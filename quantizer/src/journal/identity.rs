@@ -55,6 +55,9 @@ impl Identity {
         let local = checkpoint.local_rope.iter().map(|turns| turns.to_le_bytes());
         put("rotary frequencies of windows", digest_of(local));
         put("constants in the weights", checkpoint.folded());
+        if let Some(transform) = checkpoint.transform() {
+            put("transform", format!("{} {}", transform.kind, hexadecimal(&transform.digest())));
+        }
         put("calibration windows", windows.len().to_string());
         put("calibration positions", positions.to_string());
         let used = windows.iter().flat_map(|window| window.iter().take(positions));

@@ -6,45 +6,80 @@
 //! norms             an RMSNorm's gain into the columns of the matrices behind it
 //! stream (R1)       the residual stream in another basis: E R, W R of what reads it, R^T W of what writes it
 //! heads (R2)        each head's values in another basis: R^T W of values, W R of the output projection
+//! online            the inputs of the output and down projections in another basis: W H, and the forward computes x H
 //! ```
 //! Everything downstream (calibration, the full-precision reference, packing) sees a checkpoint like any other.
 
+mod build;
+mod digest;
 mod norms;
 mod rotation;
+mod scales;
+mod select;
+mod smooth;
 
+pub use build::{TransformError, build};
 pub use rotation::Rotation;
+pub use scales::LayerScales;
+pub use select::{Candidate, SelectError, Selected, select};
+pub use smooth::smooth;
 
-use crate::checkpoint::{LayerWeights, Matrix};
+use crate::checkpoint::{LayerWeights, Matrix, StreamNorm};
+use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::section::SectionKind as K;
 use rescomp_formats::spec::{Architecture, ModelSpec};
 use rotation::{rotate_inputs, rotate_outputs};
+use std::fmt;
 
 /// The transforms by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransformKind {
     /// The weights as they are.
+    #[default]
     None,
+    /// Channel scales, chosen by the loss of each set of matrices on held-out tokens.
+    Smooth,
     /// Random rotations of the stream and of the heads' values.
     Quarot,
+    /// Random rotations of the stream, and Hadamard transforms of the inputs of the output and down projections at run time.
+    QuarotOnline,
 }
 
 impl TransformKind {
+    /// Every transform, in the order in which ties are broken.
+    pub const ALL: [TransformKind; 4] =
+        [TransformKind::None, TransformKind::Smooth, TransformKind::Quarot, TransformKind::QuarotOnline];
+
     /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             TransformKind::None => "none",
+            TransformKind::Smooth => "smooth",
             TransformKind::Quarot => "quarot",
+            TransformKind::QuarotOnline => "quarot-online",
         }
     }
 }
 
-/// What is folded into a checkpoint's weights.
+impl fmt::Display for TransformKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What is folded into a checkpoint's weights: first the scales, then the rotations.
 #[derive(Clone, Debug, Default)]
 pub struct Transform {
+    /// What it is called.
+    pub kind: TransformKind,
+    /// Channel scales of each layer; none, or one for each.
+    pub scales: Vec<LayerScales>,
     /// R1, of the residual stream: norms are folded.
     pub stream: Option<Rotation>,
     /// R2, of each layer's values; none, or one for each layer.
     pub heads: Vec<Rotation>,
+    /// The forward passes the inputs of the output and down projections through Hadamard transforms.
+    pub online: bool,
 }
 
 /// Seeds of R1 and, from it on, of each layer's R2.
@@ -56,8 +91,21 @@ impl Transform {
     pub fn quarot(spec: &ModelSpec) -> Transform {
         let head = |layer| Rotation::random(spec.head_dim as usize, SEED + 1 + u64::from(layer));
         Transform {
+            kind: TransformKind::Quarot,
             stream: Some(Rotation::random(spec.hidden as usize, SEED)),
             heads: (0..spec.layers).map(head).collect(),
+            ..Transform::default()
+        }
+    }
+
+    /// QuaRot with its online transforms (likewise): R1, and Hadamard transforms in front of the output projection, over all heads, and of the
+    /// down projection.
+    pub fn quarot_online(spec: &ModelSpec) -> Transform {
+        Transform {
+            kind: TransformKind::QuarotOnline,
+            heads: Vec::new(),
+            online: true,
+            ..Transform::quarot(spec)
         }
     }
 
@@ -67,19 +115,18 @@ impl Transform {
     }
 
     /// Transforms the weights of a block.
-    pub(crate) fn transform_layer(&self, layer: usize, weights: &mut LayerWeights) {
+    pub(crate) fn transform_layer(&self, spec: &ModelSpec, layer: usize, weights: &mut LayerWeights) {
+        if let Some(scales) = self.scales.get(layer) {
+            scales.multiply(spec, weights);
+        }
         if let Some(stream) = &self.stream {
             norms::fold(weights);
-            for (_, behind) in norms::NORMS {
-                for kind in behind {
-                    weights.matrix_mut(*kind).into_iter().for_each(|matrix| rotate_inputs(matrix, stream));
-                }
+            for kind in norms::NORMS.iter().flat_map(|(_, behind)| *behind) {
+                weights.matrix_mut(*kind).into_iter().for_each(|matrix| rotate_inputs(matrix, stream));
             }
             for kind in [K::Output, K::Down] {
-                weights
-                    .matrix_mut(kind)
-                    .into_iter()
-                    .for_each(|matrix| rotate_outputs(&mut matrix.data, matrix.cols, stream));
+                let written = weights.matrix_mut(kind).into_iter();
+                written.for_each(|matrix| rotate_outputs(&mut matrix.data, matrix.cols, stream));
             }
         }
         if let Some(heads) = self.heads.get(layer) {
@@ -89,6 +136,14 @@ impl Transform {
             bias.for_each(|bias| rotate_outputs(bias, 1, heads));
             weights.matrix_mut(K::Output).into_iter().for_each(|matrix| rotate_inputs(matrix, heads));
         }
+        if self.online {
+            for kind in [K::Output, K::Down] {
+                let Some(matrix) = weights.matrix_mut(kind) else { continue };
+                // Where there is none the model was refused.
+                let Some(hadamard) = Hadamard::new(matrix.cols) else { continue };
+                rotate_inputs(matrix, &Rotation::plain(hadamard));
+            }
+        }
     }
 
     /// Transforms the embedding.
@@ -96,12 +151,29 @@ impl Transform {
         self.stream.iter().for_each(|stream| rotate_inputs(embedding, stream));
     }
 
-    /// Transforms the head, in which the gain of the norm before it is folded.
-    pub(crate) fn transform_head(&self, head: &mut Matrix, gain: &mut [f32]) {
+    /// Transforms a head of its own, which takes in the gain of the norm before it.
+    pub(crate) fn transform_head(&self, head: &mut Matrix, gain: &[f32]) {
         if let Some(stream) = &self.stream {
             norms::multiply_columns(head, gain);
-            gain.fill(1.0);
             rotate_inputs(head, stream);
         }
+    }
+
+    /// Transforms the last norm: its gain goes into the head, or, where that is the embedding E, into what stands between.
+    ///
+    /// With `u` the norm's output without gain, `u R` comes out of the rotated stream's. The logits are
+    /// `(u diag(g)) E^T = (u R) (R^T diag(g) R) (E R)^T`.
+    pub(crate) fn transform_norm(&self, norm: &mut StreamNorm, tied_head: bool) {
+        let Some(stream) = &self.stream else { return };
+        if tied_head {
+            let elems = norm.gain.len();
+            let mut data = vec![0.0; elems * elems];
+            data.iter_mut().step_by(elems + 1).zip(&norm.gain).for_each(|(diagonal, gain)| *diagonal = *gain);
+            rotate_outputs(&mut data, elems, stream);
+            let mut matrix = Matrix { rows: elems, cols: elems, data };
+            rotate_inputs(&mut matrix, stream);
+            norm.head_input = Some(matrix);
+        }
+        norm.gain.fill(1.0);
     }
 }

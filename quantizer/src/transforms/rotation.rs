@@ -5,7 +5,7 @@ use faer::Mat;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
-use rescomp_runtime::hadamard::Hadamard;
+use rescomp_formats::hadamard::Hadamard;
 
 /// An orthogonal matrix R of `elems x elems`.
 #[derive(Clone, Debug)]
@@ -33,6 +33,11 @@ impl Rotation {
             }
             None => Rotation::Dense(random_orthogonal(elems, &mut generator)),
         }
+    }
+
+    /// A Hadamard transform without signs: what the forward computes.
+    pub fn plain(hadamard: Hadamard) -> Rotation {
+        Rotation::Hadamard { signs: vec![1.0; hadamard.elems()], hadamard: Box::new(hadamard) }
     }
 
     /// Values of a row.

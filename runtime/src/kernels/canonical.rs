@@ -5,6 +5,7 @@
 //! 7e-8, half of which is the rounding of the angle.
 
 use super::lanes::{Elementwise, LANES, Lanes, Stored, fold};
+use rescomp_formats::hadamard::Hadamard;
 
 pub(super) use super::activations::{gelu, gelu_tanh, layer_norm, soft_cap};
 pub(super) use super::attention::{
@@ -190,6 +191,13 @@ pub(super) fn rotate<L: Lanes>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
         l.store_partial(low_rest);
         h.store_partial(high_rest);
     }
+}
+
+/// Additions and one multiplication, in one order for all lanes: compiled with a backend's features, which change no bit. `L` tells the
+/// backends' instances apart.
+#[inline(always)]
+pub(super) fn hadamard<L: Lanes>(transform: &Hadamard, row: &mut [f32]) {
+    transform.apply(row, 1.0 / libm::sqrtf(row.len() as f32));
 }
 
 /// A peak below this gives codes of 0, so that `127 / peak` stays finite: 2^-100.

@@ -37,6 +37,7 @@ macro_rules! instantiate {
             silu_multiply(gate: &mut [f32], up: &[f32]);
             add(sum: &mut [f32], addend: &[f32]);
             rotate(head: &mut [f32], cos: &[f32], sin: &[f32]);
+            hadamard(transform: &rescomp_formats::hadamard::Hadamard, row: &mut [f32]);
         }
     };
 }
@@ -75,6 +76,7 @@ macro_rules! table {
             silu_multiply,
             add,
             rotate,
+            hadamard,
         }
     };
 }

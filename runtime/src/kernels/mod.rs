@@ -45,6 +45,7 @@ pub use product_f32::matrix_product_f32;
 pub use quantized::{Activations, MatrixProduct};
 
 use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::MatrixShape;
 
@@ -101,6 +102,8 @@ pub struct Kernels {
     /// Rotates a head of even length in halves (rotary embedding, arXiv:2104.09864, equation 34, paired as Hugging Face does):
     /// `cos` and `sin` have half its length.
     pub rotate: fn(head: &mut [f32], cos: &[f32], sin: &[f32]),
+    /// The Hadamard transform of a row, in its own place; lengths stay.
+    pub hadamard: fn(transform: &Hadamard, row: &mut [f32]),
 }
 
 /// [`Kernels::layer_norm`].

@@ -10,6 +10,7 @@ use crate::Machine;
 use crate::executor::{PART_TOKENS, for_each_chunk, for_each_part};
 use crate::kernels::Kernels;
 use crate::linear::{BlockWeights, LinearSet, Then};
+use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::section::SectionKind as K;
 use rescomp_formats::spec::{Activation, ModelSpec};
 
@@ -169,6 +170,7 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
     ) -> Result<(), W::Error> {
         let Self { machine, spec, batch, ref mut stream, ref mut scratch, .. } = *self;
         let m = batch.all_tokens();
+        scratch.transform_input(machine, spec, m, set);
         let (input, hidden) = scratch.product(spec, m, set);
         weights.apply_then(machine, set, m, input, &mut [hidden], Then::AddTo(stream))?;
         if spec.architecture.has_layer_norm() {
@@ -187,6 +189,7 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
     ) -> Result<(), W::Error> {
         let Self { machine, spec, batch, ref mut stream, ref mut scratch, .. } = *self;
         let m = batch.all_tokens();
+        scratch.transform_input(machine, spec, m, set);
         let (input, hidden) = scratch.product(spec, m, set);
         weights.apply(set, m, input, &mut [&mut *hidden])?;
         let (gain, kernels, d) = (weights.vector(gain)?, machine.kernels, spec.hidden as usize);
@@ -201,13 +204,31 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
 
 impl Scratch<'_> {
     /// The input of the output or of the down projection, and room for its product.
-    fn product(&mut self, spec: &ModelSpec, m: usize, set: LinearSet) -> (&[f32], &mut [f32]) {
+    fn product(&mut self, spec: &ModelSpec, m: usize, set: LinearSet) -> (&mut [f32], &mut [f32]) {
         let input = match set {
-            LinearSet::Output => &self.queries[..m * spec.query_width()],
-            _ if spec.architecture.has_gate() => &self.gate[..m * spec.intermediate as usize],
-            _ => &self.up[..m * spec.intermediate as usize],
+            LinearSet::Output => &mut self.queries[..m * spec.query_width()],
+            _ if spec.architecture.has_gate() => &mut self.gate[..m * spec.intermediate as usize],
+            _ => &mut self.up[..m * spec.intermediate as usize],
         };
         (input, &mut self.hidden[..m * spec.hidden as usize])
+    }
+
+    /// Passes the input of the output or of the down projection through a Hadamard transform, where the weights were rotated for one.
+    fn transform_input(&mut self, machine: Machine<'_>, spec: &ModelSpec, m: usize, set: LinearSet) {
+        let asked = match set {
+            LinearSet::Output => spec.online.output,
+            _ => spec.online.down,
+        };
+        if !asked || m == 0 {
+            return;
+        }
+        let (input, _) = self.product(spec, m, set);
+        let width = input.len() / m;
+        // A model that asks for a transform of another width was refused (`ModelSpec::check`).
+        let Some(transform) = Hadamard::new(width) else { return };
+        for_each_tokens(machine, input, width, |_, input| {
+            input.chunks_exact_mut(width).for_each(|row| (machine.kernels.hadamard)(&transform, row));
+        });
     }
 }
 

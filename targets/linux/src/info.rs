@@ -48,6 +48,7 @@ struct ProvenanceInfo<'a> {
     checkpoint: &'a str,
     checkpoint_sha256: String,
     method: &'a str,
+    transform: &'a str,
     bits: u8,
     group_elems: u32,
     head_bits: u8,
@@ -138,6 +139,7 @@ fn provenance(provenance: &Provenance) -> ProvenanceInfo<'_> {
         checkpoint: &provenance.checkpoint,
         checkpoint_sha256: hex(&provenance.checkpoint_sha256),
         method: &provenance.method,
+        transform: &provenance.transform,
         bits: provenance.bits,
         group_elems: provenance.group_elems,
         head_bits: provenance.head_bits,
@@ -256,6 +258,7 @@ fn in_words(info: &Info<'_>) -> String {
     table.pair("checkpoint", made.checkpoint);
     table.pair("checkpoint SHA-256", &made.checkpoint_sha256);
     table.pair("method", made.method);
+    table.pair("transform", made.transform);
     table.pair("bits", format_args!("{}, head {}", made.bits, made.head_bits));
     match made.group_elems {
         0 => table.pair("group", "whole rows"),

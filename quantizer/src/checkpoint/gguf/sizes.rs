@@ -219,6 +219,7 @@ pub(in super::super) fn sizes(fields: &Fields<'_>, store: &TensorStore) -> Resul
         begin_token: tokenizer::begin_token(fields, vocabulary)?,
         end_tokens: Default::default(),
         chat_template: false,
+        online: Default::default(),
         embedding: None,
     };
     for key in tokenizer::END_TOKENS {

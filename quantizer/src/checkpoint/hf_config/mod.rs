@@ -267,6 +267,7 @@ fn spec(
         begin_token: None,
         end_tokens: Default::default(),
         chat_template: false,
+        online: Default::default(),
         embedding: None,
     };
     let tokens = |key: &str, default: usize| match defaults.tokens {

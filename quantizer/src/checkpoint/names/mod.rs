@@ -191,6 +191,7 @@ mod tests {
             begin_token: None,
             end_tokens: Default::default(),
             chat_template: false,
+            online: Default::default(),
             embedding: None,
         }
     }

@@ -40,6 +40,7 @@ static KERNELS: Kernels = Kernels {
     silu_multiply: canonical::silu_multiply::<Scalar>,
     add: canonical::add::<Scalar>,
     rotate: canonical::rotate::<Scalar>,
+    hadamard: canonical::hadamard::<Scalar>,
 };
 
 /// The table, for any processor.

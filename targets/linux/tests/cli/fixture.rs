@@ -69,6 +69,7 @@ pub(crate) fn spec() -> ModelSpec {
         end_tokens: heapless_vec(&[]),
         chat_template: false,
         embedding: None,
+        online: Default::default(),
     }
 }
 
@@ -150,6 +151,7 @@ fn written_as(
         checkpoint: text("random"),
         checkpoint_sha256: [0xab; 32],
         method: text("rtn"),
+        transform: text("none"),
         bits: 4,
         group_elems: 32,
         head_bits: 8,

@@ -54,7 +54,7 @@ const KNOWN: [(&str, u32); 22] = [
     ("silu_multiply", 0x941a3954),
     ("add", 0x59244636),
     ("rotate", 0x8ada8662),
-    ("hadamard", 0x00000000),
+    ("hadamard", 0xb25196f3),
     ("sin_cos_turn", 0x4075dbfe),
 ];
 

@@ -18,6 +18,7 @@ pub mod host;
 pub mod hostile;
 pub mod naive;
 pub mod naive_bert;
+pub mod naive_hadamard;
 pub mod tiny;
 
 /// The best kernels on one thread.

@@ -2,6 +2,7 @@
 //!
 //! Written from the papers (arXiv 2302.13971, 2305.13245, 2104.09864) and Hugging Face's pairing of rotary elements.
 
+use crate::naive_hadamard::transformed;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::ModelSpec;
@@ -72,7 +73,10 @@ pub fn logits(
                 .for_each(|head| rotate(head, position, frequencies));
             keys.push(cache.kept(k));
             values.push(cache.kept(multiply(&value, &hidden)));
-            let attended = attend(spec, &q, &keys, &values);
+            let mut attended = attend(spec, &q, &keys, &values);
+            if spec.online.output {
+                attended = transformed(&attended);
+            }
             x.iter_mut().zip(multiply(&output, &attended)).for_each(|(x, y)| *x += y);
         }
         let norm = of_layer(SectionKind::MlpNorm).concat();
@@ -80,17 +84,25 @@ pub fn logits(
         for x in &mut stream {
             let hidden = normalize(x, &norm, epsilon);
             let silu = |x: f64| x / (1.0 + (-x).exp());
-            let gated: Vec<f64> = multiply(&gate, &hidden)
+            let mut gated: Vec<f64> = multiply(&gate, &hidden)
                 .into_iter()
                 .zip(multiply(&up, &hidden))
                 .map(|(gate, up)| silu(gate) * up)
                 .collect();
+            if spec.online.down {
+                gated = transformed(&gated);
+            }
             x.iter_mut().zip(multiply(&down, &gated)).for_each(|(x, y)| *x += y);
         }
     }
     let norm = of_model(SectionKind::FinalNorm).concat();
     let head = if spec.tied_head { embedding } else { of_model(SectionKind::Head) };
-    stream.iter().map(|x| multiply(&head, &normalize(x, &norm, epsilon))).collect()
+    let head_input = spec.online.head_input.then(|| of_model(SectionKind::HeadInput));
+    let input = |x: &[f64]| {
+        let hidden = normalize(x, &norm, epsilon);
+        head_input.as_ref().map_or(hidden.clone(), |turn| multiply(turn, &hidden))
+    };
+    stream.iter().map(|x| multiply(&head, &input(x))).collect()
 }
 
 /// A matrix's rows as the container's own decoder gives them, or a norm's gain or a bias as one row.

@@ -15,7 +15,9 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::{SectionKind, SectionName};
-use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Pooling, TextEmbedding, Variant};
+use rescomp_formats::spec::{
+    Activation, Architecture, ModelSpec, OnlineTransforms, Pooling, TextEmbedding, Variant,
+};
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
 use rescomp_runtime::memory::AlignedBytes;
 
@@ -89,6 +91,13 @@ pub fn wide_spec() -> ModelSpec {
 /// A tied embedding in four bands, and a vocabulary that no tile divides.
 pub fn banded_spec() -> ModelSpec {
     ModelSpec { vocabulary: 269, embedding_bands: 4, ..wide_spec() }
+}
+
+/// A rotated model whose forward does all that is left of a rotation: widths of 24 (an order of 12 and a doubling) and 80 (of 20), a tied head
+/// behind a matrix.
+pub fn online_spec() -> ModelSpec {
+    let online = OnlineTransforms { output: true, down: true, head_input: true };
+    ModelSpec { online, tied_head: true, ..odd_spec() }
 }
 
 /// A model of this architecture with everything that it may have: windows, bounds, a part of the head rotated.

@@ -34,6 +34,8 @@ const INT5_INT8: &str = "bcbc304a72e4e2886a1ae2c7034141c1f96976d16462c5024c3c32a
 const INT6_INT8: &str = "78d6e4ba2000d1f164e89e0399afcba1de862d0a6075e5b847ddabc38dd7a98f";
 const BANDED_INT8: &str = "b19d74e6ebf4df7cb9e88d1e340719b0b5085cb06a158930ebfd6aada20b04f0";
 const BANDED_F32: &str = "dd1f7fc2a9092f162ac8467241d137988e2bb40fefc91f29ee537bf7116a263a";
+const ONLINE_INT8: &str = "8ea8438230f04e08c47d67955d50f41d1e50badfc4a2bad10ccf45a0cd6ea7fb";
+const ONLINE_F32: &str = "0ce8e8e417118bd95fd6a601795467e7ed205341915cdc5c55fb45b95d8ce326";
 const UNTIED_BANDS_INT8: &str = "a387653b23c8bb98bc3715d3411a19ce207e4a77a1bae070de7e2a5c9aaa0277";
 
 fn hexadecimal(digest: &[u8]) -> String {
@@ -145,6 +147,12 @@ fn rows_longer_than_a_step_with_f32_activations() {
 }
 
 #[test]
+fn transforms_of_the_forward() {
+    check(&tiny::online_spec(), Widths::Mixed, ActivationFormat::Int8, ONLINE_INT8);
+    check(&tiny::online_spec(), Widths::Mixed, ActivationFormat::F32, ONLINE_F32);
+}
+
+#[test]
 fn each_narrow_width_alone() {
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int2), ActivationFormat::Int8, INT2_INT8);
     check(&tiny::odd_spec(), Widths::All(CodeWidth::Int3), ActivationFormat::Int8, INT3_INT8);
@@ -227,7 +235,8 @@ fn a_session_that_was_used_before_gives_the_same_after_a_reset() {
 
 #[test]
 fn the_memory_plan_is_exact() {
-    let specs = [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands_spec()];
+    let specs =
+        [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands_spec(), tiny::online_spec()];
     for spec in specs.into_iter().chain(decoders().map(tiny::architecture_spec)) {
         let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
         let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();

@@ -40,7 +40,8 @@ fn banded_embedding(container: &CheckedContainer<'_>) -> Vec<Vec<f64>> {
 #[test]
 fn logits_are_those_of_the_naive_forward() {
     let untied_bands = ModelSpec { embedding_bands: 3, ..tiny::odd_spec() };
-    for spec in [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands] {
+    for spec in [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands, tiny::online_spec()]
+    {
         let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
         let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
         let turn = std::f64::consts::TAU / 2_f64.powi(64);

@@ -354,6 +354,20 @@ fn band_errors() -> Vec<ContainerError> {
             &["expected head, found kind 4 (embedding)"],
         ),
         refuse(
+            Box::new(in_spec(|spec| spec.online.head_input = true)),
+            &["number of sections: expected 27, found 26"],
+        ),
+        refuse(
+            Box::new(in_spec(|spec| (spec.online.head_input, spec.tied_head) = (true, false))),
+            &["manifest at byte 64: model online head_input: expected 0 where", "found 1"],
+        ),
+        refuse(
+            Box::new(in_spec(|spec| (spec.online.down, spec.intermediate) = (true, 344))),
+            &[
+                "manifest at byte 64: model online down: expected a width that has a Hadamard transform, found 344",
+            ],
+        ),
+        refuse(
             Box::new(in_spec(|spec| spec.embedding_bands = 1)),
             &["number of sections: expected 23, found 26"],
         ),

@@ -778,21 +778,6 @@ fn bands() -> Vec<HostileFile> {
             manifest.spec.embedding_bands = 0
         }),
         in_manifest(
-            "container/online-without-transform.rescomp",
-            "a transform of a width that has none",
-            64,
-            &|manifest| {
-                manifest.spec.intermediate = 46;
-                manifest.spec.online.down = true;
-            },
-        ),
-        in_manifest(
-            "container/head-input-without-section.rescomp",
-            "a matrix of the head's input that is not there",
-            28,
-            &|manifest| manifest.spec.online.head_input = true,
-        ),
-        in_manifest(
             "container/bands-too-many.rescomp",
             "more bands than a reader has room for",
             64,

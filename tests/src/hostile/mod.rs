@@ -12,6 +12,7 @@ mod recipes;
 mod safetensors;
 mod tokenizer_json;
 mod tokenizer_sections;
+mod transforms;
 mod variants;
 
 use rescomp_formats::container::{Container, Integrity};
@@ -65,6 +66,7 @@ pub fn files() -> Vec<HostileFile> {
         chat_templates::files(),
         variants::files(),
         encoders::files(),
+        transforms::files(),
         tokenizer_sections::files(),
         safetensors::files(),
         configs::files(),

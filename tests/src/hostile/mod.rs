@@ -5,6 +5,7 @@
 //! error that the file must be refused with.
 
 mod chat_templates;
+mod classifiers;
 mod configs;
 mod containers;
 mod encoders;
@@ -65,6 +66,7 @@ pub fn files() -> Vec<HostileFile> {
         chat_templates::files(),
         variants::files(),
         encoders::files(),
+        classifiers::files(),
         tokenizer_sections::files(),
         safetensors::files(),
         configs::files(),

@@ -15,7 +15,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::SectionKind;
-use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
+use rescomp_formats::spec::{Architecture, ModelSpec, Output, Variant};
 use rescomp_formats::tokenizer::{
     AddedFlags, PreTokenizer, TokenizerExtension, TokenizerParts, write_extended_tokenizer,
 };
@@ -68,7 +68,7 @@ pub(crate) fn spec() -> ModelSpec {
         begin_token: Some(BEGIN),
         end_tokens: heapless_vec(&[]),
         chat_template: false,
-        embedding: None,
+        output: Output::NextToken,
     }
 }
 

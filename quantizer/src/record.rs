@@ -60,7 +60,7 @@ pub fn images(container_bytes: usize, image: &ImageInput, classes: u32, availabl
     };
     // A divisor of a patch's edge tiles the image, too.
     let repeats = (1..image.patch.max(2)).filter(|&repeat| image.patch.is_multiple_of(repeat));
-    let largest = repeats.clone().last().unwrap_or(1);
+    let largest = repeats.clone().next_back().unwrap_or(1);
     let repeat =
         repeats.into_iter().find(|&repeat| fit(repeat) >= most.min(ENOUGH_IMAGES)).unwrap_or(largest);
     (fit(repeat).max(most.min(1)), repeat)

@@ -58,8 +58,9 @@ fn a_classifier_is_packed_checked_and_measured() {
     fs::create_dir(&broken).expect("writable");
     (0..5).for_each(|at| fs::write(broken.join(format!("{at}.png")), b"no image").expect("writable"));
     let model = root().join("quantizer/tests/architectures/deit-with-teacher");
-    let [model, images, few, broken, out] = [&model, &images, &few, &broken, &folder.path().join("out")]
-        .map(|path| path.to_str().expect("UTF-8"));
+    let out = folder.path().join("out");
+    let [model, images, few, broken, out] =
+        [&model, &images, &few, &broken, &out].map(|path| path.to_str().expect("UTF-8"));
     let target = format!("{}-linux", std::env::consts::ARCH.replace('_', "-"));
     let target = if target.starts_with("x86") { target.as_str() } else { "aarch64" };
     let pack = ["pack", "--target", target, "--model", model, "--output", out, "--no-install"];

@@ -16,6 +16,8 @@ use super::{Defaults, HfConfig, Keys, MAX_VOCABULARY, Sizes, activation, only, s
 /// Most pixels of an image's edge, and of a patch's.
 const MAX_EDGE: u32 = 4096;
 const MAX_PATCH: u32 = 128;
+/// Most tokens of an image.
+const MAX_TOKENS: u32 = 1 << 20;
 /// Most characters of a class's name.
 const MAX_LABEL_CHARACTERS: usize = 1024;
 
@@ -79,6 +81,10 @@ fn classifier(fields: &Fields<'_>, names: &'static Names) -> Result<HfConfig, Ch
         deviation: [1.0; CHANNELS as usize],
         resize: None,
     };
+    if image.tokens() > MAX_TOKENS {
+        let expected = format!("at most {MAX_TOKENS} tokens of patches of patch_size = {patch}");
+        return Err(fields.wrong("image_size", expected, image.tokens()));
+    }
     spec.vocabulary = labels.len() as u32;
     spec.context = image.tokens();
     let act = activation(fields, "hidden_act", &GELUS, GELU_NAMES)?;

@@ -1,9 +1,7 @@
 //! The check windows: tokens, and the full-precision model's probabilities on them (docs/container.md).
 
-/// Most tokens kept a position.
-pub const MAX_CLASSES: usize = 64;
-/// A log-probability `-x` nats is stored as `x` times this, rounded, in 16 bits.
-pub const LOG_PROBABILITY_STEPS: f64 = 4096.0;
+use crate::kept_classes::{self, KeptClasses, u32_at};
+
 /// Bytes before the tokens.
 const PREFIX_BYTES: usize = 16;
 
@@ -35,12 +33,13 @@ pub struct CheckSizes {
 impl CheckSizes {
     /// The sizes for a vocabulary.
     pub fn new(windows: usize, positions: usize, vocabulary: u32) -> CheckSizes {
-        let classes = MAX_CLASSES.min(vocabulary as usize);
-        CheckSizes { windows, positions, classes, id_bytes: if vocabulary <= 1 << 16 { 2 } else { 4 } }
+        let (classes, id_bytes) = kept_classes::sizes(vocabulary);
+        CheckSizes { windows, positions, classes, id_bytes }
     }
     /// Bytes of the section; `None` on overflow.
     pub fn section_bytes(&self) -> Option<usize> {
-        self.ids_offset_bytes()?.checked_add(self.kept()?.checked_mul(self.id_bytes)?)
+        let kept = self.kept()?.checked_mul(2 + self.id_bytes)?;
+        self.all_positions()?.checked_mul(4)?.checked_add(kept)?.checked_add(self.rest_offset_bytes()?)
     }
     /// Positions in all windows.
     pub fn all_positions(&self) -> Option<usize> {
@@ -55,12 +54,6 @@ impl CheckSizes {
     fn rest_offset_bytes(&self) -> Option<usize> {
         self.tokens()?.checked_mul(4)?.checked_add(PREFIX_BYTES)
     }
-    fn log_probabilities_offset_bytes(&self) -> Option<usize> {
-        self.all_positions()?.checked_mul(4)?.checked_add(self.rest_offset_bytes()?)
-    }
-    fn ids_offset_bytes(&self) -> Option<usize> {
-        self.kept()?.checked_mul(2)?.checked_add(self.log_probabilities_offset_bytes()?)
-    }
 }
 
 /// A view of the section. After [`CheckWindows::parse`] no accessor panics for positions within the sizes.
@@ -68,9 +61,8 @@ impl CheckSizes {
 pub struct CheckWindows<'a> {
     sizes: CheckSizes,
     tokens: &'a [u8],
-    rest: &'a [u8],
-    log_probabilities: &'a [u8],
-    ids: &'a [u8],
+    /// A place a position, windows one after the other.
+    classes: KeptClasses<'a>,
 }
 
 impl<'a> CheckWindows<'a> {
@@ -102,50 +94,20 @@ impl<'a> CheckWindows<'a> {
                 sizes.id_bytes as u64,
             );
         }
-        let layout = (|| {
-            Some((
-                sizes.rest_offset_bytes()?,
-                sizes.log_probabilities_offset_bytes()?,
-                sizes.ids_offset_bytes()?,
-                sizes.section_bytes()?,
-            ))
-        })();
-        let (rest, log_probabilities, ids) = match layout {
-            Some((rest, log_probabilities, ids, bytes)) if bytes == section.len() => {
-                (rest, log_probabilities, ids)
-            }
+        let rest = match (sizes.rest_offset_bytes(), sizes.section_bytes()) {
+            (Some(rest), Some(bytes)) if bytes == section.len() => rest,
             _ => return error(section.len(), "as many bytes as the sizes say", section.len() as u64),
         };
-        let view = CheckWindows {
-            sizes,
-            tokens: &section[PREFIX_BYTES..rest],
-            rest: &section[rest..log_probabilities],
-            log_probabilities: &section[log_probabilities..ids],
-            ids: &section[ids..],
-        };
-        for index in 0..view.tokens.len() / 4 {
-            let token = u32_at(view.tokens, index);
+        let tokens = &section[PREFIX_BYTES..rest];
+        for index in 0..tokens.len() / 4 {
+            let token = u32_at(tokens, index);
             if token >= vocabulary {
                 return error(PREFIX_BYTES + 4 * index, "a token of the vocabulary", token.into());
             }
         }
-        for index in 0..view.rest.len() / 4 {
-            let mass = f32::from_bits(u32_at(view.rest, index));
-            if !(0.0..=1.0).contains(&mass) {
-                return error(
-                    rest + 4 * index,
-                    "a probability (the bits of an f32 from 0 to 1)",
-                    mass.to_bits().into(),
-                );
-            }
-        }
-        for index in 0..view.ids.len() / sizes.id_bytes {
-            let id = view.id(index);
-            if id >= vocabulary {
-                return error(ids + index * sizes.id_bytes, "a token of the vocabulary", id.into());
-            }
-        }
-        Ok(view)
+        let places = sizes.windows * sizes.positions;
+        let classes = KeptClasses::parse(&section[rest..], places, vocabulary, rest)?;
+        Ok(CheckWindows { sizes, tokens, classes })
     }
 
     /// The sizes.
@@ -158,35 +120,20 @@ impl<'a> CheckWindows<'a> {
         u32_at(self.tokens, window * (self.sizes.positions + 1) + index)
     }
 
+    /// The probabilities of all positions: those of position `t` of a window stand in place `window * T + t`.
+    pub fn classes(&self) -> KeptClasses<'a> {
+        self.classes
+    }
+
     /// The probability of all tokens that aren't kept.
     pub fn rest(&self, window: usize, position: usize) -> f32 {
-        f32::from_bits(u32_at(self.rest, window * self.sizes.positions + position))
+        self.classes.rest(window * self.sizes.positions + position)
     }
 
     /// The kept tokens of a position with their log-probabilities in nats, most likely first.
     pub fn kept(&self, window: usize, position: usize) -> impl Iterator<Item = (u32, f64)> + use<'a> {
-        let first = (window * self.sizes.positions + position) * self.sizes.classes;
-        let view = *self;
-        (first..first + self.sizes.classes).map(move |index| {
-            let stored = u16::from_le_bytes([
-                view.log_probabilities[2 * index],
-                view.log_probabilities[2 * index + 1],
-            ]);
-            (view.id(index), -f64::from(stored) / LOG_PROBABILITY_STEPS)
-        })
+        self.classes.kept(window * self.sizes.positions + position)
     }
-
-    fn id(&self, index: usize) -> u32 {
-        match self.sizes.id_bytes {
-            2 => u32::from(u16::from_le_bytes([self.ids[2 * index], self.ids[2 * index + 1]])),
-            _ => u32_at(self.ids, index),
-        }
-    }
-}
-
-fn u32_at(bytes: &[u8], index: usize) -> u32 {
-    let at = 4 * index;
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// Makes a section: `tokens` are W x (T+1), `rest` W x T, `kept` W x T x C with log-probabilities in nats.
@@ -212,13 +159,6 @@ pub fn write(
         section.extend((size as u32).to_le_bytes());
     }
     tokens.iter().for_each(|token| section.extend(token.to_le_bytes()));
-    rest.iter().for_each(|mass| section.extend(mass.to_le_bytes()));
-    for (_, log_probability) in kept {
-        // Adding a half and truncating rounds; a cast saturates, so that the least likely keep the largest number.
-        section.extend(((-log_probability * LOG_PROBABILITY_STEPS + 0.5) as u16).to_le_bytes());
-    }
-    for (id, _) in kept {
-        section.extend_from_slice(&id.to_le_bytes()[..sizes.id_bytes]);
-    }
+    kept_classes::write(&mut section, rest, kept, sizes.id_bytes);
     Ok(section)
 }

@@ -13,11 +13,15 @@ compile_error!("containers are little-endian and are read in place: big-endian t
 
 pub mod chat_template;
 pub mod check_embeddings;
+pub mod check_images;
 pub mod check_windows;
 pub mod container;
 pub mod encodings;
 pub mod error;
 pub mod hadamard;
+pub mod image_input;
+pub mod kept_classes;
+pub mod labels;
 pub mod layouts;
 pub mod manifest;
 pub mod matrix;

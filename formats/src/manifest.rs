@@ -1,6 +1,6 @@
 //! The manifest: the postcard message that describes a container.
 
-use crate::spec::ModelSpec;
+use crate::spec::{ModelKind, ModelSpec};
 use serde::{Deserialize, Serialize};
 
 /// A short text in the manifest.
@@ -74,6 +74,20 @@ pub struct EmbeddingRecord {
     pub embeddings_sha256: [u8; 32],
 }
 
+/// What the host measured on a classifier's embedded images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ImageRecord {
+    /// Mean KL divergence of the quantized model's classes from the full-precision model's, nats an image, over the kept classes and the rest.
+    pub mean_kl: f64,
+    /// Images whose most likely class is the full-precision model's.
+    pub same_top1: u32,
+    /// Images.
+    pub images: u32,
+    /// SHA-256 over the bits of the quantized model's logits.
+    pub logits_sha256: [u8; 32],
+}
+
 /// What the host measured, by what the model computes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -82,6 +96,8 @@ pub enum Check {
     Windows(CheckRecord),
     /// Of an encoder.
     Embeddings(EmbeddingRecord),
+    /// Of a classifier.
+    Images(ImageRecord),
 }
 
 /// The manifest.
@@ -136,10 +152,15 @@ impl Manifest {
                 return Err(RecordError { field, expected: "characters that can be printed", found });
             }
         }
-        let measured = matches!(self.check, Check::Embeddings(_));
-        if self.spec.architecture.is_encoder() != measured {
-            let expected = "1 (of embeddings) of an encoder, 0 (of windows) of a decoder";
-            return Err(RecordError { field: "check", expected, found: measured.into() });
+        let (kind, number) = match self.check {
+            Check::Windows(_) => (ModelKind::Decoder, 0),
+            Check::Embeddings(_) => (ModelKind::Encoder, 1),
+            Check::Images(_) => (ModelKind::Classifier, 2),
+        };
+        if self.spec.architecture.kind() != kind {
+            let expected =
+                "0 (of windows) of a decoder, 1 (of embeddings) of an encoder, 2 (of images) of a classifier";
+            return Err(RecordError { field: "check", expected, found: number });
         }
         let finite =
             |fields: &[(&'static str, f64)]| match fields.iter().find(|(_, number)| !number.is_finite()) {
@@ -148,17 +169,21 @@ impl Manifest {
                 }
                 None => Ok(()),
             };
+        let at_most = |same_top1: u32, most: u32, expected| match same_top1 > most {
+            true => Err(RecordError { field: "same_top1", expected, found: same_top1.into() }),
+            false => Ok(()),
+        };
         match self.check {
             Check::Windows(CheckRecord { reference_nll, nll, mean_kl, same_top1, positions, .. }) => {
                 finite(&[("reference_nll", reference_nll), ("nll", nll), ("mean_kl", mean_kl)])?;
-                if same_top1 > positions {
-                    let (field, found) = ("same_top1", same_top1.into());
-                    return Err(RecordError { field, expected: "no more than positions", found });
-                }
-                Ok(())
+                at_most(same_top1, positions, "no more than positions")
             }
             Check::Embeddings(EmbeddingRecord { mean_distance, largest_distance, .. }) => {
                 finite(&[("mean_distance", mean_distance), ("largest_distance", largest_distance)])
+            }
+            Check::Images(ImageRecord { mean_kl, same_top1, images, .. }) => {
+                finite(&[("mean_kl", mean_kl)])?;
+                at_most(same_top1, images, "no more than images")
             }
         }
     }
@@ -167,15 +192,23 @@ impl Manifest {
     pub fn windows_record(&self) -> Option<&CheckRecord> {
         match &self.check {
             Check::Windows(record) => Some(record),
-            Check::Embeddings(_) => None,
+            Check::Embeddings(_) | Check::Images(_) => None,
         }
     }
 
     /// What the host measured of an encoder.
     pub fn embedding_record(&self) -> Option<&EmbeddingRecord> {
         match &self.check {
-            Check::Windows(_) => None,
             Check::Embeddings(record) => Some(record),
+            Check::Windows(_) | Check::Images(_) => None,
+        }
+    }
+
+    /// What the host measured of a classifier.
+    pub fn image_record(&self) -> Option<&ImageRecord> {
+        match &self.check {
+            Check::Images(record) => Some(record),
+            Check::Windows(_) | Check::Embeddings(_) => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The section table: what a section holds, where, and in which order sections come.
 
-use crate::spec::{Architecture, ModelSpec};
+use crate::image_input::ImageInput;
+use crate::spec::{Architecture, ModelKind, ModelSpec};
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
@@ -85,25 +86,37 @@ pub enum SectionKind {
     /// Of an encoder, texts and the full-precision model's vectors of them.
     CheckEmbeddings = 14,
     /// What the input of a tied head passes, where the stream was rotated.
-    HeadInput = 15,
+    HeadInput = 28,
+    /// Names of an image's classes, a line each.
+    Labels = 15,
+    /// Of a classifier, images and the full-precision model's probabilities of their classes.
+    CheckImages = 25,
+    /// What makes a token of a patch's pixels.
+    Patches = 26,
+    /// Bias of a classifier's head.
+    HeadBias = 27,
 }
 
 use SectionKind as K;
 
 /// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
-const MODEL_SECTIONS: [SectionKind; 15] = [
+const MODEL_SECTIONS: [SectionKind; 19] = [
     K::Tokenizer,
+    K::Labels,
     K::RopeFrequencies,
     K::LocalRopeFrequencies,
     K::CheckWindows,
     K::CheckEmbeddings,
+    K::CheckImages,
     K::TokenBands,
     K::Embedding,
+    K::Patches,
     K::Positions,
     K::EmbeddingNorm,
     K::EmbeddingNormBias,
     K::HeadInput,
     K::Head,
+    K::HeadBias,
     K::FinalNorm,
     K::FinalNormBias,
     K::ChatTemplate,
@@ -170,7 +183,7 @@ const GEMMA3: [SectionKind; 13] = [
     K::Down,
     K::MlpPostNorm,
 ];
-/// Of GPT-2 and GPT-NeoX: no gate, and a bias everywhere.
+/// Of GPT-2, GPT-NeoX and ViT: no gate, and a bias everywhere.
 const GPT: [SectionKind; 16] = [
     K::AttentionNorm,
     K::AttentionNormBias,
@@ -211,7 +224,7 @@ const BERT: [SectionKind; 16] = [
 
 impl SectionKind {
     /// Every kind.
-    pub const ALL: [SectionKind; 36] = [
+    pub const ALL: [SectionKind; 40] = [
         K::Tokenizer,
         K::RopeFrequencies,
         K::CheckWindows,
@@ -248,6 +261,10 @@ impl SectionKind {
         K::EmbeddingNormBias,
         K::CheckEmbeddings,
         K::HeadInput,
+        K::Labels,
+        K::CheckImages,
+        K::Patches,
+        K::HeadBias,
     ];
 
     /// The name in reports and errors.
@@ -289,6 +306,10 @@ impl SectionKind {
             K::EmbeddingNormBias => "embedding_norm_bias",
             K::CheckEmbeddings => "check_embeddings",
             K::HeadInput => "head_input",
+            K::Labels => "labels",
+            K::CheckImages => "check_images",
+            K::Patches => "patches",
+            K::HeadBias => "head_bias",
         }
     }
 
@@ -303,6 +324,7 @@ impl SectionKind {
             self,
             K::Embedding
                 | K::HeadInput
+                | K::Patches
                 | K::Head
                 | K::Query
                 | K::Key
@@ -322,7 +344,16 @@ impl SectionKind {
 
     /// Whether the section is bytes with a structure of their own.
     pub const fn is_bytes(self) -> bool {
-        matches!(self, K::Tokenizer | K::CheckWindows | K::CheckEmbeddings | K::TokenBands | K::ChatTemplate)
+        matches!(
+            self,
+            K::Tokenizer
+                | K::Labels
+                | K::CheckWindows
+                | K::CheckEmbeddings
+                | K::CheckImages
+                | K::TokenBands
+                | K::ChatTemplate
+        )
     }
 
     /// Whether the section is the gain of a norm.
@@ -345,11 +376,22 @@ impl SectionKind {
     pub fn shape(self, spec: &ModelSpec) -> Option<(u32, u32)> {
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         match self {
-            K::Tokenizer | K::CheckWindows | K::CheckEmbeddings | K::TokenBands | K::ChatTemplate => None,
+            K::Tokenizer
+            | K::Labels
+            | K::CheckWindows
+            | K::CheckEmbeddings
+            | K::CheckImages
+            | K::TokenBands
+            | K::ChatTemplate => None,
             K::RopeFrequencies | K::LocalRopeFrequencies => Some((1, spec.variant.rotary_dim / 2)),
             K::Embedding if spec.embedding_bands > 1 => None,
-            K::Embedding | K::Head => Some((spec.vocabulary, spec.hidden)),
+            K::Embedding => Some((spec.vocabulary, spec.hidden)),
+            K::Head => {
+                Some((spec.vocabulary, spec.hidden * spec.image().map_or(1, |image| image.head_tokens)))
+            }
             K::HeadInput => Some((spec.hidden, spec.hidden)),
+            K::HeadBias => Some((1, spec.vocabulary)),
+            K::Patches => Some((spec.hidden, spec.image().map_or(0, ImageInput::patch_elems))),
             K::Positions => Some((spec.context, spec.hidden)),
             K::FinalNorm
             | K::FinalNormBias
@@ -399,19 +441,30 @@ impl core::fmt::Display for SectionName {
 fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
     let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
     let architecture = spec.architecture;
-    let (chats, encodes) = (spec.chat_template, architecture.is_encoder());
     let head_input = spec.online.head_input;
+    let chats = spec.chat_template;
+    let [decodes, encodes, classifies] = [ModelKind::Decoder, ModelKind::Encoder, ModelKind::Classifier]
+        .map(|kind| architecture.kind() == kind);
     MODEL_SECTIONS.into_iter().flat_map(move |kind| {
         let banded = bands > 1 && kind == K::Embedding;
         let count = match kind {
+            K::Tokenizer => u16::from(!classifies),
             K::Head => u16::from(!tied && !encodes),
             K::HeadInput => u16::from(head_input),
             K::TokenBands => u16::from(bands > 1),
-            K::Embedding => bands,
+            K::Embedding => {
+                if classifies {
+                    0
+                } else {
+                    bands
+                }
+            }
             K::RopeFrequencies => u16::from(!architecture.has_learned_positions()),
             K::LocalRopeFrequencies => u16::from(architecture.has_local_frequencies()),
             K::Positions => u16::from(architecture.has_learned_positions()),
-            K::FinalNorm | K::CheckWindows => u16::from(!encodes),
+            K::FinalNorm => u16::from(!encodes),
+            K::CheckWindows => u16::from(decodes),
+            K::Labels | K::CheckImages | K::Patches | K::HeadBias => u16::from(classifies),
             K::FinalNormBias => u16::from(architecture.has_layer_norm() && !encodes),
             K::EmbeddingNorm | K::EmbeddingNormBias | K::CheckEmbeddings => u16::from(encodes),
             K::ChatTemplate => u16::from(chats),
@@ -429,7 +482,7 @@ pub const fn layer_sections(architecture: Architecture) -> &'static [SectionKind
         Architecture::Qwen3 => &QWEN3,
         Architecture::Gemma2 => &GEMMA2,
         Architecture::Gemma3 => &GEMMA3,
-        Architecture::GptNeox | Architecture::Gpt2 => &GPT,
+        Architecture::GptNeox | Architecture::Gpt2 | Architecture::Vit => &GPT,
         Architecture::Bert => &BERT,
     }
 }
@@ -584,9 +637,7 @@ mod tests {
             if architecture.has_learned_positions() {
                 variant.rotary_dim = 0;
             }
-            let (tied_head, embedding) =
-                (!architecture.is_encoder(), crate::spec::tests::embedding(architecture));
-            ModelSpec { architecture, variant, embedding, ..spec(tied_head, 2, 1) }
+            ModelSpec { variant, ..crate::spec::tests::of(architecture) }
         })
     }
 
@@ -612,8 +663,13 @@ mod tests {
             assert_eq!(has(K::AttentionNormBias), architecture.has_layer_norm());
             assert_eq!(has(K::Positions), !has(K::RopeFrequencies));
             let encodes = architecture.is_encoder();
-            assert_eq!((has(K::FinalNorm), has(K::CheckWindows)), (!encodes, !encodes));
+            let (decodes, classifies) = (architecture.is_decoder(), architecture.is_classifier());
+            assert_eq!((has(K::FinalNorm), has(K::CheckWindows)), (!encodes, decodes));
             assert_eq!((has(K::EmbeddingNorm), has(K::CheckEmbeddings)), (encodes, encodes));
+            assert_eq!((has(K::Tokenizer), has(K::Embedding)), (!classifies, !classifies));
+            for kind in [K::Labels, K::CheckImages, K::Patches, K::HeadBias] {
+                assert_eq!(has(kind), classifies, "{kind:?}");
+            }
             assert!(!(has(K::Head) && encodes));
         }
     }

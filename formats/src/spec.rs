@@ -1,6 +1,7 @@
 //! The shape of a model: everything the runtime must know beside the weights themselves.
 
 use crate::hadamard::Hadamard;
+use crate::image_input::ImageInput;
 use serde::{Deserialize, Serialize};
 
 /// Most end-of-text tokens a model may have.
@@ -28,11 +29,25 @@ pub enum Architecture {
     Gpt2,
     /// BERT, an encoder: LayerNorm behind attention and MLP, learned positions, biases, every token sees all. RoBERTa and DistilBERT, too.
     Bert,
+    /// ViT, a classifier of images: LayerNorm, learned positions, biases, every token sees all. DeiT, too.
+    Vit,
+}
+
+/// What kind of thing a model is, by what it reads and what comes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ModelKind {
+    /// Tokens in, logits of the next one out.
+    Decoder,
+    /// Tokens of a text in, a vector out.
+    Encoder,
+    /// An image in, logits of its class out.
+    Classifier,
 }
 
 impl Architecture {
     /// Every architecture.
-    pub const ALL: [Architecture; 8] = [
+    pub const ALL: [Architecture; 9] = [
         Architecture::Llama,
         Architecture::Qwen2,
         Architecture::Qwen3,
@@ -41,6 +56,7 @@ impl Architecture {
         Architecture::GptNeox,
         Architecture::Gpt2,
         Architecture::Bert,
+        Architecture::Vit,
     ];
 
     /// The name as Hugging Face's `model_type` spells it.
@@ -54,6 +70,7 @@ impl Architecture {
             Architecture::GptNeox => "gpt_neox",
             Architecture::Gpt2 => "gpt2",
             Architecture::Bert => "bert",
+            Architecture::Vit => "vit",
         }
     }
 
@@ -64,12 +81,36 @@ impl Architecture {
 
     /// Whether norms are LayerNorms, with a bias, and not RMSNorms.
     pub const fn has_layer_norm(self) -> bool {
-        matches!(self, Architecture::GptNeox | Architecture::Gpt2 | Architecture::Bert)
+        matches!(self, Architecture::GptNeox | Architecture::Gpt2 | Architecture::Bert | Architecture::Vit)
     }
 
     /// Whether it is an encoder: every token sees all of its text, and what comes out is one vector of the text, not logits of a next token.
     pub const fn is_encoder(self) -> bool {
         matches!(self, Architecture::Bert)
+    }
+
+    /// Whether it is a classifier of images.
+    pub const fn is_classifier(self) -> bool {
+        matches!(self, Architecture::Vit)
+    }
+
+    /// Whether it has a next token.
+    pub const fn is_decoder(self) -> bool {
+        matches!(self.kind(), ModelKind::Decoder)
+    }
+
+    /// What kind of thing its models are.
+    pub const fn kind(self) -> ModelKind {
+        match self {
+            Architecture::Bert => ModelKind::Encoder,
+            Architecture::Vit => ModelKind::Classifier,
+            _ => ModelKind::Decoder,
+        }
+    }
+
+    /// Whether every token sees all others, and not those before it alone.
+    pub const fn sees_all(self) -> bool {
+        !self.is_decoder()
     }
 
     /// Whether each head's queries and keys are normalized.
@@ -79,12 +120,12 @@ impl Architecture {
 
     /// Whether queries, keys and values have biases.
     pub const fn has_query_bias(self) -> bool {
-        matches!(self, Architecture::Qwen2 | Architecture::GptNeox | Architecture::Gpt2 | Architecture::Bert)
+        matches!(self, Architecture::Qwen2) || self.has_layer_norm()
     }
 
     /// Whether positions are learned vectors, and not rotations.
     pub const fn has_learned_positions(self) -> bool {
-        matches!(self, Architecture::Gpt2 | Architecture::Bert)
+        matches!(self, Architecture::Gpt2 | Architecture::Bert | Architecture::Vit)
     }
 
     /// Whether layers with a window have rotary frequencies of their own.
@@ -194,13 +235,25 @@ pub struct OnlineTransforms {
     pub head_input: bool,
 }
 
+/// What comes out of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Output {
+    /// Logits of the next token, of a decoder.
+    NextToken,
+    /// A vector of a text, of an encoder.
+    Vector(TextEmbedding),
+    /// Logits of an image's class, of a classifier.
+    Classes(ImageInput),
+}
+
 /// Sizes and constants of a model. All sizes are in elements, tokens or counts, never in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ModelSpec {
     /// Which forward runs it.
     pub architecture: Architecture,
-    /// Tokens in the vocabulary: rows of the embedding and of the head.
+    /// Tokens in the vocabulary: rows of the embedding and of the head. Of a classifier the classes.
     pub vocabulary: u32,
     /// Width of the residual stream.
     pub hidden: u32,
@@ -214,7 +267,7 @@ pub struct ModelSpec {
     pub kv_heads: u32,
     /// Width of one head; even.
     pub head_dim: u32,
-    /// Most positions a sequence may have.
+    /// Most positions a sequence may have; of a classifier those that an image has.
     pub context: u32,
     /// Added to the mean square in RMSNorm, to the variance in LayerNorm.
     pub norm_epsilon: f32,
@@ -230,8 +283,8 @@ pub struct ModelSpec {
     pub end_tokens: heapless::Vec<u32, MAX_END_TOKENS>,
     /// The container has a chat template.
     pub chat_template: bool,
-    /// What an encoder makes of a text; none of a decoder.
-    pub embedding: Option<TextEmbedding>,
+    /// What comes out.
+    pub output: Output,
     /// What of a rotation is left to the forward.
     pub online: OnlineTransforms,
 }
@@ -245,6 +298,22 @@ impl ModelSpec {
     /// Width of all key heads together (and of all value heads).
     pub fn kv_width(&self) -> usize {
         self.kv_heads as usize * self.head_dim as usize
+    }
+
+    /// What an encoder makes of a text; none of other models.
+    pub fn embedding(&self) -> Option<TextEmbedding> {
+        match self.output {
+            Output::Vector(embedding) => Some(embedding),
+            Output::NextToken | Output::Classes(_) => None,
+        }
+    }
+
+    /// What a classifier reads; none of other models.
+    pub fn image(&self) -> Option<&ImageInput> {
+        match &self.output {
+            Output::Classes(image) => Some(image),
+            Output::NextToken | Output::Vector(_) => None,
+        }
     }
 
     /// How many positions a token sees in this layer, its own included; `None`: all.
@@ -320,7 +389,7 @@ impl ModelSpec {
             });
         }
         self.check_variant()?;
-        self.check_encoder()?;
+        self.check_output()?;
         self.check_online()?;
         for token in self.begin_token.iter().chain(&self.end_tokens) {
             if *token >= self.vocabulary {
@@ -334,23 +403,49 @@ impl ModelSpec {
         Ok(())
     }
 
-    /// An encoder has no next token: no head, no conversations, no windows; a decoder has no vector of a text.
-    fn check_encoder(&self) -> Result<(), SpecError> {
-        let encodes = self.architecture.is_encoder();
+    /// An encoder has no next token: no head, no conversations, no windows; a decoder has no vector of a text. A classifier has no tokens at all.
+    fn check_output(&self) -> Result<(), SpecError> {
         let refused = |field, found, expected| Err(SpecError { field, found, expected });
-        if self.embedding.is_some() != encodes {
-            let expected = "a way to make a vector of a text exactly where the architecture is an encoder";
-            return refused("embedding", u32::from(self.embedding.is_some()), expected);
+        let (kind, number) = match self.output {
+            Output::NextToken => (ModelKind::Decoder, 0),
+            Output::Vector(_) => (ModelKind::Encoder, 1),
+            Output::Classes(_) => (ModelKind::Classifier, 2),
+        };
+        if kind != self.architecture.kind() {
+            let expected = "0 (a next token) of a decoder, 1 (a vector of a text) of an encoder, 2 (classes of an image) of a classifier";
+            return refused("output", number, expected);
         }
-        let none = "0 with an encoder";
-        if encodes && self.tied_head {
+        if self.architecture.is_decoder() {
+            return Ok(());
+        }
+        let none = "0 with an encoder or a classifier";
+        if self.tied_head {
             return refused("tied_head", 1, none);
         }
-        if encodes && self.chat_template {
+        if self.chat_template {
             return refused("chat_template", 1, none);
         }
-        if encodes && self.variant.sliding_window > 0 {
+        if self.variant.sliding_window > 0 {
             return refused("sliding_window", self.variant.sliding_window, none);
+        }
+        let Some(image) = self.image() else { return Ok(()) };
+        image.check()?;
+        let none = "0 with a classifier";
+        if image.tokens() != self.context {
+            return refused("context", self.context, "as many as an image has tokens");
+        }
+        if self.embedding_bands != 1 {
+            return refused("embedding_bands", self.embedding_bands.into(), "1 with a classifier");
+        }
+        if let Some(token) = self.begin_token.iter().chain(&self.end_tokens).next() {
+            return refused("begin or end token", *token, "none with a classifier");
+        }
+        if self.variant.embedding_scale != 1.0 {
+            let found = self.variant.embedding_scale.to_bits();
+            return refused("embedding_scale (its bits)", found, "1 with a classifier");
+        }
+        if self.variant.logit_cap != 0.0 {
+            return refused("logit_cap (its bits)", self.variant.logit_cap.to_bits(), none);
         }
         Ok(())
     }
@@ -439,15 +534,33 @@ pub(crate) mod tests {
             begin_token: Some(0),
             end_tokens: heapless::Vec::from_slice(&[0]).unwrap(),
             chat_template: false,
-            embedding: None,
+            output: Output::NextToken,
             online: OnlineTransforms::default(),
         }
     }
 
-    /// How a test's model of this architecture makes vectors.
-    pub(crate) fn embedding(architecture: Architecture) -> Option<TextEmbedding> {
-        let embedding = TextEmbedding { pooling: Pooling::Mean, normalized: true };
-        architecture.is_encoder().then_some(embedding)
+    /// What comes out of a test's model of this architecture.
+    fn output(architecture: Architecture) -> Output {
+        match architecture.kind() {
+            ModelKind::Decoder => Output::NextToken,
+            ModelKind::Encoder => Output::Vector(TextEmbedding { pooling: Pooling::Mean, normalized: true }),
+            ModelKind::Classifier => Output::Classes(crate::image_input::tests::input()),
+        }
+    }
+
+    /// A test's model of this architecture, but for the variant.
+    pub(crate) fn of(architecture: Architecture) -> ModelSpec {
+        let mut spec = ModelSpec {
+            architecture,
+            tied_head: architecture.is_decoder(),
+            output: output(architecture),
+            ..spec()
+        };
+        if architecture.is_classifier() {
+            spec.begin_token = None;
+            spec.end_tokens.clear();
+        }
+        spec
     }
 
     #[test]
@@ -468,15 +581,14 @@ pub(crate) mod tests {
     #[test]
     fn variants_that_no_forward_runs_are_named() {
         let of = |architecture: Architecture, variant| {
-            let (tied_head, embedding) = (!architecture.is_encoder(), embedding(architecture));
-            ModelSpec { architecture, variant, tied_head, embedding, ..spec() }.check()
+            ModelSpec { variant, ..super::tests::of(architecture) }.check()
         };
         let plain = || Variant::plain(8);
         let ungated = || Variant { activation: Activation::Gelu, ..plain() };
         let learned = || Variant { rotary_dim: 0, ..ungated() };
         for architecture in Architecture::ALL {
             let variant = match architecture {
-                Architecture::Gpt2 | Architecture::Bert => learned(),
+                Architecture::Gpt2 | Architecture::Bert | Architecture::Vit => learned(),
                 Architecture::GptNeox => Variant { parallel_residual: true, ..ungated() },
                 _ => Variant {
                     activation: Activation::GeluTanh,
@@ -527,21 +639,50 @@ pub(crate) mod tests {
     #[test]
     fn encoders_have_a_vector_and_no_next_token() {
         let variant = Variant { rotary_dim: 0, activation: Activation::Gelu, ..Variant::plain(8) };
-        let bert = ModelSpec {
-            architecture: Architecture::Bert,
-            variant: variant.clone(),
-            tied_head: false,
-            embedding: embedding(Architecture::Bert),
-            ..spec()
-        };
+        let bert = ModelSpec { variant: variant.clone(), ..of(Architecture::Bert) };
         assert_eq!(bert.check(), Ok(()));
         let field = |spec: ModelSpec| spec.check().unwrap_err().field;
-        assert_eq!(field(ModelSpec { embedding: None, ..bert.clone() }), "embedding");
+        assert_eq!(field(ModelSpec { output: Output::NextToken, ..bert.clone() }), "output");
         assert_eq!(field(ModelSpec { tied_head: true, ..bert.clone() }), "tied_head");
         assert_eq!(field(ModelSpec { chat_template: true, ..bert.clone() }), "chat_template");
         let windowed = Variant { sliding_window: 4, ..variant };
         assert_eq!(field(ModelSpec { variant: windowed, ..bert.clone() }), "sliding_window");
-        assert_eq!(field(ModelSpec { embedding: bert.embedding, ..spec() }), "embedding");
+        assert_eq!(field(ModelSpec { output: bert.output, ..spec() }), "output");
+    }
+
+    #[test]
+    fn classifiers_have_an_image_and_no_tokens() {
+        let variant = Variant { rotary_dim: 0, activation: Activation::Gelu, ..Variant::plain(8) };
+        let vit = ModelSpec { variant: variant.clone(), ..of(Architecture::Vit) };
+        assert_eq!(vit.check(), Ok(()));
+        let field = |spec: ModelSpec| spec.check().unwrap_err().field;
+        assert_eq!(field(ModelSpec { output: Output::NextToken, ..vit.clone() }), "output");
+        assert_eq!(field(ModelSpec { output: output(Architecture::Bert), ..vit.clone() }), "output");
+        assert_eq!(field(ModelSpec { tied_head: true, ..vit.clone() }), "tied_head");
+        assert_eq!(field(ModelSpec { context: 63, ..vit.clone() }), "context");
+        assert_eq!(field(ModelSpec { embedding_bands: 2, ..vit.clone() }), "embedding_bands");
+        assert_eq!(field(ModelSpec { begin_token: Some(0), ..vit.clone() }), "begin or end token");
+        let scaled = Variant { embedding_scale: 2.0, ..variant.clone() };
+        assert_eq!(field(ModelSpec { variant: scaled, ..vit.clone() }), "embedding_scale (its bits)");
+        let bounded = Variant { logit_cap: 2.0, ..variant };
+        assert_eq!(field(ModelSpec { variant: bounded, ..vit.clone() }), "logit_cap (its bits)");
+        let image = crate::image_input::ImageInput { patch: 5, ..*vit.image().unwrap() };
+        assert_eq!(field(ModelSpec { output: Output::Classes(image), ..vit }), "patch");
+    }
+
+    /// Containers of version 6.0 had an optional way to make a vector in this place: the bytes mean the same.
+    #[test]
+    fn outputs_are_spelled_as_version_6_0_spelled_them() {
+        let bytes = |output: &Output| postcard::to_extend(output, std::vec::Vec::new()).unwrap();
+        let old =
+            |embedding: Option<TextEmbedding>| postcard::to_extend(&embedding, std::vec::Vec::new()).unwrap();
+        assert_eq!(bytes(&Output::NextToken), old(None));
+        for pooling in [Pooling::Mean, Pooling::Cls] {
+            for normalized in [false, true] {
+                let embedding = TextEmbedding { pooling, normalized };
+                assert_eq!(bytes(&Output::Vector(embedding)), old(Some(embedding)));
+            }
+        }
     }
 
     #[test]

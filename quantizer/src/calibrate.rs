@@ -18,10 +18,11 @@
 use crate::checkpoint::{Checkpoint, LayerWeights, Matrix};
 use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
+use crate::inputs::Inputs;
 use crate::methods::{self, Loss, Method, MethodError, Objective, Prepared, Solution, Start};
 use crate::moments::Moments;
-use crate::plan::{BlockPlan, MatrixFormat, Solver, Vocabulary};
-use crate::vocabulary::{self, VocabularyMatrix, VocabularyReport};
+use crate::plan::{BlockPlan, MatrixFormat, Solver};
+use crate::vocabulary::VocabularyMatrix;
 use faer::{Mat, MatRef};
 use rayon::prelude::*;
 use rescomp_formats::section::SectionKind;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 mod error;
 mod kept;
+mod outside;
 mod resumed;
 
 pub use error::CalibrationError;
@@ -96,45 +98,38 @@ fn known_kind<'de, D: Deserializer<'de>>(input: D) -> Result<KindName, D::Error>
     known.ok_or_else(|| serde::de::Error::custom(format!("no section is called `{name}`")))
 }
 
-/// Tokens an input of a tied head, from which its Hessian is taken.
-const HEAD_TOKENS_PER_INPUT: usize = 256;
-
-/// Quantizes every block. `windows` are the calibration tokens, of which the first `positions` of each are used. `finished` takes
-/// each block's matrices, in the order of the forward.
+/// Quantizes every block, calibrated on `inputs`. `finished` takes each block's matrices, in the order of the forward.
 ///
 /// # Errors
 /// [`CalibrationError`], or whatever `finished` fails with.
 pub fn quantize_blocks<E: From<CalibrationError>>(
     machine: Machine<'_>,
     checkpoint: &Checkpoint,
-    windows: &[Vec<u32>],
-    positions: usize,
+    inputs: Inputs<'_>,
     plan: &BlockPlan,
     run: &mut Run<'_>,
     mut finished: impl FnMut(usize, &LayerWeights, Vec<QuantizedMatrix>) -> Result<(), E>,
 ) -> Result<Vec<VocabularyMatrix>, E> {
-    let original = checkpoint.embedding().map_err(CalibrationError::from)?;
-    let mut full =
-        Streams::new(machine, checkpoint, &original, windows, positions).map_err(CalibrationError::from)?;
-    let beside = |embedding: &Matrix| full.beside(embedding, windows).map_err(CalibrationError::from);
-    let mut vocabulary = Vec::new();
-    let mut quantized = match &plan.vocabulary {
-        None => beside(&original)?,
+    let original = match inputs {
+        Inputs::Windows { .. } => checkpoint.embedding(),
+        Inputs::Images(_) => checkpoint.patches(),
+    }
+    .map_err(CalibrationError::from)?;
+    let mut full = Streams::of(machine, checkpoint, &original, inputs).map_err(CalibrationError::from)?;
+    let beside = |entry: &Matrix| full.beside_of(entry, inputs).map_err(CalibrationError::from);
+    let (mut vocabulary, mut quantized) = match &plan.vocabulary {
+        None => (Vec::new(), beside(&original)?),
         Some(formats) => {
-            (run.progress)(Progress::Phase("embedding"));
-            let few = enough_for_the_head(windows, positions, original.cols);
-            let few = Streams::new(machine, checkpoint, &original, &few, positions)
-                .map_err(CalibrationError::from)?;
-            vocabulary = embedding(checkpoint, &original, plan, formats, few)?;
-            let values = vocabulary::embedding_values(&vocabulary, formats.bands.as_ref());
-            beside(values.as_ref().unwrap_or(&original))?
+            let (made, values) = outside::entry(machine, checkpoint, &original, plan, formats, inputs, run)?;
+            let quantized = beside(&values)?;
+            (made, quantized)
         }
     };
     let layers = checkpoint.spec.layers as usize;
     if let Some(journal) = &mut run.journal {
         journal.begin().map_err(CalibrationError::from)?;
     }
-    let mut inputs = Kept::default();
+    let mut kept_inputs = Kept::default();
     for layer in 0..layers {
         let weights = checkpoint.layer(layer).map_err(CalibrationError::from)?;
         let kept = restored(run, layer, &weights)?;
@@ -153,20 +148,20 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
                 matrices
             }
             None => {
-                let mut recorder = Recorder { dense, inputs };
+                let mut recorder = Recorder { dense, inputs: kept_inputs };
                 full.run_block(&mut recorder).map_err(CalibrationError::from)?;
                 let mut calibrator = Calibrator {
                     weights: &weights,
                     layer,
                     inputs: recorder.inputs,
-                    windows: windows.len(),
+                    windows: inputs.count(),
                     plan,
                     done: Vec::new(),
                     progress: run.progress,
                 };
                 quantized.run_block(&mut calibrator)?;
                 let done = calibrator.done;
-                inputs = calibrator.inputs;
+                kept_inputs = calibrator.inputs;
                 if let Some(journal) = &mut run.journal {
                     journal.keep(layer, &done).map_err(CalibrationError::from)?;
                 }
@@ -180,71 +175,17 @@ pub fn quantize_blocks<E: From<CalibrationError>>(
     if let (Some(head), Some(formats)) = (head, &plan.vocabulary) {
         (run.progress)(Progress::Phase("head"));
         let gain = checkpoint.final_norm().map_err(CalibrationError::from)?;
-        let inputs = [&quantized, &full].map(|streams| streams.all_hidden_states(&gain));
-        vocabulary.push(own_head(&head, plan, formats.head, &inputs, windows.len())?);
+        let states = [&quantized, &full].map(|streams| streams.head_inputs(&gain));
+        vocabulary.push(outside::linear(
+            SectionKind::Head,
+            &head,
+            plan,
+            formats.head,
+            &states,
+            inputs.count(),
+        )?);
     }
     Ok(vocabulary)
-}
-
-/// Windows that the moments of the final hidden states are taken of, evenly spaced: a pass of the full-precision model of its own, and
-/// several times the tokens that its inputs need are as good as all.
-fn enough_for_the_head(windows: &[Vec<u32>], positions: usize, inputs: usize) -> Vec<Vec<u32>> {
-    let count = (HEAD_TOKENS_PER_INPUT * inputs).div_ceil(positions).min(windows.len());
-    (0..count).map(|index| windows[index * windows.len() / count].clone()).collect()
-}
-
-/// Quantizes the embedding: where it is the head as well, by the final hidden states of `full`, which starts at the first block.
-fn embedding(
-    checkpoint: &Checkpoint,
-    original: &Matrix,
-    plan: &BlockPlan,
-    formats: &Vocabulary,
-    mut full: Streams<'_>,
-) -> Result<Vec<VocabularyMatrix>, CalibrationError> {
-    let mut moments = None;
-    if checkpoint.spec.tied_head && plan.calibrates() {
-        for layer in 0..checkpoint.spec.layers as usize {
-            let weights = checkpoint.layer(layer)?;
-            full.run_block(&mut Checked(DenseLayer { weights: &weights, layer }))?;
-        }
-        let hidden = full.all_hidden_states(&checkpoint.final_norm()?);
-        if !hidden.iter().all(|value| value.is_finite()) {
-            return Err(RuntimeError::NotFinite { layer: None, set: None }.into());
-        }
-        moments = Some(Moments::new(&hidden, &hidden, original.cols));
-    }
-    let kind = SectionKind::Embedding.name();
-    VocabularyMatrix::embedding(original, moments.as_ref(), plan, formats)
-        .map_err(|cause| CalibrationError::Vocabulary { kind, cause })
-}
-
-/// Quantizes a head of its own, as a linear layer whose `inputs` are the final hidden states of the quantized and of the
-/// full-precision stream.
-fn own_head(
-    head: &Matrix,
-    plan: &BlockPlan,
-    format: MatrixFormat,
-    [input, full]: &[Vec<f32>; 2],
-    windows: usize,
-) -> Result<VocabularyMatrix, CalibrationError> {
-    let kind = SectionKind::Head;
-    let failed = |cause| CalibrationError::Vocabulary { kind: kind.name(), cause };
-    if !input.iter().chain(full).all(|value| value.is_finite()) {
-        return Err(RuntimeError::NotFinite { layer: None, set: None }.into());
-    }
-    let calibration = Calibration::new(plan, input, full, head.cols, windows).map_err(failed)?;
-    let (weights, solver) = (to_f64(head), plan.solver_for(format));
-    let problem = (weights.as_ref(), &solver);
-    let choices = calibration.choose([problem].into_iter(), plan).map_err(|(_, cause)| failed(cause))?;
-    let solved =
-        calibration.solve(weights.as_ref(), &choices.first().copied().flatten(), &solver).map_err(failed)?;
-    let report = calibration.report(0, kind, weights.as_ref(), &solved, plan).map_err(failed)?;
-    let MatrixReport { relative_error, warnings, .. } = report;
-    // It was reported as a matrix of a block, and is in none.
-    let warnings =
-        warnings.iter().map(|text| text.strip_prefix("layer 0 ").unwrap_or(text).to_owned()).collect();
-    let report = VocabularyReport { kind: kind.name(), band: None, format, relative_error, warnings };
-    Ok(VocabularyMatrix { kind, band: None, format, solution: solved.solution, report })
 }
 
 /// A full-precision block that keeps the input of each set.
@@ -270,28 +211,6 @@ impl BlockWeights for Recorder<'_> {
         check_finite(self.dense.layer, set, input)?;
         self.inputs.keep(set, input);
         self.dense.apply(set, tokens, input, outputs)
-    }
-}
-
-/// A full-precision block that refuses what is not finite by the name of its layer.
-struct Checked<'a>(DenseLayer<'a>);
-
-impl BlockWeights for Checked<'_> {
-    type Error = RuntimeError;
-
-    fn vector(&self, kind: SectionKind) -> Result<&[f32], RuntimeError> {
-        self.0.vector(kind)
-    }
-
-    fn apply(
-        &mut self,
-        set: LinearSet,
-        tokens: usize,
-        input: &[f32],
-        outputs: &mut [&mut [f32]],
-    ) -> Result<(), RuntimeError> {
-        check_finite(self.0.layer, set, input)?;
-        self.0.apply(set, tokens, input, outputs)
     }
 }
 
@@ -617,7 +536,8 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let mut run = Run { journal: None, progress: &mut each };
-            quantize_blocks(machine, &checkpoint, &windows, 100, &plan, &mut run, |layer, _, done| {
+            let inputs = Inputs::Windows { windows: &windows, positions: 100 };
+            quantize_blocks(machine, &checkpoint, inputs, &plan, &mut run, |layer, _, done| {
                 assert!(done.iter().all(|matrix| matrix.report.layer == layer));
                 all.extend(done);
                 Ok::<(), CalibrationError>(())

@@ -371,6 +371,7 @@ impl Measure {
 mod tests {
     use super::*;
     use crate::calibrate::{MatrixReport, Run, quantize_blocks};
+    use crate::inputs::Inputs;
     use crate::methods::GroupSize;
     use proptest::prelude::*;
     use rescomp_runtime::executor::Serial;
@@ -448,8 +449,7 @@ mod tests {
         quantize_blocks(
             machine(),
             &checkpoint(),
-            &windows[..3],
-            POSITIONS,
+            Inputs::Windows { windows: &windows[..3], positions: POSITIONS },
             &plan,
             &mut Run { journal: None, progress: &mut |_| () },
             |_, _, done| {

@@ -4,6 +4,7 @@
 //! split into fixed strips of tokens, so results do not depend on the number of threads.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix, StreamNorm};
+use crate::inputs::Inputs;
 use bytemuck::zeroed_vec;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -15,6 +16,7 @@ use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::kernels;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use rescomp_runtime::memory::{Arena, BLOCK_BYTES, MemoryBlock};
+use rescomp_runtime::models::vit::{self, Pixels};
 use rescomp_runtime::models::{self, Batch, BlockRun, LayerCache, Scratch};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -137,21 +139,35 @@ impl<'m> Streams<'m> {
         windows: &[Vec<u32>],
         positions: usize,
     ) -> Result<Self, DenseError> {
+        Self::of(machine, checkpoint, embedding, Inputs::Windows { windows, positions })
+    }
+
+    /// What enters the first block of every sequence. `entry` is the embedding, or what makes tokens of an image's patches.
+    ///
+    /// # Errors
+    /// As [`Streams::new`], or an image has another size than the model's.
+    pub fn of(
+        machine: Machine<'m>,
+        checkpoint: &Checkpoint,
+        entry: &Matrix,
+        inputs: Inputs<'_>,
+    ) -> Result<Self, DenseError> {
         let spec = checkpoint.spec.clone();
+        let (count, tokens) = (inputs.count(), inputs.tokens(&spec));
         let outside = Outside {
             positions: checkpoint.positions()?.map(Arc::new),
             norm: checkpoint.embedding_norm()?.map(Arc::new),
         };
-        let stream = embedded(machine, &spec, embedding, &outside, windows, positions)
+        let stream = entered(machine, &spec, entry, &outside, inputs)
             .map_err(|cause| DenseError::Forward { model: checkpoint.name(), cause })?;
         Ok(Streams {
             machine,
             frequencies: [checkpoint.rope.clone(), checkpoint.local_rope.clone()],
             outside,
-            batch: Batch { sequences: windows.len(), tokens: positions, start: 0 },
+            batch: Batch { sequences: count, tokens, start: 0 },
             blocks: 0,
             stream,
-            workspace: Arc::new(Mutex::new(Workspace::new(&spec, windows.len(), positions))),
+            workspace: Arc::new(Mutex::new(Workspace::new(&spec, count, tokens))),
             spec,
         })
     }
@@ -164,9 +180,20 @@ impl<'m> Streams<'m> {
     /// # Panics
     /// Where `windows` are not as many as these.
     pub fn beside(&self, embedding: &Matrix, windows: &[Vec<u32>]) -> Result<Self, RuntimeError> {
+        self.beside_of(embedding, Inputs::Windows { windows, positions: self.batch.tokens })
+    }
+
+    /// [`Streams::beside`] of any inputs.
+    ///
+    /// # Errors
+    /// As [`Streams::beside`], or an image has another size than the model's.
+    ///
+    /// # Panics
+    /// Where `inputs` are not as many as these.
+    pub fn beside_of(&self, entry: &Matrix, inputs: Inputs<'_>) -> Result<Self, RuntimeError> {
         let Streams { machine, ref spec, ref frequencies, ref outside, batch, .. } = *self;
-        assert_eq!(windows.len(), batch.sequences, "the same windows");
-        let stream = embedded(machine, spec, embedding, outside, windows, batch.tokens)?;
+        assert_eq!(inputs.count(), batch.sequences, "the same inputs");
+        let stream = entered(machine, spec, entry, outside, inputs)?;
         let (spec, frequencies, outside) = (spec.clone(), frequencies.clone(), outside.clone());
         let workspace = Arc::clone(&self.workspace);
         Ok(Streams { machine, spec, frequencies, outside, batch, blocks: 0, stream, workspace })
@@ -228,6 +255,19 @@ impl<'m> Streams<'m> {
         (0..self.windows()).flat_map(|window| self.hidden_states(window, norm)).collect()
     }
 
+    /// What the head reads: of a model of texts the normalized last hidden states of all tokens, of a classifier those of the first tokens of
+    /// each image, one behind the other.
+    pub fn head_inputs(&self, norm: &StreamNorm) -> Vec<f32> {
+        let Some(image) = self.spec.image() else { return self.all_hidden_states(norm) };
+        let (hidden, elems) = (self.spec.hidden as usize, self.batch.tokens * self.spec.hidden as usize);
+        let of_head = image.head_tokens as usize * hidden;
+        let states: Vec<f32> =
+            self.stream.chunks_exact(elems).flat_map(|image| &image[..of_head]).copied().collect();
+        let mut inputs = vec![0.0; states.len()];
+        models::normalize(self.machine, &self.spec, norm.view(), &states, &mut inputs);
+        inputs
+    }
+
     /// The normalized last hidden states of one window, `positions x hidden`: the head's input.
     pub fn hidden_states(&self, window: usize, norm: &StreamNorm) -> Vec<f32> {
         let elems = self.batch.tokens * self.spec.hidden as usize;
@@ -241,6 +281,57 @@ impl<'m> Streams<'m> {
         }
         hidden
     }
+}
+
+/// What enters the first block.
+fn entered(
+    machine: Machine<'_>,
+    spec: &ModelSpec,
+    entry: &Matrix,
+    outside: &Outside,
+    inputs: Inputs<'_>,
+) -> Result<Vec<f32>, RuntimeError> {
+    let images = match inputs {
+        Inputs::Windows { windows, positions } => {
+            return embedded(machine, spec, entry, outside, windows, positions);
+        }
+        Inputs::Images(images) => images,
+    };
+    let missing = || RuntimeError::Missing { kind: SectionKind::Positions.name(), layer: None };
+    let image = spec.image().ok_or_else(missing)?;
+    let positions = outside.positions.as_deref().ok_or_else(missing)?;
+    let (elems, hidden) = (image.tokens() as usize * spec.hidden as usize, spec.hidden as usize);
+    let mut stream = zeroed_vec(images.len() * elems);
+    for (pixels, stream) in images.iter().zip(stream.chunks_exact_mut(elems)) {
+        let patches = patch_inputs(spec, std::slice::from_ref(pixels))?;
+        multiply(entry, &patches, &mut stream[image.tokens_before as usize * hidden..]);
+        vit::enter(kernels::best(), image, &positions.data, stream);
+    }
+    Ok(stream)
+}
+
+/// The numbers of all patches of images, one image after the other.
+///
+/// # Errors
+/// An image has another size than the model's, or the model reads none.
+pub(crate) fn patch_inputs(spec: &ModelSpec, images: &[Vec<u8>]) -> Result<Vec<f32>, RuntimeError> {
+    let Some(image) = spec.image() else {
+        return Err(RuntimeError::Kind {
+            architecture: spec.architecture.name(),
+            kind: spec.architecture.kind(),
+        });
+    };
+    let (expected, elems) = (image.elems(), image.patch_elems() as usize);
+    if let Some(wrong) = images.iter().find(|image| image.len() != expected) {
+        return Err(RuntimeError::Pixels { expected: expected as u64, found: wrong.len() as u64 });
+    }
+    let mut inputs = zeroed_vec(images.len() * expected);
+    for (rgb, inputs) in images.iter().zip(inputs.chunks_exact_mut(expected)) {
+        for (patch, numbers) in inputs.chunks_exact_mut(elems).enumerate() {
+            vit::gather(image, Pixels::Bytes { rgb, repeat: 1 }, patch, numbers);
+        }
+    }
+    Ok(inputs)
 }
 
 /// The embeddings of the first `positions` tokens of every window, as they enter the first block.

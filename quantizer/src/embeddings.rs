@@ -19,8 +19,8 @@ pub fn dense_embeddings(
 ) -> Result<Vec<Vec<f32>>, DenseError> {
     let failed = |cause| DenseError::Forward { model: checkpoint.name(), cause };
     let spec = &checkpoint.spec;
-    let kind = RuntimeError::Kind { architecture: spec.architecture.name(), encoder: false };
-    let rule = spec.embedding.ok_or_else(|| failed(kind))?;
+    let kind = RuntimeError::Kind { architecture: spec.architecture.name(), kind: spec.architecture.kind() };
+    let rule = spec.embedding().ok_or_else(|| failed(kind))?;
     let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (index, text) in texts.iter().enumerate() {
         by_length.entry(text.len()).or_default().push(index);

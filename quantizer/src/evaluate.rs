@@ -485,6 +485,7 @@ mod tests {
             calibration_positions: 12,
             check_tokens: (0..512).collect(),
             check_texts: Vec::new(),
+            images: None,
             tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
             chat_template: Default::default(),
             target: "host".to_owned(),

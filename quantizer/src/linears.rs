@@ -7,6 +7,7 @@
 use crate::calibrate::{CalibrationError, MatrixReport, Progress, QuantizedMatrix, Run, quantize_blocks};
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights};
 use crate::dense::{DenseError, DenseLayer, DenseLogits, Streams, missing};
+use crate::inputs::Inputs;
 use crate::plan::BlockPlan;
 use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
@@ -74,8 +75,7 @@ impl<'m> Linears<'m> {
         quantize_blocks(
             machine,
             checkpoint,
-            calibration.windows,
-            calibration.positions,
+            Inputs::Windows { windows: calibration.windows, positions: calibration.positions },
             plan,
             &mut Run { journal: None, progress },
             |layer, original, quantized| -> Result<(), LinearsError> {
@@ -155,7 +155,8 @@ mod tests {
         // All blocks first, then the forward, over one window at a time.
         let mut blocks = Vec::new();
         let mut run = Run { journal: None, progress: &mut |_| () };
-        quantize_blocks(MACHINE(), &checkpoint, &calibration, 20, &plan, &mut run, |_, original, done| {
+        let inputs = Inputs::Windows { windows: &calibration, positions: 20 };
+        quantize_blocks(MACHINE(), &checkpoint, inputs, &plan, &mut run, |_, original, done| {
             let mut block = original.clone();
             for matrix in done {
                 let target = block.matrix_mut(matrix.kind).unwrap();

@@ -4,36 +4,40 @@ use crate::bands::{BANDS, Bands};
 use crate::calibrate::{CalibrationError, MatrixReport, Progress, Run, quantize_blocks, to_f64};
 use crate::chat_template::Imported;
 use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
+use crate::classes::{dense_classes, enlarged, shrunk};
 use crate::dense::{DenseError, DenseLogits};
 use crate::embeddings::dense_embeddings;
 use crate::encode::{self, EncodeError, encode};
+use crate::evaluate_images::{ImageError, ImageEvaluation, evaluate_images};
+use crate::inputs::Inputs;
 use crate::methods::{self, GroupSize, MethodError};
 use crate::plan::{BlockPlan, MatrixFormat};
 use crate::record::{self, Record};
 use crate::transforms::TransformKind;
 use crate::vocabulary::{VocabularyMatrix, VocabularyReport};
 use bytemuck::Zeroable;
-use rescomp_formats::check_embeddings;
 use rescomp_formats::check_windows::CheckWindowsError;
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{
-    Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text, is_printable,
+    Check, CheckRecord, EmbeddingRecord, ImageRecord, Manifest, Provenance, Text, is_printable,
 };
 use rescomp_formats::section::{SECTION_ALIGNMENT_BYTES, SectionKind, SectionName, sections};
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{ModelKind, ModelSpec};
+use rescomp_formats::{check_embeddings, check_images, labels};
 use rescomp_runtime::Machine;
+use rescomp_runtime::classifier::{Classifier, ClassifierPlan};
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval;
 use rescomp_runtime::eval_embeddings::measure_embeddings;
+use rescomp_runtime::eval_images::measure_images;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// What to pack, and how.
@@ -51,12 +55,33 @@ pub struct PackOptions {
     pub check_tokens: Vec<u32>,
     /// The tokens of texts for the check of an encoder, apart from the calibration: as many as fit are used.
     pub check_texts: Vec<Vec<u32>>,
+    /// Of a classifier, what is in the place of all these.
+    pub images: Option<PackImages>,
     /// The tokenizer section.
     pub tokenizer: Vec<u8>,
     /// The chat template, where the checkpoint has one.
     pub chat_template: Imported,
     /// Name of the target.
     pub target: String,
+}
+
+/// The images of a classifier, of the model's size: rows from the top, red, green and blue a byte each.
+#[derive(Clone, Debug, Default)]
+pub struct PackImages {
+    /// For calibration.
+    pub calibration: Vec<Vec<u8>>,
+    /// For the check and for the report, apart from the calibration.
+    pub held_out: Vec<Vec<u8>>,
+}
+
+impl PackOptions {
+    /// What the blocks are calibrated on.
+    pub fn inputs(&self) -> Inputs<'_> {
+        match &self.images {
+            Some(images) => Inputs::Images(&images.calibration),
+            None => Inputs::Windows { windows: &self.calibration, positions: self.calibration_positions },
+        }
+    }
 }
 
 /// A container and how it came about.
@@ -99,8 +124,10 @@ pub struct PackReport {
     pub vocabulary: Vec<VocabularyReport>,
     /// The blocks' matrices.
     pub matrices: Vec<MatrixReport>,
-    /// What the host measured on the check windows, or texts.
+    /// What the host measured on the check windows, texts or images.
     pub check: CheckFigures,
+    /// What a classifier gives on all images that the calibration has not seen.
+    pub held_out_images: Option<ImageEvaluation>,
 }
 
 /// A [`Check`] for people and for JSON.
@@ -111,6 +138,8 @@ pub enum CheckFigures {
     Windows(WindowFigures),
     /// Of an encoder.
     Embeddings(EmbeddingFigures),
+    /// Of a classifier.
+    Images(ImageFigures),
 }
 
 impl CheckFigures {
@@ -119,6 +148,7 @@ impl CheckFigures {
         match self {
             CheckFigures::Windows(figures) => &figures.logits_sha256,
             CheckFigures::Embeddings(figures) => &figures.embeddings_sha256,
+            CheckFigures::Images(figures) => &figures.logits_sha256,
         }
     }
 
@@ -126,7 +156,7 @@ impl CheckFigures {
     pub fn windows(&self) -> Option<&WindowFigures> {
         match self {
             CheckFigures::Windows(figures) => Some(figures),
-            CheckFigures::Embeddings(_) => None,
+            CheckFigures::Embeddings(_) | CheckFigures::Images(_) => None,
         }
     }
 }
@@ -142,6 +172,19 @@ pub struct EmbeddingFigures {
     pub texts: u32,
     /// SHA-256 of the vectors, in hexadecimal digits.
     pub embeddings_sha256: String,
+}
+
+/// An [`ImageRecord`] for people and for JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ImageFigures {
+    /// Mean KL divergence from the full-precision model, nats an image.
+    pub mean_kl: f64,
+    /// Images whose most likely class is the full-precision model's.
+    pub same_top1: u32,
+    /// Images.
+    pub images: u32,
+    /// SHA-256 of the logits, in hexadecimal digits.
+    pub logits_sha256: String,
 }
 
 /// A [`CheckRecord`] for people and for JSON.
@@ -179,6 +222,12 @@ impl From<&Check> for CheckFigures {
                 texts: record.texts,
                 embeddings_sha256: hex(&record.embeddings_sha256),
             }),
+            Check::Images(record) => CheckFigures::Images(ImageFigures {
+                mean_kl: record.mean_kl,
+                same_top1: record.same_top1,
+                images: record.images,
+                logits_sha256: hex(&record.logits_sha256),
+            }),
         }
     }
 }
@@ -214,6 +263,12 @@ pub enum PackFailure {
     /// There is no text for the check of an encoder.
     #[error("the check needs one text or more that follows the calibration, found none")]
     CheckTexts,
+    /// There are no images for the check of a classifier.
+    #[error("the check needs one image or more that the calibration has not seen, found none")]
+    CheckImages,
+    /// The container could not be held against the full-precision model.
+    #[error(transparent)]
+    Images(#[from] ImageError),
     /// The check windows could not be written.
     #[error("check windows: expected {}, found {}", .0.expected, .0.found)]
     CheckWindows(CheckWindowsError),
@@ -260,8 +315,7 @@ pub fn pack_run(
     let vocabulary = quantize_blocks(
         machine,
         checkpoint,
-        &options.calibration,
-        options.calibration_positions,
+        options.inputs(),
         &options.plan,
         run,
         |layer, weights, quantized| -> Result<(), PackFailure> {
@@ -302,6 +356,10 @@ pub fn pack_run(
     if let Some(positions) = checkpoint.positions()? {
         put(SectionKind::Positions, None, Contents::F32(positions.data));
     }
+    if let Some(bias) = checkpoint.head_bias()? {
+        put(SectionKind::HeadBias, None, Contents::F32(bias));
+        put(SectionKind::Labels, None, Contents::Bytes(labels::write(checkpoint.labels())));
+    }
     put(SectionKind::Tokenizer, None, Contents::Bytes(options.tokenizer.clone()));
     if let Some(section) = &options.chat_template.section {
         put(SectionKind::ChatTemplate, None, Contents::Bytes(section.clone()));
@@ -309,9 +367,10 @@ pub fn pack_run(
 
     (run.progress)(Progress::Phase("check windows, full precision"));
     let bytes: usize = sections.values().map(contents_bytes).sum();
-    let (kind, section, unmeasured) = match checkpoint.spec.architecture.is_encoder() {
-        true => record_texts(machine, checkpoint, options, bytes)?,
-        false => record_check(machine, checkpoint, options, bytes)?,
+    let (kind, section, unmeasured) = match checkpoint.spec.architecture.kind() {
+        ModelKind::Decoder => record_check(machine, checkpoint, options, bytes)?,
+        ModelKind::Encoder => record_texts(machine, checkpoint, options, bytes)?,
+        ModelKind::Classifier => record_images(machine, checkpoint, options, bytes)?,
     };
     sections.insert((kind as u16, None), Contents::Bytes(section));
     let file = |check| {
@@ -325,6 +384,15 @@ pub fn pack_run(
     // What the model gives is known once it has run, and it runs from a container: written twice, it is measured once.
     let check = measure(machine, &file(unmeasured)?)?;
     let file = file(check)?;
+    let held_out_images = match &options.images {
+        None => None,
+        Some(images) => {
+            (run.progress)(Progress::Phase("held-out images"));
+            let container = Container::open(&file)?.check(Integrity::Crc)?;
+            let (held_out, int8) = (&images.held_out, ActivationFormat::Int8);
+            Some(evaluate_images(machine, &container, int8, checkpoint, held_out, &|| ())?)
+        }
+    };
     let container = Container::open(&file)?;
     let report = PackReport {
         checkpoint: checkpoint.name(),
@@ -337,7 +405,7 @@ pub fn pack_run(
         parameters: container.parameters(),
         bits_per_weight: container.bits_per_weight(),
         file_bytes: file.len() as u64,
-        calibration_tokens: calibration_tokens(options),
+        calibration_tokens: calibration_tokens(&checkpoint.spec, options),
         warnings: [warnings(&vocabulary, &matrices), options.chat_template.warnings.clone()].concat(),
         vocabulary: vocabulary
             .into_iter()
@@ -346,6 +414,7 @@ pub fn pack_run(
             .collect(),
         matrices,
         check: CheckFigures::from(&check),
+        held_out_images,
     };
     container.check(Integrity::Digest)?;
     Ok(Packed { file, report })
@@ -400,9 +469,14 @@ pub fn bytes_without_matrices(
     let spec = &checkpoint.spec;
     let check = record::sizes(container_bytes, spec.vocabulary, spec.context as usize);
     // As many digits as any record has.
-    let longest = match spec.architecture.is_encoder() {
-        true => Check::Embeddings(EmbeddingRecord { texts: u32::MAX, ..NO_TEXTS }),
-        false => Check::Windows(CheckRecord { same_top1: u32::MAX, positions: u32::MAX, ..NO_WINDOWS }),
+    let longest = match spec.architecture.kind() {
+        ModelKind::Decoder => {
+            Check::Windows(CheckRecord { same_top1: u32::MAX, positions: u32::MAX, ..NO_WINDOWS })
+        }
+        ModelKind::Encoder => Check::Embeddings(EmbeddingRecord { texts: u32::MAX, ..NO_TEXTS }),
+        ModelKind::Classifier => {
+            Check::Images(ImageRecord { same_top1: u32::MAX, images: u32::MAX, ..NO_IMAGES })
+        }
     };
     let manifest = manifest(checkpoint, options, u8::MAX, longest);
     let mut weights = 0;
@@ -424,6 +498,13 @@ pub fn bytes_without_matrices(
             SectionKind::RopeFrequencies => Contents::U64(checkpoint.rope.clone()),
             SectionKind::LocalRopeFrequencies => Contents::U64(checkpoint.local_rope.clone()),
             SectionKind::Tokenizer => Contents::Bytes(options.tokenizer.clone()),
+            SectionKind::Labels => Contents::Bytes(labels::write(checkpoint.labels())),
+            SectionKind::CheckImages => {
+                let (count, repeat) = check_images_of(options, spec, container_bytes);
+                let edges = spec.image().map_or([0, 0], |image| [image.height, image.width]);
+                let bytes = check_images::section_bytes(count, edges, repeat, spec.vocabulary);
+                Contents::Bytes(vec![0; bytes.unwrap_or(0)])
+            }
             SectionKind::ChatTemplate => {
                 Contents::Bytes(options.chat_template.section.clone().unwrap_or_default())
             }
@@ -517,6 +598,38 @@ fn record_texts(
     Ok((SectionKind::CheckEmbeddings, section, check))
 }
 
+/// Runs the full-precision classifier on the check images.
+fn record_images(
+    machine: Machine<'_>,
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    container_bytes: usize,
+) -> Result<(SectionKind, Vec<u8>, Check), PackFailure> {
+    let spec = &checkpoint.spec;
+    let (count, repeat) = check_images_of(options, spec, container_bytes);
+    let held_out = options.images.as_ref().map_or(&[][..], |images| &images.held_out);
+    let (Some(image), 1..) = (spec.image(), count) else { return Err(PackFailure::CheckImages) };
+    let wrong = |rgb: &&Vec<u8>| rgb.len() != image.elems();
+    if let Some(rgb) = held_out.iter().find(wrong) {
+        let (expected, found) = (image.elems() as u64, rgb.len() as u64);
+        return Err(PackFailure::Run(RuntimeError::Pixels { expected, found }));
+    }
+    // Evenly spaced: files of one class often follow each other.
+    let chosen = (0..count).map(|index| &held_out[index * held_out.len() / count]);
+    let stored: Vec<Vec<u8>> = chosen.map(|rgb| shrunk(image, rgb, repeat)).collect();
+    let shown: Vec<Vec<u8>> = stored.iter().map(|rgb| enlarged(image, rgb, repeat)).collect();
+    let logits = dense_classes(machine, checkpoint, &shown, |_| ())?;
+    let section = record::record_images(&stored, repeat, &logits).map_err(PackFailure::CheckWindows)?;
+    let check = Check::Images(ImageRecord { images: count as u32, ..NO_IMAGES });
+    Ok((SectionKind::CheckImages, section, check))
+}
+
+/// How many of the held-out images a container of about `container_bytes` can carry, and how many pixels one of theirs stands for.
+fn check_images_of(options: &PackOptions, spec: &ModelSpec, container_bytes: usize) -> (usize, u32) {
+    let available = options.images.as_ref().map_or(0, |images| images.held_out.len());
+    spec.image().map_or((0, 1), |image| record::images(container_bytes, image, spec.vocabulary, available))
+}
+
 /// Those of the check texts that a container of about `container_bytes` can carry.
 fn check_texts<'o>(options: &'o PackOptions, spec: &ModelSpec, container_bytes: usize) -> &'o [Vec<u32>] {
     let all = &options.check_texts;
@@ -537,9 +650,23 @@ const NO_WINDOWS: CheckRecord = CheckRecord {
 const NO_TEXTS: EmbeddingRecord =
     EmbeddingRecord { mean_distance: 0.0, largest_distance: 0.0, texts: 0, embeddings_sha256: [0; 32] };
 
-/// Runs the container on its own windows, or texts.
+/// Likewise of images.
+const NO_IMAGES: ImageRecord = ImageRecord { mean_kl: 0.0, same_top1: 0, images: 0, logits_sha256: [0; 32] };
+
+/// Runs the container on its own windows, texts or images.
 fn measure(machine: Machine<'_>, file: &[u8]) -> Result<Check, PackFailure> {
     let container = Container::open(file)?.check(Integrity::Crc)?;
+    if let Some(images) = container.check_images() {
+        let mut memory = vec![MemoryBlock::zeroed(); ClassifierPlan::new(&container)?.blocks() as usize];
+        let mut classifier = Classifier::new(&container, machine, ActivationFormat::Int8, &mut memory)?;
+        let measured = measure_images(&mut classifier, &images, |_| ())?;
+        return Ok(Check::Images(ImageRecord {
+            mean_kl: measured.mean_kl,
+            same_top1: measured.same_top1,
+            images: measured.images,
+            logits_sha256: measured.logits_sha256,
+        }));
+    }
     if let Some(texts) = container.check_embeddings() {
         let plan = EncoderPlan::new(&container, texts.longest())?;
         let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
@@ -602,7 +729,7 @@ fn manifest(checkpoint: &Checkpoint, options: &PackOptions, head_bits: u8, check
             group_elems: group_elems(solver.group),
             head_bits,
             calibration_sha256: calibration_digest(options),
-            calibration_tokens: calibration_tokens(options),
+            calibration_tokens: calibration_tokens(&checkpoint.spec, options),
             target: text(&options.target),
             tool_version: text(env!("CARGO_PKG_VERSION")),
         },
@@ -623,23 +750,22 @@ fn warnings(vocabulary: &[VocabularyMatrix], matrices: &[MatrixReport]) -> Vec<S
 }
 
 /// Calibration tokens that had a part in the codes: none where the method only rounds.
-fn calibration_tokens(options: &PackOptions) -> u64 {
+fn calibration_tokens(spec: &ModelSpec, options: &PackOptions) -> u64 {
     match options.plan.calibrates() {
-        true => (options.calibration.len() * options.calibration_positions) as u64,
+        true => {
+            let inputs = options.inputs();
+            (inputs.count() * inputs.tokens(spec)) as u64
+        }
         false => 0,
     }
 }
 
-/// SHA-256 of the calibration tokens; zeros where they had no part in the codes.
+/// SHA-256 of the calibration tokens or images; zeros where they had no part in the codes.
 fn calibration_digest(options: &PackOptions) -> [u8; 32] {
-    if !options.plan.calibrates() {
-        return [0; 32];
+    match options.plan.calibrates() {
+        true => options.inputs().digest(),
+        false => [0; 32],
     }
-    let mut digest = Sha256::new();
-    for window in &options.calibration {
-        window[..options.calibration_positions].iter().for_each(|token| digest.update(token.to_le_bytes()));
-    }
-    digest.finalize().into()
 }
 
 /// Name of what is folded into the weights.

@@ -8,6 +8,7 @@ use crate::calibrate::{CalibrationError, Run, dequantized, quantize_blocks};
 use crate::checkpoint::{Checkpoint, Matrix};
 use crate::choose::{Setting, Tuning, is_held_out};
 use crate::dense::{DenseError, DenseLayer, Streams};
+use crate::inputs::Inputs;
 use crate::plan::BlockPlan;
 use crate::sensitivity::SensitivityError;
 use crate::sensitivity::divergence::{Hidden, mean_kl, run};
@@ -103,8 +104,7 @@ impl<'a> Trials<'a> {
         let vocabulary = quantize_blocks(
             self.machine,
             self.checkpoint,
-            &self.training,
-            self.positions,
+            Inputs::Windows { windows: &self.training, positions: self.positions },
             &plan,
             &mut Run { journal: None, progress: &mut unheard },
             |_, _, matrices| {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and these are their helpers")]
 
 use rescomp_quantizer::checkpoint::Checkpoint;
+use rescomp_quantizer::classes::dense_classes;
 use rescomp_quantizer::dense::{DenseLayer, DenseLogits, Streams};
 use rescomp_quantizer::embeddings::dense_embeddings;
 use rescomp_runtime::Machine;
@@ -72,6 +73,30 @@ fn encoder_agrees(name: &str) {
     assert!(error.contains("bert is an encoder"), "{error}");
 }
 
+/// Of a classifier, the logits of an image.
+fn classifier_agrees(name: &str) {
+    let folder = folder(name);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let machine = Machine { kernels: kernels::best(), executor: &Serial };
+    let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let image = tensors.tensor("image").unwrap().data().to_vec();
+    let words = tensors.tensor("logits").unwrap().data().as_chunks::<4>().0.to_vec();
+    let expected: Vec<f32> = words.into_iter().map(f32::from_le_bytes).collect();
+    let found = &dense_classes(machine, &checkpoint, std::slice::from_ref(&image), |_| ()).unwrap()[0];
+    let furthest = furthest(found, &expected);
+    println!("{name}: furthest {furthest:e} of the largest");
+    assert!(furthest <= 2e-5, "{name}: furthest {furthest}");
+    // There is no next token, and no vector of a text.
+    let windows = [vec![1; 4]];
+    let error = DenseLogits::new(machine, &checkpoint, &windows, 4, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("vit is a classifier"), "{error}");
+    let error = dense_embeddings(machine, &checkpoint, &windows, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("vit is a classifier"), "{error}");
+    let error = dense_classes(machine, &checkpoint, &[image[1..].to_vec()], |_| ()).unwrap_err().to_string();
+    assert!(error.contains("an image of the model's size has"), "{error}");
+}
+
 macro_rules! architectures {
     ($agrees:ident: $($test:ident: $folder:literal;)*) => { $(
         #[test]
@@ -86,6 +111,13 @@ architectures! {
     bert: "bert";
     roberta: "roberta";
     distilbert: "distilbert";
+}
+
+architectures! {
+    classifier_agrees:
+    vit: "vit";
+    deit: "deit";
+    deit_with_teacher: "deit-with-teacher";
 }
 
 architectures! {

@@ -8,9 +8,9 @@ use crate::error::RuntimeError;
 use crate::linear::{ActivationFormat, QuantizedWeights};
 use crate::memory::{Arena, MemoryBlock, slice_bytes};
 use crate::models::{self, Batch, BlockRun, LayerCache, Scratch};
-use crate::session::expect_kind;
+use crate::session::{expect_kind, wrong_kind};
 use rescomp_formats::container::CheckedContainer;
-use rescomp_formats::spec::{ModelSpec, Pooling, TextEmbedding};
+use rescomp_formats::spec::{ModelKind, ModelSpec, Pooling, TextEmbedding};
 
 /// Most tokens that any encoder runs at once.
 const MOST_TOKENS: u32 = 4096;
@@ -26,10 +26,10 @@ impl EncoderPlan {
     /// The memory that [`Encoder::new`] needs for texts of at most `tokens` tokens, exactly.
     ///
     /// # Errors
-    /// [`RuntimeError::Limit`], or [`RuntimeError::Kind`] of a decoder.
+    /// [`RuntimeError::Limit`], or [`RuntimeError::Kind`] of what is no encoder.
     pub fn new(container: &CheckedContainer<'_>, tokens: usize) -> Result<EncoderPlan, RuntimeError> {
         let spec = &container.manifest().spec;
-        expect_kind(spec, true)?;
+        expect_kind(spec, ModelKind::Encoder)?;
         let (highest, found) = (most_tokens(spec) as u64, tokens as u64);
         if !(1..=highest).contains(&found) {
             return Err(RuntimeError::Limit { name: "tokens of a text", lowest: 1, highest, found });
@@ -87,7 +87,7 @@ impl<'a> Encoder<'a> {
     /// An encoder of texts of at most as many tokens as the plan has, in `memory` of at least [`EncoderPlan::blocks`].
     ///
     /// # Errors
-    /// [`RuntimeError::Limit`], [`RuntimeError::Memory`], or [`RuntimeError::Kind`] of a decoder.
+    /// [`RuntimeError::Limit`], [`RuntimeError::Memory`], or [`RuntimeError::Kind`] of what is no encoder.
     pub fn new(
         container: &'a CheckedContainer<'a>,
         machine: Machine<'a>,
@@ -98,12 +98,11 @@ impl<'a> Encoder<'a> {
         let plan = EncoderPlan::new(container, tokens)?;
         let mut arena = Arena::new(memory, plan.bytes())?;
         let spec = &container.manifest().spec;
-        let kind = RuntimeError::Kind { architecture: spec.architecture.name(), encoder: false };
         let (hidden, cache) = (spec.hidden as usize, models::cache_elems(spec, tokens) as usize);
         Ok(Encoder {
             spec,
             machine,
-            embedding: spec.embedding.ok_or(kind)?,
+            embedding: spec.embedding().ok_or_else(|| wrong_kind(spec))?,
             tokens,
             scratch: Scratch::carve(spec, 1, tokens, tokens, &mut arena)?,
             weights: QuantizedWeights::carve(container, machine, activations, tokens as u64, &mut arena)?,

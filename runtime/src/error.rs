@@ -2,6 +2,7 @@
 
 use crate::linear::LinearSet;
 use core::fmt;
+use rescomp_formats::spec::ModelKind;
 
 /// Why the runtime stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,17 +46,24 @@ pub enum RuntimeError {
     NoTokens,
     /// An activation is infinite or not a number: the weights are broken, or overflowed.
     NotFinite {
-        /// The layer; `None` at the head.
+        /// The layer; `None` outside of the layers: at the head, or at an image's patches.
         layer: Option<u32>,
-        /// The matrices whose input it is; `None` at the head.
+        /// The matrices whose input it is; `None` outside of the layers.
         set: Option<LinearSet>,
     },
-    /// The model is of the other kind: an encoder has no next token, a decoder no vector of a text.
+    /// The model is of another kind: an encoder has no next token, a decoder no vector of a text.
     Kind {
         /// The model's architecture.
         architecture: &'static str,
-        /// Whether it is an encoder.
-        encoder: bool,
+        /// What it is.
+        kind: ModelKind,
+    },
+    /// An image has another size than the model reads.
+    Pixels {
+        /// Numbers that the model's image has.
+        expected: u64,
+        /// Numbers found.
+        found: u64,
     },
     /// The model lacks a section that its architecture has: the caller's `Weights` are incomplete.
     Missing {
@@ -89,18 +97,27 @@ impl fmt::Display for RuntimeError {
                 f.write_str("an activation is infinite or not a number: ")?;
                 match layer {
                     Some(layer) => write!(f, "layer {layer}")?,
-                    None => f.write_str("head")?,
+                    None => f.write_str("outside of the layers")?,
                 }
                 match set {
                     Some(set) => write!(f, ", input of {}", set.name()),
                     None => Ok(()),
                 }
             }
-            Self::Kind { architecture, encoder: true } => {
+            Self::Kind { architecture, kind: ModelKind::Encoder } => {
                 write!(f, "{architecture} is an encoder: it makes vectors of texts, and has no next token")
             }
-            Self::Kind { architecture, encoder: false } => {
+            Self::Kind { architecture, kind: ModelKind::Decoder } => {
                 write!(f, "{architecture} is a decoder: it has a next token, and makes no vectors of texts")
+            }
+            Self::Kind { architecture, kind: ModelKind::Classifier } => {
+                write!(
+                    f,
+                    "{architecture} is a classifier: it reads images, and has neither a next token nor vectors of texts"
+                )
+            }
+            Self::Pixels { expected, found } => {
+                write!(f, "an image of the model's size has {expected} numbers, found {found}")
             }
             Self::Missing { kind, layer } => {
                 write!(f, "the model has no {kind}")?;

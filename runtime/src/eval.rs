@@ -5,6 +5,7 @@
 use crate::error::RuntimeError;
 use crate::session::Session;
 use rescomp_formats::check_windows::CheckWindows;
+use rescomp_formats::kept_classes::KeptClasses;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -47,7 +48,8 @@ pub fn measure(
             let normalizer = log_sum_exp(logits);
             let next = windows.token(window, position + 1);
             nll += normalizer - f64::from(logits[next as usize]);
-            kl += coarse_kl(windows, window, position, logits, normalizer);
+            let place = window * sizes.positions + position;
+            kl += coarse_kl(&windows.classes(), place, logits, normalizer);
             let reference = windows.kept(window, position).next().map(|(token, _)| token);
             same_top1 += u32::from(reference == Some(argmax(logits)));
             positions += 1;
@@ -109,23 +111,17 @@ pub fn argmax(logits: &[f32]) -> u32 {
 
 /// KL divergence over the kept classes and the rest. The recorded probabilities are rounded; scaling them to sum to 1 makes
 /// the divergence's error second order in the rounding.
-fn coarse_kl(
-    windows: &CheckWindows<'_>,
-    window: usize,
-    position: usize,
-    logits: &[f32],
-    normalizer: f64,
-) -> f64 {
-    let mut recorded = f64::from(windows.rest(window, position));
+pub(crate) fn coarse_kl(classes: &KeptClasses<'_>, place: usize, logits: &[f32], normalizer: f64) -> f64 {
+    let rest = f64::from(classes.rest(place));
+    let mut recorded = rest;
     let mut measured_rest = 1.0;
     let mut divergence = 0.0;
-    for (token, log_p) in windows.kept(window, position) {
+    for (token, log_p) in classes.kept(place) {
         let (p, log_q) = (libm::exp(log_p), f64::from(logits[token as usize]) - normalizer);
         recorded += p;
         measured_rest -= libm::exp(log_q);
         divergence += p * (log_p - log_q);
     }
-    let rest = f64::from(windows.rest(window, position));
     if rest > 0.0 {
         // The difference may round to zero or below where the rest is tiny.
         divergence += rest * (libm::log(rest) - libm::log(measured_rest.max(1e-12)));

@@ -8,6 +8,9 @@
 //! ...
 //! EncoderPlan::new, Encoder::new          likewise of an encoder
 //! encoder.embed(&tokens)? -> vector       models::bert -> linear -> kernels
+//! ...
+//! ClassifierPlan::new, Classifier::new    likewise of a classifier
+//! classifier.classify(pixels)? -> logits  models::vit -> linear -> kernels
 //! ```
 //! A weight's way: `session` asks `models::llama` for a block, which asks `linear::QuantizedWeights` for a product, which calls
 //! the kernel that the table names for the matrix's width and layout.
@@ -16,11 +19,13 @@
 extern crate std;
 
 pub mod chat;
+pub mod classifier;
 pub mod date;
 pub mod encoder;
 pub mod error;
 pub mod eval;
 pub mod eval_embeddings;
+pub mod eval_images;
 pub mod executor;
 pub mod kernels;
 pub mod linear;

@@ -380,7 +380,7 @@ fn for_each_share(
 /// An input that can't be quantized.
 struct NotFinite;
 
-const HEAD_NOT_FINITE: RuntimeError = RuntimeError::NotFinite { layer: None, set: None };
+const OUTSIDE_NOT_FINITE: RuntimeError = RuntimeError::NotFinite { layer: None, set: None };
 
 impl<'a> QuantizedWeights<'a> {
     /// Writes the embedding of a token (`hidden` numbers). The token is in the vocabulary.
@@ -414,7 +414,25 @@ impl<'a> QuantizedWeights<'a> {
         Ok(&positions[position * spec.hidden as usize..][..spec.hidden as usize])
     }
 
-    /// The last norm, of a decoder.
+    /// The products of patches' numbers (m x numbers of a patch) with the matrix that makes tokens of them (m x hidden), of a classifier.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
+    pub fn patches(&mut self, tokens: usize, input: &[f32], output: &mut [f32]) -> Result<(), RuntimeError> {
+        let matrix = self.matrix(SectionKind::Patches, None)?;
+        self.products(&[matrix], tokens, input, &mut [output], Then::Nothing)
+            .map_err(|NotFinite| OUTSIDE_NOT_FINITE)
+    }
+
+    /// The bias of a classifier's head.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Missing`].
+    pub fn head_bias(&self) -> Result<&'a [f32], RuntimeError> {
+        self.floats(SectionKind::HeadBias, None)
+    }
+
+    /// The last norm, but of an encoder.
     ///
     /// # Errors
     /// [`RuntimeError::Missing`].
@@ -436,7 +454,7 @@ impl<'a> QuantizedWeights<'a> {
         Ok(Norm { gain: self.floats(gain, None)?, bias })
     }
 
-    /// The logits of one normalized hidden state: `vocabulary` numbers from `hidden`.
+    /// The logits of one normalized hidden state (of a classifier those that its head reads, one behind the other): `vocabulary` numbers.
     ///
     /// # Errors
     /// [`RuntimeError::NotFinite`] or [`RuntimeError::Missing`].
@@ -449,7 +467,7 @@ impl<'a> QuantizedWeights<'a> {
         let turned = core::mem::take(&mut self.head_input);
         let made = self
             .products(&[turn], 1, hidden, &mut [&mut *turned], Then::Nothing)
-            .map_err(|NotFinite| HEAD_NOT_FINITE)
+            .map_err(|NotFinite| OUTSIDE_NOT_FINITE)
             .and_then(|()| self.head_product(turned, output));
         self.head_input = turned;
         made
@@ -463,7 +481,7 @@ impl<'a> QuantizedWeights<'a> {
             _ => {
                 let head = if tied { self.embedding(None) } else { self.matrix(SectionKind::Head, None) }?;
                 self.products(&[head], 1, hidden, &mut [output], Then::Nothing)
-                    .map_err(|NotFinite| HEAD_NOT_FINITE)
+                    .map_err(|NotFinite| OUTSIDE_NOT_FINITE)
             }
         }
     }
@@ -499,7 +517,7 @@ impl<'a> QuantizedWeights<'a> {
             *next += 1;
         }
         self.banded_logits = banded;
-        made.map_err(|NotFinite| HEAD_NOT_FINITE)
+        made.map_err(|NotFinite| OUTSIDE_NOT_FINITE)
     }
 
     /// The weights of a block.

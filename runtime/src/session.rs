@@ -1,4 +1,4 @@
-//! A session: one sequence of tokens running through a decoder's container in the caller's memory. ([`crate::encoder`] runs encoders.)
+//! A session: one sequence of tokens running through a decoder's container in the caller's memory. ([`crate::encoder`] runs encoders, [`crate::classifier`] classifiers.)
 
 use crate::Machine;
 use crate::error::RuntimeError;
@@ -6,7 +6,7 @@ use crate::linear::{ActivationFormat, QuantizedWeights};
 use crate::memory::{Arena, MemoryBlock, slice_bytes};
 use crate::models::{self, Batch, BlockRun, LayerCache, Scratch};
 use rescomp_formats::container::CheckedContainer;
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{ModelKind, ModelSpec};
 
 /// What keys and values are kept as: the bits of binary16 numbers, half the bytes of f32 to keep and to read.
 type CacheNumber = u16;
@@ -33,10 +33,10 @@ impl SessionPlan {
     /// The memory that [`Session::new`] needs for these limits, exactly.
     ///
     /// # Errors
-    /// [`RuntimeError::Limit`], or [`RuntimeError::Kind`] of an encoder.
+    /// [`RuntimeError::Limit`], or [`RuntimeError::Kind`] of what is no decoder.
     pub fn new(container: &CheckedContainer<'_>, limits: Limits) -> Result<SessionPlan, RuntimeError> {
         let spec = &container.manifest().spec;
-        expect_kind(spec, false)?;
+        expect_kind(spec, ModelKind::Decoder)?;
         let within = |name, highest, found: usize| {
             let (highest, found) = (u64::from(highest), found as u64);
             if (1..=highest).contains(&found) {
@@ -101,10 +101,14 @@ impl SessionPlan {
     }
 }
 
-/// Refuses a model that is no encoder, or one that is.
-pub(crate) fn expect_kind(spec: &ModelSpec, encoder: bool) -> Result<(), RuntimeError> {
-    let (architecture, found) = (spec.architecture.name(), spec.architecture.is_encoder());
-    if found == encoder { Ok(()) } else { Err(RuntimeError::Kind { architecture, encoder: found }) }
+/// Refuses a model of another kind.
+pub(crate) fn expect_kind(spec: &ModelSpec, expected: ModelKind) -> Result<(), RuntimeError> {
+    if spec.architecture.kind() == expected { Ok(()) } else { Err(wrong_kind(spec)) }
+}
+
+/// The error of a model that is of another kind than is needed.
+pub(crate) fn wrong_kind(spec: &ModelSpec) -> RuntimeError {
+    RuntimeError::Kind { architecture: spec.architecture.name(), kind: spec.architecture.kind() }
 }
 
 /// Elements of all layers' keys.
@@ -136,7 +140,7 @@ impl<'a> Session<'a> {
     /// A session at position 0, in `memory` of at least [`SessionPlan::blocks`].
     ///
     /// # Errors
-    /// [`RuntimeError::Limit`], [`RuntimeError::Memory`], or [`RuntimeError::Kind`] of an encoder.
+    /// [`RuntimeError::Limit`], [`RuntimeError::Memory`], or [`RuntimeError::Kind`] of what is no decoder.
     pub fn new(
         container: &'a CheckedContainer<'a>,
         machine: Machine<'a>,

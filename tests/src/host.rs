@@ -44,6 +44,7 @@ pub fn pack_options(checkpoint: &Checkpoint, method: &str, bits: u8) -> PackOpti
         calibration_positions: context,
         check_tokens: windows(8, 4).concat(),
         check_texts: Vec::new(),
+        images: None,
         tokenizer,
         chat_template: chat_template::import(checkpoint),
         target: "test".to_owned(),

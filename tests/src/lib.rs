@@ -19,6 +19,7 @@ pub mod hostile;
 pub mod naive;
 pub mod naive_bert;
 pub mod naive_hadamard;
+pub mod naive_vit;
 pub mod tiny;
 
 /// The best kernels on one thread.
@@ -46,11 +47,11 @@ pub fn record(manifest: &Manifest) -> &CheckRecord {
 /// The same, to be changed.
 ///
 /// # Panics
-/// Where the model is an encoder.
+/// Where the model is no decoder.
 pub fn record_mut(manifest: &mut Manifest) -> &mut CheckRecord {
     match &mut manifest.check {
         Check::Windows(record) => record,
-        Check::Embeddings(_) => panic!("an encoder"),
+        Check::Embeddings(_) | Check::Images(_) => panic!("no decoder"),
     }
 }
 

@@ -9,12 +9,12 @@ use crate::naive::attend;
 
 type Rows = Vec<Vec<f64>>;
 
-fn multiply(weights: &Rows, bias: &[f64], input: &[f64]) -> Vec<f64> {
+pub(crate) fn multiply(weights: &Rows, bias: &[f64], input: &[f64]) -> Vec<f64> {
     let product = |row: &Vec<f64>| row.iter().zip(input).map(|(w, x)| w * x).sum::<f64>();
     weights.iter().zip(bias).map(|(row, bias)| product(row) + bias).collect()
 }
 
-fn layer_norm(input: &[f64], gain: &[f64], bias: &[f64], epsilon: f64) -> Vec<f64> {
+pub(crate) fn layer_norm(input: &[f64], gain: &[f64], bias: &[f64], epsilon: f64) -> Vec<f64> {
     let n = input.len() as f64;
     let mean = input.iter().sum::<f64>() / n;
     let variance = input.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
@@ -36,7 +36,7 @@ fn erf(x: f64) -> f64 {
     sum * 2.0 / std::f64::consts::PI.sqrt()
 }
 
-fn activated(activation: Activation, x: f64) -> f64 {
+pub(crate) fn activated(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Gelu => x / 2.0 * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Activation::GeluTanh => {
@@ -90,7 +90,7 @@ pub fn states(spec: &ModelSpec, weights: &dyn Fn(SectionName) -> Rows, tokens: &
 /// # Panics
 /// Where the model is no encoder.
 pub fn embedding(spec: &ModelSpec, states: &Rows) -> Vec<f64> {
-    let rule = spec.embedding.expect("an encoder");
+    let rule = spec.embedding().expect("an encoder");
     let vector: Vec<f64> = match rule.pooling {
         Pooling::Cls => states[0].clone(),
         Pooling::Mean => (0..states[0].len())

@@ -6,19 +6,22 @@
 
 use half::f16;
 use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
-use rescomp_formats::check_embeddings;
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::error::ContainerError;
+use rescomp_formats::image_input::{Filter, ImageInput, Resize};
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::manifest::{Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text};
+use rescomp_formats::manifest::{
+    Check, CheckRecord, EmbeddingRecord, ImageRecord, Manifest, Provenance, Text,
+};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::{
-    Activation, Architecture, ModelSpec, OnlineTransforms, Pooling, TextEmbedding, Variant,
+    Activation, Architecture, ModelKind, ModelSpec, OnlineTransforms, Output, Pooling, TextEmbedding, Variant,
 };
 use rescomp_formats::tokenizer::{PreTokenizer, TokenizerParts, write_tokenizer};
+use rescomp_formats::{check_embeddings, check_images, kept_classes, labels};
 use rescomp_runtime::memory::AlignedBytes;
 
 /// How the matrices of a tiny container are encoded.
@@ -51,7 +54,7 @@ pub fn odd_spec() -> ModelSpec {
         end_tokens: heapless::Vec::new(),
         chat_template: false,
         online: Default::default(),
-        embedding: None,
+        output: Output::NextToken,
     }
 }
 
@@ -119,12 +122,46 @@ pub fn architecture_spec(architecture: Architecture) -> ModelSpec {
         Architecture::Gemma3 => bounded,
         Architecture::GptNeox => Variant { rotary_dim: 2, parallel_residual: true, ..gelu },
         Architecture::Gpt2 => Variant { rotary_dim: 0, activation: Activation::GeluTanh, ..gelu },
-        Architecture::Bert => Variant { rotary_dim: 0, ..gelu },
+        Architecture::Bert | Architecture::Vit => Variant { rotary_dim: 0, ..gelu },
     };
     // An odd number of layers, so that those with and without a window are not as many.
-    let embedding = TextEmbedding { pooling: Pooling::Mean, normalized: true };
-    let embedding = architecture.is_encoder().then_some(embedding);
-    ModelSpec { architecture, layers: 3, variant, embedding, ..odd_spec() }
+    let output = match architecture.kind() {
+        ModelKind::Decoder => Output::NextToken,
+        ModelKind::Encoder => Output::Vector(TextEmbedding { pooling: Pooling::Mean, normalized: true }),
+        ModelKind::Classifier => Output::Classes(image_input()),
+    };
+    let spec = ModelSpec { architecture, layers: 3, variant, output, ..odd_spec() };
+    match spec.image() {
+        Some(image) => ModelSpec { context: image.tokens(), begin_token: None, vocabulary: 19, ..spec },
+        None => spec,
+    }
+}
+
+/// Images that are wider than high, of two tokens before the patches' and a head of both: 20 x 28 pixels in 35 patches.
+pub fn image_input() -> ImageInput {
+    ImageInput {
+        height: 20,
+        width: 28,
+        patch: 4,
+        tokens_before: 2,
+        head_tokens: 2,
+        rescale: 1.0 / 255.0,
+        mean: [0.25, 0.5, 0.625],
+        deviation: [0.5, 0.25, 0.75],
+        resize: Some(Resize { height: 22, width: 30, filter: Filter::Bicubic }),
+    }
+}
+
+/// An image of this size, of large spots and some noise.
+pub fn image(input: &ImageInput, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let spots: Vec<u64> = (0..64).map(|_| random.below(200)).collect();
+    let width = input.width as usize;
+    let mut byte = |at: usize| {
+        let (row, column, channel) = (at / 3 / width, at / 3 % width, at % 3);
+        (spots[(row / 6 * 8 + column / 6 + 21 * channel) % 64] + random.below(56)) as u8
+    };
+    (0..input.elems()).map(&mut byte).collect()
 }
 
 /// The band of each token: bands are interleaved, and the higher the number, the fewer the tokens.
@@ -178,7 +215,7 @@ pub fn tokens(spec: &ModelSpec, count: usize) -> Vec<u32> {
 /// A container of random weights.
 ///
 /// # Panics
-/// Where the spec isn't a possible one, or its vocabulary is smaller than the tokenizer's 257.
+/// Where the spec isn't a possible one, or its vocabulary is smaller than the tokenizer's 257 (of a classifier it has no tokenizer).
 pub fn container(spec: &ModelSpec, widths: Widths, layout: Layout) -> AlignedBytes {
     let file = write::<ContainerError>(&manifest(spec), |name| {
         Ok(match name.kind {
@@ -201,6 +238,8 @@ pub fn container(spec: &ModelSpec, widths: Widths, layout: Layout) -> AlignedByt
             }
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
             SectionKind::CheckEmbeddings => Contents::Bytes(check_texts_section(spec)),
+            SectionKind::CheckImages => Contents::Bytes(check_images_section(spec)),
+            SectionKind::Labels => Contents::Bytes(labels_section(spec)),
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
             SectionKind::ChatTemplate => Contents::Bytes(chat_section()),
             kind if kind.is_matrix() => matrix_section(spec, name, widths, layout),
@@ -334,6 +373,21 @@ fn check_texts_section(spec: &ModelSpec) -> Vec<u8> {
         .expect("vectors of one width")
 }
 
+/// Two images of which each pixel stands for two by two; the probabilities are made up.
+fn check_images_section(spec: &ModelSpec) -> Vec<u8> {
+    let mut input = *spec.image().expect("a classifier");
+    (input.height, input.width) = (input.height / 2, input.width / 2);
+    let (classes, _) = kept_classes::sizes(spec.vocabulary);
+    let kept: Vec<(u32, f64)> =
+        (0..2 * classes as u32).map(|index| (index % spec.vocabulary, -3.0)).collect();
+    check_images::write(&[81, 82].map(|seed| image(&input, seed)), 2, &[0.125; 2], &kept, spec.vocabulary)
+        .expect("slices of those sizes")
+}
+
+fn labels_section(spec: &ModelSpec) -> Vec<u8> {
+    labels::write(&(0..spec.vocabulary).map(|class| format!("class {class}")).collect::<Vec<String>>())
+}
+
 /// The 256 bytes and one merge.
 fn tokenizer_section() -> Vec<u8> {
     let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
@@ -384,8 +438,8 @@ fn manifest(spec: &ModelSpec) -> Manifest {
             target: text("test"),
             tool_version: text("0"),
         },
-        check: match spec.architecture.is_encoder() {
-            false => Check::Windows(CheckRecord {
+        check: match spec.architecture.kind() {
+            ModelKind::Decoder => Check::Windows(CheckRecord {
                 reference_nll: 5.0,
                 nll: 5.0,
                 mean_kl: 0.0,
@@ -393,7 +447,10 @@ fn manifest(spec: &ModelSpec) -> Manifest {
                 positions: 6,
                 logits_sha256: [0; 32],
             }),
-            true => Check::Embeddings(EmbeddingRecord {
+            ModelKind::Classifier => {
+                Check::Images(ImageRecord { mean_kl: 0.25, same_top1: 1, images: 2, logits_sha256: [0; 32] })
+            }
+            ModelKind::Encoder => Check::Embeddings(EmbeddingRecord {
                 mean_distance: 0.5,
                 largest_distance: 0.75,
                 texts: 2,

@@ -5,22 +5,25 @@
 
 use bytemuck::Zeroable;
 use conformance::host::embedded_folder;
-use conformance::tiny::Random;
+use conformance::tiny::{self, Random};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::layouts::Layout;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::methods::{GroupSize, Method, SolverOptions};
-use rescomp_quantizer::pack::{PackOptions, pack};
+use rescomp_quantizer::pack::{PackImages, PackOptions, pack};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_quantizer::tokenizer_json::tokenizer_section;
 use rescomp_runtime::Machine;
+use rescomp_runtime::classifier::{Classifier, ClassifierPlan};
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::eval::measure;
 use rescomp_runtime::eval_embeddings::{cosine, measure_embeddings};
+use rescomp_runtime::eval_images::measure_images;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::models::vit::Pixels;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -35,7 +38,7 @@ fn folders() -> Vec<PathBuf> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 22);
+    assert_eq!(folders.len(), 25);
     folders
 }
 
@@ -62,9 +65,67 @@ fn options(checkpoint: &Checkpoint, bits: u8) -> PackOptions {
         calibration_positions: POSITIONS,
         check_tokens: tokens(200),
         check_texts: (3..12).map(&mut tokens).collect(),
-        tokenizer: tokenizer(vocabulary),
+        images: images(checkpoint),
+        tokenizer: if checkpoint.spec.image().is_some() { Vec::new() } else { tokenizer(vocabulary) },
         chat_template: Default::default(),
         target: "test".to_owned(),
+    }
+}
+
+/// Of a classifier, images of large spots.
+fn images(checkpoint: &Checkpoint) -> Option<PackImages> {
+    let input = checkpoint.spec.image()?;
+    let some = |seeds: std::ops::Range<u64>| seeds.map(|seed| tiny::image(input, seed)).collect();
+    Some(PackImages { calibration: some(0..24), held_out: some(24..32) })
+}
+
+/// The same of a classifier: its logits are the recorded ones, and near to what another implementation computed.
+fn classifier_packs_checks_and_computes(checkpoint: &Checkpoint, folder: &Path) {
+    let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let rgb = tensors.tensor("image").unwrap().data();
+    let words = tensors.tensor("logits").unwrap().data().as_chunks::<4>().0.to_vec();
+    let expected: Vec<f32> = words.into_iter().map(f32::from_le_bytes).collect();
+    let mut before = f64::INFINITY;
+    for (bits, most) in [(3, 1.0), (4, 0.6), (8, 0.1)] {
+        let options = options(checkpoint, bits);
+        let packed = pack(conformance::serial_machine(), checkpoint, &options, &mut |_| ()).unwrap();
+        let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
+        let images = container.check_images().unwrap();
+        assert_eq!((images.images(), images.repeat()), (8, 1));
+        let record = container.manifest().image_record().unwrap();
+        let blocks = ClassifierPlan::new(&container).unwrap().blocks() as usize;
+        for kernels in kernels::available() {
+            let machine = Machine { kernels, executor: &Serial };
+            let mut memory = vec![MemoryBlock::zeroed(); blocks];
+            let mut classifier =
+                Classifier::new(&container, machine, ActivationFormat::Int8, &mut memory).unwrap();
+            let found = measure_images(&mut classifier, &images, |_| ()).unwrap();
+            let what = format!("{} {bits} {}", folder.display(), kernels.name);
+            assert_eq!(found.logits_sha256, record.logits_sha256, "{what}");
+            assert_eq!((found.mean_kl, found.same_top1), (record.mean_kl, record.same_top1), "{what}");
+        }
+        let mut memory = vec![MemoryBlock::zeroed(); blocks];
+        let machine = conformance::serial_machine();
+        let mut classifier =
+            Classifier::new(&container, machine, ActivationFormat::F32, &mut memory).unwrap();
+        let found = classifier.classify(Pixels::Bytes { rgb, repeat: 1 }).unwrap();
+        let distance = relative(found, &expected);
+        let held_out = packed.report.held_out_images.as_ref().unwrap();
+        println!(
+            "{} {bits} bits: logits off by {distance:.4}, KL of the check {:.6}, of the held-out {:.6}",
+            packed.report.checkpoint, record.mean_kl, held_out.mean_kl
+        );
+        assert!(distance < most && distance < before, "{} {bits} bits: {distance}", folder.display());
+        // The check's images are the held-out ones: the two divergences differ by what is kept of probabilities.
+        assert!((held_out.mean_kl - record.mean_kl).abs() < 1e-4, "{held_out:?} {record:?}");
+        assert_eq!((held_out.images, held_out.same_top1), (8, f64::from(record.same_top1) / 8.0));
+        before = distance;
+        assert_eq!((packed.report.matrices.len(), packed.report.vocabulary.len()), (3 * 6, 2));
+        let kinds: Vec<&str> = packed.report.vocabulary.iter().map(|matrix| matrix.kind).collect();
+        assert_eq!(kinds, ["patches", "head"]);
+        let labels = container.labels().unwrap();
+        assert!((0..).zip(checkpoint.labels()).all(|(class, label)| labels.get(class) == label));
     }
 }
 
@@ -159,6 +220,10 @@ fn every_method_and_width_packs_an_encoder() {
 fn every_architecture_packs_checks_and_computes() {
     for folder in folders() {
         let checkpoint = Checkpoint::open(&folder).unwrap();
+        if checkpoint.spec.architecture.is_classifier() {
+            classifier_packs_checks_and_computes(&checkpoint, &folder);
+            continue;
+        }
         if checkpoint.spec.architecture.is_encoder() {
             encoder_packs_checks_and_computes(&checkpoint, &folder);
             continue;

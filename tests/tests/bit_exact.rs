@@ -105,7 +105,7 @@ const ARCHITECTURES: [&str; 7] = [
 ];
 
 fn decoders() -> [Architecture; ARCHITECTURES.len()] {
-    let all = Architecture::ALL.into_iter().filter(|architecture| !architecture.is_encoder());
+    let all = Architecture::ALL.into_iter().filter(|architecture| architecture.is_decoder());
     all.collect::<Vec<_>>().try_into().unwrap()
 }
 

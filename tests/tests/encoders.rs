@@ -8,7 +8,9 @@ use conformance::{naive, naive_bert};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Pooling, TextEmbedding, Variant};
+use rescomp_formats::spec::{
+    Activation, Architecture, ModelKind, ModelSpec, Output, Pooling, TextEmbedding, Variant,
+};
 use rescomp_runtime::Machine;
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::error::RuntimeError;
@@ -34,7 +36,7 @@ fn spec() -> ModelSpec {
 /// Heads of 32, which have kernels of their own, no groups, rows longer than a step, the first token's state.
 fn wide_spec() -> ModelSpec {
     let variant = Variant { activation: Activation::GeluTanh, embedding_scale: 1.5, ..spec().variant };
-    let embedding = Some(TextEmbedding { pooling: Pooling::Cls, normalized: false });
+    let output = Output::Vector(TextEmbedding { pooling: Pooling::Cls, normalized: false });
     ModelSpec {
         hidden: 160,
         intermediate: 272,
@@ -42,7 +44,7 @@ fn wide_spec() -> ModelSpec {
         kv_heads: 5,
         head_dim: 32,
         variant,
-        embedding,
+        output,
         ..spec()
     }
 }
@@ -212,14 +214,14 @@ fn what_an_encoder_cannot_do_is_refused() {
     }
     // An encoder has no next token, and a decoder no vectors.
     let limits = Limits { context: 4, tile: 2 };
-    let kind = |architecture, encoder| RuntimeError::Kind { architecture, encoder };
-    assert_eq!(SessionPlan::new(&container, limits).unwrap_err(), kind("bert", true));
+    let kind = |architecture, kind| RuntimeError::Kind { architecture, kind };
+    assert_eq!(SessionPlan::new(&container, limits).unwrap_err(), kind("bert", ModelKind::Encoder));
     let session = Session::new(&container, machine, limits, ActivationFormat::Int8, &mut memory);
-    assert_eq!(session.unwrap_err(), kind("bert", true));
+    assert_eq!(session.unwrap_err(), kind("bert", ModelKind::Encoder));
     let decoder = tiny::container(&tiny::odd_spec(), Widths::Mixed, Layout::Nr8k4);
     let decoder = opened(&decoder);
-    assert_eq!(EncoderPlan::new(&decoder, 4).unwrap_err(), kind("llama", false));
-    assert!(kind("bert", true).to_string().contains("bert is an encoder"));
+    assert_eq!(EncoderPlan::new(&decoder, 4).unwrap_err(), kind("llama", ModelKind::Decoder));
+    assert!(kind("bert", ModelKind::Encoder).to_string().contains("bert is an encoder"));
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn a_story_is_that_of_a_plain_loop() {
     let machine = conformance::serial_machine();
     let mut room = conformance::memory(&container, 64, 1);
     let mut session = conformance::session(&container, machine, 64, 1, ActivationFormat::Int8, &mut room);
-    let tokenizer = Tokenizer::new(container.tokenizer());
+    let tokenizer = Tokenizer::new(container.tokenizer().unwrap());
     let mut tokens = [0; 64];
     let begin = container.manifest().spec.begin_token.into_iter().inspect(|&token| tokens[0] = token).count();
     let count = begin + tokenizer.encode(PROMPT, false, &mut tokens[begin..]).unwrap();

@@ -518,12 +518,13 @@ fn run(file: &[u8]) -> Option<Result<(), RuntimeError>> {
     let container = Container::open(&file).ok()?.check(Integrity::Digest).ok()?;
     let windows = container.check_windows().unwrap();
     let _ = windows.kept(0, windows.sizes().positions - 1).map(|(_, p)| p).sum::<f64>();
-    let tokenizer = Tokenizer::new(container.tokenizer());
+    let view = container.tokenizer().unwrap();
+    let tokenizer = Tokenizer::new(view);
     let text = "hehe the end, \u{e4}\u{1f600} 12";
     let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
     let _ = tokenizer.encode(text, true, &mut tokens);
     for token in 0..container.manifest().spec.vocabulary {
-        let _ = container.tokenizer().token_bytes(token);
+        let _ = view.token_bytes(token);
     }
     Some([ActivationFormat::Int8, ActivationFormat::F32].into_iter().try_for_each(|activations| {
         // A changed manifest may have a shorter context.

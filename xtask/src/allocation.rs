@@ -161,8 +161,9 @@ pub(crate) fn recipe_of(checkpoint: &Checkpoint, options: &PackOptions) -> Resul
         .map(|((layer, kind), format)| (format!("layer {layer} {kind}"), *format))
         .collect();
     if let Some(vocabulary) = &plan.vocabulary {
+        let kind = entry(checkpoint);
         for (band, format) in vocabulary.embedding_matrices() {
-            let name = SectionName { kind: SectionKind::Embedding, layer: band.map(u16::from) };
+            let name = SectionName { kind, layer: band.map(u16::from) };
             matrices.insert(name.to_string(), format);
         }
         if !checkpoint.spec.tied_head {
@@ -186,10 +187,18 @@ fn apply(recipe: &Recipe, checkpoint: &Checkpoint, options: &mut PackOptions) {
     let bands = if recipe.is_banded() { bands(checkpoint, options) } else { None };
     let format = |kind, layer| recipe.format(SectionName { kind, layer });
     let embedding = match bands {
-        None => vec![format(SectionKind::Embedding, None)],
+        None => vec![format(entry(checkpoint), None)],
         Some(_) => (0..BANDS as u16).map(|band| format(SectionKind::Embedding, Some(band))).collect(),
     };
     options.plan.vocabulary = Some(Vocabulary { bands, embedding, head: format(SectionKind::Head, None) });
+}
+
+/// The matrix in front of the blocks.
+fn entry(checkpoint: &Checkpoint) -> SectionKind {
+    match checkpoint.spec.architecture.is_classifier() {
+        true => SectionKind::Patches,
+        false => SectionKind::Embedding,
+    }
 }
 
 /// The bands of the embedding by the calibration text.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use rescomp_quantizer::calibrate::{CalibrationError, Run, quantize_blocks};
+use rescomp_quantizer::inputs::Inputs;
 use rescomp_quantizer::methods::SolverOptions;
 use rescomp_quantizer::operations::{Operations, measured_peak};
 use rescomp_quantizer::plan::BlockPlan;
@@ -62,8 +63,7 @@ pub(crate) fn run(flags: &CalibrationFlags) -> Result<(), Error> {
     let done = quantize_blocks(
         host::machine(&pool),
         &checkpoint,
-        &windows,
-        context,
+        Inputs::Windows { windows: &windows, positions: context },
         &plan,
         &mut Run { journal: None, progress: &mut |progress| shown.hear(progress) },
         |_, _, matrices| -> Result<(), CalibrationError> {

@@ -257,6 +257,7 @@ impl Setting<'_> {
             calibration: calibration.to_vec(),
             calibration_positions: self.positions.run,
             check_texts: Vec::new(),
+            images: None,
             check_tokens: self.check_tokens.clone(),
             tokenizer: self.tokenizer.clone(),
             chat_template: Default::default(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rescomp_formats::container::CheckedContainer;
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{ModelKind, ModelSpec};
 use rescomp_quantizer::corpus::CorpusError;
 use rescomp_quantizer::evaluate_embeddings::{EmbeddingEvaluation, evaluate_embeddings, steps};
 use rescomp_quantizer::{sequences, texts};
@@ -21,15 +21,19 @@ const CHECK_TOKENS: usize = 128;
 /// Lines that are offered for the check; those that fit are taken.
 const CHECK_TEXTS: usize = 64;
 
-/// Refuses an encoder for something that needs a next token.
+/// Refuses an encoder or a classifier for something that needs a next token.
 ///
 /// # Errors
 /// `Exit::Input` naming the architecture and what to use.
 pub(crate) fn expect_decoder(spec: &ModelSpec, what: &str) -> Result<(), Error> {
     let architecture = spec.architecture.name();
-    match spec.architecture.is_encoder() {
-        false => Ok(()),
-        true => Err(Error::input(format!(
+    match spec.architecture.kind() {
+        ModelKind::Decoder => Ok(()),
+        ModelKind::Classifier => Err(Error::input(format!(
+            "{architecture} is a classifier: it reads images and has no next token, so there is no {what}"
+        ))
+        .remedy("cargo xtask eval --container FILE --reference DIR --images DIR compares the probabilities of its classes")),
+        ModelKind::Encoder => Err(Error::input(format!(
             "{architecture} is an encoder: it makes vectors of texts and has no next token, so there is no {what}"
         ))
         .remedy("cargo xtask eval --container FILE --reference DIR --text FILE compares its vectors")),
@@ -104,10 +108,11 @@ pub(crate) fn eval(
     };
     let reference = model::named_checkpoint(reference)?;
     let tokenizer = tokenizer(section)?;
-    let lines = sequences::lines(&flags.text).map_err(|error| corpus_error(&error))?;
+    let text = flags.text_file()?;
+    let lines = sequences::lines(text).map_err(|error| corpus_error(&error))?;
     let longest = (spec.context.min(reference.spec.context)) as usize;
     let count = flags.windows.unwrap_or(usize::MAX);
-    let texts = sequences::sequences(&tokenizer, &flags.text, &lines, longest, count)
+    let texts = sequences::sequences(&tokenizer, text, &lines, longest, count)
         .map_err(|error| corpus_error(&error))?;
     let bar = host::progress("evaluating", steps(&reference, texts.len()));
     let found =

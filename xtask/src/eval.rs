@@ -5,7 +5,7 @@ use rescomp_quantizer::evaluate::{Evaluation, Reference, Subject, evaluate, step
 use crate::error::Error;
 use crate::flags::EvalFlags;
 use crate::model::{self, WindowChoice};
-use crate::{encoder, host, output};
+use crate::{classifier, encoder, host, output};
 
 /// Runs the command.
 ///
@@ -16,6 +16,11 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     let model = flags.model.as_deref().map(model::named_checkpoint).transpose()?;
     let bytes = flags.container.as_deref().map(model::container_bytes).transpose()?.unwrap_or_default();
     let container = flags.container.as_deref().map(|path| model::container(path, &bytes)).transpose()?;
+    if let Some((container, input)) =
+        container.as_ref().and_then(|container| Some((container, container.manifest().spec.image()?)))
+    {
+        return classifier::eval(flags, container, input, host::machine(&pool));
+    }
     let (subject, section, spec) = match (&container, &model) {
         (Some(container), _) => {
             let (_, section) = container
@@ -40,7 +45,7 @@ pub(crate) fn run(flags: &EvalFlags) -> Result<(), Error> {
     let context = model::context(flags.context, spec)?;
     let positions = model::positions(context, flags.score_from)?;
     let choice = WindowChoice { context, skip: 0, count: flags.windows };
-    let windows = model::windows(&section, spec, &flags.text, flags.joiner, choice)?;
+    let windows = model::windows(&section, spec, flags.text_file()?, flags.joiner, choice)?;
     let reference_steps = reference.as_ref().map_or(0, Reference::steps);
     let bar = host::progress("evaluating", reference_steps + steps(subject, windows.len()));
     let machine = host::machine(&pool);

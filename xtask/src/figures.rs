@@ -1,6 +1,6 @@
 //! What a check compares, and its table.
 
-use rescomp_quantizer::pack::{CheckFigures, EmbeddingFigures, WindowFigures};
+use rescomp_quantizer::pack::{CheckFigures, EmbeddingFigures, ImageFigures, WindowFigures};
 use serde::{Deserialize, Serialize};
 
 use crate::runner::DeviceReport;
@@ -13,6 +13,21 @@ pub(crate) enum Figures {
     Windows(Windows),
     /// Over an encoder's texts.
     Embeddings(Embeddings),
+    /// Over a classifier's images.
+    Images(Images),
+}
+
+/// Over a classifier's images.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Images {
+    /// Mean KL divergence from the full-precision model, nats an image.
+    pub(crate) mean_kl: f64,
+    /// Images with the same most likely class.
+    pub(crate) same_top1: u32,
+    /// Images.
+    pub(crate) images: u32,
+    /// SHA-256 of the logits, in hexadecimal digits.
+    pub(crate) logits_sha256: String,
 }
 
 /// Over a decoder's windows.
@@ -55,6 +70,7 @@ struct Fields {
     largest_distance: Option<f64>,
     texts: Option<u32>,
     embeddings_sha256: Option<String>,
+    images: Option<u32>,
 }
 
 impl TryFrom<Fields> for Figures {
@@ -64,6 +80,11 @@ impl TryFrom<Fields> for Figures {
         let Fields { mean_kl, same_top1, logits_sha256, .. } = fields;
         if let (Some(nll), Some(positions)) = (fields.nll, fields.positions) {
             return Ok(Figures::Windows(Windows { nll, mean_kl, same_top1, positions, logits_sha256 }));
+        }
+        if let (Some(mean_kl), Some(same_top1), Some(images), Some(logits_sha256)) =
+            (mean_kl, same_top1, fields.images, logits_sha256)
+        {
+            return Ok(Figures::Images(Images { mean_kl, same_top1, images, logits_sha256 }));
         }
         match (fields.mean_distance, fields.largest_distance, fields.texts, fields.embeddings_sha256) {
             (Some(mean_distance), Some(largest_distance), Some(texts), Some(embeddings_sha256)) => {
@@ -75,7 +96,7 @@ impl TryFrom<Fields> for Figures {
                 }))
             }
             _ => Err(
-                "expected the figures of a decoder (nll, positions, ..) or of an encoder (mean_distance, texts, ..)",
+                "expected the figures of a decoder (nll, positions, ..), of an encoder (mean_distance, texts, ..) or of a classifier (mean_kl, images, ..)",
             ),
         }
     }
@@ -98,6 +119,10 @@ impl From<&CheckFigures> for Figures {
                 positions: *positions,
                 logits_sha256: Some(logits_sha256.clone()),
             }),
+            CheckFigures::Images(figures) => {
+                let ImageFigures { mean_kl, same_top1, images, logits_sha256 } = figures.clone();
+                Figures::Images(Images { mean_kl, same_top1, images, logits_sha256 })
+            }
             CheckFigures::Embeddings(figures) => {
                 let EmbeddingFigures { mean_distance, largest_distance, texts, embeddings_sha256 } =
                     figures.clone();
@@ -113,6 +138,7 @@ impl Figures {
         match self {
             Figures::Windows(figures) => figures.logits_sha256.as_deref(),
             Figures::Embeddings(figures) => Some(&figures.embeddings_sha256),
+            Figures::Images(figures) => Some(&figures.logits_sha256),
         }
     }
 
@@ -123,6 +149,9 @@ impl Figures {
             Figures::Windows(Windows { nll, .. }) => format!("NLL {nll:.6}, logits digest {digest}"),
             Figures::Embeddings(Embeddings { mean_distance, .. }) => {
                 format!("mean 1 - cosine {mean_distance:.6}, vectors digest {digest}")
+            }
+            Figures::Images(Images { mean_kl, .. }) => {
+                format!("mean KL {mean_kl:.6}, logits digest {digest}")
             }
         }
     }
@@ -142,6 +171,7 @@ pub(crate) fn table(reference_nll: Option<f64>, host: &Figures, places: &[Device
         Figures::Embeddings(_) => {
             format!("{:>16}{:>16}  {:<18}", "mean 1 - cos", "largest", "vectors digest")
         }
+        Figures::Images(_) => format!("{:>16}{:>16}  {:<18}", "KL", "same top-1", "logits digest"),
     };
     let mut lines = vec![format!("{:<22}{:<14}{heads}{:>8}  {}", "where", "kernels", "time", "verdict")];
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.6}"));
@@ -156,6 +186,10 @@ pub(crate) fn table(reference_nll: Option<f64>, host: &Figures, places: &[Device
             }
             Figures::Embeddings(Embeddings { mean_distance, largest_distance, .. }) => {
                 format!("{mean_distance:>16.6}{largest_distance:>16.6}")
+            }
+            Figures::Images(Images { mean_kl, same_top1, images, .. }) => {
+                let share = 100.0 * f64::from(*same_top1) / f64::from((*images).max(1));
+                format!("{mean_kl:>16.6}{:>16}", format!("{share:.2} %"))
             }
         };
         lines.push(format!(
@@ -185,6 +219,9 @@ pub(crate) fn table(reference_nll: Option<f64>, host: &Figures, places: &[Device
         Figures::Embeddings(Embeddings { texts, .. }) => format!(
             "1 - cosine of the vectors and the full-precision model's, over the {texts} embedded texts."
         ),
+        Figures::Images(Images { images, .. }) => format!(
+            "KL in nats an image from the full-precision model, over the {images} embedded images, which are smaller ones enlarged."
+        ),
     });
     lines
 }
@@ -202,6 +239,10 @@ mod tests {
         let figures = read(texts).expect("figures");
         assert!(matches!(figures, Figures::Embeddings(_)));
         assert_eq!(figures.in_words(), "mean 1 - cosine 0.500000, vectors digest abc");
+        let images = r#"{"mean_kl":0.5,"same_top1":2,"images":3,"logits_sha256":"abc"}"#;
+        let figures = read(images).expect("figures");
+        assert!(matches!(figures, Figures::Images(_)));
+        assert_eq!(figures.in_words(), "mean KL 0.500000, logits digest abc");
         assert!(read("{}").is_err());
     }
 }

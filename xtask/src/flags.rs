@@ -8,7 +8,7 @@ mod export;
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -22,6 +22,7 @@ use rescomp_quantizer::choose::Setting;
 use crate::bench_kernels::flags::KernelsFlags;
 use crate::build_no_std::BuildNoStdFlags;
 use crate::c_library::CLibraryFlags;
+use crate::error::Error;
 use crate::fuzz::FuzzFlags;
 use crate::sanitize::SanitizeFlags;
 use crate::target::Layout;
@@ -157,10 +158,14 @@ pub(crate) struct PackFlags {
     /// Text to calibrate on, UTF-8 [default: calibration.txt in the model's folder].
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
-    /// Windows of calibration text.
+    /// Of a classifier of images, which needs it: images to calibrate on, the PNG and JPEG files of this folder and of those in it, sorted by
+    /// their paths. Every fourth is held out for the check and the report.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) calibration_images: Option<PathBuf>,
+    /// Windows of calibration text, or of a classifier images, at most.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub(crate) calibration_windows: usize,
-    /// Windows of calibration text to skip first.
+    /// Windows of calibration text, or images, to skip first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) calibration_offset: usize,
     /// Tokens in a calibration window [default: 512, of an encoder 128, or the model's context where that is less].
@@ -239,6 +244,7 @@ pub(crate) struct CheckFlags {
 /// Options of `eval`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("subject").required(true).args(["container", "model"]))]
+#[command(group = clap::ArgGroup::new("measured_on").required(true).args(["text", "images"]))]
 pub(crate) struct EvalFlags {
     /// A container to measure.
     #[arg(long, value_name = "FILE")]
@@ -251,9 +257,12 @@ pub(crate) struct EvalFlags {
     pub(crate) model: Option<PathBuf>,
     /// Text to measure on, UTF-8.
     #[arg(long, value_name = "FILE")]
-    pub(crate) text: PathBuf,
+    pub(crate) text: Option<PathBuf>,
+    /// Of a classifier, images to measure on: the PNG and JPEG files of this folder and of those in it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) images: Option<PathBuf>,
     /// A full-precision model to compare with: divergence in nats a token, share of the same top token; of an encoder, which needs it, cosines
-    /// of the vectors of each line of the text.
+    /// of the vectors of each line of the text; of a classifier, which needs it, divergence of the classes' probabilities.
     #[arg(long, value_name = "DIR|FILE.gguf|hub:OWNER/NAME")]
     pub(crate) reference: Option<PathBuf>,
     /// Tokens predicted in a window; windows follow one another without overlap [default: 512, or the model's context where that is less].
@@ -266,7 +275,7 @@ pub(crate) struct EvalFlags {
     /// Threads; the result does not depend on them [default: the host's processors].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
-    /// Windows to measure, or of an encoder lines [default: all of the text].
+    /// Windows to measure, of an encoder lines, of a classifier images [default: all].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) windows: Option<usize>,
     /// What joins the documents of the text, as in `pack`.
@@ -275,6 +284,18 @@ pub(crate) struct EvalFlags {
     /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl EvalFlags {
+    /// The text, of what reads texts.
+    ///
+    /// # Errors
+    /// `Exit::Input` where images are given instead.
+    pub(crate) fn text_file(&self) -> Result<&Path, Error> {
+        self.text
+            .as_deref()
+            .ok_or_else(|| Error::input("--images: the model reads texts: expected --text FILE"))
+    }
 }
 
 /// Options of `estimate`.
@@ -623,6 +644,7 @@ mod tests {
         assert!(eval(&["--container", "c", "--activations", "f32"]));
         assert!(!eval(&[]) && !eval(&["--container", "c", "--model", "m"]));
         assert!(!eval(&["--model", "m", "--activations", "f32"]));
+        assert!(!eval(&["--container", "c", "--images", "d"]));
     }
 
     #[test]

@@ -29,14 +29,15 @@ const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// What else is fetched where the model has it.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 9] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
     "chat_template.jinja",
-    // What sentence-transformers says of an encoder.
+    // What sentence-transformers says of an encoder, and what a classifier does with images.
     "modules.json",
     "1_Pooling/config.json",
+    "preprocessor_config.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
 ];
@@ -107,6 +108,16 @@ fn fetch(name: &HubName, settings: &Settings) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
+/// Whether a `config.json` is a classifier's. What else is wrong with it, whoever reads it says.
+fn reads_images(config: &Path) -> bool {
+    let Ok(text) = std::fs::read(config) else { return false };
+    let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    config
+        .get("model_type")
+        .and_then(serde_json::Value::as_str)
+        .is_some_and(|kind| ["vit", "deit"].contains(&kind))
+}
+
 /// Gets every file that is needed; `get` hears its name and whether the model may lack it. Returns the path of the checkpoint.
 fn complete(
     commit: &Commit<'_>,
@@ -117,7 +128,8 @@ fn complete(
         return Ok(commit.folder.join(file));
     }
     get(CONFIG, false)?;
-    get(TOKENIZER, false)?;
+    // A classifier of images has none.
+    get(TOKENIZER, reads_images(&commit.folder.join(CONFIG)))?;
     OPTIONAL.iter().try_for_each(|file| get(file, true))?;
     get(WEIGHTS, true)?;
     if !commit.has(WEIGHTS) {

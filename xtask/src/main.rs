@@ -10,6 +10,7 @@ mod board;
 mod build_no_std;
 mod c_library;
 mod check;
+mod classifier;
 mod command;
 mod compare;
 mod deploy;

@@ -53,8 +53,12 @@ fn checkpoint_error(error: &CheckpointError) -> Error {
 /// `Exit::Input` naming the file, the tensor and the element.
 pub(crate) fn check_weights(checkpoint: &Checkpoint) -> Result<(), Error> {
     let check = || {
-        checkpoint.embedding()?;
+        match checkpoint.spec.architecture.is_classifier() {
+            true => checkpoint.patches()?,
+            false => checkpoint.embedding()?,
+        };
         checkpoint.head()?;
+        checkpoint.head_bias()?;
         checkpoint.positions()?;
         if checkpoint.embedding_norm()?.is_none() {
             checkpoint.final_norm()?;
@@ -69,6 +73,9 @@ pub(crate) fn check_weights(checkpoint: &Checkpoint) -> Result<(), Error> {
 /// # Errors
 /// `Exit::Disk` when the file cannot be read, otherwise `Exit::Input` naming the file and the field.
 pub(crate) fn tokenizer_section(checkpoint: &Checkpoint) -> Result<Vec<u8>, Error> {
+    if checkpoint.spec.architecture.is_classifier() {
+        encoder::expect_decoder(&checkpoint.spec, "tokenizer")?;
+    }
     texts::tokenizer_section(checkpoint).map_err(|error| {
         let unreadable = matches!(error, CheckpointTokenizerError::Json(TokenizerJsonError::Read { .. }));
         let exit = if unreadable { Exit::Disk } else { Exit::Input };

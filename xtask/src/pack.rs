@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rescomp_formats::image_input::ImageInput;
 use rescomp_formats::spec::ModelSpec;
 use rescomp_quantizer::calibrate::{CalibrationError, Progress, Run};
 use rescomp_quantizer::chat_template;
@@ -33,7 +34,7 @@ use crate::signing::Signature;
 use crate::system::Install;
 use crate::target::{Runner, Target};
 use crate::transform::{self, Selection};
-use crate::{encoder, host, output, root, runner};
+use crate::{classifier, encoder, host, output, root, runner};
 
 /// Folder of the finished layers, in the output folder while there is no container.
 const JOURNAL_FOLDER: &str = "model.rescomp.partial";
@@ -180,6 +181,14 @@ fn pack_options(
     model_path: &Path,
 ) -> Result<PackOptions, Error> {
     let spec = &checkpoint.spec;
+    if let Some(input) = spec.image() {
+        return classifier_options(flags, target, spec, input);
+    }
+    if flags.calibration_images.is_some() {
+        let architecture = spec.architecture.name();
+        return Err(Error::input(format!("--calibration-images: {architecture} reads texts, not images"))
+            .remedy("give --calibration TEXT"));
+    }
     let text =
         model::text_file(flags.calibration.as_deref(), model_path, "calibration.txt", "--calibration")?;
     let tokenizer = model::tokenizer_section(checkpoint)?;
@@ -202,8 +211,31 @@ fn pack_options(
         calibration_positions: context,
         check_tokens,
         check_texts: Vec::new(),
+        images: None,
         tokenizer,
         chat_template,
+        target: target.name.clone(),
+    })
+}
+
+/// Likewise of a classifier of images.
+fn classifier_options(
+    flags: &PackFlags,
+    target: &Target,
+    spec: &ModelSpec,
+    input: &ImageInput,
+) -> Result<PackOptions, Error> {
+    classifier::expect_no_text_flags(flags, spec)?;
+    Ok(PackOptions {
+        plan: block_plan(flags),
+        layout: flags.layout.unwrap_or(target.layout).into(),
+        calibration: Vec::new(),
+        calibration_positions: 0,
+        check_tokens: Vec::new(),
+        check_texts: Vec::new(),
+        images: Some(classifier::pack_images(flags, spec, input)?),
+        tokenizer: Vec::new(),
+        chat_template: Default::default(),
         target: target.name.clone(),
     })
 }
@@ -227,6 +259,7 @@ fn encoder_options(
         calibration_positions: texts.positions,
         check_tokens: Vec::new(),
         check_texts: texts.check,
+        images: None,
         tokenizer,
         chat_template: Default::default(),
         target: target.name.clone(),
@@ -285,9 +318,8 @@ fn open_journal(
     output_folder: &Path,
 ) -> Result<Journal, Error> {
     let folder = output_folder.join(JOURNAL_FOLDER);
-    let (windows, positions) = (&options.calibration, options.calibration_positions);
     let program = host::program_digest()?;
-    let identity = Identity::new(checkpoint, windows, positions, &options.plan, &program);
+    let identity = Identity::new(checkpoint, options.inputs(), &options.plan, &program);
     let (journal, found) =
         Journal::open(&folder, identity, flags.resume).map_err(|error| journal_error(&error))?;
     let folder = folder.display();
@@ -344,7 +376,8 @@ fn quantize(
     options: &PackOptions,
     journal: &mut Journal,
 ) -> Result<(Packed, usize), Error> {
-    let tokens = options.calibration.len() * options.calibration_positions;
+    let inputs = options.inputs();
+    let tokens = inputs.count() * inputs.tokens(&checkpoint.spec);
     let mut shown = Shown::new(&options.plan, &checkpoint.spec, tokens);
     let kept = kept_layers(journal);
     let mut progress = |progress: Progress<'_>| {
@@ -491,6 +524,10 @@ fn linux_use(check: &CheckFigures) -> String {
             ),
             "text windows inside the container and must give the very logits",
         ),
+        CheckFigures::Images(_) => (
+            format!("\x20   ./{RUNNER_FILE} classify {CONTAINER_FILE} picture.jpg\n"),
+            "images inside the container and must give the very logits",
+        ),
         CheckFigures::Embeddings(_) => (
             format!("\x20   ./{RUNNER_FILE} embed {CONTAINER_FILE} \"Once upon a time\"\n"),
             "texts inside the container and must give the very vectors",
@@ -523,6 +560,9 @@ fn print(report: &Report) {
     ));
     if let Some(choice) = &report.transform_choice {
         output::line(&choice.in_words());
+    }
+    if let Some(found) = &pack.held_out_images {
+        output::line(&classifier::summary(found));
     }
     if report.restored_layers > 0 {
         output::line(&format!("{} layers came from the earlier run", report.restored_layers));

@@ -6,10 +6,12 @@ use std::time::Instant;
 use bytemuck::Zeroable;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::Machine;
+use rescomp_runtime::classifier::{Classifier, ClassifierPlan};
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::eval::measure;
 use rescomp_runtime::eval_embeddings::measure_embeddings;
+use rescomp_runtime::eval_images::measure_images;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
 use rescomp_runtime::linear::ActivationFormat;
@@ -19,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::RUNNER_FILE;
 use crate::error::Error;
-use crate::figures::{Embeddings, Figures, Windows};
+use crate::figures::{Embeddings, Figures, Images, Windows};
 use crate::image::{self, Image, Sizes};
 use crate::qemu::Emulator;
 use crate::system::Install;
@@ -224,7 +226,7 @@ pub(crate) fn check_here(path: &Path, recorded: &str) -> Result<Vec<DeviceReport
     Ok(reports)
 }
 
-/// What a container gives over its windows, or over its texts.
+/// What a container gives over its windows, its texts or its images.
 fn measured(container: &CheckedContainer<'_>, machine: Machine<'_>) -> Result<Figures, RuntimeError> {
     let hex = |digest: [u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
     if let Some(texts) = container.check_embeddings() {
@@ -240,7 +242,18 @@ fn measured(container: &CheckedContainer<'_>, machine: Machine<'_>) -> Result<Fi
             embeddings_sha256: hex(found.embeddings_sha256),
         }));
     }
-    // A container has one of the two.
+    if let Some(images) = container.check_images() {
+        let mut memory = vec![MemoryBlock::zeroed(); ClassifierPlan::new(container)?.blocks() as usize];
+        let mut classifier = Classifier::new(container, machine, ActivationFormat::Int8, &mut memory)?;
+        let found = measure_images(&mut classifier, &images, |_| ())?;
+        return Ok(Figures::Images(Images {
+            mean_kl: found.mean_kl,
+            same_top1: found.same_top1,
+            images: found.images,
+            logits_sha256: hex(found.logits_sha256),
+        }));
+    }
+    // A container has one of the three.
     let missing = RuntimeError::Missing { kind: "check_windows", layer: None };
     let windows = container.check_windows().ok_or(missing)?;
     let limits = Limits { context: windows.sizes().positions, tile: 1 };

@@ -10,14 +10,8 @@ use case::{Case, ended, text};
 use serde_json::{Value, json};
 
 /// One layer of the embedded model, on few tokens.
-const OPTIONS: [&str; 6] = [
-    "--target=x86-64-linux",
-    "--no-install",
-    "--no-check",
-    "--context=40",
-    "--method=gptq",
-    "--json",
-];
+const OPTIONS: [&str; 6] =
+    ["--target=x86-64-linux", "--no-install", "--no-check", "--context=40", "--method=gptq", "--json"];
 
 fn model() -> Case {
     let kept = |name: &str| !name.starts_with("model.layers.") || name.starts_with("model.layers.0.");
@@ -35,7 +29,12 @@ fn pack_on(case: &Case, output: &str, windows: usize, more: &[&str]) -> Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
     case.surround(&mut command);
     command.args(["pack", "--model"]).arg(case.path("model")).arg("--output").arg(case.path(output));
-    command.arg(format!("--calibration-windows={windows}")).args(OPTIONS).args(more).output().expect("the program starts")
+    command
+        .arg(format!("--calibration-windows={windows}"))
+        .args(OPTIONS)
+        .args(more)
+        .output()
+        .expect("the program starts")
 }
 
 fn report(output: &Output) -> Value {

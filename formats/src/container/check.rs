@@ -3,8 +3,10 @@
 use super::{Container, crc32, expect_zero, matrix_shape};
 use crate::chat_template::ChatTemplate;
 use crate::check_embeddings::CheckEmbeddings;
+use crate::check_images::CheckImages;
 use crate::check_windows::CheckWindows;
 use crate::error::ContainerError;
+use crate::labels::Labels;
 use crate::manifest::{Check, Manifest};
 use crate::matrix::{MatrixShape, MatrixView};
 use crate::section::{SECTION_ALIGNMENT_BYTES, SectionEntry, SectionKind, SectionName, section_index};
@@ -26,7 +28,8 @@ pub enum Integrity {
 #[derive(Clone, Debug)]
 pub struct CheckedContainer<'a> {
     container: Container<'a>,
-    tokenizer: TokenizerView<'a>,
+    tokenizer: Option<TokenizerView<'a>>,
+    labels: Option<Labels<'a>>,
     checks: Checks<'a>,
     chat_template: Option<ChatTemplate<'a>>,
 }
@@ -36,6 +39,7 @@ pub struct CheckedContainer<'a> {
 enum Checks<'a> {
     Windows(CheckWindows<'a>),
     Embeddings(CheckEmbeddings<'a>),
+    Images(CheckImages<'a>),
 }
 
 impl<'a> Container<'a> {
@@ -49,7 +53,7 @@ impl<'a> Container<'a> {
         let aligned = table_end.next_multiple_of(SECTION_ALIGNMENT_BYTES);
         expect_zero(&self.file[table_end..aligned], table_end)?;
         let mut end = self.head.first_section_offset();
-        let mut tokenizer = None;
+        let (mut tokenizer, mut labels) = (None, None);
         let mut checks = None;
         let mut chat_template = None;
         for (name, entry) in self.entries() {
@@ -77,6 +81,15 @@ impl<'a> Container<'a> {
                 SectionKind::CheckEmbeddings => {
                     checks = Some(Checks::Embeddings(self.parse_check_embeddings(name, entry, bytes)?));
                 }
+                SectionKind::CheckImages => {
+                    checks = Some(Checks::Images(self.parse_check_images(name, entry, bytes)?));
+                }
+                SectionKind::Labels => {
+                    let error = structure_error(name, entry);
+                    let parsed = Labels::parse(bytes, self.manifest.spec.vocabulary)
+                        .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
+                    labels = Some(parsed);
+                }
                 SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {}
                 SectionKind::TokenBands => self.check_token_bands(name, entry, bytes)?,
                 SectionKind::ChatTemplate => {
@@ -100,7 +113,8 @@ impl<'a> Container<'a> {
             layer: 0,
         };
         Ok(CheckedContainer {
-            tokenizer: tokenizer.ok_or(missing(SectionKind::Tokenizer))?,
+            tokenizer,
+            labels,
             checks: checks.ok_or(missing(SectionKind::CheckWindows))?,
             chat_template,
             container: self,
@@ -174,7 +188,7 @@ impl<'a> Container<'a> {
         }
         let all = sizes.all_positions().map_or(u64::MAX, |positions| positions as u64);
         let Check::Windows(record) = check else {
-            return Err(error(0, "no windows with a record of embeddings", all));
+            return Err(error(0, "no windows with a record of embeddings or images", all));
         };
         if all != u64::from(record.positions) {
             return Err(error(0, "as many positions in all windows as the manifest's record has", all));
@@ -195,12 +209,33 @@ impl<'a> Container<'a> {
             .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
         let recorded = match check {
             Check::Embeddings(record) => record.texts,
-            Check::Windows(_) => 0,
+            Check::Windows(_) | Check::Images(_) => 0,
         };
         if texts.texts() as u64 != u64::from(recorded) {
             return Err(error(0, "as many texts as the manifest's record has", texts.texts() as u64));
         }
         Ok(texts)
+    }
+
+    /// Parses a classifier's images, and checks that they are as many as the manifest's record has.
+    fn parse_check_images(
+        &self,
+        section: SectionName,
+        entry: &SectionEntry,
+        bytes: &'a [u8],
+    ) -> Result<CheckImages<'a>, ContainerError> {
+        let error = structure_error(section, entry);
+        let Manifest { spec, check, .. } = self.manifest();
+        let images = CheckImages::parse(bytes, spec)
+            .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
+        let recorded = match check {
+            Check::Images(record) => record.images,
+            Check::Windows(_) | Check::Embeddings(_) => 0,
+        };
+        if images.images() as u64 != u64::from(recorded) {
+            return Err(error(0, "as many images as the manifest's record has", images.images() as u64));
+        }
+        Ok(images)
     }
 
     /// Where an entry of the table lies in the file.
@@ -255,24 +290,37 @@ impl<'a> CheckedContainer<'a> {
         &self.container
     }
 
-    /// The tokenizer.
-    pub fn tokenizer(&self) -> TokenizerView<'a> {
+    /// The tokenizer; `None` of a classifier.
+    pub fn tokenizer(&self) -> Option<TokenizerView<'a>> {
         self.tokenizer
     }
 
-    /// The embedded windows; `None` of an encoder.
+    /// The names of an image's classes; `None` of what is no classifier.
+    pub fn labels(&self) -> Option<Labels<'a>> {
+        self.labels
+    }
+
+    /// The embedded windows; `None` of what is no decoder.
     pub fn check_windows(&self) -> Option<CheckWindows<'a>> {
         match self.checks {
             Checks::Windows(windows) => Some(windows),
-            Checks::Embeddings(_) => None,
+            Checks::Embeddings(_) | Checks::Images(_) => None,
         }
     }
 
-    /// The embedded texts and their vectors; `None` of a decoder.
+    /// The embedded texts and their vectors; `None` of what is no encoder.
     pub fn check_embeddings(&self) -> Option<CheckEmbeddings<'a>> {
         match self.checks {
-            Checks::Windows(_) => None,
             Checks::Embeddings(texts) => Some(texts),
+            Checks::Windows(_) | Checks::Images(_) => None,
+        }
+    }
+
+    /// The embedded images; `None` of what is no classifier.
+    pub fn check_images(&self) -> Option<CheckImages<'a>> {
+        match self.checks {
+            Checks::Images(images) => Some(images),
+            Checks::Windows(_) | Checks::Embeddings(_) => None,
         }
     }
 

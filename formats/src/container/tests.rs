@@ -4,7 +4,7 @@
 use super::*;
 use crate::check_windows::{self, CheckSizes};
 use crate::layouts::Layout;
-use crate::manifest::{Check, CheckRecord, EmbeddingRecord, Provenance, Text};
+use crate::manifest::{Check, CheckRecord, EmbeddingRecord, ImageRecord, Provenance, Text};
 use crate::matrix::{self, CodebookMatrix};
 use crate::spec::{Architecture, ModelSpec};
 use half::f16;
@@ -320,7 +320,8 @@ fn records_that_cannot_have_been_measured_and_texts_that_steer_a_terminal_are_re
         Check::Embeddings(EmbeddingRecord { mean_distance, largest_distance, texts: 1, embeddings_sha256 })
     };
     assert!(
-        refuse(&|manifest| manifest.check = distances(0.0, 0.0)).starts_with("check: expected 1 (of emb")
+        refuse(&|manifest| manifest.check = distances(0.0, 0.0))
+            .starts_with("check: expected 0 (of windows) of a decoder, 1 (of emb")
     );
     let of_encoder = |check| {
         let spec = ModelSpec { architecture: Architecture::Bert, ..crate::spec::tests::spec() };
@@ -330,6 +331,13 @@ fn records_that_cannot_have_been_measured_and_texts_that_steer_a_terminal_are_re
     assert_eq!(of_encoder(distances(f64::NAN, 0.5)).unwrap_err().field, "mean_distance");
     assert_eq!(of_encoder(distances(0.25, f64::INFINITY)).unwrap_err().field, "largest_distance");
     assert_eq!(of_encoder(manifest(crate::spec::tests::spec()).check).unwrap_err().field, "check");
+    let of_classifier = |mean_kl, same_top1| {
+        let check = Check::Images(ImageRecord { mean_kl, same_top1, images: 2, logits_sha256: [0; 32] });
+        Manifest { check, ..manifest(crate::spec::tests::of(Architecture::Vit)) }.check_record()
+    };
+    assert_eq!(of_classifier(0.5, 2), Ok(()));
+    assert_eq!(of_classifier(f64::NAN, 2).unwrap_err().field, "mean_kl");
+    assert_eq!(of_classifier(0.5, 3).unwrap_err().field, "same_top1");
     let mut printable = manifest(crate::spec::tests::spec());
     printable.provenance.checkpoint = text("Modell \u{fc}\u{65e5}\u{1f600} \u{fffd}");
     assert_eq!(printable.check_record(), Ok(()));

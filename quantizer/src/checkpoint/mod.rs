@@ -12,6 +12,7 @@
 //! later         -> one tensor at a time, widened to f32 by `elements`  (finite, or refused with row and column)
 //! ```
 
+mod classifier;
 mod elements;
 mod folded;
 mod gguf;
@@ -37,6 +38,7 @@ pub use gguf::{GgufChatTemplate, GgufTokenizer};
 pub use hf_config::HfConfig;
 pub use layer::{LayerWeights, Matrix, StreamNorm};
 pub use opened::{Checkpoint, TokenizerSource};
+use rescomp_formats::spec::ModelKind;
 use rescomp_formats::tokenizer::TokenizerWriteError;
 pub use rope::{Llama3Scaling, Rope, Scaling, YarnScaling};
 pub use tensor_store::TensorStore;
@@ -297,13 +299,17 @@ pub enum CheckpointError {
         /// Which width.
         cause: SpecError,
     },
-    /// A decoder's part was asked of an encoder.
-    #[error("{path}: {architecture} is an encoder: it makes vectors of texts, and has no next token")]
-    Encoder {
+    /// Something was asked of a model that another kind of model has.
+    #[error("{path}: {architecture} is {}, expected {expected}", kind_in_words(*.kind))]
+    Kind {
         /// The folder.
         path: PathBuf,
         /// The model's architecture.
         architecture: &'static str,
+        /// What it is.
+        kind: ModelKind,
+        /// What it would have to be.
+        expected: &'static str,
     },
     /// `tie_word_embeddings` is true and the weights hold a head that differs from the embedding.
     #[error(
@@ -323,6 +329,17 @@ pub enum CheckpointError {
         /// The head's element.
         head: f32,
     },
+}
+
+/// What a model is, for people.
+fn kind_in_words(kind: ModelKind) -> &'static str {
+    match kind {
+        ModelKind::Decoder => "a decoder: it has a next token",
+        ModelKind::Encoder => "an encoder: it makes vectors of texts, and has no next token",
+        ModelKind::Classifier => {
+            "a classifier: it reads images, and has neither a next token nor vectors of texts"
+        }
+    }
 }
 
 /// Reads a whole text file of at most `limit_bytes`.

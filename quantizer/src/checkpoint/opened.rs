@@ -11,7 +11,7 @@ use rescomp_formats::spec::{ModelSpec, OnlineTransforms};
 
 use super::folded::Folded;
 use super::gguf::{self, Gguf, GgufChatTemplate, GgufTokenizer};
-use super::hf_config::complete_encoder;
+use super::hf_config::{complete_classifier, complete_encoder};
 use super::layer::{LayerWeights, Matrix, StreamNorm};
 use super::names::{Names, neighbours_to_halves};
 use super::{CheckpointError, HfConfig, TensorStore};
@@ -43,6 +43,8 @@ pub struct Checkpoint {
     position_rows: usize,
     /// Rows of the token types' tensor, where there is one.
     token_types: usize,
+    /// The names of an image's classes, of a classifier.
+    labels: Vec<String>,
 }
 
 /// What a checkpoint was opened from.
@@ -109,9 +111,10 @@ impl Checkpoint {
     /// another shape or type; there are tensors beyond the architecture's (rotary buffers are passed over); the tied
     /// head differs.
     pub fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
-        let HfConfig { mut spec, rope, local_rope, folded, names, position_rows, token_types } =
+        let HfConfig { mut spec, rope, local_rope, folded, names, position_rows, token_types, labels } =
             HfConfig::read(&dir.join("config.json"))?;
         complete_encoder(dir, &mut spec)?;
+        complete_classifier(dir, &mut spec)?;
         let turns = |rope: &super::Rope| rope.turns_per_position(spec.variant.rotary_dim);
         let ropes = [turns(&rope), local_rope.as_ref().map_or_else(Vec::new, turns)];
         let contents = Contents::Folder(TensorStore::open(dir)?);
@@ -120,6 +123,7 @@ impl Checkpoint {
             checkpoint.position_rows = rows as usize;
         }
         checkpoint.token_types = token_types as usize;
+        checkpoint.labels = labels;
         checkpoint.check_tensors()?;
         if checkpoint.spec.tied_head && checkpoint.tensors().shape(names.head).is_some() {
             checkpoint.check_tied_head()?;
@@ -140,6 +144,7 @@ impl Checkpoint {
             prefix: prefix(names, contents.store()),
             position_rows: spec.context as usize + names.unused_positions,
             token_types: 0,
+            labels: Vec::new(),
             path: path.to_owned(),
             stored_tied: spec.tied_head,
             spec,
@@ -181,8 +186,11 @@ impl Checkpoint {
     /// Token embeddings, `[vocabulary, hidden]`.
     ///
     /// # Errors
-    /// An element is not finite.
+    /// An element is not finite, or the model is a classifier.
     pub fn embedding(&self) -> Result<Matrix, CheckpointError> {
+        if self.spec.architecture.is_classifier() {
+            return Err(self.wrong_kind("a model of texts"));
+        }
         let mut embedding = self.stored_embedding()?;
         self.transform.iter().for_each(|transform| transform.transform_embedding(&mut embedding));
         Ok(embedding)
@@ -192,12 +200,16 @@ impl Checkpoint {
         self.matrix(&self.prefixed(self.names.embedding), self.vocabulary_shape())
     }
 
-    /// The vectors of positions, `[context, hidden]`, with that of token type 0, where tokens have a type; `None` where positions are rotations.
+    /// The vectors of positions, `[context, hidden]`, with that of token type 0, where tokens have a type; of a classifier what is added to
+    /// each token. `None` where positions are rotations.
     ///
     /// # Errors
     /// An element is not finite.
     pub fn positions(&self) -> Result<Option<Matrix>, CheckpointError> {
         let Some(name) = self.names.positions else { return Ok(None) };
+        if self.spec.architecture.is_classifier() {
+            return self.image_positions().map(Some);
+        }
         let (unused, cols) = (self.names.unused_positions, self.spec.hidden as usize);
         let stored = self.matrix(&self.prefixed(name), [self.position_rows, cols])?;
         let rows = self.spec.context as usize;
@@ -211,13 +223,17 @@ impl Checkpoint {
         Ok(Some(Matrix { rows, cols, data }))
     }
 
-    /// The output head, `[vocabulary, hidden]`; `None` where it is the embedding, and of encoders.
+    /// The output head, `[vocabulary, hidden]` (of a classifier the heads of its tokens side by side); `None` where it is the embedding, and of
+    /// encoders.
     ///
     /// # Errors
     /// An element is not finite.
     pub fn head(&self) -> Result<Option<Matrix>, CheckpointError> {
         if self.spec.tied_head || self.spec.architecture.is_encoder() {
             return Ok(None);
+        }
+        if self.spec.architecture.is_classifier() {
+            return self.image_head().map(Some);
         }
         let mut head = self.matrix(self.names.head, self.vocabulary_shape())?;
         if let Some(transform) = &self.transform {
@@ -233,11 +249,22 @@ impl Checkpoint {
     pub fn final_norm(&self) -> Result<StreamNorm, CheckpointError> {
         match self.spec.architecture.is_encoder() {
             false => self.stream_norm(),
-            true => Err(CheckpointError::Encoder {
-                path: self.path.clone(),
-                architecture: self.spec.architecture.name(),
-            }),
+            true => Err(self.wrong_kind("a decoder or a classifier")),
         }
+    }
+
+    fn wrong_kind(&self, expected: &'static str) -> CheckpointError {
+        let (architecture, kind) = (self.spec.architecture.name(), self.spec.architecture.kind());
+        CheckpointError::Kind { path: self.path.clone(), architecture, kind, expected }
+    }
+
+    /// The names of an image's classes; none of what is no classifier.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    pub(super) fn names(&self) -> &'static Names {
+        self.names
     }
 
     /// The norm of the embeddings, of an encoder; `None` of a decoder.
@@ -378,7 +405,7 @@ impl Checkpoint {
     }
 
     /// A name of the model with the prefix that these files have.
-    fn prefixed(&self, name: &str) -> String {
+    pub(super) fn prefixed(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
@@ -387,18 +414,20 @@ impl Checkpoint {
         let (names, spec) = (self.names, &self.spec);
         let [vocabulary, hidden] = self.vocabulary_shape();
         let vector = |name: &str| (self.prefixed(name), vec![hidden]);
-        let has_head = !self.stored_tied && !spec.architecture.is_encoder();
+        let texts = !spec.architecture.is_classifier();
+        let has_head = !self.stored_tied && spec.architecture.is_decoder();
         let head = has_head.then(|| (names.head.to_owned(), vec![vocabulary, hidden]));
         let table = |name: &str, rows| (self.prefixed(name), vec![rows, hidden]);
-        let positions = names.positions.map(|name| table(name, self.position_rows));
+        let positions = names.positions.filter(|_| texts).map(|name| table(name, self.position_rows));
         let token_types = names.token_types.map(|name| table(name, self.token_types));
-        let outside = [table(names.embedding, vocabulary), vector(names.norm)];
+        let outside =
+            texts.then(|| table(names.embedding, vocabulary)).into_iter().chain([vector(names.norm)]);
         let layers = (0..spec.layers as usize).flat_map(move |layer| {
             let of = move |stored| (names.of_layer(self.prefix, layer, stored), stored.shape(spec));
             names.tensors().map(of)
         });
         outside
-            .into_iter()
+            .chain(self.image_tensors())
             .chain(names.norm_bias.map(vector))
             .chain(positions)
             .chain(token_types)

@@ -29,6 +29,9 @@ pub use exact::ScaledIntegers;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
+    /// The container is a classifier's.
+    #[error("the container has no tokenizer: it is a classifier's, and these files hold models of texts")]
+    NoTokenizer,
     /// The scale of a group is not a binary16 number.
     #[error(
         "{tensor}: row {row}, group {group}: expected a scale that is an f16 number, found {found} (pack with --exportable: its scales \

@@ -5,6 +5,7 @@
 use super::machine;
 use crate::checkpoint::Checkpoint;
 use crate::choose::Tuning;
+use crate::inputs::Inputs;
 use crate::methods::SolverOptions;
 use crate::plan::BlockPlan;
 use serde::Deserialize;
@@ -33,15 +34,9 @@ struct Head {
 }
 
 impl Identity {
-    /// Of a run on `checkpoint` with the first `positions` tokens of the calibration `windows`. `program` tells one build of the tool
+    /// Of a run on `checkpoint`, calibrated on `inputs`. `program` tells one build of the tool
     /// from another (a digest of its file): other code may compute other bits.
-    pub fn new(
-        checkpoint: &Checkpoint,
-        windows: &[Vec<u32>],
-        positions: usize,
-        plan: &BlockPlan,
-        program: &str,
-    ) -> Identity {
+    pub fn new(checkpoint: &Checkpoint, inputs: Inputs<'_>, plan: &BlockPlan, program: &str) -> Identity {
         let mut settings = BTreeMap::new();
         let mut put = |name: &str, value: String| {
             settings.insert(name.to_owned(), value);
@@ -58,10 +53,9 @@ impl Identity {
         if let Some(transform) = checkpoint.transform() {
             put("transform", format!("{} {}", transform.kind, hexadecimal(&transform.digest())));
         }
-        put("calibration windows", windows.len().to_string());
-        put("calibration positions", positions.to_string());
-        let used = windows.iter().flat_map(|window| window.iter().take(positions));
-        put("calibration tokens", digest_of(used.map(|token| token.to_le_bytes())));
+        put("calibration windows", inputs.count().to_string());
+        put("calibration positions", inputs.tokens(&checkpoint.spec).to_string());
+        put("calibration tokens", hexadecimal(&inputs.digest()));
 
         // Taken apart by name, so that a setting that is added cannot be forgotten here.
         let BlockPlan { method, variant, clip: clip_of_plan, options, tuning, vocabulary, formats } = plan;

@@ -5,6 +5,7 @@ use crate::calibrate::{CalibrationError, Progress, Run, quantize_blocks};
 use crate::checkpoint::Checkpoint;
 use crate::choose::Setting;
 use crate::grids::Spacing;
+use crate::inputs::Inputs;
 use crate::methods::{ClipSearch, GroupSize, Method, SolverOptions};
 use crate::plan::{BlockPlan, MatrixFormat};
 use rescomp_formats::section::SectionKind;
@@ -29,7 +30,11 @@ fn plan(method: Method) -> BlockPlan {
 }
 
 fn identity(plan: &BlockPlan) -> Identity {
-    Identity::new(&checkpoint(), &windows(), POSITIONS, plan, "this build")
+    Identity::new(&checkpoint(), inputs(&windows(), POSITIONS), plan, "this build")
+}
+
+fn inputs(windows: &[Vec<u32>], positions: usize) -> Inputs<'_> {
+    Inputs::Windows { windows, positions }
 }
 
 /// What a run tells: the blocks' matrices, how many blocks were restored, the notes.
@@ -51,15 +56,21 @@ fn run(plan: &BlockPlan, folder: &Path, resume: bool, blocks: usize) -> Outcome 
     let mut run = Run { journal: Some(&mut journal), progress: &mut progress };
     let machine = Machine { kernels: kernels::best(), executor: &Serial };
     let mut finished = 0;
-    let killed =
-        quantize_blocks(machine, &checkpoint(), &windows(), POSITIONS, plan, &mut run, |_, _, done| {
+    let killed = quantize_blocks(
+        machine,
+        &checkpoint(),
+        inputs(&windows(), POSITIONS),
+        plan,
+        &mut run,
+        |_, _, done| {
             outcome.matrices.extend(done);
             finished += 1;
             match finished < blocks {
                 true => Ok(()),
                 false => Err(CalibrationError::Unmatched { layer: finished, set: "killed" }),
             }
-        });
+        },
+    );
     assert_eq!(killed.is_err(), blocks <= LAYERS);
     outcome
 }
@@ -297,7 +308,7 @@ fn matrices_that_are_not_the_blocks_are_refused_though_the_checksum_is_right() {
 fn every_setting_that_changes_blocks_is_named() {
     let (checkpoint, windows) = (checkpoint(), windows());
     let base = plan(Method::RescompExact);
-    let of = |plan: &BlockPlan| Identity::new(&checkpoint, &windows, POSITIONS, plan, "this build");
+    let of = |plan: &BlockPlan| Identity::new(&checkpoint, inputs(&windows, POSITIONS), plan, "this build");
     let named = |other: Identity, names: &[&str]| {
         let differences = of(&base).differences(&other);
         let found: Vec<&str> =
@@ -324,16 +335,19 @@ fn every_setting_that_changes_blocks_is_named() {
         },
         &["refine", "ridge"],
     );
-    let shorter = Identity::new(&checkpoint, &windows, POSITIONS - 1, &base, "this build");
+    let shorter = Identity::new(&checkpoint, inputs(&windows, POSITIONS - 1), &base, "this build");
     named(shorter, &["calibration positions", "calibration tokens"]);
     let mut other = windows.clone();
     other[1][0] += 1;
-    named(Identity::new(&checkpoint, &other, POSITIONS, &base, "this build"), &["calibration tokens"]);
-    named(Identity::new(&checkpoint, &windows, POSITIONS, &base, "another build"), &["program"]);
+    named(
+        Identity::new(&checkpoint, inputs(&other, POSITIONS), &base, "this build"),
+        &["calibration tokens"],
+    );
+    named(Identity::new(&checkpoint, inputs(&windows, POSITIONS), &base, "another build"), &["program"]);
     // The last token of a window is predicted, not read.
     other = windows.clone();
     other[1][POSITIONS] += 1;
-    assert_eq!(Identity::new(&checkpoint, &other, POSITIONS, &base, "this build"), of(&base));
+    assert_eq!(Identity::new(&checkpoint, inputs(&other, POSITIONS), &base, "this build"), of(&base));
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn measured(banded: bool) -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
         calibration_positions: POSITIONS,
         check_tokens: (0..512).collect(),
         check_texts: Vec::new(),
+        images: None,
         tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
         chat_template: Default::default(),
         target: "test".to_owned(),

@@ -5,7 +5,8 @@
 Each folder holds config.json and model.safetensors (bfloat16), as `save_pretrained` writes them, and expected.safetensors: `tokens`
 (int32, one window) and `logits` (float32, of the window's last positions). quantizer/tests/architectures.rs compares them with the
 full-precision forward. Encoders have `states` (the last block's, of all positions) and `embedding` (what sentence-transformers would make of
-them) instead of logits.
+them) instead of logits. Classifiers have preprocessor_config.json, `image` (uint8, height x width x 3, of the model's size) and `logits` of its
+classes.
 """
 
 import json
@@ -66,6 +67,20 @@ MODELS = {
     "distilbert": t.DistilBertConfig(dim=32, n_layers=3, n_heads=4, hidden_dim=48, vocab_size=VOCABULARY,
                                      max_position_embeddings=CONTEXT, pad_token_id=0),
 }
+IMAGE = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, patch_size=8, num_labels=11)
+LABELS = {id: name for id, name in enumerate(["tench, Tinca tinca", "goldfish", "caf\u00e9", "", "a \"quote\"", *"fghijk"])}
+# The class of a classifier, its configuration, and what its processor does.
+CLASSIFIERS = {
+    "vit": (t.ViTForImageClassification, t.ViTConfig(**IMAGE, image_size=[32, 24], id2label=LABELS), dict(
+        image_processor_type="ViTImageProcessor", do_resize=True, size=dict(height=32, width=24), resample=2, do_rescale=True,
+        rescale_factor=1 / 255, do_normalize=True, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])),
+    "deit": (t.DeiTForImageClassification, t.DeiTConfig(**IMAGE, image_size=32, hidden_act="gelu_new"), dict(
+        image_processor_type="DeiTImageProcessor", size=40, crop_size=32, image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225])),
+    "deit-with-teacher": (t.DeiTForImageClassificationWithTeacher, t.DeiTConfig(**IMAGE, image_size=32), dict(
+        feature_extractor_type="DeiTFeatureExtractor", do_resize=True, size=36, resample=3, do_center_crop=True, crop_size=32,
+        do_normalize=False)),
+}
 # The class of an encoder, and how its vectors are made: of a plain folder the mean.
 ENCODERS = {
     "bert": (t.BertModel, dict(pooling_mode_cls_token=False, pooling_mode_mean_tokens=True), True),
@@ -92,8 +107,46 @@ def expected_of_encoder(model, tokens, pooling, normalized):
     return {"states": states.contiguous(), "embedding": embedding.clone()}
 
 
+def randomize(model):
+    """Random weights of about the size that keeps a stream's."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            random = torch.randn_like(parameter)
+            if parameter.dim() > 1:
+                parameter.copy_(random / (parameter.numel() / parameter.shape[0]) ** 0.5 * 1.5)
+            elif name.endswith("bias"):
+                parameter.copy_(0.3 * random)
+            else:
+                parameter.copy_(1 + 0.3 * random)
+
+
+def classifier(folder, number, kind, config, processor):
+    torch.manual_seed(number)
+    config._attn_implementation = "eager"
+    model = kind(config).eval()
+    randomize(model)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    height, width = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
+    # Neighbours are alike, as in pictures.
+    image = torch.rand(3, height // 4, width // 4).repeat_interleave(4, 1).repeat_interleave(4, 2).permute(1, 2, 0)
+    image = (255 * (0.8 * image + 0.2 * torch.rand_like(image))).round().to(torch.uint8)
+    pixels = image.float() * (1 / 255)
+    if processor.get("do_normalize", True):
+        pixels = (pixels - torch.tensor(processor["image_mean"])) / torch.tensor(processor["image_std"])
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = model(pixels.permute(2, 0, 1)[None]).logits[0].contiguous()
+    save_file({"image": image.contiguous(), "logits": logits}, folder / "expected.safetensors")
+    print(folder.name, sum(p.numel() for p in model.parameters()), float(logits.abs().max()))
+
+
 def main():
     here = pathlib.Path(__file__).parent
+    for number, (name, (kind, config, processor)) in enumerate(CLASSIFIERS.items()):
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            classifier(here / name, 100 + number, kind, config, processor)
     for number, (name, config) in enumerate(MODELS.items()):
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue

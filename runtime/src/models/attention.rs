@@ -1,4 +1,4 @@
-//! Attention of a block over kept keys and values, for architectures with grouped queries: causal, but that an encoder's tokens see all.
+//! Attention of a block over kept keys and values, for architectures with grouped queries: causal, but that an encoder's and a classifier's tokens see all.
 //!
 //! Letters of shapes are those of the architectures: `h` heads, `g` kv heads, `e` head_dim, `c` context.
 
@@ -147,7 +147,7 @@ impl<S: CacheElem> Sequence<'_, S> {
                 let mut together = Together::default();
                 let first_seen = self.first_seen(start + first);
                 let own = (kv_head * context + first_seen) * e..(kv_head + 1) * context * e;
-                let seen = |token: usize| match spec.architecture.is_encoder() {
+                let seen = |token: usize| match spec.architecture.sees_all() {
                     true => tokens,
                     false => start + token + 1 - first_seen,
                 };

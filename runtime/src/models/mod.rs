@@ -12,6 +12,7 @@ mod gpt_neox;
 mod llama;
 mod run;
 mod scratch;
+pub mod vit;
 
 pub use cache::{CacheElem, LayerCache, cache_elems};
 pub use run::{Batch, BlockRun, Norm, cap_logits, enter, normalize, normalize_stream};
@@ -34,5 +35,6 @@ pub fn block<W: BlockWeights, S: CacheElem>(
         Architecture::GptNeox => gpt_neox::block(run, weights),
         Architecture::Gpt2 => gpt2::block(run, weights),
         Architecture::Bert => bert::block(run, weights),
+        Architecture::Vit => vit::block(run, weights),
     }
 }

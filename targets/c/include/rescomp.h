@@ -15,7 +15,7 @@ typedef enum rescomp_status {
   RESCOMP_STATUS_OK = 0,
   // A pointer is null, or memory or container don't begin at a multiple of 64.
   RESCOMP_STATUS_POINTER = 1,
-  // The container can't be: damaged, of another version, for another layout, or an encoder's.
+  // The container can't be: damaged, of another version, for another layout, or no decoder's.
   RESCOMP_STATUS_CONTAINER = 2,
   // There is less memory than `rescomp_plan_session` says.
   RESCOMP_STATUS_MEMORY = 3,

@@ -329,7 +329,7 @@ pub unsafe extern "C" fn rescomp_encode(
         }
         // SAFETY: not null, and the caller's promise.
         let tokens = unsafe { slice::from_raw_parts_mut(tokens, capacity) };
-        let tokenizer = Tokenizer::new(session.container().tokenizer());
+        let tokenizer = Tokenizer::new(session.container().tokenizer().ok_or(Status::Container)?);
         let found = tokenizer.encode(text, false, tokens).map_err(|_| Status::Text)?;
         // SAFETY: not null, and the caller's promise.
         unsafe { count.write(found) };

@@ -13,7 +13,7 @@ pub enum Status {
     Ok = 0,
     /// A pointer is null, or memory or container don't begin at a multiple of 64.
     Pointer = 1,
-    /// The container can't be: damaged, of another version, for another layout, or an encoder's.
+    /// The container can't be: damaged, of another version, for another layout, or no decoder's.
     Container = 2,
     /// There is less memory than `rescomp_plan_session` says.
     Memory = 3,
@@ -39,7 +39,7 @@ pub extern "C" fn rescomp_status_text(status: c_int) -> *const c_char {
     let text = match status {
         0 => c"ok",
         1 => c"a pointer is null, or memory or container don't begin at a multiple of 64",
-        2 => c"the container can't be: damaged, of another version, for another layout, or an encoder's",
+        2 => c"the container can't be: damaged, of another version, for another layout, or no decoder's",
         3 => c"there is less memory than the plan says",
         4 => c"the context is larger than the model's",
         5 => c"the session has no positions left",
@@ -69,7 +69,7 @@ impl From<RuntimeError> for Status {
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
         match failure {
-            Failure::NoContainer | Failure::Container(_) | Failure::Encoder => Status::Container,
+            Failure::NoContainer | Failure::Container(_) | Failure::NoDecoder => Status::Container,
             Failure::SelfCheck(_) => Status::SelfCheck,
             Failure::Runtime(error) => error.into(),
             Failure::LongPrompt { .. } => Status::ContextFull,

@@ -62,7 +62,7 @@ impl fmt::Display for Hex<'_> {
 /// `progress` hears how many of the windows were run, and of how many.
 ///
 /// # Errors
-/// [`Failure::Encoder`]; [`Failure::SelfCheck`]; [`Failure::Runtime`] where the model doesn't run in `memory`.
+/// [`Failure::NoDecoder`]; [`Failure::SelfCheck`]; [`Failure::Runtime`] where the model doesn't run in `memory`.
 pub fn check(
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,
@@ -71,7 +71,7 @@ pub fn check(
 ) -> Result<Report, Failure> {
     let (Some(windows), Check::Windows(host)) = (container.check_windows(), &container.manifest().check)
     else {
-        return Err(Failure::Encoder);
+        return Err(Failure::NoDecoder);
     };
     self_check(kernels)?;
     let sizes = windows.sizes();

@@ -19,8 +19,8 @@ pub enum Failure {
     NoContainer,
     /// The image's container can't be.
     Container(ContainerError),
-    /// The image's container is an encoder's: it makes vectors of texts, and images run what continues texts.
-    Encoder,
+    /// The image's container is an encoder's or a classifier's, and images run what continues texts.
+    NoDecoder,
     /// A kernel doesn't give its known answer.
     SelfCheck(SelfCheckError),
     /// The model doesn't run in this memory, or at all.
@@ -46,7 +46,9 @@ impl fmt::Display for Failure {
                 f.write_str("this image was built without a container: `cargo xtask pack` builds one with it")
             }
             Failure::Container(error) => write!(f, "the image's container: {error}"),
-            Failure::Encoder => f.write_str("the image's container is an encoder's, and images run decoders"),
+            Failure::NoDecoder => {
+                f.write_str("the image's container is no decoder's, and images run decoders")
+            }
             Failure::SelfCheck(error) => error.fmt(f),
             Failure::Runtime(error) => error.fmt(f),
             Failure::Prompt(error) => write!(f, "prompt: {error}"),

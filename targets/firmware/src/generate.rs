@@ -48,11 +48,11 @@ pub fn generate(
     max_tokens: usize,
     mut sink: impl FnMut(&str),
 ) -> Result<Generated, Failure> {
-    let tokenizer = Tokenizer::new(container.tokenizer());
     let spec = &container.manifest().spec;
-    if spec.architecture.is_encoder() {
-        return Err(Failure::Encoder);
-    }
+    let tokenizer = match container.tokenizer() {
+        Some(tokenizer) if spec.architecture.is_decoder() => Tokenizer::new(tokenizer),
+        _ => return Err(Failure::NoDecoder),
+    };
     // Encoding works on at most four numbers a byte.
     let mut tokens = [0; 4 * MAX_PROMPT_BYTES + 1];
     let begin = spec.begin_token.map_or(0, |begin| {

@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::section::SectionKind;
+use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::sample::{Candidate, Sampler};
 use rescomp_runtime::session::Session;
+use rescomp_runtime::tokenizer::Tokenizer;
 
 use crate::error::Error;
 use crate::machine::TILE;
@@ -122,7 +125,9 @@ impl<'a> Answerer<'a> {
         let listed = if sampler.is_greedy() { 0 } else { self.container.manifest().spec.vocabulary as usize };
         self.candidates.resize(listed, Candidate::zeroed());
         let mut candidates = std::mem::take(&mut self.candidates);
-        let mut text = AnswerText::new(self.container, options.stops, options.inside);
+        let missing = RuntimeError::Missing { kind: SectionKind::Tokenizer.name(), layer: None };
+        let tokenizer = self.container.tokenizer().ok_or_else(|| Error::input(self.path, missing))?;
+        let mut text = AnswerText::new(Tokenizer::new(tokenizer), options.stops, options.inside);
         let mut token = 0;
         let mut left = prompt.len() - self.go_back_to(prompt);
         for tokens in prompt[prompt.len() - left..].chunks(PREFILL_TOKENS) {

@@ -1,6 +1,7 @@
-//! `rescomp bench`: tokens a second of prefill and decode, and what they take from memory; of an encoder: `embeddings`.
+//! `rescomp bench`: tokens a second of prefill and decode, and what they take from memory; of an encoder: `embeddings`, of a classifier: `images`.
 
 mod embeddings;
+mod images;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,6 +57,9 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let container = Trust::new(&flags.machine.trust)?.open(path, &file, Integrity::Crc)?;
     let engine = Engine::new(&flags.machine, &container)?;
+    if let Some(input) = container.manifest().spec.image() {
+        return images::run(flags, &container, &engine, input);
+    }
     if container.manifest().spec.architecture.is_encoder() {
         return embeddings::run(flags, &container, &engine);
     }

@@ -1,9 +1,11 @@
 //! `rescomp check`: runs the container's windows and compares with what the host recorded.
 //!
 //! The logits must be the host's bit for bit, so their digest decides; the other figures say how far off a machine is that misses
-//! it. The windows run twice, token by token and in tiles, as decode and prefill use different kernels. An encoder's texts: `embeddings`.
+//! it. The windows run twice, token by token and in tiles, as decode and prefill use different kernels. An encoder's texts: `embeddings`, a classifier's
+//! images: `images`.
 
 mod embeddings;
+mod images;
 
 use std::time::Instant;
 
@@ -25,6 +27,7 @@ use crate::table::Table;
 use crate::tensors::{self, TensorKernels};
 use crate::trust::Trust;
 use embeddings::{EmbeddingBounds, EmbeddingFigures};
+use images::{ImageBounds, ImageFigures};
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -55,6 +58,11 @@ enum Measurements {
         host: EmbeddingFigures,
         device: EmbeddingFigures,
         bounds: EmbeddingBounds,
+    },
+    Images {
+        host: ImageFigures,
+        device: ImageFigures,
+        bounds: ImageBounds,
     },
 }
 
@@ -115,12 +123,16 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<Exit, Error> {
     let container = Trust::new(&flags.machine.trust)?.open(path, &file, Integrity::Digest)?;
     let engine = Engine::new(&flags.machine, &container)?;
     let manifest = container.manifest();
-    let checked = match (container.check_windows(), container.check_embeddings(), &manifest.check) {
-        (Some(windows), _, Check::Windows(record)) => {
+    let (windows, texts) = (container.check_windows(), container.check_embeddings());
+    let checked = match (windows, texts, container.check_images(), &manifest.check) {
+        (Some(windows), _, _, Check::Windows(record)) => {
             check_windows(flags, &container, &engine, &windows, record)
         }
-        (_, Some(texts), Check::Embeddings(record)) => {
+        (_, Some(texts), _, Check::Embeddings(record)) => {
             embeddings::check(flags, &container, &engine, &texts, record)
+        }
+        (_, _, Some(images), Check::Images(record)) => {
+            images::check(flags, &container, &engine, &images, record)
         }
         // No container is checked whose record is of another kind than its section.
         _ => Err(Error::input(path, "the container has nothing to check itself with")),

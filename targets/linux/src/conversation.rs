@@ -50,7 +50,7 @@ impl<'a> ChatModel<'a> {
     /// Of a container; `None` where it has no template.
     pub(crate) fn of(container: &CheckedContainer<'a>, date: Option<Date>) -> Option<ChatModel<'a>> {
         let template = container.chat_template()?;
-        let tokenizer = Tokenizer::new(container.tokenizer());
+        let tokenizer = Tokenizer::new(container.tokenizer()?);
         let mut end_tokens = container.manifest().spec.end_tokens.to_vec();
         let mut stops = Vec::new();
         // What the template puts behind an answer is what the model was trained to write there: a token, or a text.

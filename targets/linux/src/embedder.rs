@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::spec::{Architecture, ModelKind};
 use rescomp_runtime::encoder::{self, Encoder, EncoderPlan};
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::tokenizer::{Special, Tokenizer};
@@ -23,7 +24,7 @@ impl Sequence {
     /// # Errors
     /// Says in words why there are no tokens.
     pub(crate) fn new(container: &CheckedContainer<'_>, text: &str) -> Result<Sequence, String> {
-        let tokenizer = Tokenizer::new(container.tokenizer());
+        let tokenizer = Tokenizer::new(container.tokenizer().ok_or("the model has no tokenizer")?);
         let mut tokens: Vec<u32> = tokenizer.tokens_before().collect();
         tokens.extend(encode(&tokenizer, text, Special::Nowhere)?);
         let before = tokens.len();
@@ -52,9 +53,10 @@ impl Sequence {
 /// `Exit::Input` naming the architecture and what to use.
 pub(crate) fn expect_encoder(path: &Path, container: &CheckedContainer<'_>) -> Result<(), Error> {
     let architecture = container.manifest().spec.architecture;
-    match architecture.is_encoder() {
-        true => Ok(()),
-        false => Err(Error::input(
+    match architecture.kind() {
+        ModelKind::Encoder => Ok(()),
+        ModelKind::Classifier => Err(reads_images(path, architecture)),
+        ModelKind::Decoder => Err(Error::input(
             path,
             format_args!(
                 "{} is a decoder, whose vectors of texts `serve` has under /v1/embeddings: expected an encoder, as bert",
@@ -64,15 +66,36 @@ pub(crate) fn expect_encoder(path: &Path, container: &CheckedContainer<'_>) -> R
     }
 }
 
-/// Refuses an encoder.
+/// The error of a classifier where a model of texts is needed.
+fn reads_images(path: &Path, architecture: Architecture) -> Error {
+    Error::input(
+        path,
+        format_args!(
+            "{} is a classifier: it reads images, not texts; use `rescomp classify`",
+            architecture.name()
+        ),
+    )
+}
+
+/// Refuses what reads images.
+///
+/// # Errors
+/// `Exit::Input` naming the architecture and what to use.
+pub(crate) fn expect_texts(path: &Path, container: &CheckedContainer<'_>) -> Result<(), Error> {
+    let architecture = container.manifest().spec.architecture;
+    if architecture.is_classifier() { Err(reads_images(path, architecture)) } else { Ok(()) }
+}
+
+/// Refuses an encoder or a classifier.
 ///
 /// # Errors
 /// `Exit::Input` naming the architecture and what to use.
 pub(crate) fn expect_decoder(path: &Path, container: &CheckedContainer<'_>) -> Result<(), Error> {
     let architecture = container.manifest().spec.architecture;
-    match architecture.is_encoder() {
-        false => Ok(()),
-        true => Err(Error::input(
+    match architecture.kind() {
+        ModelKind::Decoder => Ok(()),
+        ModelKind::Classifier => Err(reads_images(path, architecture)),
+        ModelKind::Encoder => Err(Error::input(
             path,
             format_args!(
                 "{} is an encoder: it makes vectors of texts and has no next token; use `rescomp embed`, or `rescomp serve` and \

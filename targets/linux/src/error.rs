@@ -33,6 +33,11 @@ impl Error {
         Error { exit: Exit::Disk, message: format!("{}: {message}", path.display()) }
     }
 
+    /// A file could not be read, as a message says that names it.
+    pub(crate) fn disk_message(message: impl fmt::Display) -> Error {
+        Error { exit: Exit::Disk, message: message.to_string() }
+    }
+
     /// The system refused something that is no file.
     pub(crate) fn system(doing: &str, source: &dyn std::error::Error) -> Error {
         Error { exit: Exit::Failed, message: format!("cannot {doing}: {source}") }

@@ -39,10 +39,13 @@ pub(crate) enum Command {
     /// Make vectors of texts, with an encoder: of those on the command line, or of the lines of a file or of standard input.
     #[command(after_help = exit::HELP)]
     Embed(EmbedFlags),
+    /// Say what is in images, with a classifier: the most likely classes of each, with their probabilities.
+    #[command(after_help = exit::HELP)]
+    Classify(ClassifyFlags),
     /// Serve completions, chats and embeddings over HTTP, as OpenAI's API has them.
     #[command(after_help = exit::HELP)]
     Serve(ServeFlags),
-    /// Measure tokens a second of prefill (a prompt's tokens, several at once) and of decode (token by token), or of an encoder's texts.
+    /// Measure tokens a second of prefill (a prompt's tokens, several at once) and of decode (token by token), of an encoder's texts, or of a classifier's images.
     #[command(after_help = exit::HELP)]
     Bench(BenchFlags),
     /// Measure the integer matrix products alone: weights a second by kernel, bits and tokens. Needs no container.
@@ -236,6 +239,22 @@ pub(crate) struct EmbedFlags {
     #[arg(long)]
     pub(crate) similarity: bool,
     /// Print a JSON object a text (with --similarity a list), instead of numbers with spaces between.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `classify`.
+#[derive(Debug, Args)]
+pub(crate) struct ClassifyFlags {
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    /// The images: PNG or JPEG files.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// Classes to print of each image, the most likely first.
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = at_least_one())]
+    pub(crate) top: usize,
+    /// Print a JSON object an image, instead of a line a class.
     #[arg(long)]
     pub(crate) json: bool,
 }

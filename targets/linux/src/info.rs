@@ -2,9 +2,11 @@
 
 use rescomp_formats::container::{CheckedContainer, Integrity, MAJOR, MINOR};
 use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::image_input::ImageInput;
 use rescomp_formats::manifest::{Check, Provenance};
 use rescomp_formats::section::{SectionEntry, encoding, layout};
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{ModelSpec, Output};
+use rescomp_runtime::classifier::ClassifierPlan;
 use rescomp_runtime::encoder::EncoderPlan;
 use rescomp_runtime::session::SessionPlan;
 use serde::Serialize;
@@ -75,6 +77,13 @@ enum CheckInfo {
         mean_distance: f64,
         largest_distance: f64,
         embeddings_sha256: String,
+    },
+    Images {
+        images: u32,
+        repeat: usize,
+        mean_kl: f64,
+        same_top1: u32,
+        logits_sha256: String,
     },
 }
 
@@ -150,10 +159,24 @@ fn provenance(provenance: &Provenance) -> ProvenanceInfo<'_> {
     }
 }
 
-/// The memory of a session, or of an encoder.
+/// The memory of a session, of an encoder or of a classifier.
 fn memory(flags: &InfoFlags, container: &CheckedContainer<'_>) -> Result<MemoryInfo, Error> {
     let wrong = |error| Error::input(&flags.machine.container, error);
     let spec = &container.manifest().spec;
+    if let Some(image) = spec.image() {
+        let (context, bytes) =
+            (image.tokens() as usize, ClassifierPlan::new(container).map_err(wrong)?.bytes());
+        if flags.context.is_some_and(|asked| asked != context) {
+            return Err(Error::usage(format!("--context: an image of this model has {context} tokens")));
+        }
+        return Ok(MemoryInfo {
+            context,
+            tile: context,
+            kv_cache_bytes: 0,
+            scratch_bytes: bytes,
+            session_bytes: bytes,
+        });
+    }
     if spec.architecture.is_encoder() {
         let context = flags.context.unwrap_or_else(|| embedder::most_tokens(container));
         let bytes = EncoderPlan::new(container, context).map_err(wrong)?.bytes();
@@ -193,6 +216,13 @@ fn check(container: &CheckedContainer<'_>) -> CheckInfo {
             largest_distance: record.largest_distance,
             embeddings_sha256: hex(&record.embeddings_sha256),
         },
+        Check::Images(record) => CheckInfo::Images {
+            images: record.images,
+            repeat: container.check_images().map_or(1, |images| images.repeat()),
+            mean_kl: record.mean_kl,
+            same_top1: record.same_top1,
+            logits_sha256: hex(&record.logits_sha256),
+        },
     }
 }
 
@@ -220,6 +250,24 @@ fn encoding_name(number: u8) -> String {
     }
 }
 
+/// What a classifier reads.
+fn describe_image(table: &mut Table, image: &ImageInput) {
+    table
+        .pair("image", format_args!("{} x {} pixels, patches of {}", image.width, image.height, image.patch));
+    let rule = image.resize.map_or("files have this size".to_owned(), |resize| {
+        format!("files are resized to {} x {}, {}", resize.width, resize.height, resize.filter.name())
+    });
+    table.pair("resizing", rule);
+    table.pair(
+        "pixels",
+        format_args!("(byte x {} - {:?}) / {:?}", image.rescale, image.mean, image.deviation),
+    );
+    table.pair(
+        "head",
+        format_args!("of {} of {} tokens before the patches", image.head_tokens, image.tokens_before),
+    );
+}
+
 fn in_words(info: &Info<'_>) -> String {
     let (model, made, check, memory) = (info.model, &info.provenance, &info.check, &info.memory);
     let mut table = Table::default();
@@ -233,7 +281,7 @@ fn in_words(info: &Info<'_>) -> String {
     table.pair("parameters", info.parameters);
     table.pair("bits a weight", format_args!("{:.3}", info.bits_per_weight));
     table.pair("architecture", model.architecture.name());
-    table.pair("vocabulary", model.vocabulary);
+    table.pair(if model.image().is_some() { "classes" } else { "vocabulary" }, model.vocabulary);
     table.pair("hidden", model.hidden);
     table.pair("intermediate", model.intermediate);
     table.pair("layers", model.layers);
@@ -241,13 +289,14 @@ fn in_words(info: &Info<'_>) -> String {
     table.pair("key-value heads", model.kv_heads);
     table.pair("context", model.context);
     table.pair("norm epsilon", format_args!("{:e}", model.norm_epsilon));
-    match (model.embedding, model.tied_head) {
-        (Some(embedding), _) => {
+    match (model.output, model.tied_head) {
+        (Output::Classes(image), _) => describe_image(&mut table, &image),
+        (Output::Vector(embedding), _) => {
             let length = if embedding.normalized { ", of length 1" } else { "" };
             table.pair("vectors", format_args!("{} of the tokens{length}", embedding.pooling.name()));
         }
-        (None, true) => table.pair("head", "tied to the embedding"),
-        (None, false) => table.pair("head", "a matrix of its own"),
+        (Output::NextToken, true) => table.pair("head", "tied to the embedding"),
+        (Output::NextToken, false) => table.pair("head", "a matrix of its own"),
     }
     if model.embedding_bands > 1 {
         table.pair("embedding bands", model.embedding_bands);
@@ -282,6 +331,12 @@ fn in_words(info: &Info<'_>) -> String {
             table.pair("host mean 1 - cosine", format_args!("{mean_distance:.6}"));
             table.pair("host largest 1 - cosine", format_args!("{largest_distance:.6}"));
             table.pair("host vectors SHA-256", embeddings_sha256);
+        }
+        CheckInfo::Images { images, repeat, mean_kl, same_top1, logits_sha256 } => {
+            table.pair("check images", format_args!("{images}, each pixel stands for {repeat} x {repeat}"));
+            table.pair("host mean KL", format_args!("{mean_kl:.6} nats an image"));
+            table.pair("host same top-1", format_args!("{same_top1} of {images}"));
+            table.pair("host logits SHA-256", logits_sha256);
         }
     }
     table.pair("session context", memory.context);

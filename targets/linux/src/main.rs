@@ -1,5 +1,5 @@
 //! Runs a container on this machine: says what it is, proves that it computes what the host measured, generates text, talks,
-//! makes vectors of texts, serves, measures speed.
+//! makes vectors of texts, tells classes of images apart, serves, measures speed.
 //!
 //! This file dispatches; each command has its own. `trust` opens and checks the container, `machine` chooses kernels and
 //! threads.
@@ -10,6 +10,8 @@ mod bench;
 mod bench_kernels;
 mod chat;
 mod check;
+mod classifier;
+mod classify;
 mod conversation;
 mod embed;
 mod embedder;
@@ -58,6 +60,7 @@ fn dispatch(command: &Command) -> Result<Exit, Error> {
         Command::Generate(flags) => generate::run(flags),
         Command::Chat(flags) => chat::run(flags),
         Command::Embed(flags) => embed::run(flags),
+        Command::Classify(flags) => classify::run(flags),
         Command::Serve(flags) => serve::run(flags),
         Command::Bench(flags) => bench::run(flags),
         Command::BenchKernels(flags) => bench_kernels::run(flags),

@@ -63,7 +63,7 @@ pub(crate) fn tokens(
     text: &str,
     special_tokens: bool,
 ) -> Result<Vec<u32>, String> {
-    let tokenizer = Tokenizer::new(container.tokenizer());
+    let tokenizer = Tokenizer::new(container.tokenizer().ok_or("the model has no tokenizer")?);
     let special = if special_tokens { Special::Everywhere } else { Special::Nowhere };
     let mut tokens: Vec<u32> = container.manifest().spec.begin_token.into_iter().collect();
     tokens.extend(encode(&tokenizer, text, special).map_err(|error| format!("prompt: {error}"))?);

@@ -1,6 +1,5 @@
 //! The text of an answer: tokens in, whole characters out, up to a stop string.
 
-use rescomp_formats::container::CheckedContainer;
 use rescomp_runtime::tokenizer::{Decoder, Tokenizer};
 
 use crate::stop::StopFilter;
@@ -14,8 +13,7 @@ pub(crate) struct AnswerText<'a> {
 
 impl<'a> AnswerText<'a> {
     /// A text that goes on behind another where `inside`: its first space is one.
-    pub(crate) fn new(container: &CheckedContainer<'a>, stops: &[String], inside: bool) -> AnswerText<'a> {
-        let tokenizer = Tokenizer::new(container.tokenizer());
+    pub(crate) fn new(tokenizer: Tokenizer<'a>, stops: &[String], inside: bool) -> AnswerText<'a> {
         let decoder = if inside { Decoder::inside(tokenizer) } else { Decoder::new(tokenizer) };
         AnswerText { tokenizer, decoder, stops: StopFilter::new(stops) }
     }

@@ -1,4 +1,4 @@
-//! How many threads run a container where nobody says: measured on decode steps of that very container, or on short texts of an encoder.
+//! How many threads run a container where nobody says: measured on decode steps of that very container, on short texts of an encoder, or on images of a classifier.
 //!
 //! The threads meet five times a block and once for the head. Whether that costs more than it gains depends on the model, the
 //! processor, and what else runs on it, so a few steps with each number of threads tell more than any rule about bytes would.
@@ -8,15 +8,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::image_input::ImageInput;
+use rescomp_formats::spec::ModelKind;
 use rescomp_runtime::Machine;
+use rescomp_runtime::classifier::Classifier;
 use rescomp_runtime::encoder::Encoder;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::kernels::Kernels;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::models::vit::Pixels;
 use rescomp_runtime::session::{Limits, Session};
 use rescomp_runtime::threads::ThreadPool;
 
+use crate::classifier;
 use crate::embedder;
 use crate::error::Error;
 use crate::machine;
@@ -50,9 +55,10 @@ pub(crate) fn choose(
     }
     let context = STEPS.min(container.manifest().spec.context as usize);
     let limits = Limits { context, tile: 1 };
-    let mut memory = match container.manifest().spec.architecture.is_encoder() {
-        true => embedder::memory(path, container, context)?,
-        false => machine::session_memory(path, container, limits)?,
+    let mut memory = match container.manifest().spec.architecture.kind() {
+        ModelKind::Encoder => embedder::memory(path, container, context)?,
+        ModelKind::Decoder => machine::session_memory(path, container, limits)?,
+        ModelKind::Classifier => classifier::memory(path, container)?,
     };
     let mut steps = |pool: &ThreadPool| seconds_a_step(container, kernels, limits, memory.blocks(), pool);
     let mut best = pools.pop().map_or_else(|| machine::thread_pool(1), Ok)?;
@@ -87,7 +93,7 @@ fn candidates(processors: usize) -> Vec<usize> {
     powers.chain([processors]).collect()
 }
 
-/// Seconds of a decode step, or of a short text of an encoder: the median of a few.
+/// Seconds of a decode step, of a short text of an encoder, or of an image of a classifier: the median of a few.
 fn seconds_a_step(
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,
@@ -97,13 +103,20 @@ fn seconds_a_step(
 ) -> Result<f64, RuntimeError> {
     let machine = Machine { kernels, executor: pool };
     let mut run: Box<dyn FnMut() -> Result<(), RuntimeError>> =
-        match container.manifest().spec.architecture.is_encoder() {
-            true => {
+        match container.manifest().spec.architecture.kind() {
+            ModelKind::Classifier => {
+                let format = ActivationFormat::Int8;
+                let mut classifier = Classifier::new(container, machine, format, memory)?;
+                let elems = container.manifest().spec.image().map_or(0, ImageInput::elems);
+                let rgb = vec![0; elems];
+                Box::new(move || classifier.classify(Pixels::Bytes { rgb: &rgb, repeat: 1 }).map(|_| ()))
+            }
+            ModelKind::Encoder => {
                 let mut encoder =
                     Encoder::new(container, machine, limits.context, ActivationFormat::Int8, memory)?;
                 Box::new(move || encoder.embed(&[0; STEPS][..limits.context]).map(|_| ()))
             }
-            false => {
+            ModelKind::Decoder => {
                 let mut session = Session::new(container, machine, limits, ActivationFormat::Int8, memory)?;
                 Box::new(move || session.run(&[0]).map(|_| ()))
             }

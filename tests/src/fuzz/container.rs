@@ -3,13 +3,16 @@
 use super::Outcome;
 use bytemuck::Zeroable;
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_formats::spec::ModelKind;
 use rescomp_runtime::Machine;
+use rescomp_runtime::classifier::{Classifier, ClassifierPlan};
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels::{self, Kernels};
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
+use rescomp_runtime::models::vit::Pixels;
 use rescomp_runtime::session::{Limits, SessionPlan};
 
 /// Tokens that are run.
@@ -29,11 +32,25 @@ pub fn check(bytes: &[u8]) -> Outcome {
     let Some(container) = with_digests else { return Outcome::Refused };
     assert!(with_crc.is_some(), "accepted with digests, refused without");
     let spec = &container.manifest().spec;
-    let encodes = spec.architecture.is_encoder();
-    assert_eq!(
-        (container.check_windows().is_some(), container.check_embeddings().is_some()),
-        (!encodes, encodes)
-    );
+    let kind = spec.architecture.kind();
+    assert_eq!(container.check_windows().is_some(), kind == ModelKind::Decoder);
+    assert_eq!(container.check_embeddings().is_some(), kind == ModelKind::Encoder);
+    let classifies = kind == ModelKind::Classifier;
+    assert_eq!((container.check_images().is_some(), container.labels().is_some()), (classifies, classifies));
+    assert_eq!(container.tokenizer().is_some(), !classifies);
+    if let (Some(images), Some(labels)) = (container.check_images(), container.labels()) {
+        let repeat = images.repeat();
+        let elems = spec.image().expect("a classifier").elems() / (repeat * repeat);
+        for image in 0..images.images() {
+            assert_eq!(images.pixels(image).len(), elems);
+            assert!((0.0..=1.0).contains(&images.classes().rest(image)));
+            let kept = images.classes().kept(image);
+            assert!({ kept }.all(|(id, nats)| id < spec.vocabulary && nats <= 0.0));
+        }
+        for class in [0, spec.vocabulary - 1, u32::MAX] {
+            assert!(!labels.get(class).contains('\n'));
+        }
+    }
     if let Some(windows) = container.check_windows() {
         let sizes = windows.sizes();
         for window in 0..sizes.windows {
@@ -85,17 +102,26 @@ pub fn decode(bytes: &[u8]) -> Outcome {
     let Some(container) = checked(&file, Integrity::Crc) else { return Outcome::Refused };
     let context = (container.manifest().spec.context as usize).min(TOKENS);
     let limits = Limits { context, tile: 2 };
-    let encodes = container.manifest().spec.architecture.is_encoder();
-    let bytes = match encodes {
-        true => EncoderPlan::new(&container, context).expect("within the model's context").bytes(),
-        false => SessionPlan::new(&container, limits).expect("limits within the model's").bytes(),
+    let kind = container.manifest().spec.architecture.kind();
+    let bytes = match kind {
+        ModelKind::Encoder => {
+            EncoderPlan::new(&container, context).expect("within the model's context").bytes()
+        }
+        ModelKind::Decoder => {
+            SessionPlan::new(&container, limits).expect("limits within the model's").bytes()
+        }
+        ModelKind::Classifier => ClassifierPlan::new(&container).expect("a classifier").bytes(),
     };
     if bytes > MEMORY_LIMIT_BYTES {
         return Outcome::Refused;
     }
     let scalar = kernels::by_name("scalar").expect("always there");
     for activations in [ActivationFormat::Int8, ActivationFormat::F32] {
-        let run = if encodes { embed } else { run };
+        let run = match kind {
+            ModelKind::Encoder => embed,
+            ModelKind::Decoder => run,
+            ModelKind::Classifier => classify,
+        };
         let expected = run(&container, scalar, context, activations);
         assert_eq!(run(&container, kernels::best(), context, activations), expected, "{activations:?}");
     }
@@ -128,6 +154,28 @@ fn embed(
     let mut bits = Vec::new();
     for tokens in [&tokens[..1], &tokens[..context]] {
         bits.extend(encoder.embed(tokens)?.iter().map(|number| number.to_bits()));
+    }
+    Ok(bits)
+}
+
+/// The bits of the logits of the container's first image and of a black one, or the error.
+fn classify(
+    container: &CheckedContainer<'_>,
+    kernels: &'static Kernels,
+    _context: usize,
+    activations: ActivationFormat,
+) -> Result<Vec<u32>, RuntimeError> {
+    let machine = Machine { kernels, executor: &Serial };
+    let plan = ClassifierPlan::new(container).expect("a classifier");
+    let mut memory = vec![MemoryBlock::zeroed(); plan.blocks() as usize];
+    let mut classifier =
+        Classifier::new(container, machine, activations, &mut memory).expect("the planned memory");
+    let images = container.check_images().expect("a classifier's");
+    let black = vec![0; container.manifest().spec.image().expect("a classifier").elems()];
+    let stored = Pixels::Bytes { rgb: images.pixels(0), repeat: images.repeat() };
+    let mut bits = Vec::new();
+    for pixels in [stored, Pixels::Bytes { rgb: &black, repeat: 1 }] {
+        bits.extend(classifier.classify(pixels)?.iter().map(|logit| logit.to_bits()));
     }
     Ok(bits)
 }

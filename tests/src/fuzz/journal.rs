@@ -6,6 +6,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_quantizer::calibrate::{CalibrationError, Run, quantize_blocks};
 use rescomp_quantizer::checkpoint::{Checkpoint, LayerWeights};
 use rescomp_quantizer::encode::encode;
+use rescomp_quantizer::inputs::Inputs;
 use rescomp_quantizer::journal::{Found, Identity, Journal, Restored};
 use rescomp_quantizer::methods::{GroupSize, Method, SolverOptions};
 use rescomp_quantizer::plan::BlockPlan;
@@ -41,7 +42,7 @@ fn plan() -> BlockPlan {
 }
 
 fn identity(checkpoint: &Checkpoint) -> Identity {
-    Identity::new(checkpoint, &windows(), 8, &plan(), "fuzzing")
+    Identity::new(checkpoint, Inputs::Windows { windows: &windows(), positions: 8 }, &plan(), "fuzzing")
 }
 
 /// The small model's only block as a journal has it, and the head beside it.
@@ -53,7 +54,9 @@ fn small_run() -> (Vec<u8>, Vec<u8>) {
             Journal::open(&journal_folder, identity(&checkpoint), false).expect("a folder");
         let mut run = Run { journal: Some(&mut journal), progress: &mut |_| () };
         let done = |_, _: &LayerWeights, _| -> Result<(), CalibrationError> { Ok(()) };
-        quantize_blocks(crate::serial_machine(), &checkpoint, &windows(), 8, &plan(), &mut run, done)
+        let windows = windows();
+        let inputs = Inputs::Windows { windows: &windows, positions: 8 };
+        quantize_blocks(crate::serial_machine(), &checkpoint, inputs, &plan(), &mut run, done)
             .expect("quantizes");
         let read = |name: &str| std::fs::read(journal_folder.join(name)).expect("kept");
         (read(BLOCK), read(HEAD))

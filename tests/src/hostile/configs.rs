@@ -51,6 +51,14 @@ const DISTILBERT: &str = r#"{"model_type": "distilbert", "vocab_size": 258, "dim
   "max_position_embeddings": 8, "activation": "gelu"}
 "#;
 
+const VIT: &str = r#"{"model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 8, "intermediate_size": 12,
+  "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": [8, 12], "patch_size": 4, "num_channels": 3, "qkv_bias": true,
+  "hidden_act": "gelu", "layer_norm_eps": 1e-12, "id2label": {"0": "cat", "1": "dog, hound", "2": ""}}
+"#;
+const DEIT: &str = r#"{"model_type": "deit", "architectures": ["DeiTForImageClassificationWithTeacher"], "hidden_size": 8,
+  "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+"#;
+
 pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
     let llama3 = "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \
                   \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8}, \"rope_theta\"";
@@ -63,6 +71,8 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("config/sound-bert.json", BERT.into()),
         ("config/sound-roberta.json", ROBERTA.into()),
         ("config/sound-distilbert.json", DISTILBERT.into()),
+        ("config/sound-vit.json", VIT.into()),
+        ("config/sound-deit.json", DEIT.into()),
     ]
 }
 
@@ -75,6 +85,12 @@ pub(super) fn files() -> Vec<HostileFile> {
         bytes: replaced(&sound, from, to),
     };
     let longrope = "\"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1.0], \"factor\": 2.0}, \"rope_theta\"";
+    let of_vit = |name, attack, from: &str, to: &str| HostileFile {
+        name,
+        attack,
+        offset: None,
+        bytes: replaced(VIT.as_bytes(), from, to),
+    };
     let nested = format!("\"x\": {}{}, \"model_type\"", "[".repeat(20_000), "]".repeat(20_000));
     vec![
         file("config/vocabulary-beyond-its-cap.json", "a size above its cap", ": 258", ": 1048577"),
@@ -142,6 +158,37 @@ pub(super) fn files() -> Vec<HostileFile> {
                 ROBERTA.as_bytes(),
                 "\"max_position_embeddings\": 10",
                 "\"max_position_embeddings\": 2",
+            ),
+        },
+        of_vit("config/image-huge.json", "an image that no memory holds", "[8, 12]", "[4096, 4294967300]"),
+        of_vit(
+            "config/image-of-many-tokens.json",
+            "more tokens than a container holds",
+            "[8, 12], \"patch_size\": 4",
+            "4096, \"patch_size\": 1",
+        ),
+        of_vit(
+            "config/patch-does-not-tile.json",
+            "patches that do not tile the image",
+            "\"patch_size\": 4",
+            "\"patch_size\": 5",
+        ),
+        of_vit(
+            "config/image-gray.json",
+            "an image of one channel",
+            "\"num_channels\": 3",
+            "\"num_channels\": 1",
+        ),
+        of_vit("config/label-missing.json", "classes of which one has no name", "\"1\":", "\"7\":"),
+        of_vit("config/label-steers.json", "a name that clears the terminal", "\"cat\"", "\"\\u001b[2J\""),
+        HostileFile {
+            name: "config/heads-unknown.json",
+            attack: "a model that does not say how many heads it has",
+            offset: None,
+            bytes: replaced(
+                DEIT.as_bytes(),
+                "\"architectures\": [\"DeiTForImageClassificationWithTeacher\"], ",
+                "",
             ),
         },
         HostileFile {

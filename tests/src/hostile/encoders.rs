@@ -5,7 +5,7 @@ use super::containers::container;
 use super::variants::small;
 use crate::forge::{Parts, entry};
 use rescomp_formats::manifest::{Check, CheckRecord, Manifest};
-use rescomp_formats::spec::{Architecture, Pooling, TextEmbedding};
+use rescomp_formats::spec::{Architecture, Output, Pooling, TextEmbedding};
 
 // Places in the table.
 const CHECK_EMBEDDINGS: usize = 1;
@@ -94,7 +94,7 @@ pub(super) fn files() -> Vec<HostileFile> {
             "container/encoder-without-vector.rescomp",
             "an encoder that makes nothing of a text",
             &sound,
-            &|manifest| manifest.spec.embedding = None,
+            &|manifest| manifest.spec.output = Output::NextToken,
         ),
         in_manifest("container/encoder-with-head.rescomp", "an encoder with a head", &sound, &|manifest| {
             manifest.spec.tied_head = true
@@ -110,7 +110,8 @@ pub(super) fn files() -> Vec<HostileFile> {
             "a decoder that makes vectors of texts",
             &container(),
             &|manifest| {
-                manifest.spec.embedding = Some(TextEmbedding { pooling: Pooling::Cls, normalized: false })
+                manifest.spec.output =
+                    Output::Vector(TextEmbedding { pooling: Pooling::Cls, normalized: false })
             },
         ),
         {

@@ -5,6 +5,7 @@
 //! error that the file must be refused with.
 
 mod chat_templates;
+mod classifiers;
 mod configs;
 mod containers;
 mod encoders;
@@ -67,6 +68,7 @@ pub fn files() -> Vec<HostileFile> {
         variants::files(),
         encoders::files(),
         transforms::files(),
+        classifiers::files(),
         tokenizer_sections::files(),
         safetensors::files(),
         configs::files(),

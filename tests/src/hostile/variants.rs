@@ -4,8 +4,9 @@ use super::HostileFile;
 use super::containers::container;
 use crate::forge::Parts;
 use crate::tiny::{self, Widths};
+use rescomp_formats::image_input::ImageInput;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::spec::{Activation, Architecture, ModelSpec};
+use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Output};
 
 fn spec(architecture: Architecture) -> ModelSpec {
     ModelSpec {
@@ -16,9 +17,17 @@ fn spec(architecture: Architecture) -> ModelSpec {
         heads: 2,
         kv_heads: 1,
         context: 8,
-        tied_head: !architecture.is_encoder(),
+        tied_head: architecture.is_decoder(),
         ..tiny::architecture_spec(architecture)
     }
+}
+
+/// A small classifier: 8 x 8 pixels in four patches, of 5 classes.
+pub(super) fn small_classifier() -> Vec<u8> {
+    let architecture = Architecture::Vit;
+    let image = ImageInput { height: 8, width: 8, resize: None, ..tiny::image_input() };
+    let spec = ModelSpec { vocabulary: 5, context: 6, output: Output::Classes(image), ..spec(architecture) };
+    tiny::container(&spec, Widths::Mixed, Layout::Nr8k4).to_vec()
 }
 
 /// A small model of this architecture.
@@ -36,6 +45,7 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("container/sound-gpt-neox.rescomp", small(Architecture::GptNeox)),
         ("container/sound-gpt2.rescomp", small(Architecture::Gpt2)),
         ("container/sound-bert.rescomp", small(Architecture::Bert)),
+        ("container/sound-vit.rescomp", small_classifier()),
     ]
 }
 

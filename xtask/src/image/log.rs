@@ -141,7 +141,7 @@ mod tests {
     fn windows(report: &DeviceReport) -> &Windows {
         match &report.device {
             Figures::Windows(windows) => windows,
-            Figures::Embeddings(_) => panic!("a decoder's"),
+            Figures::Embeddings(_) | Figures::Images(_) => panic!("a decoder's"),
         }
     }
 

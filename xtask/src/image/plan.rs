@@ -72,7 +72,7 @@ impl MemoryPlan {
         let most = container.manifest().spec.context as usize;
         let Some(windows) = container.check_windows().map(|windows| windows.sizes().positions) else {
             return Err(Error::input(format!(
-                "{target}: an image runs a decoder, and the container is an encoder's"
+                "{target}: an image runs a decoder, and the container is none's"
             )));
         };
         let failed = |error: &dyn std::fmt::Display| {

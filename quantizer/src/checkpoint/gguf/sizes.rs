@@ -3,7 +3,7 @@
 //! As with `config.json`: a key that changes the numbers is either understood or refused by name. Of the keys that begin with the
 //! architecture's name all others are refused, as they may; other groups of keys describe the file, its origin, or its tokenizer.
 
-use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Variant};
+use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Output, Variant};
 
 use super::super::folded::Folded;
 use super::super::hf_config::{
@@ -220,7 +220,7 @@ pub(in super::super) fn sizes(fields: &Fields<'_>, store: &TensorStore) -> Resul
         end_tokens: Default::default(),
         chat_template: false,
         online: Default::default(),
-        embedding: None,
+        output: Output::NextToken,
     };
     for key in tokenizer::END_TOKENS {
         if let Some(token) = fields.whole(key, 0, vocabulary - 1)?

@@ -1,6 +1,6 @@
 //! BERT, RoBERTa and DistilBERT: encoders with learned positions, LayerNorm behind attention and MLP, biases.
 
-use rescomp_formats::spec::{Activation, Architecture, Pooling, TextEmbedding};
+use rescomp_formats::spec::{Activation, Architecture, Output, Pooling, TextEmbedding};
 
 use super::super::CheckpointError;
 use super::super::names::{BERT, DISTILBERT, Names, ROBERTA};
@@ -102,7 +102,7 @@ fn encoder(
     spec.tied_head = false;
     spec.begin_token = None;
     spec.end_tokens.clear();
-    spec.embedding = Some(TextEmbedding { pooling: Pooling::Mean, normalized: false });
+    spec.output = Output::Vector(TextEmbedding { pooling: Pooling::Mean, normalized: false });
     let config = HfConfig::new(spec, Rope::plain(1e4), None, names);
     Ok(HfConfig { position_rows: Some(position_rows), ..config })
 }

@@ -11,17 +11,19 @@ mod gpt2;
 mod gpt_neox;
 mod granite;
 mod llama;
+mod preprocessor;
 mod rope;
 mod sentence_transformers;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod variant_tests;
+mod vit;
 mod windows;
 
 use std::path::Path;
 
-use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Variant};
+use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Output, Variant};
 use serde_json::{Map, Value};
 
 use super::folded::Folded;
@@ -29,6 +31,7 @@ use super::names::Names;
 use super::rope::Rope;
 use super::{CheckpointError, read_capped};
 use fields::{Fields, brief};
+pub(super) use preprocessor::complete as complete_classifier;
 pub(super) use sentence_transformers::complete as complete_encoder;
 
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -58,6 +61,8 @@ pub struct HfConfig {
     pub(super) position_rows: Option<u32>,
     /// Rows of the token types' tensor, where the names have one.
     pub(super) token_types: u32,
+    /// The names of an image's classes, of a classifier.
+    pub(super) labels: Vec<String>,
 }
 
 impl HfConfig {
@@ -66,7 +71,16 @@ impl HfConfig {
         let amplitude = rope.amplitude as f32;
         let local_amplitude = local_rope.as_ref().map_or(1.0, |rope| rope.amplitude as f32);
         let folded = Folded { amplitude, local_amplitude, ..Folded::NOTHING };
-        HfConfig { spec, rope, local_rope, folded, names, position_rows: None, token_types: 0 }
+        HfConfig {
+            spec,
+            rope,
+            local_rope,
+            folded,
+            names,
+            position_rows: None,
+            token_types: 0,
+            labels: Vec::new(),
+        }
     }
 }
 
@@ -79,7 +93,7 @@ struct Family {
     read: fn(&Fields<'_>) -> Result<HfConfig, CheckpointError>,
 }
 
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 19] = [
     Family { model_type: "llama", classes: &["LlamaForCausalLM"], read: llama::llama },
     Family { model_type: "mistral", classes: &["MistralForCausalLM"], read: llama::mistral },
     Family { model_type: "qwen2", classes: &["Qwen2ForCausalLM"], read: llama::qwen2 },
@@ -105,13 +119,20 @@ const FAMILIES: [Family; 17] = [
         classes: &["DistilBertModel", "DistilBertForMaskedLM"],
         read: bert::distilbert,
     },
+    Family { model_type: "vit", classes: &["ViTForImageClassification"], read: vit::vit },
+    Family {
+        model_type: "deit",
+        classes: &["DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"],
+        read: vit::deit,
+    },
 ];
 const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, opt, bert, \
-                           roberta, distilbert";
+                           roberta, distilbert, vit, deit";
 const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, SmolLM3ForCausalLM, \
                        GraniteForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
                        Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM, BertModel, BertForMaskedLM, \
-                       RobertaModel, RobertaForMaskedLM, DistilBertModel, DistilBertForMaskedLM";
+                       RobertaModel, RobertaForMaskedLM, DistilBertModel, DistilBertForMaskedLM, \
+                       ViTForImageClassification, DeiTForImageClassification, DeiTForImageClassificationWithTeacher";
 
 impl HfConfig {
     /// Reads a `config.json`.
@@ -268,7 +289,7 @@ fn spec(
         end_tokens: Default::default(),
         chat_template: false,
         online: Default::default(),
-        embedding: None,
+        output: Output::NextToken,
     };
     let tokens = |key: &str, default: usize| match defaults.tokens {
         Some(of_family) if !fields.object.contains_key(key) => Ok(vec![of_family[default]]),

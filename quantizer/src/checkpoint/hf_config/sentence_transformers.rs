@@ -10,7 +10,7 @@
 
 use std::path::Path;
 
-use rescomp_formats::spec::{ModelSpec, Pooling};
+use rescomp_formats::spec::{ModelSpec, Output, Pooling};
 use serde_json::{Map, Value};
 
 use super::super::{CheckpointError, read_capped};
@@ -25,7 +25,7 @@ const POOLINGS: &str = "mean, cls";
 /// # Errors
 /// A file that is there cannot be read, or asks for a step, a pooling or a setting that this crate does not do.
 pub(in super::super) fn complete(folder: &Path, spec: &mut ModelSpec) -> Result<(), CheckpointError> {
-    let Some(embedding) = &mut spec.embedding else { return Ok(()) };
+    let Output::Vector(embedding) = &mut spec.output else { return Ok(()) };
     let modules = folder.join("modules.json");
     if modules.is_file() {
         let list: Vec<Map<String, Value>> = json(&modules)?;
@@ -168,19 +168,19 @@ mod tests {
     #[test]
     fn poolings_and_lengths_are_what_the_files_say() {
         let embedding = |pooling, normalized| Some(TextEmbedding { pooling, normalized });
-        assert_eq!(completed(&[]).unwrap().embedding, embedding(Pooling::Mean, false));
+        assert_eq!(completed(&[]).unwrap().embedding(), embedding(Pooling::Mean, false));
         let mean = pooled(
             json!({ "word_embedding_dimension": 8, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true }),
         );
         let found = completed(&[modules(&ALL), mean.clone()]).unwrap();
-        assert_eq!((found.embedding, found.context), (embedding(Pooling::Mean, true), 64));
+        assert_eq!((found.embedding(), found.context), (embedding(Pooling::Mean, true), 64));
         let cls = pooled(json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false }));
         let settings = ("sentence_bert_config.json", json!({ "max_seq_length": 20, "do_lower_case": false }));
         let found = completed(&[modules(&ALL[..2]), cls, settings]).unwrap();
-        assert_eq!((found.embedding, found.context), (embedding(Pooling::Cls, false), 20));
+        assert_eq!((found.embedding(), found.context), (embedding(Pooling::Cls, false), 20));
         let newer =
             pooled(json!({ "embedding_dimension": 8, "pooling_mode": "cls", "include_prompt": true }));
-        assert_eq!(completed(&[modules(&ALL), newer]).unwrap().embedding, embedding(Pooling::Cls, true));
+        assert_eq!(completed(&[modules(&ALL), newer]).unwrap().embedding(), embedding(Pooling::Cls, true));
         let longer = ("sentence_bert_config.json", json!({ "max_seq_length": null }));
         assert_eq!(completed(&[modules(&ALL), mean, longer]).unwrap().context, 64);
     }

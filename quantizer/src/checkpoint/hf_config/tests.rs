@@ -435,7 +435,7 @@ fn what_encoders_say() {
     assert_eq!((spec.architecture, spec.context, spec.tied_head), (Architecture::Bert, 2048, false));
     assert_eq!((spec.begin_token, spec.end_tokens.len(), spec.norm_epsilon), (None, 0, 1e-12));
     assert_eq!((spec.variant.activation, spec.variant.rotary_dim), (Activation::Gelu, 0));
-    assert_eq!(spec.embedding, Some(TextEmbedding { pooling: Pooling::Mean, normalized: false }));
+    assert_eq!(spec.embedding(), Some(TextEmbedding { pooling: Pooling::Mean, normalized: false }));
     assert_eq!((bert.position_rows, bert.token_types), (Some(2048), 2));
     spec.check().unwrap();
     let masked = of_family("bert", "BertForMaskedLM", fields(json!({ "type_vocab_size": 3 })));

@@ -169,3 +169,52 @@ fn of_a_model_with_images_the_text_is_read() {
     wrong["text_config"]["attn_logit_softcapping"] = json!(50.0);
     assert!(refusal(&wrong).contains("text_config.attn_logit_softcapping is given"));
 }
+
+#[test]
+fn classifiers_are_read_with_their_heads_and_names() {
+    let classes = ["DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"];
+    let of = |class: &str, fields: Value| {
+        let mut config = with(if class.starts_with("ViT") { "vit" } else { "deit" }, fields);
+        config["architectures"] = json!([class]);
+        config
+    };
+    let vit = parse(&of("ViTForImageClassification", json!({}))).unwrap();
+    let image = vit.spec.image().unwrap();
+    assert_eq!((image.height, image.width, image.patch, vit.spec.context), (224, 224, 16, 197));
+    assert_eq!(
+        (vit.spec.vocabulary, vit.labels.as_slice()),
+        (2, &["LABEL_0".to_owned(), "LABEL_1".to_owned()][..])
+    );
+    assert_eq!((vit.spec.hidden, vit.spec.layers, vit.spec.norm_epsilon), (768, 12, 1e-12));
+    vit.spec.check().unwrap();
+    for (class, head_tokens) in classes.into_iter().zip(1..) {
+        let deit = parse(&of(class, json!({ "id2label": { "0": "a", "1": "b", "2": "c" } }))).unwrap();
+        let image = deit.spec.image().unwrap();
+        assert_eq!((image.tokens_before, image.head_tokens, deit.spec.context), (2, head_tokens, 198));
+        assert_eq!((deit.spec.vocabulary, deit.labels[2].as_str()), (3, "c"));
+    }
+    let refused = |fields: Value, parts: &[&str]| {
+        let error = refusal(&of("ViTForImageClassification", fields));
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    refused(json!({ "num_channels": 1 }), &["num_channels is 1", "3"]);
+    refused(json!({ "qkv_bias": false }), &["qkv_bias is false"]);
+    refused(json!({ "hidden_act": "silu" }), &["hidden_act is silu"]);
+    refused(json!({ "problem_type": "regression" }), &["problem_type is regression"]);
+    refused(json!({ "patch_size": [16, 8] }), &["patch_size is 16 x 8", "square"]);
+    refused(json!({ "image_size": 225 }), &["image_size: expected multiples of patch_size = 16"]);
+    refused(json!({ "image_size": 4096, "patch_size": 2 }), &["image_size: expected at most 1048576 tokens"]);
+    refused(json!({ "image_size": [224] }), &["image_size: expected one or two whole numbers"]);
+    refused(
+        json!({ "id2label": { "0": "a", "2": "b" } }),
+        &["id2label.1: expected a name for each number below 2"],
+    );
+    refused(
+        json!({ "id2label": { "0": "a" }, "num_labels": 2 }),
+        &["num_labels: expected as many as id2label has, 1"],
+    );
+    let error = refusal(&of("ViTModel", json!({})));
+    assert!(error.contains("architectures is") && error.contains("ViTForImageClassification"), "{error}");
+    let error = refusal(&with("deit", json!({})));
+    assert!(error.contains("architectures: expected DeiTForImageClassification or"), "{error}");
+}

@@ -52,6 +52,7 @@ pub(in super::super) const BERT: Names = Names {
     parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
+    image: None,
 };
 
 /// Positions count from the one behind the padding token's.

@@ -74,6 +74,7 @@ pub(in super::super) const GGUF_GEMMA: Names = Names {
     parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
+    image: None,
 };
 
 /// Llama, Mistral, SmolLM3, Granite.

@@ -38,4 +38,5 @@ pub(in super::super) const GPT2: Names = Names {
     parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
+    image: None,
 };

@@ -40,4 +40,5 @@ pub(in super::super) const GPT_NEOX: Names = Names {
     parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
+    image: None,
 };

@@ -62,6 +62,7 @@ pub(in super::super) const LLAMA: Names = Names {
     parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
+    image: None,
 };
 
 /// Qwen 2: biases of queries, keys and values.

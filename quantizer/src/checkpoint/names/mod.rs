@@ -10,6 +10,7 @@ mod gpt_neox;
 mod llama;
 mod opt;
 mod phi3;
+mod vit;
 
 pub(super) use bert::{BERT, DISTILBERT, ROBERTA};
 pub(super) use gguf::{
@@ -21,6 +22,7 @@ pub(super) use gpt2::GPT2;
 pub(super) use llama::{GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, LLAMA, QWEN2, QWEN3};
 pub(super) use opt::OPT;
 pub(super) use phi3::PHI3;
+pub(super) use vit::{DEIT, DEIT_WITH_TEACHER, VIT};
 
 use super::Matrix;
 use rescomp_formats::section::SectionKind;
@@ -31,7 +33,7 @@ use rescomp_formats::spec::ModelSpec;
 pub(super) struct Names {
     /// What files put in front of all names but the head's: the first under which there is an embedding.
     pub(super) prefixes: &'static [&'static str],
-    /// `[vocabulary, hidden]`.
+    /// `[vocabulary, hidden]`; of a classifier of images the convolution over patches.
     pub(super) embedding: &'static str,
     /// `[context, hidden]`, where positions are learned.
     pub(super) positions: Option<&'static str>,
@@ -57,6 +59,19 @@ pub(super) struct Names {
     pub(super) gains_less_one: bool,
     /// Rotary pairs are neighbours in the rows of queries and keys, elements `2 i` and `2 i + 1` of a head, and not of the head's halves.
     pub(super) neighbour_pairs: bool,
+    /// Of a classifier of images, what else is outside of the blocks.
+    pub(super) image: Option<&'static ImageNames>,
+}
+
+/// The names of what a classifier of images has outside of its blocks.
+#[derive(Debug)]
+pub(super) struct ImageNames {
+    /// Bias of the convolution over patches, `[hidden]`.
+    pub(super) patch_bias: &'static str,
+    /// The tokens in front of the patches', `[1, 1, hidden]` each.
+    pub(super) tokens: &'static [&'static str],
+    /// Weight and bias of the head of each of the first tokens, whole names.
+    pub(super) heads: &'static [(&'static str, &'static str)],
 }
 
 /// A tensor of a layer.
@@ -170,7 +185,7 @@ mod tests {
     use super::*;
     use SectionKind as K;
     use rescomp_formats::section::layer_sections;
-    use rescomp_formats::spec::{Activation, Architecture, Variant};
+    use rescomp_formats::spec::{Activation, Architecture, Output, Variant};
 
     fn spec(architecture: Architecture) -> ModelSpec {
         let activation = if architecture.has_gate() { Activation::Silu } else { Activation::Gelu };
@@ -192,7 +207,7 @@ mod tests {
             end_tokens: Default::default(),
             chat_template: false,
             online: Default::default(),
-            embedding: None,
+            output: Output::NextToken,
         }
     }
 
@@ -223,6 +238,9 @@ mod tests {
             (&BERT, A::Bert),
             (&ROBERTA, A::Bert),
             (&DISTILBERT, A::Bert),
+            (&VIT, A::Vit),
+            (&DEIT, A::Vit),
+            (&DEIT_WITH_TEACHER, A::Vit),
         ] {
             let mut found: Vec<u16> =
                 names.tensors().flat_map(|stored| stored.kinds).map(|kind| *kind as u16).collect();

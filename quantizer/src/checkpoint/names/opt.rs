@@ -35,4 +35,5 @@ pub(in super::super) const OPT: Names = Names {
     parts_passed_over: &[],
     gains_less_one: false,
     neighbour_pairs: false,
+    image: None,
 };

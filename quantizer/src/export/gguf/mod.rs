@@ -66,7 +66,8 @@ pub fn export<Kept>(
     let rotary = Rotary::of(container.rope_frequencies());
     file.tensors = tensors(container, blocks, &rotary)?;
     put_sizes(&mut file, container, &rotary)?;
-    tokenizer::put(&mut file, &container.tokenizer(), spec, &mut warnings)?;
+    let tokenizer = container.tokenizer().ok_or(ExportError::NoTokenizer)?;
+    tokenizer::put(&mut file, &tokenizer, spec, &mut warnings)?;
     let mut tensors = BTreeMap::new();
     file.tensors.iter().for_each(|tensor| *tensors.entry(tensor.kind.name()).or_default() += 1);
     let (mut file_bytes, mut compared) = (0, 0);

@@ -35,7 +35,8 @@ pub(super) fn compare(
     }
     let section = texts::tokenizer_section(&checkpoint)?;
     let read_back = TokenizerView::parse(&section).map_err(|error| differs("tokenizer", "one", error))?;
-    tokenizer::compare(&container.tokenizer(), &read_back, spec.vocabulary)?;
+    let tokenizer = container.tokenizer().ok_or(ExportError::NoTokenizer)?;
+    tokenizer::compare(&tokenizer, &read_back, spec.vocabulary)?;
 
     let mut compared = 0;
     let mut compare = |kind, layer: Option<u16>, found: &Matrix| {

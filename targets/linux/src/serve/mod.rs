@@ -55,6 +55,7 @@ pub(crate) fn run(flags: &ServeFlags) -> Result<Exit, Error> {
     let file = mapped::open(path, flags.machine.load)?;
     let trust = Trust::new(&flags.machine.trust)?;
     let container = trust.open(path, &file, Integrity::Crc)?;
+    embedder::expect_texts(path, &container)?;
     let engine = Engine::new(&flags.machine, &container)?;
     let encodes = container.manifest().spec.architecture.is_encoder();
     let limits = machine::conversation_limits(&container, flags.context);

@@ -3,7 +3,7 @@
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::EmbeddingRecord;
-use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Pooling, TextEmbedding, Variant};
+use rescomp_formats::spec::{Activation, Architecture, ModelSpec, Output, Pooling, TextEmbedding, Variant};
 use rescomp_runtime::Machine;
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
 use rescomp_runtime::eval_embeddings::{cosine, measure_embeddings};
@@ -28,7 +28,7 @@ pub(crate) fn encoder_spec(normalized: bool) -> ModelSpec {
         variant: Variant { rotary_dim: 0, activation: Activation::Gelu, ..Variant::plain(16) },
         tied_head: false,
         begin_token: None,
-        embedding: Some(TextEmbedding { pooling: Pooling::Mean, normalized }),
+        output: Output::Vector(TextEmbedding { pooling: Pooling::Mean, normalized }),
         ..spec()
     }
 }
@@ -133,7 +133,7 @@ fn vectors_have_length_1_where_the_model_or_the_user_says_so() {
     };
     assert!((length(&[]) - 1.0).abs() > 0.1 && (length(&["--normalize"]) - 1.0).abs() < 1e-6);
     let info = json("info", &path, &[]);
-    assert_eq!(info["model"]["embedding"], json!({"pooling": "Mean", "normalized": false}));
+    assert_eq!(info["model"]["output"], json!({"Vector": {"pooling": "Mean", "normalized": false}}));
     assert_eq!(info["memory"]["kv_cache_bytes"], 0);
     assert!(succeed("info", &path, &[]).contains("mean of the tokens"));
 }

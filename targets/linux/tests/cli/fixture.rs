@@ -5,20 +5,22 @@ use std::process::{Command, Output, Stdio};
 
 use half::f16;
 use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
-use rescomp_formats::check_embeddings;
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::error::ContainerError;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::manifest::{Check, CheckRecord, EmbeddingRecord, Manifest, Provenance, Text};
+use rescomp_formats::manifest::{
+    Check, CheckRecord, EmbeddingRecord, ImageRecord, Manifest, Provenance, Text,
+};
 use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
 use rescomp_formats::section::SectionKind;
-use rescomp_formats::spec::{Architecture, ModelSpec, Variant};
+use rescomp_formats::spec::{self, Architecture, ModelSpec, Variant};
 use rescomp_formats::tokenizer::{
     AddedFlags, PreTokenizer, TokenizerExtension, TokenizerParts, write_extended_tokenizer,
 };
+use rescomp_formats::{check_embeddings, check_images, kept_classes, labels};
 use rescomp_runtime::Machine;
 use rescomp_runtime::eval::{self, argmax};
 use rescomp_runtime::executor::Serial;
@@ -68,8 +70,8 @@ pub(crate) fn spec() -> ModelSpec {
         begin_token: Some(BEGIN),
         end_tokens: heapless_vec(&[]),
         chat_template: false,
-        embedding: None,
         online: Default::default(),
+        output: spec::Output::NextToken,
     }
 }
 
@@ -139,6 +141,11 @@ pub(crate) fn written_encoder(spec: &ModelSpec, layout: Layout, check: Embedding
     written_as(spec, layout, Check::Embeddings(check), 1.0, &TEMPLATE)
 }
 
+/// A classifier's container with this record.
+pub(crate) fn written_classifier(spec: &ModelSpec, layout: Layout, check: ImageRecord) -> Vec<u8> {
+    written_as(spec, layout, Check::Images(check), 1.0, &TEMPLATE)
+}
+
 fn written_as(
     spec: &ModelSpec,
     layout: Layout,
@@ -170,6 +177,11 @@ fn written_as(
             ),
             SectionKind::CheckWindows => Contents::Bytes(check_section(spec)),
             SectionKind::CheckEmbeddings => Contents::Bytes(check_texts_section(spec)),
+            SectionKind::CheckImages => Contents::Bytes(check_images_section(spec)),
+            SectionKind::Labels => {
+                let names = (0..spec.vocabulary).map(|class| format!("class {class}"));
+                Contents::Bytes(labels::write(&names.collect::<Vec<String>>()))
+            }
             SectionKind::TokenBands => Contents::Bytes(token_bands(spec)),
             SectionKind::ChatTemplate => Contents::Bytes(template.section().expect("short")),
             kind if kind.is_matrix() => {
@@ -255,6 +267,16 @@ fn check_texts_section(spec: &ModelSpec) -> Vec<u8> {
     let texts = [vec![BEGIN, 97, 98, 258], vec![BEGIN, 99, 258]];
     let vector = |text: u32| (0..spec.hidden).map(|at| ((at + text) % 7) as f32 - 3.0).collect();
     check_embeddings::write(&texts, &[vector(0), vector(1)]).expect("a section")
+}
+
+/// Two images of the model's size, and made-up probabilities of a full-precision model.
+fn check_images_section(spec: &ModelSpec) -> Vec<u8> {
+    let elems = spec.image().expect("a classifier").elems();
+    let image = |seed: usize| (0..elems).map(|at| (at * seed % 251) as u8).collect::<Vec<u8>>();
+    let (classes, _) = kept_classes::sizes(spec.vocabulary);
+    let kept: Vec<(u32, f64)> =
+        (0..2 * classes as u32).map(|index| (index % spec.vocabulary, -2.0)).collect();
+    check_images::write(&[image(7), image(11)], 1, &[0.25; 2], &kept, spec.vocabulary).expect("a section")
 }
 
 /// One window and made-up probabilities of a full-precision model.

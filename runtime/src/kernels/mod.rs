@@ -32,6 +32,8 @@ pub mod avx2;
 pub mod avx512;
 #[cfg(all(target_arch = "aarch64", feature = "id-registers", not(feature = "std")))]
 mod id_registers;
+#[cfg(any(all(target_arch = "arm", feature = "cortex-m-dsp"), all(test, not(target_arch = "arm"))))]
+pub mod cortex_m_dsp;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -55,7 +57,7 @@ pub const TILE_ROWS: usize = 8;
 /// its documentation, and computes what docs/numerics.md defines.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
-    /// The name of the table: "scalar", "avx2", "avx512", "neon", "neon_dotprod" or "neon_i8mm".
+    /// The name of the table: "scalar", "cortex_m_dsp", "avx2", "avx512", "neon", "neon_dotprod" or "neon_i8mm".
     pub name: &'static str,
     /// Products with matrices of 2 bits in layout nr8k4.
     pub int2: Products,
@@ -171,13 +173,22 @@ pub fn fold_sum(lanes: &[f32; 16]) -> f32 {
 
 type Detect = fn() -> Option<&'static Kernels>;
 
-/// Slowest first.
-#[cfg(target_arch = "x86_64")]
-const BACKENDS: &[Detect] = &[scalar::detect, avx2::detect, avx512::detect];
-#[cfg(target_arch = "aarch64")]
-const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect, neon_i8mm::detect];
-#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-const BACKENDS: &[Detect] = &[scalar::detect];
+/// Slowest first. Tests run the kernels of microcontrollers too, with plain Rust in the place of their instructions.
+const BACKENDS: &[Detect] = &[
+    scalar::detect,
+    #[cfg(any(all(target_arch = "arm", feature = "cortex-m-dsp"), all(test, not(target_arch = "arm"))))]
+    cortex_m_dsp::detect,
+    #[cfg(target_arch = "x86_64")]
+    avx2::detect,
+    #[cfg(target_arch = "x86_64")]
+    avx512::detect,
+    #[cfg(target_arch = "aarch64")]
+    neon::detect,
+    #[cfg(target_arch = "aarch64")]
+    neon_dotprod::detect,
+    #[cfg(target_arch = "aarch64")]
+    neon_i8mm::detect,
+];
 
 /// Every table this machine can run, slowest first. `scalar` is always the first.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {

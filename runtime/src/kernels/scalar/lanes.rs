@@ -31,6 +31,10 @@ impl Elementwise for f32 {
     #[cfg(not(feature = "std"))]
     #[inline(always)]
     fn fma(self, factor: Self, addend: Self) -> Self {
+        // The instruction where there is one: libm's on a microcontroller is a hundred times as long.
+        #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+        return crate::kernels::cortex_m_dsp::insn::fma(self, factor, addend);
+        #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
         libm::fmaf(self, factor, addend)
     }
     #[inline(always)]
@@ -119,6 +123,9 @@ impl Lanes for [f32; LANES] {
     }
     #[inline(always)]
     fn load_f16(values: &[u16; LANES]) -> Self {
+        #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+        return values.map(crate::kernels::cortex_m_dsp::insn::widened);
+        #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
         values.map(|bits| half::f16::from_bits(bits).to_f32())
     }
     #[inline(always)]

@@ -10,7 +10,8 @@ use rescomp_formats::layouts::Layout;
 
 type Scalar = [f32; LANES];
 
-static KERNELS: Kernels = Kernels {
+/// The table as a value, which others begin with.
+pub(super) const KERNELS: Kernels = Kernels {
     name: "scalar",
     int2: portable::products(Layout::Nr8k4, CodeWidth::Int2),
     int3: portable::products(Layout::Nr8k4, CodeWidth::Int3),
@@ -42,12 +43,14 @@ static KERNELS: Kernels = Kernels {
     rotate: canonical::rotate::<Scalar>,
 };
 
+static TABLE: Kernels = KERNELS;
+
 /// The table, for any processor.
 pub(super) fn kernels() -> &'static Kernels {
-    &KERNELS
+    &TABLE
 }
 
 /// The table, which every processor runs.
 pub fn detect() -> Option<&'static Kernels> {
-    Some(&KERNELS)
+    Some(&TABLE)
 }

@@ -30,10 +30,10 @@ mod prefetch;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
-#[cfg(all(target_arch = "aarch64", feature = "id-registers", not(feature = "std")))]
-mod id_registers;
 #[cfg(any(all(target_arch = "arm", feature = "cortex-m-dsp"), all(test, not(target_arch = "arm"))))]
 pub mod cortex_m_dsp;
+#[cfg(all(target_arch = "aarch64", feature = "id-registers", not(feature = "std")))]
+mod id_registers;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 #[cfg(target_arch = "aarch64")]

@@ -2,9 +2,9 @@
 //! a time (SXTB16). The float operations are the portable ones.
 //!
 //! ```text
-//! product (walk)              eight tiles share the activations of a step, made ready once
-//!   Unit (paired, even, int8) adds a unit of 32 columns to the integer sums of some rows and tokens
-//!     insn                    the instructions; plain Rust elsewhere, so that every machine tests all but them
+//! product (walk)              eight tiles share the activations of a step, made ready once (prepared)
+//!   Unit (paired, even, int8) adds units of 32 columns to the integer sums of some rows and tokens
+//!     units, insn             assembly; plain Rust elsewhere, so that every machine tests all but it
 //! ```
 //! There is nothing to detect: a program for a microcontroller is built for one processor, and the feature `cortex-m-dsp` says that it has
 //! these instructions. Where it has not, the assembler refuses them.
@@ -14,6 +14,7 @@ pub(in crate::kernels) mod insn;
 mod int8;
 mod paired;
 mod prepared;
+mod units;
 mod walk;
 
 use super::{Kernels, scalar};

@@ -4,57 +4,39 @@
 //! |---|---|---|
 //! | 4 | one | quads `2 w` and `2 w + 1` |
 //! | 3 | four | likewise by the table of the word; the spare bits of three words, joined, are quads 6 and 7 by the fourth |
-//! | 2 | two | quads `4 w` and `4 w + 1` by the first, `4 w + 2` and `4 w + 3` by the second |
+//! | 2 | one of two pairs | quads `4 w` to `4 w + 3` |
 //!
-//! So two weights take a load of a byte, a load of two levels and SMLAD. Made once a product, a table takes a KiB of stack and some 800
-//! instructions.
+//! So two weights take a load of a byte, a load of two levels and SMLAD. Made once a product, a table takes a KiB of stack, two at 2 bits.
 
-use super::insn::smlad;
-use super::prepared::Prepared;
-use super::walk::{RowWords, Unit, products};
-use crate::kernels::Products;
+use super::prepared::{Prepared, UNIT_RUNS, by_quads};
+use super::units::{Table, WideTable, add_looked_up, add_looked_up_twice};
+use super::walk::{SUMS, Unit, Word, products};
+use crate::kernels::{Products, TILE_ROWS};
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES, int3};
-use rescomp_formats::matrix::{MatrixView, Scaling};
+use rescomp_formats::matrix::{MatrixView, Scaling, TABLE_ENTRIES};
 
-pub(super) const INT2: Products = products!("int2", Int2, 2);
-pub(super) const INT3: Products = products!("int3", Int3, 3);
-pub(super) const INT4: Products = products!("int4", Int4, 4);
+pub(super) const INT2: Products = products!("int2", Int2, 2, false);
+pub(super) const INT3: Products = products!("int3", Int3, 3, true);
+pub(super) const INT4: Products = products!("int4", Int4, 4, true);
 
-/// Pairs of levels by byte, as signed numbers of 16 bits, that of the first quad in the low half.
-type Table = [u32; 256];
-
-/// The table of the codes that a byte holds.
-fn table(matrix: &MatrixView<'_>, codes: fn(u8) -> [u8; 2]) -> Table {
+/// Levels by nibble in a half of 16 bits; `code` says which code a nibble is.
+fn halves(matrix: &MatrixView<'_>, code: impl Fn(u8) -> u8) -> [u32; TABLE_ENTRIES] {
     let Scaling::Codebook(codebook) = matrix.scaling() else {
         // `check` has refused a matrix without one.
-        return [0; 256];
+        return [0; TABLE_ENTRIES];
     };
-    let half = |code: u8| u32::from(i16::from(codebook.levels[usize::from(code & 15)]) as u16);
-    let mut table = [0; 256];
-    for (byte, pair) in (0..=255).zip(&mut table) {
-        let [first, second] = codes(byte);
-        *pair = half(first) | half(second) << 16;
-    }
-    table
+    let level = |nibble: usize| codebook.levels[usize::from(code(nibble as u8) & 15)];
+    core::array::from_fn(|nibble| u32::from(i16::from(level(nibble)) as u16))
 }
 
-/// Adds the products of four bytes of each row, by one table.
-#[inline(always)]
-fn add_word<const ROWS: usize, const TOKENS: usize>(
-    table: &Table,
-    word: &RowWords<ROWS>,
-    activations: [&[u32; WORD_BYTES]; TOKENS],
-    sums: &mut [[i32; TOKENS]; ROWS],
-) {
-    for lane in 0..WORD_BYTES {
-        let activations = activations.map(|activations| activations[lane]);
-        for (sums, word) in sums.iter_mut().zip(word) {
-            let levels = table[usize::from(word[lane])];
-            for (sum, activations) in sums.iter_mut().zip(activations) {
-                *sum = smlad(levels, activations, *sum);
-            }
-        }
+/// The table of a byte whose nibbles are two codes.
+fn table(matrix: &MatrixView<'_>, code: impl Fn(u8) -> u8) -> Table {
+    let halves = halves(matrix, code);
+    let mut table = [0; 256];
+    for (pairs, high) in table.chunks_exact_mut(TABLE_ENTRIES).zip(halves) {
+        pairs.iter_mut().zip(halves).for_each(|(pair, low)| *pair = low | high << 16);
     }
+    table
 }
 
 struct Int4;
@@ -64,22 +46,21 @@ impl Unit<4> for Int4 {
     type Tables = Table;
 
     fn tables(matrix: &MatrixView<'_>) -> Table {
-        table(matrix, |byte| [byte & 15, byte >> 4])
+        table(matrix, |nibble| nibble)
+    }
+    fn prepare(codes: &[[i8; UNIT_ELEMS]], prepared: &mut Prepared) {
+        by_quads(codes, prepared);
     }
     #[inline(always)]
-    fn prepare(codes: &[i8; UNIT_ELEMS]) -> Prepared {
-        Prepared::by_quads(codes)
-    }
-    #[inline(always)]
-    fn add<const ROWS: usize, const TOKENS: usize>(
+    fn add<const TOKENS: usize>(
         table: &Table,
-        words: [&RowWords<ROWS>; 4],
-        activations: [&Prepared; TOKENS],
-        sums: &mut [[i32; TOKENS]; ROWS],
+        units: &[[Word; 4]],
+        block: usize,
+        activations: &[Prepared; TOKENS],
+        first: usize,
+        sums: &mut [i32; SUMS],
     ) {
-        for (run, word) in words.into_iter().enumerate() {
-            add_word(table, word, activations.map(|activations| &activations.pairs[run]), sums);
-        }
+        add_looked_up::<TOKENS>(table, units.as_flattened(), block, activations, first * UNIT_RUNS, sums);
     }
 }
 
@@ -90,38 +71,36 @@ impl Unit<3> for Int3 {
     type Tables = [Table; 4];
 
     fn tables(matrix: &MatrixView<'_>) -> [Table; 4] {
-        fn codes(word: usize, byte: u8) -> [u8; 2] {
-            [int3::code_of_nibble(word, byte & 15), int3::code_of_nibble(word, byte >> 4)]
-        }
-        [
-            table(matrix, |byte| codes(0, byte)),
-            table(matrix, |byte| codes(1, byte)),
-            table(matrix, |byte| codes(2, byte)),
-            table(matrix, |byte| codes(3, byte)),
-        ]
+        core::array::from_fn(|word| table(matrix, |nibble| int3::code_of_nibble(word, nibble)))
+    }
+    fn prepare(codes: &[[i8; UNIT_ELEMS]], prepared: &mut Prepared) {
+        by_quads(codes, prepared);
     }
     #[inline(always)]
-    fn prepare(codes: &[i8; UNIT_ELEMS]) -> Prepared {
-        Prepared::by_quads(codes)
-    }
-    #[inline(always)]
-    fn add<const ROWS: usize, const TOKENS: usize>(
+    fn add<const TOKENS: usize>(
         tables: &[Table; 4],
-        words: [&RowWords<ROWS>; 3],
-        activations: [&Prepared; TOKENS],
-        sums: &mut [[i32; TOKENS]; ROWS],
+        units: &[[Word; 3]],
+        block: usize,
+        activations: &[Prepared; TOKENS],
+        first: usize,
+        sums: &mut [i32; SUMS],
     ) {
-        let mut joined = [[0; WORD_BYTES]; ROWS];
-        for (row, joined) in joined.iter_mut().enumerate() {
-            let mut bits = 0;
-            for (word, spare) in words.into_iter().zip(int3::SPARE_BITS) {
-                bits |= u32::from_le_bytes(word[row]) & u32::from_le_bytes([spare; WORD_BYTES]);
+        let rows = SUMS / TOKENS * block..SUMS / TOKENS * (block + 1);
+        for (unit, words) in units.iter().enumerate() {
+            let mut joined = [[0; WORD_BYTES]; TILE_ROWS];
+            let [a, b, c] = words.each_ref().map(|word| &word[rows.clone()]);
+            for (((joined, a), b), c) in joined[rows.clone()].iter_mut().zip(a).zip(b).zip(c) {
+                let spare = |word: &[u8; WORD_BYTES], bits| {
+                    u32::from_le_bytes(*word) & u32::from_le_bytes([bits; WORD_BYTES])
+                };
+                let [first, second, third] = int3::SPARE_BITS;
+                *joined = (spare(a, first) | spare(b, second) | spare(c, third)).to_le_bytes();
             }
-            *joined = bits.to_le_bytes();
-        }
-        let [a, b, c] = words;
-        for (run, (table, word)) in tables.iter().zip([a, b, c, &joined]).enumerate() {
-            add_word(table, word, activations.map(|activations| &activations.pairs[run]), sums);
+            let [a, b, c] = words;
+            for (run, (table, word)) in tables.iter().zip([a, b, c, &joined]).enumerate() {
+                let run = (first + unit) * UNIT_RUNS + run;
+                add_looked_up::<TOKENS>(table, core::slice::from_ref(word), block, activations, run, sums);
+            }
         }
     }
 }
@@ -130,37 +109,29 @@ struct Int2;
 
 impl Unit<2> for Int2 {
     const WIDTH: CodeWidth = CodeWidth::Int2;
-    type Tables = [Table; 2];
+    type Tables = WideTable;
 
-    fn tables(matrix: &MatrixView<'_>) -> [Table; 2] {
-        [
-            table(matrix, |byte| [byte & 3, byte >> 2 & 3]),
-            table(matrix, |byte| [byte >> 4 & 3, byte >> 6]),
-        ]
+    fn tables(matrix: &MatrixView<'_>) -> WideTable {
+        // A nibble is two codes.
+        let (low, high) = (halves(matrix, |nibble| nibble & 3), halves(matrix, |nibble| nibble >> 2));
+        let pair = |nibble: usize| low[nibble] | high[nibble] << 16;
+        core::array::from_fn(|byte| [pair(byte & 15), pair(byte >> 4)])
+    }
+    fn prepare(codes: &[[i8; UNIT_ELEMS]], prepared: &mut Prepared) {
+        by_quads(codes, prepared);
     }
     #[inline(always)]
-    fn prepare(codes: &[i8; UNIT_ELEMS]) -> Prepared {
-        Prepared::by_quads(codes)
-    }
-    #[inline(always)]
-    fn add<const ROWS: usize, const TOKENS: usize>(
-        [low, high]: &[Table; 2],
-        words: [&RowWords<ROWS>; 2],
-        activations: [&Prepared; TOKENS],
-        sums: &mut [[i32; TOKENS]; ROWS],
+    fn add<const TOKENS: usize>(
+        table: &WideTable,
+        units: &[[Word; 2]],
+        block: usize,
+        activations: &[Prepared; TOKENS],
+        first: usize,
+        sums: &mut [i32; SUMS],
     ) {
-        for (index, word) in words.into_iter().enumerate() {
-            for lane in 0..WORD_BYTES {
-                let first = activations.map(|activations| activations.pairs[2 * index][lane]);
-                let second = activations.map(|activations| activations.pairs[2 * index + 1][lane]);
-                for (sums, word) in sums.iter_mut().zip(word) {
-                    let byte = usize::from(word[lane]);
-                    let (low, high) = (low[byte], high[byte]);
-                    for (token, sum) in sums.iter_mut().enumerate() {
-                        *sum = smlad(high, second[token], smlad(low, first[token], *sum));
-                    }
-                }
-            }
+        // A table of two pairs leaves no registers for a second token: `products!` above asks for one at a time.
+        if let [activations] = activations.as_chunks::<1>().0 {
+            add_looked_up_twice(table, units.as_flattened(), block, activations, first * UNIT_RUNS, sums);
         }
     }
 }

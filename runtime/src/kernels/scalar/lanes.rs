@@ -2,6 +2,15 @@
 
 use crate::kernels::lanes::{Elementwise, LANES, Lanes, Whole};
 
+/// The number with these bits of binary16, exactly.
+#[inline(always)]
+pub(in crate::kernels) fn widened(bits: u16) -> f32 {
+    #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+    return crate::kernels::cortex_m_dsp::insn::widened(bits);
+    #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
+    half::f16::from_bits(bits).to_f32()
+}
+
 impl Elementwise for f32 {
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -123,10 +132,7 @@ impl Lanes for [f32; LANES] {
     }
     #[inline(always)]
     fn load_f16(values: &[u16; LANES]) -> Self {
-        #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
-        return values.map(crate::kernels::cortex_m_dsp::insn::widened);
-        #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
-        values.map(|bits| half::f16::from_bits(bits).to_f32())
+        values.map(widened)
     }
     #[inline(always)]
     fn store(self, values: &mut [f32; LANES]) {

@@ -3,6 +3,9 @@
 mod lanes;
 pub(super) mod portable;
 
+#[cfg(any(all(target_arch = "arm", feature = "cortex-m-dsp"), all(test, not(target_arch = "arm"))))]
+pub(super) use lanes::widened;
+
 use super::lanes::LANES;
 use super::{Attention, Kernels, canonical};
 use rescomp_formats::encodings::CodeWidth;

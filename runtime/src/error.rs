@@ -57,6 +57,11 @@ pub enum RuntimeError {
         /// Whether it is an encoder.
         encoder: bool,
     },
+    /// The program was built without a part of the runtime that the container needs ([`crate::parts`]).
+    NotBuilt {
+        /// The part: a feature of this crate.
+        part: &'static str,
+    },
     /// The model lacks a section that its architecture has: the caller's `Weights` are incomplete.
     Missing {
         /// Name of the section's kind.
@@ -101,6 +106,12 @@ impl fmt::Display for RuntimeError {
             }
             Self::Kind { architecture, encoder: false } => {
                 write!(f, "{architecture} is a decoder: it has a next token, and makes no vectors of texts")
+            }
+            Self::NotBuilt { part } => {
+                write!(
+                    f,
+                    "the container needs `{part}`, and this program was built without it (a feature of rescomp-runtime)"
+                )
             }
             Self::Missing { kind, layer } => {
                 write!(f, "the model has no {kind}")?;

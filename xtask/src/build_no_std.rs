@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use clap::Args;
 
+use rescomp_runtime::parts::Parts;
+
 use crate::command;
 use crate::error::Error;
-use crate::image;
+use crate::image::{self, Contents};
 use crate::output;
 use crate::root;
 use crate::system::Install;
@@ -56,7 +58,7 @@ pub(crate) fn run(flags: &BuildNoStdFlags) -> Result<(), Error> {
                 return Err(Error::failed(format!("{package} does not build for {name} ({status})")));
             }
         }
-        let image = image::build(&root, &target, description, install, None)?;
+        let image = image::build(&root, &target, description, install, Contents::Parts(Parts::BUILT))?;
         let sizes = image::Sizes::of(&image.elf)?;
         output::line(&format!(
             "== {name}: built ({} s); the image without a container has {} bytes of instructions and {} of constants",

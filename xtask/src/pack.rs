@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::tokenizer::TokenizerView;
 use rescomp_quantizer::calibrate::{CalibrationError, Progress, Run};
 use rescomp_quantizer::chat_template;
 use rescomp_quantizer::checkpoint::Checkpoint;
@@ -14,6 +15,7 @@ use rescomp_quantizer::pack::{self, CheckFigures, PackFailure, PackOptions, Pack
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_runtime::Machine;
 use rescomp_runtime::memory::AlignedBytes;
+use rescomp_runtime::parts::Parts;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -21,9 +23,9 @@ use crate::allocation::{self, Allocation};
 use crate::check::{self, CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
 use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
-use crate::image;
 use crate::image::description::ImageDescription;
 use crate::image::plan::{self, MemoryPlan};
+use crate::image::{self, Contents};
 use crate::interrupt::{self, write_program, write_whole};
 use crate::model::{self, WindowChoice};
 use crate::progress::Shown;
@@ -89,7 +91,8 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let signed_by = signature.as_ref().map(Signature::public_hex);
-    let mut program = runner::build(&root, &target, install, signed_by.as_deref(), None)?;
+    let parts = Contents::Parts(most_parts(&checkpoint.spec, &options)?);
+    let mut program = runner::build(&root, &target, install, signed_by.as_deref(), parts)?;
 
     if let Some(description) = &target.image {
         plan::check_code(&target.name, description, &program.sizes()?, &checkpoint, &options)?;
@@ -104,10 +107,11 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     report.file_bytes = file.len() as u64;
     let mut memory = None;
     if let Some(description) = &target.image {
-        let planned = runner::build(&root, &target, install, None, Some(&file)).and_then(|image| {
-            memory = Some(plan_memory(&target, description, &image, &file)?);
-            Ok(image)
-        });
+        let planned =
+            runner::build(&root, &target, install, None, Contents::Container(&file)).and_then(|image| {
+                memory = Some(plan_memory(&target, description, &image, &file)?);
+                Ok(image)
+            });
         program = planned.map_err(|error| with_kept_layers(error, &journal))?;
     }
     let recipe = allocation::recipe_of(&checkpoint, &options)?;
@@ -144,6 +148,12 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         print(&report);
     }
     report.check.as_ref().map_or(Ok(()), verdict)
+}
+
+/// The parts of the runtime that an image may need before its formats are known.
+fn most_parts(spec: &ModelSpec, options: &PackOptions) -> Result<Parts, Error> {
+    let view = TokenizerView::parse(&options.tokenizer).map_err(|error| Error::input(error.to_string()))?;
+    Ok(Parts::of_any_formats(spec, &view, options.layout))
 }
 
 /// What the image with this container takes.

@@ -248,8 +248,27 @@ impl Toolchain {
         command
     }
 
+    /// `cargo build` of an image with a profile of its own, without its default features.
+    pub(crate) fn build_image(
+        &self,
+        root: &Path,
+        package: &str,
+        profile: &str,
+        features: &[String],
+    ) -> Command {
+        let mut command = self.cargo(root, "build");
+        command.args(["--package", package, "--no-default-features", "--profile", profile]);
+        command.args(["--features", &features.join(",")]);
+        command
+    }
+
     /// Where a built program lies.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
-        self.target_directory.join(&self.triple).join("release").join(name)
+        self.program_of("release", name)
+    }
+
+    /// Likewise one of another profile.
+    pub(crate) fn program_of(&self, profile: &str, name: &str) -> PathBuf {
+        self.target_directory.join(&self.triple).join(profile).join(name)
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Shapes: m tokens, n rows (outputs), k columns (inputs, padded to a multiple of 32). Rows are handed out in tiles of eight.
 
+mod absent;
 mod activations;
 mod attention;
 mod canonical;
@@ -46,6 +47,7 @@ pub use output::OutputRows;
 pub use product_f32::matrix_product_f32;
 pub use quantized::{Activations, MatrixProduct};
 
+use crate::parts::Part;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::MatrixShape;
@@ -151,7 +153,9 @@ impl Kernels {
             (Layout::Nr8k4, CodeWidth::Int5) => self.int5,
             (Layout::Nr8k4, CodeWidth::Int6) => self.int6,
             (Layout::Nr8k4, CodeWidth::Int8) => self.int8,
-            (Layout::Rows, width) => scalar::portable::products(Layout::Rows, width),
+            (Layout::Rows, width) => {
+                scalar::portable::products(Layout::Rows, width).if_built(Part::RowsLayout)
+            }
         }
     }
 
@@ -170,6 +174,20 @@ impl Kernels {
 pub fn fold_sum(lanes: &[f32; 16]) -> f32 {
     lanes::Lanes::fold_sum(*lanes)
 }
+
+/// The table that every processor of this target runs, where that isn't `scalar`: kernels of its own that need nothing detected.
+const BASELINE: Option<&'static Kernels> = {
+    #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+    let table = Some(cortex_m_dsp::kernels());
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", not(feature = "std")))]
+    let table = Some(neon::kernels());
+    #[cfg(not(any(
+        all(target_arch = "arm", feature = "cortex-m-dsp"),
+        all(target_arch = "aarch64", target_feature = "neon", not(feature = "std"))
+    )))]
+    let table = None;
+    table
+};
 
 type Detect = fn() -> Option<&'static Kernels>;
 
@@ -197,7 +215,10 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
 
 /// The fastest table this machine can run.
 pub fn best() -> &'static Kernels {
-    available().last().unwrap_or(scalar::kernels())
+    match BASELINE {
+        Some(baseline) => available().last().unwrap_or(baseline),
+        None => available().last().unwrap_or(scalar::kernels()),
+    }
 }
 
 /// The table of this name, where this machine can run it.

@@ -3,7 +3,8 @@
 //! ```text
 //! check                                     run the embedded windows and compare
 //! generate [--max-tokens N] PROMPT          continue a prompt
-//!                                           without words: both, with a prompt of its own
+//! compare-kernels                           every product against the portable one: in images that test
+//!                                           without words: check and generate, with a prompt of its own
 //! ```
 
 use core::fmt;
@@ -18,6 +19,8 @@ const DEFAULT_MAX_TOKENS: usize = 48;
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
+    /// Compare the kernels, and do nothing else.
+    pub compare_kernels: bool,
     /// Run the check.
     pub check: bool,
     /// Continue a prompt.
@@ -82,9 +85,16 @@ impl Command {
     /// [`CommandError`].
     pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<Command, CommandError> {
         let mut words = words.into_iter();
-        let mut command = Command { check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS };
+        let mut command =
+            Command { compare_kernels: false, check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS };
         match words.next() {
             None => command.prompt = Some(prompt(DEFAULT_PROMPT)?),
+            Some("compare-kernels") if cfg!(feature = "kernel-comparison") => {
+                (command.compare_kernels, command.check) = (true, false);
+                if words.next().is_some() {
+                    return Err(CommandError::Words);
+                }
+            }
             Some("check") => {
                 if words.next().is_some() {
                     return Err(CommandError::Words);
@@ -131,7 +141,7 @@ mod tests {
         assert_eq!(both.prompt.as_deref(), Some(DEFAULT_PROMPT));
         assert_eq!(
             parse(&["check"]),
-            Ok(Command { check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS })
+            Ok(Command { compare_kernels: false, check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS })
         );
         let command = parse(&["generate", "--max-tokens", "7", "A prompt"]).expect("valid");
         assert_eq!(

@@ -18,18 +18,25 @@ mod units;
 mod walk;
 
 use super::{Kernels, scalar};
+use crate::parts::Part;
 
 /// The portable table with the products of this folder.
 static KERNELS: Kernels = Kernels {
     name: "cortex_m_dsp",
-    int2: paired::INT2,
-    int3: paired::INT3,
-    int4: paired::INT4,
-    int5: even::INT5,
-    int6: even::INT6,
-    int8: int8::INT8,
+    int2: paired::INT2.if_built(Part::Int2),
+    int3: paired::INT3.if_built(Part::Int3),
+    int4: paired::INT4.if_built(Part::Int4),
+    int5: even::INT5.if_built(Part::Int5),
+    int6: even::INT6.if_built(Part::Int6),
+    int8: int8::INT8.if_built(Part::Int8),
     ..scalar::KERNELS
 };
+
+/// The table, where every processor of the target runs it.
+#[cfg(target_arch = "arm")]
+pub(super) const fn kernels() -> &'static Kernels {
+    &KERNELS
+}
 
 /// The table: in programs built for a processor with DSP instructions, and in tests, which compute in their place.
 pub fn detect() -> Option<&'static Kernels> {

@@ -92,7 +92,12 @@ impl Parts {
         Parts(bits)
     };
 
-    const fn with(self, part: Part) -> Parts {
+    /// None.
+    pub const NONE: Parts = Parts(0);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, part: Part) -> Parts {
         Parts(self.0 | 1 << part as u32)
     }
 
@@ -126,21 +131,29 @@ impl Parts {
         parts
     }
 
-    /// The parts that containers of a model may need, whatever the bits and groups of their matrices.
-    pub fn of_any_formats(spec: &ModelSpec, tokenizer: &TokenizerView<'_>, layout: Layout) -> Parts {
-        let mut parts = Parts::of_model(spec).union(Parts::of_tokenizer(tokenizer));
-        for part in [Part::Int2, Part::Int3, Part::Int4, Part::Int5, Part::Int6, Part::Int8] {
-            parts = parts.with(part);
-        }
-        for part in [Part::Groups32, Part::Groups64, Part::OtherGroups] {
-            parts = parts.with(part);
+    /// The parts of an image for containers of a model whose matrices have these widths and columns a group, those of [`Parts::faster`] with
+    /// them. It is known before there is a container; a matrix with short rows may need one more.
+    pub fn of_formats(
+        spec: &ModelSpec,
+        tokenizer: &TokenizerView<'_>,
+        layout: Layout,
+        formats: impl IntoIterator<Item = (CodeWidth, Option<usize>)>,
+    ) -> Parts {
+        let mut parts =
+            Parts::of_model(spec).union(Parts::of_tokenizer(tokenizer)).union(Parts::faster(spec));
+        for (width, group) in formats {
+            parts = parts.with(width_part(width)).with(match group {
+                Some(32) => Part::Groups32,
+                Some(64) => Part::Groups64,
+                _ => Part::OtherGroups,
+            });
         }
         if layout == Layout::Rows { parts.with(Part::RowsLayout) } else { parts }
     }
 
     /// Parts that [`Parts::needed`] can do without, at a loss of speed.
-    pub fn faster(container: &CheckedContainer<'_>) -> Parts {
-        match container.manifest().spec.head_dim {
+    pub fn faster(spec: &ModelSpec) -> Parts {
+        match spec.head_dim {
             32 => Parts(0).with(Part::Head32),
             64 => Parts(0).with(Part::Head64),
             128 => Parts(0).with(Part::Head128),

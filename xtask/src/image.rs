@@ -83,7 +83,7 @@ impl Contents<'_> {
             Contents::Container(file) => {
                 let bytes = AlignedBytes::new(file);
                 let container = model::container(Path::new(CONTAINER_FILE), &bytes)?;
-                Parts::needed(&container).union(Parts::faster(&container))
+                Parts::needed(&container).union(Parts::faster(&container.manifest().spec))
             }
             Contents::Parts(parts) => parts,
             Contents::KernelComparison => Parts::BUILT,
@@ -298,6 +298,25 @@ impl Boards {
                     .take(3)
                     .rev()
                     .fold(error, |error, line| error.because(line.as_str())))
+            }
+        }
+    }
+}
+
+impl Boards {
+    /// Compares the kernels of an image of [`Contents::KernelComparison`] with the portable ones, on a board.
+    ///
+    /// # Errors
+    /// As [`Boards::run`], and where one differs.
+    pub(crate) fn compare_kernels(&self, image: &Image, board: &Board) -> Result<(), Error> {
+        let (said, success) = self.run(image, board, &["compare-kernels"])?;
+        for line in &said.lines {
+            output::line(&format!("{}: {line}", board.name()));
+        }
+        match success && said.lines.iter().any(|line| line.contains("equal the portable ones")) {
+            true => Ok(()),
+            false => {
+                Err(Error::failed(format!("QEMU {}: kernels differ from the portable ones", board.name())))
             }
         }
     }

@@ -192,7 +192,9 @@ impl Toolchain {
         }
         for (name, value) in &mut self.environment {
             if name == command::ENCODED_FLAGS {
-                let flags = ["-Zunstable-options", "-Cpanic=immediate-abort"];
+                // SHA-256 with its rounds in a loop: a container is read once, and the unrolled code takes 5 KiB.
+                let flags =
+                    ["-Zunstable-options", "-Cpanic=immediate-abort", "--cfg=sha2_backend_soft=\"compact\""];
                 let all = value.split(command::FLAG_SEPARATOR).filter(|flag| !flag.is_empty()).chain(flags);
                 *value = all.collect::<Vec<_>>().join(command::FLAG_SEPARATOR);
             }

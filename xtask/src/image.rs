@@ -72,8 +72,8 @@ pub(crate) enum Contents<'a> {
     Container(&'a [u8]),
     /// These parts, and no container: tells whether it builds and how large it is by itself.
     Parts(Parts),
-    /// All parts, which a microcontroller compares with the portable ones when it is told `compare-kernels`, and no container.
-    KernelComparison,
+    /// All parts, words that test, and no container.
+    Tests,
 }
 
 impl Contents<'_> {
@@ -86,12 +86,12 @@ impl Contents<'_> {
                 Parts::needed(&container).union(Parts::faster(&container.manifest().spec))
             }
             Contents::Parts(parts) => parts,
-            Contents::KernelComparison => Parts::BUILT,
+            Contents::Tests => Parts::BUILT,
         };
         let mut features: Vec<String> =
             parts.iter().map(|part| format!("rescomp-runtime/{}", part.feature())).collect();
-        if let Contents::KernelComparison = self {
-            features.push("kernel-comparison".to_owned());
+        if let Contents::Tests = self {
+            features.push("test-words".to_owned());
         }
         Ok(features)
     }
@@ -133,7 +133,7 @@ pub(crate) fn build(
                 container.len(),
                 description.code.bytes
             )),
-            Contents::Parts(_) | Contents::KernelComparison => error,
+            Contents::Parts(_) | Contents::Tests => error,
         });
     }
     let elf = toolchain.program_of(profile, package);
@@ -304,21 +304,25 @@ impl Boards {
 }
 
 impl Boards {
-    /// Compares the kernels of an image of [`Contents::KernelComparison`] with the portable ones, on a board.
+    /// What an image of [`Contents::Tests`] tests on a board: its kernels are the portable ones' equals, and a stack overflow is told as one.
     ///
     /// # Errors
     /// As [`Boards::run`], and where one differs.
-    pub(crate) fn compare_kernels(&self, image: &Image, board: &Board) -> Result<(), Error> {
-        let (said, success) = self.run(image, board, &["compare-kernels"])?;
-        for line in &said.lines {
-            output::line(&format!("{}: {line}", board.name()));
-        }
-        match success && said.lines.iter().any(|line| line.contains("equal the portable ones")) {
-            true => Ok(()),
-            false => {
-                Err(Error::failed(format!("QEMU {}: kernels differ from the portable ones", board.name())))
+    pub(crate) fn test(&self, image: &Image, board: &Board) -> Result<(), Error> {
+        for (word, succeeds, expected) in [
+            ("compare-kernels", true, "equal the portable ones"),
+            ("overflow-stack", false, "stack overflow"),
+        ] {
+            let (said, success) = self.run(image, board, &[word])?;
+            for line in &said.lines {
+                output::line(&format!("{}: {word}: {line}", board.name()));
+            }
+            if success != succeeds || !said.lines.iter().any(|line| line.contains(expected)) {
+                let error = Error::failed(format!("QEMU {}: {word}: expected `{expected}`", board.name()));
+                return Err(said.lines.iter().fold(error, |error, line| error.because(line.as_str())));
             }
         }
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ mod failure;
 mod generate;
 
 pub use check::{Report, TILE, check};
-pub use command::{Command, CommandError, DEFAULT_PROMPT, MAX_PROMPT_BYTES};
+pub use command::{Command, CommandError, DEFAULT_PROMPT, MAX_PROMPT_BYTES, Test};
 pub use escaped::Escaped;
 pub use failure::Failure;
 pub use generate::{Ending, Generated, generate};

@@ -32,7 +32,8 @@ pub(super) fn lines(series: &[Series], x_label: &str, y_label: &str) -> Option<M
     let drawn = |point: &&Point| point.x.is_finite() && point.y.is_finite() && point.y > 0.0;
     let points = || series.iter().flat_map(|series| series.points.iter().filter(drawn));
     let bounds = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        values
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
     };
     let (mut x_low, mut x_high) = bounds(&mut points().map(|point| point.x));
     let (y_low, y_high) = bounds(&mut points().map(|point| point.y.log10()));
@@ -50,7 +51,8 @@ pub(super) fn lines(series: &[Series], x_label: &str, y_label: &str) -> Option<M
         y_high += 1.0;
     }
     let x_at = |x: f64| LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT);
-    let y_at = |y: f64| TOP + (y_high - y.log10().clamp(y_low, y_high)) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
+    let y_at =
+        |y: f64| TOP + (y_high - y.log10().clamp(y_low, y_high)) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
     let bottom = HEIGHT - BOTTOM;
     let ticks: Vec<f64> = x_ticks(x_low, x_high);
     let powers: Vec<i32> = (y_low as i32..=y_high as i32).collect();

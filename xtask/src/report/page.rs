@@ -105,12 +105,14 @@ fn check(name: &str, check: &Check) -> Markup {
     let begin = |digest: &Option<String>| {
         digest.as_deref().map_or("-".to_owned(), |digest| digest.chars().take(16).collect())
     };
-    let row = |place: &Place| html! {
-        tr {
-            td { (place.place) } td { (place.kernels) }
-            td.n { (number(place.device.nll.or(place.device.mean_distance))) } td.n { (number(place.device.mean_kl)) }
-            td { code { (begin(&place.device.logits_sha256)) } } td.n { (format!("{:.1} s", place.seconds)) }
-            @if place.passed { td.good { "equal" } } @else { td.bad { "MISSED" } }
+    let row = |place: &Place| {
+        html! {
+            tr {
+                td { (place.place) } td { (place.kernels) }
+                td.n { (number(place.device.nll.or(place.device.mean_distance))) } td.n { (number(place.device.mean_kl)) }
+                td { code { (begin(&place.device.logits_sha256)) } } td.n { (format!("{:.1} s", place.seconds)) }
+                @if place.passed { td.good { "equal" } } @else { td.bad { "MISSED" } }
+            }
         }
     };
     html! {
@@ -214,9 +216,12 @@ fn quality(report: &Quality) -> Markup {
     }
 }
 
-/// The mean of numbers by series and layer.
+/// The sum and the number of a layer's errors.
+type Layers = BTreeMap<usize, (f64, usize)>;
+
+/// The mean of errors by series, in the order in which they come, and layer.
 #[derive(Default)]
-struct ByLayer(Vec<(String, BTreeMap<usize, (f64, usize)>)>);
+struct ByLayer(Vec<(String, Layers)>);
 
 impl ByLayer {
     fn add(&mut self, name: &str, layer: usize, error: f64) {
@@ -260,7 +265,8 @@ fn errors(model: &Model, methods: Option<&Methods>) -> Markup {
                 by_layer.add("after the sweep", layer, held_out.swept);
                 by_layer.add("after refinement", layer, held_out.chosen);
             }
-            "Mean error of a layer's matrices on held-out calibration windows, by step of the method.".to_owned()
+            "Mean error of a layer's matrices on held-out calibration windows, by step of the method."
+                .to_owned()
         }
     };
     let make = "cargo xtask bench methods --output METHODS.md, then report --methods METHODS.json";
@@ -310,7 +316,8 @@ mod tests {
 
     fn inputs(label: &str, everything: bool) -> Inputs {
         let figures = json!({"nll": 1.5, "mean_kl": 0.02, "same_top1": 9, "positions": 10, "logits_sha256": "0123456789abcdef0123"});
-        let kernels = json!([{"tensor": label, "encoding": "int4", "layout": "nr8k4", "gemv": label, "gemm": null}]);
+        let kernels =
+            json!([{"tensor": label, "encoding": "int4", "layout": "nr8k4", "gemv": label, "gemm": null}]);
         let check = json!({"reference_nll": 1.25, "host": figures, "not_checked": everything.then_some(label), "story": null,
             "places": [{"place": label, "kernels": label, "threads": 1, "device": figures, "passed": !everything, "seconds": 2.0, "tensor_kernels": kernels}]});
         let memory = json!({"text_bytes": 1000, "constant_bytes": 100, "container_bytes": 9000, "variable_bytes": 20, "stack_bytes": 500, "context": 64,
@@ -380,12 +387,23 @@ mod tests {
     fn a_page_is_whole_and_needs_nothing() {
         let page = page(&inputs("plain", true)).into_string();
         let found = elements(&page);
-        for (element, count) in [("html", 1), ("style", 1), ("h1", 1), ("h2", 6), ("svg", 4), ("script", 0), ("link", 0), ("img", 0)] {
+        for (element, count) in [
+            ("html", 1),
+            ("style", 1),
+            ("h1", 1),
+            ("h2", 6),
+            ("svg", 4),
+            ("script", 0),
+            ("link", 0),
+            ("img", 0),
+        ] {
             assert_eq!(found.iter().filter(|name| *name == element).count(), count, "{element}");
         }
         assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("url("));
         assert!(!page.contains("class=\"missing\""));
-        for part in ["1,234,567", "Data memory of 10,000 bytes", "MISSED", "Warning: plain", "width=device-width"] {
+        for part in
+            ["1,234,567", "Data memory of 10,000 bytes", "MISSED", "Warning: plain", "width=device-width"]
+        {
             assert!(page.contains(part), "{part}");
         }
     }
@@ -394,7 +412,12 @@ mod tests {
     fn what_is_not_there_is_named_with_its_command() {
         let page = page(&inputs("plain", false)).into_string();
         elements(&page);
-        for command in ["cargo xtask check --target plain", "cargo xtask bench quality", "cargo xtask bench methods", "--host HOST"] {
+        for command in [
+            "cargo xtask check --target plain",
+            "cargo xtask bench quality",
+            "cargo xtask bench methods",
+            "--host HOST",
+        ] {
             assert!(page.contains(command), "{command}");
         }
         // What the method itself measured is drawn all the same.

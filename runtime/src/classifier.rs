@@ -28,10 +28,11 @@ impl ClassifierPlan {
     /// The memory that [`Classifier::new`] needs, exactly.
     ///
     /// # Errors
-    /// [`RuntimeError::Kind`] of what is no classifier.
+    /// [`RuntimeError::Kind`] of what is no classifier, or [`RuntimeError::NotBuilt`].
     pub fn new(container: &CheckedContainer<'_>) -> Result<ClassifierPlan, RuntimeError> {
         let spec = &container.manifest().spec;
         let image = spec.image().ok_or_else(|| wrong_kind(spec))?;
+        crate::parts::expect(container)?;
         let tokens = image.tokens() as usize;
         let hidden = u64::from(spec.hidden);
         let parts = [

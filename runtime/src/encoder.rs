@@ -30,6 +30,7 @@ impl EncoderPlan {
     pub fn new(container: &CheckedContainer<'_>, tokens: usize) -> Result<EncoderPlan, RuntimeError> {
         let spec = &container.manifest().spec;
         expect_kind(spec, ModelKind::Encoder)?;
+        crate::parts::expect(container)?;
         let (highest, found) = (most_tokens(spec) as u64, tokens as u64);
         if !(1..=highest).contains(&found) {
             return Err(RuntimeError::Limit { name: "tokens of a text", lowest: 1, highest, found });

@@ -65,6 +65,11 @@ pub enum RuntimeError {
         /// Numbers found.
         found: u64,
     },
+    /// The program was built without a part of the runtime that the container needs ([`crate::parts`]).
+    NotBuilt {
+        /// The part: a feature of this crate.
+        part: &'static str,
+    },
     /// The model lacks a section that its architecture has: the caller's `Weights` are incomplete.
     Missing {
         /// Name of the section's kind.
@@ -118,6 +123,12 @@ impl fmt::Display for RuntimeError {
             }
             Self::Pixels { expected, found } => {
                 write!(f, "an image of the model's size has {expected} numbers, found {found}")
+            }
+            Self::NotBuilt { part } => {
+                write!(
+                    f,
+                    "the container needs `{part}`, and this program was built without it (a feature of rescomp-runtime)"
+                )
             }
             Self::Missing { kind, layer } => {
                 write!(f, "the model has no {kind}")?;

@@ -264,7 +264,7 @@ impl<'a> QuantizedWeights<'a> {
         then: Then<'_>,
     ) -> Result<(), NotFinite> {
         let machine = self.machine;
-        if self.activations == ActivationFormat::F32 {
+        if cfg!(feature = "f32") && self.activations == ActivationFormat::F32 {
             if !input.iter().all(|value| value.is_finite()) {
                 return Err(NotFinite);
             }

@@ -14,13 +14,15 @@ use rescomp_formats::matrix::{CodebookMatrix, MatrixShape, MatrixView, pack_code
 
 use crate::kernels::{Activations, Attention, Kernels, MOST_TOGETHER, OutputRows};
 use crate::memory::MemoryBlock;
+use crate::parts::Part;
 
 /// Three tiles: two for a kernel that takes two at once, and one.
 const ROWS: usize = 24;
 /// A block of 128 columns, one of 64, and a unit of 32: the last group is short.
 const COLS: usize = 224;
 const GROUP: usize = 64;
-const GROUPS: usize = COLS.div_ceil(GROUP);
+/// Steps and groups of a row at most: those of 32.
+const MOST_STEPS: usize = COLS.div_ceil(32);
 /// Eight, four, two and one at once.
 const TOKENS: usize = 15;
 /// Values of a head, and of vectors.
@@ -32,34 +34,50 @@ const QUERIES: usize = MOST_TOGETHER + 1;
 /// Blocks of the largest matrix section.
 const SECTION_BLOCKS: usize = 100;
 
-/// The CRC-32 of each operation's results.
-const KNOWN: [(&str, u32); 22] = [
-    ("quantize_activations", 0x806c0b52),
-    ("gemv and gemm, 2 bits", 0xd9da9048),
-    ("gemv and gemm, 3 bits", 0xed68c778),
-    ("gemv and gemm, 4 bits", 0x5aae7117),
-    ("gemv and gemm, 5 bits", 0x06d3809b),
-    ("gemv and gemm, 6 bits", 0xfd9781b5),
-    ("gemv and gemm, 8 bits", 0x76ddd0f8),
-    ("attention over f32", 0x15de983e),
-    ("attention over f16", 0x265601ab),
-    ("dot_lanes", 0x775cb980),
-    ("rms_norm", 0xcb3c7a9c),
-    ("rms_norm_in_place", 0x9a77ec92),
-    ("layer_norm", 0x8a825892),
-    ("gelu_tanh", 0xd7a75488),
-    ("gelu", 0xd55bc33e),
-    ("soft_cap", 0x32d63f72),
-    ("softmax", 0xe5478539),
-    ("silu_multiply", 0x941a3954),
-    ("add", 0x59244636),
-    ("rotate", 0x8ada8662),
-    ("hadamard", 0xb25196f3),
-    ("sin_cos_turn", 0x4075dbfe),
+/// The CRC-32 of each operation's results, and the part that it is of.
+const KNOWN: [(&str, Option<Part>, u32); 16] = [
+    ("quantize_activations", None, 0x806c0b52),
+    ("attention over f32", Some(Part::F32), 0x15de983e),
+    ("attention over f16", None, 0x265601ab),
+    ("dot_lanes", None, 0x775cb980),
+    ("rms_norm", None, 0xcb3c7a9c),
+    ("rms_norm_in_place", None, 0x9a77ec92),
+    ("layer_norm", Some(Part::LayerNorm), 0x8a825892),
+    ("gelu_tanh", Some(Part::Gelu), 0xd7a75488),
+    ("gelu", Some(Part::Gelu), 0xd55bc33e),
+    ("soft_cap", Some(Part::SoftCap), 0x32d63f72),
+    ("softmax", None, 0xe5478539),
+    ("silu_multiply", None, 0x941a3954),
+    ("add", None, 0x59244636),
+    ("rotate", None, 0x8ada8662),
+    ("hadamard", Some(Part::Hadamard), 0xb25196f3),
+    ("sin_cos_turn", None, 0x4075dbfe),
 ];
 
-/// Number of operations that are checked.
-pub const OPERATIONS: usize = KNOWN.len();
+/// Likewise of products, the same in every layout: width, part, columns of a group, the group's part.
+const KNOWN_PRODUCTS: [(&str, CodeWidth, Part, usize, Part, u32); 18] = [
+    ("gemv and gemm, 2 bits, groups of 32", CodeWidth::Int2, Part::Int2, 32, Part::Groups32, 0x1cac40fa),
+    ("gemv and gemm, 3 bits, groups of 32", CodeWidth::Int3, Part::Int3, 32, Part::Groups32, 0xfa1a4624),
+    ("gemv and gemm, 4 bits, groups of 32", CodeWidth::Int4, Part::Int4, 32, Part::Groups32, 0xb945021f),
+    ("gemv and gemm, 5 bits, groups of 32", CodeWidth::Int5, Part::Int5, 32, Part::Groups32, 0x1ba74f66),
+    ("gemv and gemm, 6 bits, groups of 32", CodeWidth::Int6, Part::Int6, 32, Part::Groups32, 0xf977429d),
+    ("gemv and gemm, 8 bits, groups of 32", CodeWidth::Int8, Part::Int8, 32, Part::Groups32, 0x16c22de4),
+    ("gemv and gemm, 2 bits, groups of 64", CodeWidth::Int2, Part::Int2, 64, Part::Groups64, 0x7b9c14d1),
+    ("gemv and gemm, 3 bits, groups of 64", CodeWidth::Int3, Part::Int3, 64, Part::Groups64, 0x72ece5e7),
+    ("gemv and gemm, 4 bits, groups of 64", CodeWidth::Int4, Part::Int4, 64, Part::Groups64, 0xe028df2c),
+    ("gemv and gemm, 5 bits, groups of 64", CodeWidth::Int5, Part::Int5, 64, Part::Groups64, 0xc8eee4fd),
+    ("gemv and gemm, 6 bits, groups of 64", CodeWidth::Int6, Part::Int6, 64, Part::Groups64, 0x35d24629),
+    ("gemv and gemm, 8 bits, groups of 64", CodeWidth::Int8, Part::Int8, 64, Part::Groups64, 0x71190630),
+    ("gemv and gemm, 2 bits, groups of 128", CodeWidth::Int2, Part::Int2, 128, Part::OtherGroups, 0x3e0fef18),
+    ("gemv and gemm, 3 bits, groups of 128", CodeWidth::Int3, Part::Int3, 128, Part::OtherGroups, 0xf4987e99),
+    ("gemv and gemm, 4 bits, groups of 128", CodeWidth::Int4, Part::Int4, 128, Part::OtherGroups, 0x70647140),
+    ("gemv and gemm, 5 bits, groups of 128", CodeWidth::Int5, Part::Int5, 128, Part::OtherGroups, 0x7ae94269),
+    ("gemv and gemm, 6 bits, groups of 128", CodeWidth::Int6, Part::Int6, 128, Part::OtherGroups, 0x88aa3e00),
+    ("gemv and gemm, 8 bits, groups of 128", CodeWidth::Int8, Part::Int8, 128, Part::OtherGroups, 0x65e938bf),
+];
+
+/// Number of operations that are checked where every part is built.
+pub const OPERATIONS: usize = KNOWN.len() + KNOWN_PRODUCTS.len();
 
 /// An operation that does not give its known answer on this device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,18 +106,34 @@ impl fmt::Display for SelfCheckError {
 
 impl core::error::Error for SelfCheckError {}
 
-/// Checks every operation of a kernel table against its known answer.
+/// Checks every operation of a kernel table against its known answer. Operations of parts that the program was built without are none of it.
 ///
 /// # Errors
 /// The first operation that gives another one.
 pub fn self_check(kernels: &Kernels) -> Result<(), SelfCheckError> {
-    for (operation, expected) in KNOWN {
-        let found = answer(kernels, operation);
-        if found != expected {
-            return Err(SelfCheckError { kernels: kernels.name, operation, expected, found });
+    let compare = |operation, expected, found| match found == expected {
+        true => Ok(()),
+        false => Err(SelfCheckError { kernels: kernels.name, operation, expected, found }),
+    };
+    for (operation, part, expected) in KNOWN {
+        if part.is_none_or(Part::is_built) {
+            compare(operation, expected, answer(kernels, operation))?;
+        }
+    }
+    for (operation, width, part, group, group_part, expected) in KNOWN_PRODUCTS {
+        if part.is_built() && group_part.is_built() {
+            for layout in layouts() {
+                compare(operation, expected, products(kernels, width, group, layout))?;
+            }
         }
     }
     Ok(())
+}
+
+/// The layouts that are built.
+fn layouts() -> impl Iterator<Item = Layout> {
+    let is_built = |layout: &Layout| *layout != Layout::Rows || Part::RowsLayout.is_built();
+    Layout::ALL.into_iter().filter(is_built)
 }
 
 /// What an operation gives, as a CRC-32.
@@ -110,17 +144,13 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
     let [a, b, c, d] = values.as_chunks_mut::<HEAD>().0 else { return 0 };
     match operation {
         "quantize_activations" => {
-            let (codes, scales) = activations(kernels, &mut random);
+            let (codes, scales) = activations(kernels, GROUP, &mut random);
             codes.iter().for_each(|token| token.iter().for_each(|code| bits.add(&code.to_le_bytes())));
-            scales.iter().for_each(|token| bits.floats(token));
+            scales.iter().for_each(|token| bits.floats(&token[..COLS.div_ceil(GROUP)]));
         }
-        "gemv and gemm, 2 bits" => products(kernels, CodeWidth::Int2, &mut bits),
-        "gemv and gemm, 3 bits" => products(kernels, CodeWidth::Int3, &mut bits),
-        "gemv and gemm, 4 bits" => products(kernels, CodeWidth::Int4, &mut bits),
-        "gemv and gemm, 5 bits" => products(kernels, CodeWidth::Int5, &mut bits),
-        "gemv and gemm, 6 bits" => products(kernels, CodeWidth::Int6, &mut bits),
-        "gemv and gemm, 8 bits" => products(kernels, CodeWidth::Int8, &mut bits),
-        "attention over f32" => attention(&kernels.attention_f32, &mut random, &mut bits),
+        "attention over f32" if Part::F32.is_built() => {
+            attention(&kernels.attention_f32, &mut random, &mut bits)
+        }
         "attention over f16" => attention(&kernels.attention_f16, &mut random, &mut bits),
         "dot_lanes" => {
             let mut lanes = [0.25; 16];
@@ -185,45 +215,53 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
     bits.0.finalize()
 }
 
-/// Codes and scales of all tokens.
-fn activations(kernels: &Kernels, random: &mut Random) -> ([[i8; COLS]; TOKENS], [[f32; GROUPS]; TOKENS]) {
-    let (mut codes, mut scales) = ([[0; COLS]; TOKENS], [[0.0; GROUPS]; TOKENS]);
+/// Codes and scales of all tokens, in steps of `step` columns.
+fn activations(
+    kernels: &Kernels,
+    step: usize,
+    random: &mut Random,
+) -> ([[i8; COLS]; TOKENS], [[f32; MOST_STEPS]; TOKENS]) {
+    let (mut codes, mut scales) = ([[0; COLS]; TOKENS], [[0.0; MOST_STEPS]; TOKENS]);
     for (codes, scales) in codes.iter_mut().zip(&mut scales) {
         let input: [f32; COLS] = core::array::from_fn(|_| random.unit());
-        (kernels.quantize_activations)(&input, GROUP, codes, scales);
+        (kernels.quantize_activations)(&input, step, codes, &mut scales[..COLS.div_ceil(step)]);
     }
     (codes, scales)
 }
 
-/// Both products of a matrix in every layout, for all tokens and for one.
-fn products(kernels: &Kernels, width: CodeWidth, bits: &mut Bits) {
-    for layout in Layout::ALL {
-        let mut random = Random(width.bits() as u64);
-        let Ok(shape) = MatrixShape::new(ROWS as u32, COLS as u32, GROUP as u32, width, layout) else {
-            return;
-        };
-        let mut section = [MemoryBlock([0; 64]); SECTION_BLOCKS];
-        let section: &mut [u8] = bytemuck::cast_slice_mut(&mut section);
-        let Some(section) = section.get_mut(..shape.section_bytes()) else { return };
-        if !pack(&shape, &mut random, section) {
-            return;
-        }
-        let Ok(matrix) = MatrixView::new(shape, section) else { return };
-        let (codes, scales) = activations(kernels, &mut random);
-        let products = kernels.products(layout, width);
-        for (tokens, product) in [(TOKENS, products.gemm), (1, products.gemv)] {
-            let mut output = [f32::NAN; TOKENS * ROWS];
-            let output = &mut output[..tokens * ROWS];
-            let activations = Activations {
-                codes: codes[..tokens].as_flattened(),
-                scales: scales[..tokens].as_flattened(),
-                tokens,
-            };
-            let tiles = 0..ROWS.div_ceil(crate::kernels::TILE_ROWS);
-            product(&matrix, &activations, tiles, &mut OutputRows::new(output, tokens, ROWS));
-            bits.floats(output);
-        }
+/// Both products of a matrix, for all tokens and for one, as a CRC-32.
+fn products(kernels: &Kernels, width: CodeWidth, group: usize, layout: Layout) -> u32 {
+    let mut bits = Bits::default();
+    let mut random = Random(width.bits() as u64);
+    let Ok(shape) = MatrixShape::new(ROWS as u32, COLS as u32, group as u32, width, layout) else {
+        return 0;
+    };
+    let mut section = [MemoryBlock([0; 64]); SECTION_BLOCKS];
+    let section: &mut [u8] = bytemuck::cast_slice_mut(&mut section);
+    let Some(section) = section.get_mut(..shape.section_bytes()) else { return 0 };
+    if !pack(&shape, &mut random, section) {
+        return 0;
     }
+    let Ok(matrix) = MatrixView::new(shape, section) else { return 0 };
+    let (codes, scales) = activations(kernels, shape.step_elems(), &mut random);
+    let mut of_steps = [0.0; TOKENS * MOST_STEPS];
+    for (steps, scales) in of_steps.chunks_exact_mut(shape.steps()).zip(&scales) {
+        steps.copy_from_slice(&scales[..shape.steps()]);
+    }
+    let products = kernels.products(layout, width);
+    for (tokens, product) in [(TOKENS, products.gemm), (1, products.gemv)] {
+        let mut output = [f32::NAN; TOKENS * ROWS];
+        let output = &mut output[..tokens * ROWS];
+        let activations = Activations {
+            codes: codes[..tokens].as_flattened(),
+            scales: &of_steps[..tokens * shape.steps()],
+            tokens,
+        };
+        let tiles = 0..ROWS.div_ceil(crate::kernels::TILE_ROWS);
+        product(&matrix, &activations, tiles, &mut OutputRows::new(output, tokens, ROWS));
+        bits.floats(output);
+    }
+    bits.0.finalize()
 }
 
 /// A matrix with every code, level, multiplier and scale; whether it could be packed.
@@ -232,8 +270,8 @@ fn pack(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) -> bool {
     let scale = |random: &mut Random| f16::from_f32(0.01 + 0.005 * random.unit());
     if !shape.has_codebook() {
         let codes: [i8; ROWS * COLS] = core::array::from_fn(|_| (random.below(255) as i16 - 127) as i8);
-        let scales: [f16; ROWS * GROUPS] = core::array::from_fn(|_| scale(random));
-        return pack_scaled(shape, &codes, &scales, section).is_ok();
+        let scales: [f16; ROWS * MOST_STEPS] = core::array::from_fn(|_| scale(random));
+        return pack_scaled(shape, &codes, &scales[..ROWS * shape.groups()], section).is_ok();
     }
     let count = 1_usize << width.bits();
     let bound = i32::from(width.level_bound());
@@ -243,13 +281,13 @@ fn pack(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) -> bool {
         *level = (-bound + 2 * bound * index as i32 / (count as i32 - 1)) as i8;
     }
     let codes: [u8; ROWS * COLS] = core::array::from_fn(|_| random.below(count as u64) as u8);
-    let scale_codes: [u8; ROWS * GROUPS] = core::array::from_fn(|_| random.below(16) as u8);
+    let scale_codes: [u8; ROWS * MOST_STEPS] = core::array::from_fn(|_| random.below(16) as u8);
     let row_scales: [f16; ROWS] = core::array::from_fn(|_| scale(random));
     let codebook = CodebookMatrix {
         levels: &levels[..count],
         multipliers: core::array::from_fn(|index| 15 + 16 * index as u8),
         codes: &codes,
-        scale_codes: &scale_codes,
+        scale_codes: &scale_codes[..ROWS * shape.groups()],
         row_scales: &row_scales,
     };
     pack_codebook(shape, &codebook, section).is_ok()
@@ -321,8 +359,14 @@ mod tests {
     #[test]
     fn every_table_gives_the_known_answers() {
         for kernels in kernels::available() {
-            let found = KNOWN.map(|(operation, _)| (operation, answer(kernels, operation)));
+            let found = KNOWN.map(|(operation, part, _)| (operation, part, answer(kernels, operation)));
             assert_eq!(found, KNOWN, "{}", kernels.name);
+            for layout in Layout::ALL {
+                let found = KNOWN_PRODUCTS.map(|(operation, width, part, group, group_part, _)| {
+                    (operation, width, part, group, group_part, products(kernels, width, group, layout))
+                });
+                assert_eq!(found, KNOWN_PRODUCTS, "{} {layout:?}", kernels.name);
+            }
             assert_eq!(self_check(kernels), Ok(()));
         }
     }
@@ -331,9 +375,11 @@ mod tests {
     fn every_operation_does_something() {
         let nothing = Bits::default().0.finalize();
         let scalar = kernels::by_name("scalar").unwrap();
-        let mut answers = KNOWN.map(|(operation, _)| answer(scalar, operation));
+        let mut answers = std::vec::Vec::from(KNOWN.map(|(operation, _, _)| answer(scalar, operation)));
+        answers.extend(KNOWN_PRODUCTS.map(|(.., answer)| answer));
         answers.sort_unstable();
-        assert!(answers.windows(2).all(|pair| pair[0] != pair[1]) && !answers.contains(&nothing));
+        assert!(answers.windows(2).all(|pair| pair[0] != pair[1]));
+        assert!(!answers.contains(&nothing) && !answers.contains(&0));
     }
 
     #[test]
@@ -350,7 +396,7 @@ mod tests {
             output.store(0, 8, &[0.0; 8]);
         };
         let error = self_check(&broken).unwrap_err();
-        assert_eq!(error.operation, "gemv and gemm, 4 bits");
+        assert_eq!(error.operation, "gemv and gemm, 4 bits, groups of 32");
         assert!(std::string::ToString::to_string(&error).contains("do not compute what they should"));
     }
 }

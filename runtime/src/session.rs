@@ -5,6 +5,7 @@ use crate::error::RuntimeError;
 use crate::linear::{ActivationFormat, QuantizedWeights};
 use crate::memory::{Arena, MemoryBlock, slice_bytes};
 use crate::models::{self, Batch, BlockRun, LayerCache, Scratch};
+use crate::parts;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::spec::{ModelKind, ModelSpec};
 
@@ -33,10 +34,11 @@ impl SessionPlan {
     /// The memory that [`Session::new`] needs for these limits, exactly.
     ///
     /// # Errors
-    /// [`RuntimeError::Limit`], or [`RuntimeError::Kind`] of what is no decoder.
+    /// [`RuntimeError::Limit`], [`RuntimeError::Kind`] of what is no decoder, or [`RuntimeError::NotBuilt`].
     pub fn new(container: &CheckedContainer<'_>, limits: Limits) -> Result<SessionPlan, RuntimeError> {
         let spec = &container.manifest().spec;
         expect_kind(spec, ModelKind::Decoder)?;
+        parts::expect(container)?;
         let within = |name, highest, found: usize| {
             let (highest, found) = (u64::from(highest), found as u64);
             if (1..=highest).contains(&found) {

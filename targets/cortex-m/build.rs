@@ -14,12 +14,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [code, code_bytes, data, data_bytes] = numbers[..] else {
         return Err(format!("RESCOMP_MEMORY: expected four numbers, found `{memory}`").into());
     };
-    // cortex-m-rt's link.x includes it.
+    let stack = embedded::variable("RESCOMP_STACK", STACK_BYTES);
+    // cortex-m-rt's link.x includes it. The stack lies at the beginning of data memory and grows out of it where it overflows, which faults; above
+    // variables and session memory it would grow into them.
     let regions = format!(
-        "MEMORY\n{{\n  FLASH : ORIGIN = {code}, LENGTH = {code_bytes}\n  RAM : ORIGIN = {data}, LENGTH = {data_bytes}\n}}\n"
+        "MEMORY\n{{\n  FLASH : ORIGIN = {code}, LENGTH = {code_bytes}\n  \
+         RAM : ORIGIN = {data} + {stack}, LENGTH = {data_bytes} - {stack}\n}}\n\
+         _stack_start = ORIGIN(RAM);\n_stack_end = {data};\n__data_end = ORIGIN(RAM) + LENGTH(RAM);\n"
     );
     std::fs::write(out.join("memory.x"), regions)?;
-    let stack = embedded::variable("RESCOMP_STACK", STACK_BYTES);
     println!("cargo::rustc-link-search={}", out.display());
     for argument in ["-Tlink.x", "-Tdefmt.x", "--nmagic"] {
         println!("cargo::rustc-link-arg-bins={argument}");

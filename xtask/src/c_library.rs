@@ -58,8 +58,8 @@ pub(crate) fn run(flags: &CLibraryFlags) -> Result<(), Error> {
     let install = Install::unless(flags.no_install);
     let header = header(&root, flags.write_header)?;
     let (toolchain, features): (Toolchain, &[&str]) = match target.runner {
-        Runner::Linux => (toolchain::find(&target, install)?, &["std"]),
-        Runner::CortexM | Runner::BareAarch64 => (toolchain::find_image(&target, install)?, &[]),
+        Runner::Linux => (toolchain::find(&target, install)?, &["std", "every-part"]),
+        Runner::CortexM | Runner::BareAarch64 => (toolchain::find_image(&target, install)?, &["every-part"]),
     };
     let status = command::run(&mut toolchain.build(&root, PACKAGE, features), None)?;
     if !status.success() {

@@ -9,6 +9,7 @@ use crate::deploy;
 use crate::error::Error;
 use crate::figures::{self, Figures};
 use crate::flags::CheckFlags;
+use crate::image::Contents;
 use crate::image::{self, Boards, Image};
 use crate::interrupt::write_whole;
 use crate::runner::{self, DeviceReport, Places, Program};
@@ -62,7 +63,7 @@ pub(crate) fn run(flags: &CheckFlags) -> Result<(), Error> {
     let result = match &flags.host {
         Some(host) => check_device(host, flags, &target, &container, &record)?,
         None => {
-            let program = runner::build(&root, &target, install, None, Some(&bytes))?;
+            let program = runner::build(&root, &target, install, None, Contents::Container(&bytes))?;
             check_everywhere(&target, &program, &container, &record, install)?
         }
     };

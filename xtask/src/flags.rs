@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Export(ExportFlags),
     /// Say how many tokens a second a board can decode at most, from its memory's bandwidth and its processor's cycles.
     Estimate(EstimateFlags),
+    /// Write one HTML page about what `pack` wrote: sizes, memory, checks, plots.
+    Report(ReportFlags),
     /// Measure the project itself.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -313,6 +315,29 @@ pub(crate) struct EstimateFlags {
     /// Print the estimate as one JSON object on standard output.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportFlags {
+    /// The target that was packed for.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(crate) target: String,
+    /// The report of `pack` [default: report.json in the target's output folder].
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) pack: Option<PathBuf>,
+    /// A report of `check --report`, of a device; several are shown one after the other.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) check: Vec<PathBuf>,
+    /// The report of `bench quality`, for the plot of divergence over bits.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) quality: Option<PathBuf>,
+    /// The report of `bench methods`, for the plot of errors by layer.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) methods: Option<PathBuf>,
+    /// The page [default: report.html in the target's output folder].
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Options of `targets`.

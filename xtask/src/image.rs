@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 use bytemuck::Zeroable;
 use rescomp_firmware::{Command as Firmware, Failure, TILE, generate};
 use rescomp_runtime::kernels;
-use rescomp_runtime::memory::MemoryBlock;
+use rescomp_runtime::memory::{AlignedBytes, MemoryBlock};
+use rescomp_runtime::parts::Parts;
 use rescomp_runtime::session::{Limits, SessionPlan};
 
+use crate::check::CONTAINER_FILE;
 use crate::command;
 use crate::error::Error;
 use crate::interrupt::write_whole;
@@ -63,7 +65,39 @@ impl Image {
     }
 }
 
-/// Builds the image of a target with the container in it, or without one, which tells whether it builds and how large it is by itself.
+/// What an image is made of, besides the program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Contents<'a> {
+    /// This container, and the parts of the runtime that it needs.
+    Container(&'a [u8]),
+    /// These parts, and no container: tells whether it builds and how large it is by itself.
+    Parts(Parts),
+    /// All parts, words that test, and no container.
+    Tests,
+}
+
+impl Contents<'_> {
+    /// The features of the program's package.
+    fn features(self) -> Result<Vec<String>, Error> {
+        let parts = match self {
+            Contents::Container(file) => {
+                let bytes = AlignedBytes::new(file);
+                let container = model::container(Path::new(CONTAINER_FILE), &bytes)?;
+                Parts::needed(&container).union(Parts::faster(&container.manifest().spec))
+            }
+            Contents::Parts(parts) => parts,
+            Contents::Tests => Parts::BUILT,
+        };
+        let mut features: Vec<String> =
+            parts.iter().map(|part| format!("rescomp-runtime/{}", part.feature())).collect();
+        if let Contents::Tests = self {
+            features.push("test-words".to_owned());
+        }
+        Ok(features)
+    }
+}
+
+/// Builds the image of a target.
 ///
 /// # Errors
 /// `Exit::Missing` without a toolchain, `Exit::Failed` when it does not build or fit.
@@ -72,16 +106,20 @@ pub(crate) fn build(
     target: &Target,
     description: &ImageDescription,
     install: Install,
-    container: Option<&[u8]>,
+    contents: Contents<'_>,
 ) -> Result<Image, Error> {
     let toolchain = toolchain::find_image(target, install)?;
     let package = target.runner.package();
-    let mut build = toolchain.build(root, package, &[]);
+    let profile = match target.runner {
+        Runner::CortexM => "image-small",
+        Runner::BareAarch64 | Runner::Linux => "image",
+    };
+    let mut build = toolchain.build_image(root, package, profile, &contents.features()?);
     build.env("RESCOMP_MEMORY", memory_variable(description));
     build.env("RESCOMP_STACK", description.stack_bytes.to_string());
     // defmt leaves out what is below this level when it compiles; without it, everything but errors.
     build.env("DEFMT_LOG", "info");
-    if let Some(container) = container {
+    if let Contents::Container(container) = contents {
         let path = toolchain.target_directory.join("image-container.rescomp");
         write_whole(&path, container)?;
         build.env("RESCOMP_CONTAINER", path);
@@ -89,16 +127,16 @@ pub(crate) fn build(
     let status = command::run(&mut build, None)?;
     if !status.success() {
         let error = Error::failed(format!("{package} does not build for {} ({status})", toolchain.triple));
-        return Err(match container {
-            Some(container) => error.because(format!(
+        return Err(match contents {
+            Contents::Container(container) => error.because(format!(
                 "the container has {} bytes, the memory of code and container {}",
                 container.len(),
                 description.code.bytes
             )),
-            None => error,
+            Contents::Parts(_) | Contents::Tests => error,
         });
     }
-    let elf = toolchain.program(package);
+    let elf = toolchain.program_of(profile, package);
     if toolchain.aborts_at_panics() {
         sizes::check_no_panics(&elf)?;
     }
@@ -262,6 +300,29 @@ impl Boards {
                     .fold(error, |error, line| error.because(line.as_str())))
             }
         }
+    }
+}
+
+impl Boards {
+    /// What an image of [`Contents::Tests`] tests on a board: its kernels are the portable ones' equals, and a stack overflow is told as one.
+    ///
+    /// # Errors
+    /// As [`Boards::run`], and where one differs.
+    pub(crate) fn test(&self, image: &Image, board: &Board) -> Result<(), Error> {
+        for (word, succeeds, expected) in [
+            ("compare-kernels", true, "equal the portable ones"),
+            ("overflow-stack", false, "stack overflow"),
+        ] {
+            let (said, success) = self.run(image, board, &[word])?;
+            for line in &said.lines {
+                output::line(&format!("{}: {word}: {line}", board.name()));
+            }
+            if success != succeeds || !said.lines.iter().any(|line| line.contains(expected)) {
+                let error = Error::failed(format!("QEMU {}: {word}: expected `{expected}`", board.name()));
+                return Err(said.lines.iter().fold(error, |error, line| error.because(line.as_str())));
+            }
+        }
+        Ok(())
     }
 }
 

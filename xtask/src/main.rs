@@ -32,6 +32,7 @@ mod output;
 mod pack;
 mod progress;
 mod qemu;
+mod report;
 mod root;
 mod runner;
 mod sanitize;
@@ -74,6 +75,7 @@ fn dispatch(command: &Command) -> Result<(), Error> {
         Command::Bench(BenchCommand::Calibration(flags)) => bench_calibration::run(flags),
         Command::Bench(BenchCommand::Decode(flags)) => bench_decode::run(flags),
         Command::Bench(BenchCommand::Kernels(flags)) => bench_kernels::run(flags),
+        Command::Report(flags) => report::run(flags),
         Command::Test(flags) => test::run(flags),
         Command::Deploy(flags) => deploy::run(flags),
         Command::Keygen(flags) => signing::keygen(flags),

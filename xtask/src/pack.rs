@@ -4,18 +4,21 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::image_input::ImageInput;
 use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::tokenizer::TokenizerView;
 use rescomp_quantizer::calibrate::{CalibrationError, Progress, Run};
 use rescomp_quantizer::chat_template;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::journal::{Found, Identity, Journal, JournalError};
-use rescomp_quantizer::methods::{self, ClipSearch, LazyVariant, SolverOptions};
+use rescomp_quantizer::methods::{self, ClipSearch, GroupSize, LazyVariant, SolverOptions};
 use rescomp_quantizer::pack::{self, CheckFigures, PackFailure, PackOptions, PackReport, Packed};
-use rescomp_quantizer::plan::BlockPlan;
+use rescomp_quantizer::plan::{BlockPlan, MatrixFormat};
 use rescomp_quantizer::transforms::TransformKind;
 use rescomp_runtime::Machine;
 use rescomp_runtime::memory::AlignedBytes;
+use rescomp_runtime::parts::Parts;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -23,9 +26,9 @@ use crate::allocation::{self, Allocation};
 use crate::check::{self, CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
 use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
-use crate::image;
 use crate::image::description::ImageDescription;
 use crate::image::plan::{self, MemoryPlan};
+use crate::image::{self, Contents};
 use crate::interrupt::{self, write_program, write_whole};
 use crate::model::{self, WindowChoice};
 use crate::progress::Shown;
@@ -95,7 +98,8 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let signed_by = signature.as_ref().map(Signature::public_hex);
-    let mut program = runner::build(&root, &target, install, signed_by.as_deref(), None)?;
+    let parts = Contents::Parts(parts(&checkpoint.spec, &options)?);
+    let mut program = runner::build(&root, &target, install, signed_by.as_deref(), parts)?;
 
     if let Some(description) = &target.image {
         plan::check_code(&target.name, description, &program.sizes()?, &checkpoint, &options)?;
@@ -110,10 +114,11 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     report.file_bytes = file.len() as u64;
     let mut memory = None;
     if let Some(description) = &target.image {
-        let planned = runner::build(&root, &target, install, None, Some(&file)).and_then(|image| {
-            memory = Some(plan_memory(&target, description, &image, &file)?);
-            Ok(image)
-        });
+        let planned =
+            runner::build(&root, &target, install, None, Contents::Container(&file)).and_then(|image| {
+                memory = Some(plan_memory(&target, description, &image, &file)?);
+                Ok(image)
+            });
         program = planned.map_err(|error| with_kept_layers(error, &journal))?;
     }
     let recipe = allocation::recipe_of(&checkpoint, &options)?;
@@ -151,6 +156,31 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
         print(&report);
     }
     report.check.as_ref().map_or(Ok(()), verdict)
+}
+
+/// The parts of the runtime that an image will need: all widths and groups where its formats aren't known yet.
+fn parts(spec: &ModelSpec, options: &PackOptions) -> Result<Parts, Error> {
+    let view = TokenizerView::parse(&options.tokenizer).map_err(|error| Error::input(error.to_string()))?;
+    let plan = &options.plan;
+    let mut formats: Vec<MatrixFormat> = Vec::new();
+    if let (true, Some(vocabulary)) = (plan.formats.is_empty(), &plan.vocabulary) {
+        formats.push(MatrixFormat { bits: plan.options.bits, group: plan.options.group });
+        formats
+            .extend(vocabulary.embedding.iter().copied().chain((!spec.tied_head).then_some(vocabulary.head)));
+    }
+    let elements = |group| match group {
+        GroupSize::Elements(elements) => Some(elements.get()),
+        GroupSize::Row => None,
+    };
+    let mut known: Vec<_> = formats
+        .iter()
+        .filter_map(|format| Some((CodeWidth::from_bits(format.bits)?, elements(format.group))))
+        .collect();
+    if known.is_empty() {
+        let groups = [Some(32), Some(64), None];
+        known.extend(CodeWidth::ALL.into_iter().flat_map(|width| groups.map(|group| (width, group))));
+    }
+    Ok(Parts::of_formats(spec, &view, options.layout, known))
 }
 
 /// What the image with this container takes.

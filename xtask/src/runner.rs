@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::RUNNER_FILE;
 use crate::error::Error;
 use crate::figures::{Embeddings, Figures, Images, Windows};
-use crate::image::{self, Image, Sizes};
+use crate::image::{self, Contents, Image, Sizes};
 use crate::qemu::Emulator;
 use crate::system::Install;
 use crate::target::{Bounds, Target};
@@ -62,7 +62,7 @@ impl Program {
     }
 }
 
-/// Builds what runs containers on the target: a program, or an image, with `container` in it where one is given. With a public key, in
+/// Builds what runs containers on the target: a program, or an image with these contents. With a public key, in
 /// hexadecimal digits, a program will load nothing but containers that this key signed.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub(crate) fn build(
     target: &Target,
     install: Install,
     trusted_key: Option<&str>,
-    container: Option<&[u8]>,
+    contents: Contents<'_>,
 ) -> Result<Program, Error> {
     if let Some(description) = &target.image {
         if trusted_key.is_some() {
@@ -81,7 +81,7 @@ pub(crate) fn build(
                 "--sign: an image of {name} runs the container that is in it and loads no other: sign the image as the board's loader asks for"
             )));
         }
-        return image::build(root, target, description, install, container).map(Program::Image);
+        return image::build(root, target, description, install, contents).map(Program::Image);
     }
     build_program(root, target, install, trusted_key).map(Program::Linux)
 }

@@ -38,7 +38,7 @@ const PACKAGES: [&str; 4] = ["rescomp-formats", "rescomp-runtime", "conformance"
 const KERNELS_CRATE: &str = "rescomp_runtime";
 
 /// Their features; the default ones need the host.
-const FEATURES: &str = "rescomp-runtime/std";
+const FEATURES: &str = "rescomp-runtime/std,rescomp-runtime/every-part";
 
 /// Variable that tells a test on which processor it is emulated.
 const CPU_VARIABLE: &str = "RESCOMP_EMULATED_CPU";

@@ -48,9 +48,15 @@ fn scores_with<L: Lanes, S: Stored>(
     let count = scores.len() / heads;
     assert!(count * heads == scores.len() && count * head_dim <= keys.len(), "scores of another length");
     match head_dim {
-        32 if L::UNROLLED_HEADS => scores_of::<L, S, 2>(queries, keys, scale, scores, count),
-        64 if L::UNROLLED_HEADS => scores_of::<L, S, 4>(queries, keys, scale, scores, count),
-        128 if L::UNROLLED_HEADS => scores_of::<L, S, 8>(queries, keys, scale, scores, count),
+        32 if L::UNROLLED_HEADS && cfg!(feature = "head-32") => {
+            scores_of::<L, S, 2>(queries, keys, scale, scores, count)
+        }
+        64 if L::UNROLLED_HEADS && cfg!(feature = "head-64") => {
+            scores_of::<L, S, 4>(queries, keys, scale, scores, count)
+        }
+        128 if L::UNROLLED_HEADS && cfg!(feature = "head-128") => {
+            scores_of::<L, S, 8>(queries, keys, scale, scores, count)
+        }
         _ => {
             for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(count)) {
                 for (score, key) in scores.iter_mut().zip(keys.chunks_exact(head_dim)) {

@@ -48,18 +48,19 @@ macro_rules! table {
     ($name:literal) => {
         $crate::kernels::Kernels {
             name: $name,
-            int2: codebook::INT2,
-            int3: codebook::INT3,
-            int4: codebook::INT4,
-            int5: codebook::INT5,
-            int6: codebook::INT6,
-            int8: int8::INT8,
+            int2: codebook::INT2.if_built($crate::parts::Part::Int2),
+            int3: codebook::INT3.if_built($crate::parts::Part::Int3),
+            int4: codebook::INT4.if_built($crate::parts::Part::Int4),
+            int5: codebook::INT5.if_built($crate::parts::Part::Int5),
+            int6: codebook::INT6.if_built($crate::parts::Part::Int6),
+            int8: int8::INT8.if_built($crate::parts::Part::Int8),
             quantize_activations,
             attention_f32: $crate::kernels::Attention {
                 keep: keep_f32,
                 scores: scores_f32,
                 weighted_sums: weighted_sums_f32,
-            },
+            }
+            .if_built($crate::parts::Part::F32),
             attention_f16: $crate::kernels::Attention {
                 keep: keep_f16,
                 scores: scores_f16,
@@ -68,15 +69,19 @@ macro_rules! table {
             dot_lanes,
             rms_norm,
             rms_norm_in_place,
-            layer_norm,
-            gelu_tanh,
-            gelu,
-            soft_cap,
+            layer_norm: if cfg!(feature = "layer-norm") {
+                layer_norm
+            } else {
+                $crate::kernels::absent::layer_norm
+            },
+            gelu_tanh: if cfg!(feature = "gelu") { gelu_tanh } else { $crate::kernels::absent::gelu },
+            gelu: if cfg!(feature = "gelu") { gelu } else { $crate::kernels::absent::gelu },
+            soft_cap: if cfg!(feature = "soft-cap") { soft_cap } else { $crate::kernels::absent::soft_cap },
             softmax,
             silu_multiply,
             add,
             rotate,
-            hadamard,
+            hadamard: if cfg!(feature = "hadamard") { hadamard } else { $crate::kernels::absent::hadamard },
         }
     };
 }

@@ -8,6 +8,7 @@
 //!
 //! Shapes: m tokens, n rows (outputs), k columns (inputs, padded to a multiple of 32). Rows are handed out in tiles of eight.
 
+mod absent;
 mod activations;
 mod attention;
 mod canonical;
@@ -30,6 +31,8 @@ mod prefetch;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(any(all(target_arch = "arm", feature = "cortex-m-dsp"), all(test, not(target_arch = "arm"))))]
+pub mod cortex_m_dsp;
 #[cfg(all(target_arch = "aarch64", feature = "id-registers", not(feature = "std")))]
 mod id_registers;
 #[cfg(target_arch = "aarch64")]
@@ -44,6 +47,7 @@ pub use output::OutputRows;
 pub use product_f32::matrix_product_f32;
 pub use quantized::{Activations, MatrixProduct};
 
+use crate::parts::Part;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::layouts::Layout;
@@ -56,7 +60,7 @@ pub const TILE_ROWS: usize = 8;
 /// its documentation, and computes what docs/numerics.md defines.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
-    /// The name of the table: "scalar", "avx2", "avx512", "neon", "neon_dotprod" or "neon_i8mm".
+    /// The name of the table: "scalar", "cortex_m_dsp", "avx2", "avx512", "neon", "neon_dotprod" or "neon_i8mm".
     pub name: &'static str,
     /// Products with matrices of 2 bits in layout nr8k4.
     pub int2: Products,
@@ -152,7 +156,9 @@ impl Kernels {
             (Layout::Nr8k4, CodeWidth::Int5) => self.int5,
             (Layout::Nr8k4, CodeWidth::Int6) => self.int6,
             (Layout::Nr8k4, CodeWidth::Int8) => self.int8,
-            (Layout::Rows, width) => scalar::portable::products(Layout::Rows, width),
+            (Layout::Rows, width) => {
+                scalar::portable::products(Layout::Rows, width).if_built(Part::RowsLayout)
+            }
         }
     }
 
@@ -172,15 +178,38 @@ pub fn fold_sum(lanes: &[f32; 16]) -> f32 {
     lanes::Lanes::fold_sum(*lanes)
 }
 
+/// The table that every processor of this target runs, where that isn't `scalar`: kernels of its own that need nothing detected.
+const BASELINE: Option<&'static Kernels> = {
+    #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+    let table = Some(cortex_m_dsp::kernels());
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", not(feature = "std")))]
+    let table = Some(neon::kernels());
+    #[cfg(not(any(
+        all(target_arch = "arm", feature = "cortex-m-dsp"),
+        all(target_arch = "aarch64", target_feature = "neon", not(feature = "std"))
+    )))]
+    let table = None;
+    table
+};
+
 type Detect = fn() -> Option<&'static Kernels>;
 
-/// Slowest first.
-#[cfg(target_arch = "x86_64")]
-const BACKENDS: &[Detect] = &[scalar::detect, avx2::detect, avx512::detect];
-#[cfg(target_arch = "aarch64")]
-const BACKENDS: &[Detect] = &[scalar::detect, neon::detect, neon_dotprod::detect, neon_i8mm::detect];
-#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-const BACKENDS: &[Detect] = &[scalar::detect];
+/// Slowest first. Tests run the kernels of microcontrollers too, with plain Rust in the place of their instructions.
+const BACKENDS: &[Detect] = &[
+    scalar::detect,
+    #[cfg(any(all(target_arch = "arm", feature = "cortex-m-dsp"), all(test, not(target_arch = "arm"))))]
+    cortex_m_dsp::detect,
+    #[cfg(target_arch = "x86_64")]
+    avx2::detect,
+    #[cfg(target_arch = "x86_64")]
+    avx512::detect,
+    #[cfg(target_arch = "aarch64")]
+    neon::detect,
+    #[cfg(target_arch = "aarch64")]
+    neon_dotprod::detect,
+    #[cfg(target_arch = "aarch64")]
+    neon_i8mm::detect,
+];
 
 /// Every table this machine can run, slowest first. `scalar` is always the first.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
@@ -189,7 +218,10 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
 
 /// The fastest table this machine can run.
 pub fn best() -> &'static Kernels {
-    available().last().unwrap_or(scalar::kernels())
+    match BASELINE {
+        Some(baseline) => available().last().unwrap_or(baseline),
+        None => available().last().unwrap_or(scalar::kernels()),
+    }
 }
 
 /// The table of this name, where this machine can run it.

@@ -19,22 +19,26 @@ pub use run::{Batch, BlockRun, Norm, cap_logits, enter, normalize, normalize_str
 pub use scratch::Scratch;
 
 use crate::linear::BlockWeights;
-use rescomp_formats::spec::Architecture;
+use crate::parts::{Part, block_part, not_built};
 
 /// Runs one block.
 ///
 /// # Errors
 /// What `weights` fails with.
+///
+/// # Panics
+/// Where the program was built without such blocks: [`crate::parts::expect`] says so before.
 pub fn block<W: BlockWeights, S: CacheElem>(
     run: &mut BlockRun<'_, '_, S>,
     weights: &mut W,
 ) -> Result<(), W::Error> {
-    match run.spec.architecture {
-        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => llama::block(run, weights),
-        Architecture::Gemma2 | Architecture::Gemma3 => gemma::block(run, weights),
-        Architecture::GptNeox => gpt_neox::block(run, weights),
-        Architecture::Gpt2 => gpt2::block(run, weights),
-        Architecture::Bert => bert::block(run, weights),
-        Architecture::Vit => vit::block(run, weights),
+    match block_part(run.spec.architecture) {
+        Part::Llama if cfg!(feature = "llama") => llama::block(run, weights),
+        Part::Gemma if cfg!(feature = "gemma") => gemma::block(run, weights),
+        Part::GptNeox if cfg!(feature = "gpt-neox") => gpt_neox::block(run, weights),
+        Part::Gpt2 if cfg!(feature = "gpt2") => gpt2::block(run, weights),
+        Part::Bert if cfg!(feature = "bert") => bert::block(run, weights),
+        Part::Vit if cfg!(feature = "vit") => vit::block(run, weights),
+        part => not_built(part),
     }
 }

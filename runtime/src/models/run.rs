@@ -219,7 +219,7 @@ impl Scratch<'_> {
             LinearSet::Output => spec.online.output,
             _ => spec.online.down,
         };
-        if !asked || m == 0 {
+        if !(asked && cfg!(feature = "hadamard")) || m == 0 {
             return;
         }
         let (input, _) = self.product(spec, m, set);

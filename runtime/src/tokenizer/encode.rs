@@ -9,6 +9,7 @@ use super::normalize::Normalized;
 use super::pre_tokenize::first_pre_token;
 use super::symbols::Symbols;
 use super::{Tokenizer, TokenizerError, unigram, word_piece};
+use crate::parts::missing_for_text;
 
 /// Where in a text special tokens are read as such. Elsewhere their content is encoded as any other text.
 #[derive(Clone, Copy, Debug)]
@@ -266,6 +267,9 @@ impl<'t> Encoder<'t, '_> {
     /// Not even one pre-token fits `out`; see [`Tokenizer::encode`] for what it needs. The encoder stays there, behind text that has no
     /// tokens, if any (bytes that the vocabulary lacks): it goes on with as much room as [`room_needed`](Self::room_needed) says then.
     pub fn next_tokens(&mut self, out: &mut [u32]) -> Result<usize, TokenizerError> {
+        if let Some(part) = missing_for_text(&self.tokenizer.view) {
+            return Err(TokenizerError::NotBuilt { part: part.feature() });
+        }
         let available = out.len();
         let mut tokens = 0;
         loop {
@@ -354,14 +358,16 @@ impl<'t> Encoder<'t, '_> {
             return None;
         }
         let count = match view.model() {
-            Model::WordPiece => word_piece::encode(view, next.text(), next.characters, room)?,
-            Model::Unigram => {
+            Model::WordPiece if cfg!(feature = "word-piece") => {
+                word_piece::encode(view, next.text(), next.characters, room)?
+            }
+            Model::Unigram if cfg!(feature = "unigram") => {
                 let (count, score) = unigram::encode(view, next.text(), next.characters, self.score, room)?;
                 // Only a piece that is one pre-token goes on with the sum.
                 let goes_on = view.pre_tokenizer() == PreTokenizer::ByteLevel;
                 return Some((count, if goes_on { score } else { 0.0 }));
             }
-            Model::ByteLevelBpe | Model::CharacterBpe => {
+            Model::ByteLevelBpe | Model::CharacterBpe if cfg!(feature = "byte-pair") => {
                 if view.ignore_merges()
                     && let Some(id) = self.whole_token(next)
                 {
@@ -375,6 +381,8 @@ impl<'t> Encoder<'t, '_> {
                     merge::<Wide>(view, symbols, room)?
                 }
             }
+            // `next_tokens` has said so.
+            _ => return None,
         };
         Some((count, 0.0))
     }

@@ -88,16 +88,26 @@ pub enum TokenizerError {
         /// Tokens that it holds.
         available: usize,
     },
+    /// The program was built without a part of the runtime that the tokenizer needs ([`crate::parts`]).
+    NotBuilt {
+        /// The part: a feature of this crate.
+        part: &'static str,
+    },
 }
 
 impl fmt::Display for TokenizerError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TokenizerError::OutputTooSmall { tokens, text_bytes, needed, available } = self;
-        write!(
-            formatter,
-            "text byte {text_bytes}: the memory for tokens is too small: expected at least {needed}, found {available} \
-             ({tokens} tokens fitted)"
-        )
+        match self {
+            TokenizerError::OutputTooSmall { tokens, text_bytes, needed, available } => write!(
+                formatter,
+                "text byte {text_bytes}: the memory for tokens is too small: expected at least {needed}, found {available} \
+                 ({tokens} tokens fitted)"
+            ),
+            TokenizerError::NotBuilt { part } => write!(
+                formatter,
+                "the tokenizer needs `{part}`, and this program was built without it (a feature of rescomp-runtime)"
+            ),
+        }
     }
 }
 

@@ -36,11 +36,14 @@ impl<'t> Normalized<'t> {
                 Normalized::Plain { space: add_space && !piece.is_empty() && !piece.starts_with(' '), rest }
             }
             // No character below U+0300 composes or is decomposed with another below it; their bytes are below 0xcc.
-            Normalizer::Nfc if piece.bytes().all(|byte| byte < 0xcc) => {
+            Normalizer::Nfc if !cfg!(feature = "nfc") || piece.bytes().all(|byte| byte < 0xcc) => {
                 Normalized::Plain { space: false, rest }
             }
             Normalizer::Nfc => Normalized::Composed(Composed::new(rest)),
-            Normalizer::Bert(steps) => Normalized::Bert(Bert::new(steps, rest)),
+            Normalizer::Bert(steps) if cfg!(feature = "bert-text") => {
+                Normalized::Bert(Bert::new(steps, rest))
+            }
+            Normalizer::Bert(_) => Normalized::Plain { space: false, rest },
             Normalizer::Spaces(prefix) => {
                 let there = piece.starts_with([' ', SPACE_SIGN]);
                 let space = match prefix {
@@ -86,8 +89,10 @@ impl Iterator for Normalized<'_> {
             Normalized::Spaces { rest, .. } => {
                 rest.next().map(|character| if character == SPACE_SIGN { ' ' } else { character })
             }
-            Normalized::Composed(composed) => composed.next(),
-            Normalized::Bert(bert) => bert.next(),
+            Normalized::Composed(composed) if cfg!(feature = "nfc") => composed.next(),
+            Normalized::Bert(bert) if cfg!(feature = "bert-text") => bert.next(),
+            // Never made where the part isn't built, nor is text encoded then.
+            Normalized::Composed(_) | Normalized::Bert(_) => None,
         }
     }
 }

@@ -71,14 +71,16 @@ pub(super) fn first_pre_token(
     text: impl Iterator<Item = char> + Clone,
 ) -> Extent {
     let characters = match kind {
-        PreTokenizer::Gpt2 => gpt2(text, false),
-        PreTokenizer::DigitsGpt2 => gpt2(text, true),
-        PreTokenizer::Llama3 => llama3(text, 3),
-        PreTokenizer::Qwen2 => llama3(text, 1),
+        PreTokenizer::Gpt2 if cfg!(feature = "patterns") => gpt2(text, false),
+        PreTokenizer::DigitsGpt2 if cfg!(feature = "patterns") => gpt2(text, true),
+        PreTokenizer::Llama3 if cfg!(feature = "patterns") => llama3(text, 3),
+        PreTokenizer::Qwen2 if cfg!(feature = "patterns") => llama3(text, 1),
         PreTokenizer::ByteLevel if words_are_separate => spaces_and_word(text),
         PreTokenizer::ByteLevel => text.count(),
         PreTokenizer::Spaces => first_and_run(text, |character| character != ' '),
-        PreTokenizer::Bert => return bert(text),
+        PreTokenizer::Bert if cfg!(feature = "bert-text") => return bert(text),
+        // No text is encoded where its part isn't built: the encoder has said so.
+        _ => 0,
     };
     Extent { dropped: 0, characters }
 }

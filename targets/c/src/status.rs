@@ -31,6 +31,8 @@ pub enum Status {
     Differs = 9,
     /// The model gave numbers that aren't finite.
     NotFinite = 10,
+    /// The container needs a part of rescomp that the library was built without.
+    NotBuilt = 11,
 }
 
 /// A status in a few words: a text that lives for ever, for any number.
@@ -48,6 +50,7 @@ pub extern "C" fn rescomp_status_text(status: c_int) -> *const c_char {
         8 => c"a kernel doesn't give its known answer on this processor",
         9 => c"the logits don't have the bits that the host recorded",
         10 => c"the model gave numbers that aren't finite",
+        11 => c"the container needs a part of rescomp that the library was built without",
         _ => c"no status of rescomp",
     };
     text.as_ptr()
@@ -61,6 +64,7 @@ impl From<RuntimeError> for Status {
             RuntimeError::ContextFull { .. } => Status::ContextFull,
             RuntimeError::Token { .. } | RuntimeError::NoTokens => Status::Token,
             RuntimeError::NotFinite { .. } => Status::NotFinite,
+            RuntimeError::NotBuilt { .. } => Status::NotBuilt,
             _ => Status::Container,
         }
     }
@@ -70,7 +74,7 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
         match failure {
             Failure::NoContainer | Failure::Container(_) | Failure::NoDecoder => Status::Container,
-            Failure::SelfCheck(_) => Status::SelfCheck,
+            Failure::SelfCheck(_) | Failure::Comparison(_) => Status::SelfCheck,
             Failure::Runtime(error) => error.into(),
             Failure::LongPrompt { .. } => Status::ContextFull,
             Failure::Command(_) | Failure::Prompt(_) | Failure::EmptyPrompt => Status::Text,

@@ -1,13 +1,15 @@
 //! The program on the microcontroller.
-#![allow(unsafe_code, reason = "the attribute of an exception handler")]
+#![allow(unsafe_code, reason = "the handler of faults")]
 
+use core::arch::global_asm;
 use core::hint::black_box;
 
 use cortex_m as _;
-use cortex_m_rt::{ExceptionFrame, entry, exception};
+use cortex_m_rt::entry;
 use defmt_semihosting as _;
 use heapless::String;
-use rescomp_firmware::{Command, Failure, Generated, Report, check, generate, open};
+use rescomp_firmware::{Command, Failure, Generated, Report, Test, check, generate, open};
+use rescomp_runtime::kernel_comparison::compare_products;
 use rescomp_runtime::kernels;
 use rescomp_runtime::memory::MemoryBlock;
 use semihosting::process::ExitCode;
@@ -50,6 +52,21 @@ fn exit(code: ExitCode) -> ! {
 /// Runs the command. False where a check missed its bound.
 fn run(memory: &mut [MemoryBlock]) -> Result<bool, Failure> {
     let command = Command::given()?;
+    if cfg!(feature = "test-words") {
+        match command.test {
+            Some(Test::CompareKernels) => {
+                let kernels = kernels::best();
+                let equal = compare_products(kernels, memory)?;
+                defmt::info!("{=usize} products of {=str} equal the portable ones", equal, kernels.name);
+                return Ok(true);
+            }
+            Some(Test::OverflowStack) => {
+                defmt::info!("{=usize} calls", overflow_stack(0));
+                return Ok(false);
+            }
+            None => {}
+        }
+    }
     // An image without a container has the code of one with it, so that its size tells what room there is.
     let container = open(black_box(&CONTAINER.0))?;
     let kernels = kernels::best();
@@ -133,11 +150,44 @@ fn words(digest: &[u8; 32]) -> [u32; 8] {
     words
 }
 
-/// A fault, such as an access beyond the memory or a stack that has grown into nothing: ends the program instead of standing still.
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    defmt::error!("hard fault at {=u32:#x}, called from {=u32:#x}", frame.pc(), frame.lr());
+// The stack pointer of a stack that overflowed is good for nothing, so the handler begins a new one: nobody returns to the old.
+global_asm!(
+    ".section .HardFault.rescomp,\"ax\",%progbits",
+    ".global HardFault",
+    ".type HardFault,%function",
+    ".thumb_func",
+    "HardFault:",
+    "mrs r0, msp",
+    "ldr r1, =_stack_start",
+    "msr msp, r1",
+    "b {fault}",
+    ".ltorg",
+    fault = sym fault,
+);
+
+/// A fault, such as an access beyond the memory: ends the program instead of standing still. `stack_pointer` is where the processor left the
+/// registers, where there was room for them.
+extern "C" fn fault(stack_pointer: usize) -> ! {
+    if memory::is_overflow(stack_pointer) {
+        defmt::error!("stack overflow: its {=usize} bytes are not enough", memory::stack_bytes());
+    } else {
+        // The return address and the address of the instruction lie behind five registers.
+        let registers = stack_pointer as *const u32;
+        // SAFETY: the processor wrote a frame of eight words there, within the stack.
+        let (from, at) = unsafe { (registers.add(5).read(), registers.add(6).read()) };
+        defmt::error!("hard fault at {=u32:#x}, called from {=u32:#x}", at, from);
+    }
     exit(ExitCode::FAILURE)
+}
+
+/// Needs more stack than there is.
+#[inline(never)]
+fn overflow_stack(depth: usize) -> usize {
+    let mut frame = black_box([depth; 64]);
+    if black_box(depth) < usize::MAX {
+        frame[0] = overflow_stack(depth + 1);
+    }
+    black_box(frame)[depth % 64]
 }
 
 #[panic_handler]

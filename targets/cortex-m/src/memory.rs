@@ -1,4 +1,5 @@
-//! The data memory: the program's variables at its beginning, the stack at its end, the model's state between them.
+//! The data memory: the stack at its beginning, so that one that overflows leaves the memory and faults, then the program's variables, then the
+//! model's state to the end.
 #![allow(unsafe_code, reason = "memory named by linker symbols")]
 
 use core::ptr::{addr_of, addr_of_mut};
@@ -10,6 +11,8 @@ use rescomp_runtime::memory::MemoryBlock;
 unsafe extern "C" {
     /// First byte behind the variables.
     static mut __sheap: u8;
+    /// First byte behind the data memory.
+    static __data_end: u8;
     /// First byte behind the stack's beginning: it grows down from here.
     static _stack_start: u8;
     /// Its address is the number of bytes of the stack.
@@ -20,6 +23,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// What unused stack holds.
 const UNUSED: u32 = 0x5ac4_0ed5;
+/// Bytes of the largest frame of an exception: with the registers of the floating-point unit.
+const FRAME_BYTES: usize = 104;
 /// Bytes below the stack's end of now that are in use, or will be before the first is looked at.
 const IN_USE: usize = 512;
 
@@ -33,15 +38,19 @@ fn stack_end() -> usize {
     (addr_of!(_stack_start) as usize).saturating_sub(stack_bytes())
 }
 
+/// Whether a stack pointer is that of a stack that has grown beyond its end, or is about to: an exception's frame has no room below it.
+pub(crate) fn is_overflow(stack_pointer: usize) -> bool {
+    stack_pointer < stack_end() + FRAME_BYTES
+}
+
 /// All memory that nothing else has, once.
 pub(crate) fn take() -> Option<&'static mut [MemoryBlock]> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return None;
     }
     let first = (addr_of_mut!(__sheap) as usize).next_multiple_of(size_of::<MemoryBlock>());
-    let blocks = stack_end().checked_sub(first)? / size_of::<MemoryBlock>();
-    // SAFETY: the linker leaves this memory to nobody else, and the stack ends behind it; it is taken once. Any bytes are a MemoryBlock, and
-    // `first` is aligned for one.
+    let blocks = (addr_of!(__data_end) as usize).checked_sub(first)? / size_of::<MemoryBlock>();
+    // SAFETY: the linker leaves this memory to nobody else; it is taken once. Any bytes are a MemoryBlock, and `first` is aligned for one.
     Some(unsafe { slice::from_raw_parts_mut(first as *mut MemoryBlock, blocks) })
 }
 

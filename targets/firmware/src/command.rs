@@ -3,7 +3,8 @@
 //! ```text
 //! check                                     run the embedded windows and compare
 //! generate [--max-tokens N] PROMPT          continue a prompt
-//!                                           without words: both, with a prompt of its own
+//! compare-kernels, overflow-stack           in images that test: every product against the portable one; a fault
+//!                                           without words: check and generate, with a prompt of its own
 //! ```
 
 use core::fmt;
@@ -18,12 +19,34 @@ const DEFAULT_MAX_TOKENS: usize = 48;
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
+    /// Do this, and nothing else.
+    pub test: Option<Test>,
     /// Run the check.
     pub check: bool,
     /// Continue a prompt.
     pub prompt: Option<heapless::String<MAX_PROMPT_BYTES>>,
     /// The most tokens to continue it with.
     pub max_tokens: usize,
+}
+
+/// What images with the feature `test-words` do besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// Compare every product with the portable one.
+    CompareKernels,
+    /// Use more stack than there is, on a microcontroller.
+    OverflowStack,
+}
+
+impl Test {
+    /// The one of this word, in images that have such words.
+    fn of(word: &str) -> Option<Test> {
+        match word {
+            "compare-kernels" if cfg!(feature = "test-words") => Some(Test::CompareKernels),
+            "overflow-stack" if cfg!(feature = "test-words") => Some(Test::OverflowStack),
+            _ => None,
+        }
+    }
 }
 
 /// Why words are no command.
@@ -82,9 +105,15 @@ impl Command {
     /// [`CommandError`].
     pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<Command, CommandError> {
         let mut words = words.into_iter();
-        let mut command = Command { check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS };
+        let mut command = Command { test: None, check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS };
         match words.next() {
             None => command.prompt = Some(prompt(DEFAULT_PROMPT)?),
+            Some(word) if let Some(test) = Test::of(word) => {
+                (command.test, command.check) = (Some(test), false);
+                if words.next().is_some() {
+                    return Err(CommandError::Words);
+                }
+            }
             Some("check") => {
                 if words.next().is_some() {
                     return Err(CommandError::Words);
@@ -131,7 +160,7 @@ mod tests {
         assert_eq!(both.prompt.as_deref(), Some(DEFAULT_PROMPT));
         assert_eq!(
             parse(&["check"]),
-            Ok(Command { check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS })
+            Ok(Command { test: None, check: true, prompt: None, max_tokens: DEFAULT_MAX_TOKENS })
         );
         let command = parse(&["generate", "--max-tokens", "7", "A prompt"]).expect("valid");
         assert_eq!(

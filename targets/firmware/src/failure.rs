@@ -4,6 +4,7 @@ use core::fmt;
 
 use rescomp_formats::error::ContainerError;
 use rescomp_runtime::error::RuntimeError;
+use rescomp_runtime::kernel_comparison::ComparisonError;
 use rescomp_runtime::self_check::SelfCheckError;
 use rescomp_runtime::tokenizer::TokenizerError;
 
@@ -23,6 +24,8 @@ pub enum Failure {
     NoDecoder,
     /// A kernel doesn't give its known answer.
     SelfCheck(SelfCheckError),
+    /// A kernel isn't the portable one's equal.
+    Comparison(ComparisonError),
     /// The model doesn't run in this memory, or at all.
     Runtime(RuntimeError),
     /// The prompt has no tokens, or too many.
@@ -50,6 +53,7 @@ impl fmt::Display for Failure {
                 f.write_str("the image's container is no decoder's, and images run decoders")
             }
             Failure::SelfCheck(error) => error.fmt(f),
+            Failure::Comparison(error) => error.fmt(f),
             Failure::Runtime(error) => error.fmt(f),
             Failure::Prompt(error) => write!(f, "prompt: {error}"),
             Failure::EmptyPrompt => f.write_str("the prompt is empty, and the model has no begin token"),
@@ -77,6 +81,12 @@ impl From<ContainerError> for Failure {
 impl From<SelfCheckError> for Failure {
     fn from(error: SelfCheckError) -> Failure {
         Failure::SelfCheck(error)
+    }
+}
+
+impl From<ComparisonError> for Failure {
+    fn from(error: ComparisonError) -> Failure {
+        Failure::Comparison(error)
     }
 }
 

@@ -16,20 +16,24 @@ mod failure;
 mod generate;
 
 pub use check::{Report, TILE, check};
-pub use command::{Command, CommandError, DEFAULT_PROMPT, MAX_PROMPT_BYTES};
+pub use command::{Command, CommandError, DEFAULT_PROMPT, MAX_PROMPT_BYTES, Test};
 pub use escaped::Escaped;
 pub use failure::Failure;
 pub use generate::{Ending, Generated, generate};
 
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
+use rescomp_runtime::parts;
 
 /// Opens the container of an image, and checks everything in it, its digest included.
 ///
 /// # Errors
-/// [`Failure::NoContainer`] for an image without one, [`Failure::Container`] for one that can't be.
+/// [`Failure::NoContainer`] for an image without one, [`Failure::Container`] for one that can't be, [`Failure::Runtime`] for one that needs what
+/// the image was built without.
 pub fn open(bytes: &[u8]) -> Result<CheckedContainer<'_>, Failure> {
     if bytes.is_empty() {
         return Err(Failure::NoContainer);
     }
-    Ok(Container::open(bytes)?.check(Integrity::Digest)?)
+    let container = Container::open(bytes)?.check(Integrity::Digest)?;
+    parts::expect(&container)?;
+    Ok(container)
 }

@@ -12,6 +12,7 @@ pub(super) mod sums;
 
 use super::Kernels;
 use super::instantiate::{instantiate, table};
+use crate::parts::Part;
 use lanes::NeonLanes;
 
 instantiate!(NeonLanes, "neon");
@@ -21,11 +22,17 @@ instantiate!(NeonLanes, "neon");
 /// # Safety
 /// The processor has NEON wherever the table is used.
 pub(super) const unsafe fn table() -> Kernels {
-    Kernels { int2: pair_sums::INT2, ..table!("neon") }
+    Kernels { int2: pair_sums::INT2.if_built(Part::Int2), ..table!("neon") }
 }
 
 // SAFETY: private; `detect` hands it out only where the processor has NEON.
 static KERNELS: Kernels = unsafe { table() };
+
+/// The table, where every processor of the target runs it.
+#[cfg(all(target_feature = "neon", not(feature = "std")))]
+pub(super) const fn kernels() -> &'static Kernels {
+    &KERNELS
+}
 
 /// The table, where the processor has NEON. Targets without floating point in their ABI don't promise it.
 pub fn detect() -> Option<&'static Kernels> {

@@ -28,6 +28,7 @@ use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, BLOCK_UNITS, STEP_UNITS, codebook, scale_codes};
 use crate::kernels::quantized::check;
 use crate::kernels::{Activations, OutputRows, Products, TILE_ROWS};
+use crate::parts::{self, not_built};
 use core::arch::aarch64::*;
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -113,9 +114,10 @@ fn gemv_int2_neon(
                     scales: &scales[start / STEP_UNITS..],
                 };
                 match group {
-                    32 => rows.add_part::<32>(&part, chunk.start, sums),
-                    64 => rows.add_part::<64>(&part, chunk.start, sums),
-                    _ => rows.add_part::<0>(&part, chunk.start, sums),
+                    32 if cfg!(feature = "groups-32") => rows.add_part::<32>(&part, chunk.start, sums),
+                    64 if cfg!(feature = "groups-64") => rows.add_part::<64>(&part, chunk.start, sums),
+                    _ if cfg!(feature = "other-groups") => rows.add_part::<0>(&part, chunk.start, sums),
+                    _ => not_built(parts::Part::OtherGroups),
                 }
             }
             for (tile, sums) in chunk.zip(sums) {

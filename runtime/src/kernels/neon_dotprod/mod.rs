@@ -9,15 +9,16 @@ mod single;
 mod units;
 
 use super::{Kernels, neon};
+use crate::parts::Part;
 
 static KERNELS: Kernels = Kernels {
     name: "neon_dotprod",
-    int2: codebook::INT2,
-    int3: codebook::INT3,
-    int4: codebook::INT4,
-    int5: codebook::INT5,
-    int6: codebook::INT6,
-    int8: int8::INT8,
+    int2: codebook::INT2.if_built(Part::Int2),
+    int3: codebook::INT3.if_built(Part::Int3),
+    int4: codebook::INT4.if_built(Part::Int4),
+    int5: codebook::INT5.if_built(Part::Int5),
+    int6: codebook::INT6.if_built(Part::Int6),
+    int8: int8::INT8.if_built(Part::Int8),
     // SAFETY: `detect` requires NEON too.
     ..unsafe { neon::table() }
 };

@@ -16,6 +16,7 @@ use crate::kernels::nr8k4::codebook::{BLOCK_UNITS, STEP_UNITS, codebook, lookup_
 use crate::kernels::nr8k4::pairs::Pair;
 use crate::kernels::nr8k4::scaled::{self, group_scales};
 use crate::kernels::quantized::Activations;
+use crate::parts::{Part, not_built};
 use core::arch::aarch64::*;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES};
 use rescomp_formats::matrix::{MatrixView, STEP_ELEMS, TABLE_ENTRIES};
@@ -112,9 +113,10 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
             };
         }
         match matrix.group {
-            32 => walk!(32),
-            64 => walk!(64),
-            _ => walk!(0),
+            32 if cfg!(feature = "groups-32") => walk!(32),
+            64 if cfg!(feature = "groups-64") => walk!(64),
+            _ if cfg!(feature = "other-groups") => walk!(0),
+            _ => not_built(Part::OtherGroups),
         }
     }
 }
@@ -296,7 +298,7 @@ impl Pair for SingleInt8 {
         // SAFETY: instantiated only in the products of this backend, which have NEON and dotprod.
         unsafe {
             match matrix.step_units {
-                1 => walk_int8::<1>(matrix, tiles, token),
+                1 if cfg!(feature = "groups-32") => walk_int8::<1>(matrix, tiles, token),
                 _ => walk_int8::<2>(matrix, tiles, token),
             }
         }

@@ -53,7 +53,8 @@ impl<const WORDS: usize> Walk for Codebook<WORDS> {
         for (tile, output) in (tile..).zip(&mut outputs) {
             // SAFETY: likewise.
             *output = unsafe {
-                if shape.has_scale_codes() && shape.group_elems() == UNIT_ELEMS {
+                if cfg!(feature = "groups-32") && shape.has_scale_codes() && shape.group_elems() == UNIT_ELEMS
+                {
                     walk::<WORDS, TOKENS, true>(tables, matrix, activations, tile, token)
                 } else {
                     walk::<WORDS, TOKENS, false>(tables, matrix, activations, tile, token)

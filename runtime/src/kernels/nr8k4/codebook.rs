@@ -11,6 +11,7 @@ use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
 use crate::kernels::prefetch::{distance, prefetch};
 use crate::kernels::quantized::Activations;
+use crate::parts::{Part, not_built};
 use core::array::from_fn;
 use core::marker::PhantomData;
 use rescomp_formats::encodings::stacked::{HIGH_BITS, low_level};
@@ -175,9 +176,16 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
         let shape = matrix.shape();
         let sums = match if shape.has_scale_codes() { shape.group_elems() } else { 0 } {
-            32 => walk::<B, WORDS, TILES, TOKENS, 32>(tables, matrix, activations, tile, token),
-            64 => walk::<B, WORDS, TILES, TOKENS, 64>(tables, matrix, activations, tile, token),
-            _ => walk::<B, WORDS, TILES, TOKENS, 0>(tables, matrix, activations, tile, token),
+            32 if cfg!(feature = "groups-32") => {
+                walk::<B, WORDS, TILES, TOKENS, 32>(tables, matrix, activations, tile, token)
+            }
+            64 if cfg!(feature = "groups-64") => {
+                walk::<B, WORDS, TILES, TOKENS, 64>(tables, matrix, activations, tile, token)
+            }
+            _ if cfg!(feature = "other-groups") => {
+                walk::<B, WORDS, TILES, TOKENS, 0>(tables, matrix, activations, tile, token)
+            }
+            _ => not_built(Part::OtherGroups),
         };
         let unit = shape.row_scale_unit();
         let (row_scales, _) = codebook(matrix).row_scales.as_chunks::<TILE_ROWS>();

@@ -64,7 +64,7 @@ impl<S: Step> Walk for Steps<S> {
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
         // With the length of a step known, its loop unrolls.
-        let sums = if matrix.shape().step_elems() == UNIT_ELEMS {
+        let sums = if cfg!(feature = "groups-32") && matrix.shape().step_elems() == UNIT_ELEMS {
             walk::<S, TILES, TOKENS, 1>(matrix, activations, tile, token)
         } else {
             walk::<S, TILES, TOKENS, 2>(matrix, activations, tile, token)

@@ -2,6 +2,15 @@
 
 use crate::kernels::lanes::{Elementwise, LANES, Lanes, Whole};
 
+/// The number with these bits of binary16, exactly.
+#[inline(always)]
+pub(in crate::kernels) fn widened(bits: u16) -> f32 {
+    #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+    return crate::kernels::cortex_m_dsp::insn::widened(bits);
+    #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
+    half::f16::from_bits(bits).to_f32()
+}
+
 impl Elementwise for f32 {
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -31,6 +40,10 @@ impl Elementwise for f32 {
     #[cfg(not(feature = "std"))]
     #[inline(always)]
     fn fma(self, factor: Self, addend: Self) -> Self {
+        // The instruction where there is one: libm's on a microcontroller is a hundred times as long.
+        #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+        return crate::kernels::cortex_m_dsp::insn::fma(self, factor, addend);
+        #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
         libm::fmaf(self, factor, addend)
     }
     #[inline(always)]
@@ -119,7 +132,7 @@ impl Lanes for [f32; LANES] {
     }
     #[inline(always)]
     fn load_f16(values: &[u16; LANES]) -> Self {
-        values.map(|bits| half::f16::from_bits(bits).to_f32())
+        values.map(widened)
     }
     #[inline(always)]
     fn store(self, values: &mut [f32; LANES]) {

@@ -12,7 +12,7 @@ pub fn transformed(values: &[f64]) -> Vec<f64> {
     let run = n / order;
     let entry = |row: usize, col: usize| {
         // Sylvester: -1 to the number of bits that both numbers have.
-        let sign = if ((row % run) & (col % run)).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if ((row % run) & (col % run)).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         sign * dense[row / run][col / run]
     };
     let column =
@@ -27,7 +27,7 @@ fn dense_block(n: usize) -> (usize, Rows) {
     }
     let candidates = (1..=n / 4)
         .map(|quarter| 4 * quarter)
-        .filter(|order| n % order == 0 && (n / order).is_power_of_two());
+        .filter(|order| n.is_multiple_of(*order) && (n / order).is_power_of_two());
     for order in candidates {
         if is_prime(order - 1) && (order - 1) % 4 == 3 {
             // I + S, S skew.
@@ -71,5 +71,5 @@ fn character(number: usize, q: usize) -> f64 {
 }
 
 fn is_prime(number: usize) -> bool {
-    number > 1 && (2..number).all(|divisor| number % divisor != 0)
+    number > 1 && (2..number).all(|divisor| !number.is_multiple_of(divisor))
 }

@@ -423,7 +423,7 @@ pub fn container_bytes(
 
 fn contents_bytes(contents: &Contents) -> usize {
     match contents {
-        Contents::Bytes(bytes) | Contents::Matrix(_, bytes) => bytes.len(),
+        Contents::Bytes(bytes) | Contents::Matrix(_, bytes) | Contents::Corrected(_, bytes) => bytes.len(),
         Contents::U64(numbers) => 8 * numbers.len(),
         Contents::F32(numbers) => 4 * numbers.len(),
     }

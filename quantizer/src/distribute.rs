@@ -61,7 +61,7 @@ fn candidates(matrix: &Sensitivity) -> impl Iterator<Item = Candidate> + '_ {
 /// The plan with the chosen formats.
 pub fn planned(plan: &BlockPlan, measured: &[Sensitivity], chosen: &[usize]) -> BlockPlan {
     let mut plan = plan.clone();
-    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group };
+    let default = MatrixFormat::plain(plan.options.bits, plan.options.group);
     let mut vocabulary = plan.vocabulary.take().unwrap_or_else(|| Vocabulary::same(default));
     for (matrix, &at) in measured.iter().zip(chosen) {
         let format = matrix.formats[at].0;

@@ -6,7 +6,7 @@ use crate::chat_template::Imported;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dense::{DenseError, DenseLogits};
 use crate::embeddings::dense_embeddings;
-use crate::encode::{self, EncodeError, encode};
+use crate::encode::{self, EncodeError, encode, encode_corrected};
 use crate::methods::GroupSize;
 use crate::plan::{BlockPlan, MatrixFormat};
 use crate::record::{self, Record};
@@ -267,7 +267,8 @@ pub fn pack_run(
             }
             for matrix in quantized {
                 let section = SectionName { kind: matrix.kind, layer: Some(layer as u16) };
-                let contents = encode(&matrix.solution, matrix.format, options.layout)
+                let (solution, low_rank) = (&matrix.solution, matrix.low_rank.as_ref());
+                let contents = encode_corrected(solution, low_rank, matrix.format, options.layout)
                     .map_err(|cause| PackFailure::Encode { section, cause })?;
                 put(matrix.kind, Some(layer), contents);
                 matrices.push(matrix.report);
@@ -411,9 +412,9 @@ pub fn container_bytes(
     for name in sections(spec).filter(|name| name.kind.is_matrix()) {
         let (rows, columns) = name.kind.shape(spec).unwrap_or_default();
         let format = if name.layer.is_some() { blocks } else { vocabulary };
-        let shape = encode::shape((rows as usize, columns as usize), format, options.layout)
+        let bytes = encode::section_bytes((rows as usize, columns as usize), format, options.layout)
             .map_err(|cause| PackFailure::Encode { section: name, cause })?;
-        matrices += shape.section_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES);
+        matrices += bytes.next_multiple_of(SECTION_ALIGNMENT_BYTES);
     }
     // The windows are as many as the container's size allows: twice, since they are part of it.
     let others = bytes_without_matrices(checkpoint, options, matrices)?.all;

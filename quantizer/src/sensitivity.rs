@@ -263,7 +263,7 @@ impl Tried {
         solve: impl Fn(MatRef<'_, f64>, MatrixFormat) -> Result<(Solution<f64>, f64), MethodError> + Sync,
     ) -> Result<Self, SensitivityError> {
         let failed = |cause| SensitivityError::Method { name, cause };
-        let tried = MatrixFormat { bits: TRIED_BITS, group: measurement.plan.options.group };
+        let tried = MatrixFormat::plain(TRIED_BITS, measurement.plan.options.group);
         let (solution, _) = solve(to_f64(matrix).as_ref(), tried).map_err(failed)?;
         let values = dequantized(&solution);
         let sample = sample(matrix);
@@ -317,8 +317,8 @@ fn alone(
 
 /// Bytes of a matrix's section and the padding after it.
 fn section_bytes(matrix: &Matrix, format: MatrixFormat, layout: Layout) -> Result<u64, EncodeError> {
-    let shape = encode::shape((matrix.rows, matrix.cols), format, layout)?;
-    Ok(shape.section_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES) as u64)
+    let bytes = encode::section_bytes((matrix.rows, matrix.cols), format, layout)?;
+    Ok(bytes.next_multiple_of(SECTION_ALIGNMENT_BYTES) as u64)
 }
 
 /// A full-precision block that takes the moments of each set's input.

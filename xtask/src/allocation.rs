@@ -88,7 +88,7 @@ pub(crate) fn plan(
         (Some(bits), _) => (bits * checkpoint.parameters() as f64 / 8.0) as u64,
         (None, Some(bytes)) => bytes.saturating_sub(flags.sign.iter().len() as u64 * SIGNATURE_BYTES as u64),
     };
-    let format = MatrixFormat { bits: flags.bits, group: flags.group_size.into() };
+    let format = MatrixFormat::plain(flags.bits, flags.group_size.into());
     if let Some(bands) = bands(checkpoint, options) {
         let embedding = vec![format; BANDS];
         options.plan.vocabulary = Some(Vocabulary { bands: Some(bands), embedding, head: format });
@@ -169,7 +169,7 @@ pub(crate) fn recipe_of(checkpoint: &Checkpoint, options: &PackOptions) -> Resul
             matrices.insert("head".to_owned(), vocabulary.head);
         }
     }
-    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group };
+    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group, rank: plan.rank };
     Recipe { default, matrices }.to_toml().map_err(|error| Error::failed(error.to_string()))
 }
 
@@ -182,6 +182,7 @@ fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Recipe, Error> {
 fn apply(recipe: &Recipe, checkpoint: &Checkpoint, options: &mut PackOptions) {
     options.plan.options.bits = recipe.default.bits;
     options.plan.options.group = recipe.default.group;
+    options.plan.rank = recipe.default.rank;
     options.plan.formats = recipe.block_formats(&checkpoint.spec);
     let bands = if recipe.is_banded() { bands(checkpoint, options) } else { None };
     let format = |kind, layer| recipe.format(SectionName { kind, layer });
@@ -208,7 +209,7 @@ fn measure(
     let mut formats = Vec::new();
     for (bits, groups) in FORMATS {
         for name in groups {
-            formats.push(MatrixFormat { bits, group: group(name)? });
+            formats.push(MatrixFormat::plain(bits, group(name)?));
         }
     }
     let measurement = Measurement {

@@ -80,6 +80,7 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     if target.image.is_some() {
         encoder::expect_decoder(&checkpoint.spec, "image of it yet; a target with Linux runs it")?;
     }
+    check_low_rank(flags)?;
     let mut options = pack_options(flags, &target, &checkpoint, &model_path)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
@@ -210,7 +211,7 @@ fn encoder_options(
     tokenizer: Vec<u8>,
     text: &Path,
 ) -> Result<PackOptions, Error> {
-    if flags.target_bpw.is_some() || flags.max_bytes.is_some() {
+    if distributes(flags) {
         encoder::expect_decoder(spec, "divergence that says which matrices need which bits")?;
     }
     let texts = encoder::pack_texts(flags, &tokenizer, spec, text)?;
@@ -242,6 +243,23 @@ fn check_tokens(
     Ok(model::windows(tokenizer, &checkpoint.spec, text, joiner, choice)?.concat())
 }
 
+/// Whether bits are distributed over the matrices.
+fn distributes(flags: &PackFlags) -> bool {
+    flags.target_bpw.is_some() || flags.max_bytes.is_some()
+}
+
+/// Refuses ranks that mean nothing with the other flags.
+fn check_low_rank(flags: &PackFlags) -> Result<(), Error> {
+    let corrects = flags.low_rank.iter().any(|rank| *rank > 0);
+    if corrects && !matches!(flags.method, Method::Gptq | Method::RescompExact) {
+        return Err(Error::input("--low-rank needs --method gptq or rescomp-exact"));
+    }
+    if flags.low_rank.len() > 1 && !distributes(flags) {
+        return Err(Error::input("--low-rank takes several ranks only with --target-bpw or --max-bytes"));
+    }
+    Ok(())
+}
+
 /// Method, configuration and solver options of the blocks.
 fn block_plan(flags: &PackFlags) -> BlockPlan {
     let (method, group) = (methods::Method::from(flags.method), flags.group_size.into());
@@ -257,6 +275,7 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
     };
     let mut plan = BlockPlan::new(method, options).with_head_bits(flags.head_bits);
     plan.variant = variant;
+    plan.rank = if distributes(flags) { 0 } else { flags.low_rank.first().copied().unwrap_or(0) };
     if let Some(clip) = flags.clip {
         plan.clip = Some(match clip {
             Clip::Off => ClipSearch::Off,
@@ -491,6 +510,26 @@ fn linux_use(check: &CheckFigures) -> String {
     )
 }
 
+/// What the low-rank corrections gained; `None` where there are none.
+fn corrections(report: &PackReport) -> Option<String> {
+    let corrected: Vec<_> =
+        report.matrices.iter().filter_map(|matrix| Some((matrix, matrix.low_rank?))).collect();
+    let ranks: BTreeSet<usize> = corrected.iter().map(|(_, correction)| correction.rank).collect();
+    let ranks: Vec<String> = ranks.into_iter().map(|rank| rank.to_string()).collect();
+    let lost: f64 = corrected.iter().map(|(matrix, _)| matrix.relative_error.ln()).sum();
+    let without: f64 = corrected.iter().map(|(_, correction)| correction.relative_error_without.ln()).sum();
+    let share = ((lost - without) / corrected.len() as f64).exp();
+    (!corrected.is_empty()).then(|| {
+        format!(
+            "low-rank corrections of {} of {} matrices, ranks {}: {:.1} % of the error that their bits leave without, on (geometric) average",
+            corrected.len(),
+            report.matrices.len(),
+            ranks.join(", "),
+            100.0 * share
+        )
+    })
+}
+
 fn print(report: &Report) {
     let pack = &report.pack;
     output::line(&format!(
@@ -505,6 +544,9 @@ fn print(report: &Report) {
         "{:.3} bits a weight, {} bytes, calibrated on {} tokens",
         pack.bits_per_weight, pack.file_bytes, pack.calibration_tokens
     ));
+    if let Some(corrections) = corrections(pack) {
+        output::line(&corrections);
+    }
     if report.restored_layers > 0 {
         output::line(&format!("{} layers came from the earlier run", report.restored_layers));
     }

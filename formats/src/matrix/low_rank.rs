@@ -18,6 +18,9 @@ use core::ops::Range;
 /// Ranks are multiples of this.
 pub const RANK_UNIT: u32 = UNIT_ELEMS as u32;
 
+/// The largest rank that a section table can spell.
+pub const MOST_RANK: u32 = RANK_UNIT * u8::MAX as u32;
+
 /// The shapes of both factors of a correction, and where they lie. Only [`LowRankShape::new`] makes one, so the sizes fit `usize`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LowRankShape {
@@ -30,7 +33,8 @@ impl LowRankShape {
     /// The largest rank that a matrix of this shape may have: multiples of [`RANK_UNIT`] up to its rows and columns. 0: none.
     pub const fn most(matrix: &MatrixShape) -> u32 {
         let least = if matrix.rows() < matrix.cols() { matrix.rows() } else { matrix.cols() };
-        least as u32 / RANK_UNIT * RANK_UNIT
+        let rank = least as u32 / RANK_UNIT * RANK_UNIT;
+        if rank < MOST_RANK { rank } else { MOST_RANK }
     }
 
     /// A correction of this rank of a matrix, a multiple of [`RANK_UNIT`] from there to [`LowRankShape::most`].

@@ -30,7 +30,9 @@ use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use std::collections::BTreeMap;
 
+mod corrections;
 pub(crate) mod divergence;
+use corrections::Kept;
 use divergence::{Hidden, mean_kl, run};
 
 /// The format in which a matrix is tried in the model.
@@ -100,7 +102,7 @@ pub struct Measurement<'a> {
     pub plan: &'a BlockPlan,
     /// Layout of the container.
     pub layout: Layout,
-    /// Formats of the blocks' matrices.
+    /// Formats of the blocks' matrices, with corrections of 2, 3 and 4 bits where ranks are to be tried.
     pub formats: &'a [MatrixFormat],
     /// Formats of the embedding and the head.
     pub vocabulary_formats: &'a [MatrixFormat],
@@ -238,7 +240,15 @@ impl Tried {
             let loss = solution.loss(weights, moments.hessian.as_ref(), None)?;
             Ok((solution, loss))
         };
-        Self::new(measurement, name, matrix, measurement.formats, solve)
+        let kept = Kept::measure(
+            to_f64(matrix).as_ref(),
+            prepared,
+            moments.hessian.as_ref(),
+            measurement.plan,
+            measurement.formats,
+        )
+        .map_err(|cause| SensitivityError::Method { name, cause })?;
+        Self::new(measurement, name, matrix, measurement.formats, &kept, solve)
     }
 
     fn vocabulary(
@@ -251,15 +261,17 @@ impl Tried {
             let solved = vocabulary::solve(weights, importance, measurement.plan, format)?;
             Ok((solved.solution, solved.loss))
         };
-        Self::new(measurement, name, matrix, measurement.vocabulary_formats, solve)
+        let kept = Kept::default();
+        Self::new(measurement, name, matrix, measurement.vocabulary_formats, &kept, solve)
     }
 
-    /// `solve` gives the solution of some rows and its loss, on any scale.
+    /// `solve` gives the solution of some rows and its loss, on any scale; `kept` says what corrections leave of it.
     fn new(
         measurement: &Measurement<'_>,
         name: SectionName,
         matrix: &Matrix,
         formats: &[MatrixFormat],
+        kept: &Kept,
         solve: impl Fn(MatRef<'_, f64>, MatrixFormat) -> Result<(Solution<f64>, f64), MethodError> + Sync,
     ) -> Result<Self, SensitivityError> {
         let failed = |cause| SensitivityError::Method { name, cause };
@@ -271,7 +283,7 @@ impl Tried {
         let in_format = |&format: &MatrixFormat| {
             let bytes = section_bytes(matrix, format, measurement.layout)
                 .map_err(|cause| SensitivityError::Shape { name, cause })?;
-            Ok((format, bytes, error(format)?))
+            Ok((format, bytes, error(format)? * kept.of(format)))
         };
         // So few rows leave threads idle: formats keep them busy.
         let all = formats.par_iter().map(in_format).collect::<Result<Vec<_>, SensitivityError>>()?;

@@ -7,6 +7,7 @@
 mod chat_templates;
 mod configs;
 mod containers;
+mod corrections;
 mod encoders;
 mod recipes;
 mod safetensors;
@@ -62,6 +63,7 @@ pub fn folder() -> PathBuf {
 pub fn files() -> Vec<HostileFile> {
     [
         containers::files(),
+        corrections::files(),
         chat_templates::files(),
         variants::files(),
         encoders::files(),

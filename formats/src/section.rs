@@ -336,6 +336,11 @@ impl SectionKind {
         )
     }
 
+    /// Whether the section is a matrix of a block: one that may have a low-rank correction.
+    pub const fn is_block_matrix(self) -> bool {
+        self.is_matrix() && !matches!(self, K::Embedding | K::Head)
+    }
+
     /// Whether the section is rows of f32 numbers: norms, biases, learned positions.
     pub const fn is_floats(self) -> bool {
         let frequencies = matches!(self, K::RopeFrequencies | K::LocalRopeFrequencies);
@@ -532,8 +537,8 @@ pub struct SectionEntry {
     pub layout: u8,
     /// Tier for progressive loading: 0.
     pub tier: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Rank of the matrix's low-rank correction, in units of 32; 0 where it has none.
+    pub rank_units: u8,
     /// Rows, `n`.
     pub rows: u32,
     /// Columns, `k`.

@@ -16,12 +16,15 @@
 //! from its journal (crate::journal): both streams run through them, and nothing is solved.
 
 use crate::checkpoint::{Checkpoint, LayerWeights, Matrix};
-use crate::choose::{self, Choice, HeldOut, Selection, TOKENS_PER_INPUT};
+use crate::choose::{self, Choice, Chosen, HeldOut, Selection, TOKENS_PER_INPUT};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
 use crate::inputs::Inputs;
-use crate::methods::{self, Loss, Method, MethodError, Objective, Prepared, Solution, Start};
+use crate::methods::{
+    self, Alternation, FirstFactors, Loss, LowRank, Method, MethodError, Objective, Prepared, Solution,
+    Start, corrected_values, low_rank,
+};
 use crate::moments::Moments;
-use crate::plan::{BlockPlan, MatrixFormat, Solver};
+use crate::plan::{BlockPlan, MatrixFormat, Solver, usable_rank};
 use crate::vocabulary::VocabularyMatrix;
 use faer::{Mat, MatRef};
 use rayon::prelude::*;
@@ -50,8 +53,38 @@ pub struct QuantizedMatrix {
     pub format: MatrixFormat,
     /// Levels and scales.
     pub solution: Solution<f64>,
+    /// The factors of its correction, where it has one.
+    pub low_rank: Option<LowRank>,
     /// The report's line.
     pub report: MatrixReport,
+}
+
+impl QuantizedMatrix {
+    /// The values that the model runs with, the correction's included.
+    pub fn values(&self) -> Matrix {
+        corrected(&self.solution, self.low_rank.as_ref())
+    }
+
+    /// Bits of codes and scales in a container, the factors' included.
+    pub fn stored_bits(&self) -> u64 {
+        let low_rank = self.low_rank.as_ref().map_or(0, LowRank::stored_bits);
+        self.solution.stored_bits(self.format.bits) + low_rank
+    }
+}
+
+/// A low-rank correction of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CorrectionReport {
+    /// Its rank.
+    pub rank: usize,
+    /// What the alternation began with.
+    pub first: FirstFactors,
+    /// Rounds of the alternation.
+    pub rounds: usize,
+    /// What [`MatrixReport::relative_error`] would be without it, with the same bits and groups.
+    pub relative_error_without: f64,
+    /// What [`MatrixReport::relative_asymmetric_error`] would be without it.
+    pub relative_asymmetric_error_without: f64,
 }
 
 /// The name of a matrix's kind. (An alias: serde would take a plain `&'static str` for text that is borrowed from its input.)
@@ -83,6 +116,8 @@ pub struct MatrixReport {
     pub ridge: Option<f64>,
     /// Sweeps of refinement.
     pub refine_sweeps: usize,
+    /// Its low-rank correction; `None` where none was asked for, or none helped.
+    pub low_rank: Option<CorrectionReport>,
     /// Losses on the held-out tokens; `None` where nothing was chosen.
     pub held_out: Option<HeldOut>,
     /// Why the matrix was rounded to nearest instead of solved; `None` where it was solved as asked.
@@ -222,9 +257,14 @@ pub(crate) fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Resul
     }
 }
 
-/// The values that the quantized stream goes on with.
+/// The values that the quantized stream goes on with, of a matrix without a correction.
 pub(crate) fn dequantized(solution: &Solution<f64>) -> Matrix {
-    let data = solution.values().into_iter().map(|value| value as f32).collect();
+    corrected(solution, None)
+}
+
+/// The values that the quantized stream goes on with.
+fn corrected(solution: &Solution<f64>, low_rank: Option<&LowRank>) -> Matrix {
+    let data = corrected_values(solution, low_rank).into_iter().map(|value| value as f32).collect();
     Matrix { rows: solution.rows, cols: solution.columns, data }
 }
 
@@ -276,9 +316,11 @@ impl BlockWeights for Calibrator<'_> {
             let report =
                 calibration.report(layer, kind, weights, &solved, self.plan).map_err(failed(kind.name()))?;
             (self.progress)(Progress::Matrix { report: &report, restored: false });
-            multiply(&dequantized(&solved.solution), input, output);
-            let format = report.format;
-            self.done.push(QuantizedMatrix { kind, format, solution: solved.solution, report });
+            let (format, Solved { solution, low_rank, .. }) = (report.format, solved);
+            let low_rank = low_rank.map(|(low_rank, _)| low_rank);
+            let matrix = QuantizedMatrix { kind, format, solution, low_rank, report };
+            multiply(&matrix.values(), input, output);
+            self.done.push(matrix);
         }
         Ok(())
     }
@@ -307,6 +349,8 @@ pub(crate) struct Calibration {
 /// A matrix as it was quantized in the end.
 pub(crate) struct Solved {
     pub(crate) solution: Solution<f64>,
+    /// The correction, and the solution without it; `None` where there is none.
+    pub(crate) low_rank: Option<(LowRank, Solution<f64>)>,
     /// What was solved; `None` where the matrix was rounded.
     pub(crate) choice: Option<Choice>,
     pub(crate) refine_sweeps: usize,
@@ -391,13 +435,22 @@ impl Calibration {
         plan: &BlockPlan,
     ) -> Result<Vec<Option<Choice>>, (usize, MethodError)> {
         let problems: Vec<_> = problems.collect();
-        let fixed = |solver: &Solver| {
-            solver.configuration.map(|configuration| plan.tuning.without_held_out(configuration))
+        let at = |index| move |cause| (index, cause);
+        for (index, (_, solver)) in problems.iter().enumerate().filter(|(_, (_, solver))| solver.rank > 0) {
+            low_rank::check_configuration(solver.configuration.as_ref()).map_err(at(index))?;
+        }
+        let rank = |index: usize| {
+            let (weights, solver) = problems[index];
+            usable_rank(solver.rank, weights.nrows(), weights.ncols())
+        };
+        let fixed = |index: usize| {
+            let choice = plan.tuning.without_held_out(problems[index].1.configuration?);
+            let (rank, first, rounds) = (rank(index), FirstFactors::Zero, low_rank::ROUNDS);
+            Some(Choice { low_rank: (rank > 0).then_some(Alternation { rank, first, rounds }), ..choice })
         };
         let Some((training, held_out)) = &self.split else {
-            return Ok(problems.iter().map(|(_, solver)| fixed(solver)).collect());
+            return Ok((0..problems.len()).map(fixed).collect());
         };
-        let at = |index| move |cause| (index, cause);
         let mut selections = Vec::new();
         for (index, (weights, solver)) in problems.iter().enumerate() {
             let selection =
@@ -415,8 +468,8 @@ impl Calibration {
             }
         }
         let finish = |(index, (selection, _)): (usize, (Selection<'_>, _))| {
-            let choice = selection.finish(plan.tuning.refine).map_err(at(index))?;
-            Ok(choice.or(fixed(problems[index].1)))
+            let choice = selection.finish(plan.tuning.refine, rank(index)).map_err(at(index))?;
+            Ok(choice.or(fixed(index)))
         };
         selections.into_iter().enumerate().map(finish).collect()
     }
@@ -433,14 +486,14 @@ impl Calibration {
             match choose::solve(weights, prepared, choice, &solver.options) {
                 Err(cause) if cause.is_about_the_data() => rounded_because = Some(cause),
                 other => {
-                    let (solution, refine_sweeps) = other?;
+                    let Chosen { solution, sweeps: refine_sweeps, low_rank } = other?;
                     let choice = Some(*choice);
-                    return Ok(Solved { solution, choice, refine_sweeps, rounded_because: None });
+                    return Ok(Solved { solution, low_rank, choice, refine_sweeps, rounded_because: None });
                 }
             }
         }
         let solution = methods::rtn::round_to_nearest(weights, &solver.options)?;
-        Ok(Solved { solution, choice: None, refine_sweeps: 0, rounded_because })
+        Ok(Solved { solution, low_rank: None, choice: None, refine_sweeps: 0, rounded_because })
     }
 
     /// How well it went.
@@ -453,14 +506,31 @@ impl Calibration {
         plan: &BlockPlan,
     ) -> Result<MatrixReport, MethodError> {
         let (hessian, drift) = (self.moments.hessian.as_ref(), self.moments.drift.as_ref());
-        let (power, loss) = match Objective::new(weights, hessian, Some(drift)) {
+        let factors = solved.low_rank.as_ref().map(|(low_rank, _)| low_rank);
+        let nothing = Loss { symmetric: f64::NAN, drift: f64::NAN };
+        let (power, loss, without) = match Objective::new(weights, hessian, Some(drift)) {
             // Moments beyond the range of numbers measure nothing; the weights are finite.
-            Err(MethodError::NotFinite { .. }) => (f64::NAN, Loss { symmetric: f64::NAN, drift: f64::NAN }),
+            Err(MethodError::NotFinite { .. }) => (f64::NAN, nothing, None),
             other => {
                 let objective = other?;
-                (objective.power(), objective.of(&solved.solution)?)
+                let values = corrected_values(&solved.solution, factors);
+                let values = MatRef::from_row_major_slice(&values, weights.nrows(), weights.ncols());
+                let without =
+                    solved.low_rank.as_ref().map(|(_, without)| objective.of(without)).transpose()?;
+                (objective.power(), objective.of_values(values)?, without)
             }
         };
+        let alternation = solved.choice.and_then(|choice| choice.low_rank);
+        let low_rank = factors.zip(alternation).map(|(factors, Alternation { first, rounds, .. })| {
+            let (rank, without) = (factors.rank(), without.unwrap_or(nothing));
+            CorrectionReport {
+                rank,
+                first,
+                rounds,
+                relative_error_without: share(without.symmetric, power),
+                relative_asymmetric_error_without: share(without.total(), power),
+            }
+        });
         let start = solved.choice.map(|choice| choice.configuration.start);
         let prepared = solved.choice.and(self.prepared.as_ref());
         let mut warnings = self.warnings.clone();
@@ -499,6 +569,7 @@ impl Calibration {
                 _ => None,
             },
             refine_sweeps: solved.refine_sweeps,
+            low_rank,
             held_out: solved.choice.and_then(|choice| choice.held_out),
             rounded_because: solved.rounded_because.as_ref().map(ToString::to_string),
             warnings,

@@ -8,6 +8,8 @@
 //! for each matrix: solve under Ht, Dt with strength 0 (gptq), and with each strength and ridge of a small grid; keep the one with
 //!     the least asymmetric loss under Hh, Dh, the first one where they are equal
 //! refine it, still under Ht, by 1, 2, 4, 8 sweeps; keep the number with the least loss under Hh, Dh, 0 included
+//! where a low-rank correction is asked for: alternate sweep and fit under Ht (crate::methods::low_rank), from either start, for 1 to 3
+//!     rounds; keep the one with the least loss under Hh, Dh, or none where that is less
 //! solve once more with the moments of all tokens
 //! ```
 //!
@@ -16,9 +18,10 @@
 use faer::MatRef;
 use serde::{Deserialize, Serialize};
 
+use crate::methods::low_rank;
 use crate::methods::{
-    self, MethodError, Objective, Prepared, RefineLimits, Solution, SolverOptions, Start, StaticScales,
-    SweepConfiguration,
+    self, Alternation, FirstFactors, LowRank, MethodError, Objective, Prepared, RefineLimits, Solution,
+    SolverOptions, Start, StaticScales, SweepConfiguration,
 };
 use crate::moments::Moments;
 
@@ -30,6 +33,8 @@ pub const STRENGTHS: [f64; 2] = [0.5, 1.0];
 pub const RIDGES: [f64; 3] = [0.01, 0.1, 1.0];
 /// Numbers of refinement sweeps that are tried.
 pub const SWEEPS: [usize; 5] = [0, 1, 2, 4, 8];
+/// Rounds of a low-rank correction that are tried.
+const CORRECTION_ROUNDS: usize = 3;
 /// Fewer calibration tokens than this times the inputs of a matrix get a warning.
 pub const TOKENS_PER_INPUT: usize = 8;
 
@@ -76,7 +81,7 @@ impl Tuning {
             }),
             _ => configuration,
         };
-        Choice { configuration, sweeps: given(self.refine, 0), held_out: None }
+        Choice { configuration, sweeps: given(self.refine, 0), low_rank: None, held_out: None }
     }
 
     /// What to try for a method with this configuration, ordered by ridge; strength 0 (gptq) first.
@@ -119,6 +124,8 @@ pub struct Choice {
     pub configuration: SweepConfiguration,
     /// The most sweeps of refinement.
     pub sweeps: usize,
+    /// How the low-rank correction is found; `None` where there is none.
+    pub low_rank: Option<Alternation>,
     /// Losses on the held-out tokens; `None` where none were held out.
     pub held_out: Option<HeldOut>,
 }
@@ -131,8 +138,10 @@ pub struct HeldOut {
     pub first: f64,
     /// Of the chosen sweep before refinement.
     pub swept: f64,
-    /// Of what was chosen.
+    /// Of what was chosen, without a low-rank correction.
     pub chosen: f64,
+    /// Of the best correction that was tried; `None` where none was asked for. Where it is no less than `chosen`, the matrix has none.
+    pub corrected: Option<f64>,
 }
 
 /// The search for one matrix: give it every one of [`Tuning::candidates`], then [`Selection::finish`]. Candidates come by ridge, and
@@ -207,11 +216,12 @@ impl<'a> Selection<'a> {
         Ok(())
     }
 
-    /// Refines the best candidate as far as `refine` says, or as it helps on the held-out tokens. `None` if there was no candidate.
+    /// Refines the best candidate as far as `refine` says, or as it helps on the held-out tokens, and tries corrections of this `rank`, 0 for
+    /// none. `None` if there was no candidate.
     ///
     /// # Errors
     /// What refinement fails with.
-    pub fn finish(mut self, refine: Setting<usize>) -> Result<Option<Choice>, MethodError> {
+    pub fn finish(mut self, refine: Setting<usize>, rank: usize) -> Result<Option<Choice>, MethodError> {
         let (Some(first), Some(best)) = (self.first, self.best.take()) else { return Ok(None) };
         let Candidate { configuration, mut solution, loss: swept } = best;
         let (mut chosen, mut sweeps) = (swept, 0);
@@ -232,14 +242,71 @@ impl<'a> Selection<'a> {
                 (chosen, sweeps) = (loss, pair[1]);
             }
         }
+        let tried = match rank {
+            0 => None,
+            rank => self.best_correction(configuration, sweeps, rank)?,
+        };
         let power = self.objective.power();
         let relative = |loss: f64| if power > 0.0 { loss / power } else { 0.0 };
-        let held_out = HeldOut { first: relative(first), swept: relative(swept), chosen: relative(chosen) };
-        Ok(Some(Choice { configuration, sweeps, held_out: Some(held_out) }))
+        let held_out = HeldOut {
+            first: relative(first),
+            swept: relative(swept),
+            chosen: relative(chosen),
+            corrected: tried.map(|(_, loss)| relative(loss)),
+        };
+        let low_rank = tried.filter(|(_, loss)| *loss < chosen).map(|(alternation, _)| alternation);
+        Ok(Some(Choice { configuration, sweeps, low_rank, held_out: Some(held_out) }))
+    }
+
+    /// The correction with the least loss on the held-out tokens, of those that begin with no factors and with the target's own, after each
+    /// round. `None` where neither has a solution on the training tokens.
+    fn best_correction(
+        &self,
+        configuration: SweepConfiguration,
+        sweeps: usize,
+        rank: usize,
+    ) -> Result<Option<(Alternation, f64)>, MethodError> {
+        let target = self.training.target(self.weights, configuration.start)?;
+        let problem = low_rank::Problem {
+            weights: self.weights,
+            target: target.as_ref(),
+            prepared: self.training,
+            options: self.options,
+            sweeps,
+        };
+        let mut best: Option<(Alternation, f64)> = None;
+        for first in FirstFactors::ALL {
+            let all = Alternation { rank, first, rounds: CORRECTION_ROUNDS };
+            let run = problem.alternate(all, |rounds, solution, low_rank| {
+                let values = methods::corrected_values(solution, Some(low_rank));
+                let values = MatRef::from_row_major_slice(&values, solution.rows, solution.columns);
+                let loss = self.objective.of_values(values)?.total();
+                if best.is_none_or(|(_, least)| loss < least) {
+                    best = Some((Alternation { rounds, ..all }, loss));
+                }
+                Ok(())
+            });
+            match run {
+                Err(cause) if cause.is_about_the_data() => {}
+                other => _ = other?,
+            }
+        }
+        Ok(best)
     }
 }
 
-/// Solves and refines a matrix as chosen.
+/// A matrix as it was solved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// Levels and scales.
+    pub solution: Solution<f64>,
+    /// Sweeps of refinement.
+    pub sweeps: usize,
+    /// The correction, and the solution without it; `None` where there is none.
+    pub low_rank: Option<(LowRank, Solution<f64>)>,
+}
+
+/// Solves and refines a matrix as chosen. A correction that does not lower the loss that is minimized is left out.
 ///
 /// # Errors
 /// What the solvers fail with.
@@ -248,16 +315,30 @@ pub fn solve(
     prepared: &Prepared<f64>,
     choice: &Choice,
     options: &SolverOptions,
-) -> Result<(Solution<f64>, usize), MethodError> {
+) -> Result<Chosen, MethodError> {
     let mut solution = methods::solve(weights, prepared, Some(&choice.configuration), options)?;
-    if choice.sweeps == 0 {
-        return Ok((solution, 0));
+    if choice.sweeps == 0 && choice.low_rank.is_none() {
+        return Ok(Chosen { solution, sweeps: 0, low_rank: None });
     }
     let target = prepared.target(weights, choice.configuration.start)?;
-    let limits = RefineLimits::sweeps(choice.sweeps);
-    let format = options.row_format(prepared.columns());
-    let refined = methods::refine(&mut solution, target.as_ref(), prepared, format, limits)?;
-    Ok((solution, refined.sweeps))
+    let target = target.as_ref();
+    let mut sweeps = 0;
+    if choice.sweeps > 0 {
+        let limits = RefineLimits::sweeps(choice.sweeps);
+        let format = options.row_format(prepared.columns());
+        sweeps = methods::refine(&mut solution, target, prepared, format, limits)?.sweeps;
+    }
+    let Some(alternation) = choice.low_rank else { return Ok(Chosen { solution, sweeps, low_rank: None }) };
+    let problem = low_rank::Problem { weights, target, prepared, options, sweeps: choice.sweeps };
+    let (rest, low_rank) = match problem.alternate(alternation, |_, _, _| Ok(())) {
+        // The matrix is solved without it.
+        Err(cause) if cause.is_about_the_data() => return Ok(Chosen { solution, sweeps, low_rank: None }),
+        other => other?,
+    };
+    Ok(match problem.loss(&rest, Some(&low_rank))? < problem.loss(&solution, None)? {
+        true => Chosen { solution: rest, sweeps, low_rank: Some((low_rank, solution)) },
+        false => Chosen { solution, sweeps, low_rank: None },
+    })
 }
 
 /// Whether a window is held out: every 8th, or the last one of fewer.
@@ -312,7 +393,7 @@ mod tests {
             for candidate in tuning.candidates(configuration) {
                 selection.consider(candidate).unwrap();
             }
-            selection.finish(tuning.refine).unwrap().unwrap()
+            selection.finish(tuning.refine, 0).unwrap().unwrap()
         }
 
         /// On the held-out tokens, relative.
@@ -348,9 +429,8 @@ mod tests {
                 assert!((figures.first - case.gptq()).abs() < 1e-12, "{figures:?} {}", case.gptq());
                 // What is reported is what the choice gives on the training tokens; rows may stop between the numbers of sweeps
                 // that were tried, so refinement in one go may go a trifle further.
-                let (solution, _) =
-                    solve(case.weights.as_ref(), &case.training, &choice, &case.options).unwrap();
-                assert!((case.loss(&solution) - figures.chosen).abs() < 2e-3, "{figures:?}");
+                let solution = solve(case.weights.as_ref(), &case.training, &choice, &case.options).unwrap();
+                assert!((case.loss(&solution.solution) - figures.chosen).abs() < 2e-3, "{figures:?}");
                 strengths.push(choice.configuration.start);
             }
         }
@@ -381,7 +461,7 @@ mod tests {
         let exact = Method::RescompExact.configuration(3).unwrap();
         assert!(!Tuning::PLAIN.chooses(&exact));
         let fallback = Tuning::AUTO.without_held_out(exact);
-        assert_eq!(fallback, Choice { configuration: exact, sweeps: 0, held_out: None });
+        assert_eq!(fallback, Choice { configuration: exact, sweeps: 0, low_rank: None, held_out: None });
     }
 
     #[test]

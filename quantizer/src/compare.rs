@@ -251,7 +251,7 @@ impl SolvedSet {
         let (mut solved, mut continuing) = (Vec::new(), Vec::new());
         solved.resize_with(weights.len(), Vec::new);
         for plan in &plans {
-            let solver = plan.solver_for(MatrixFormat { bits, group: comparison.options.group });
+            let solver = plan.solver_for(MatrixFormat::plain(bits, comparison.options.group));
             let choices = if chooses(&plan) {
                 let problems = weights.iter().map(|weights| (*weights, &solver));
                 calibration.choose(problems, plan).map_err(|(at, cause)| (Some(at), cause))?

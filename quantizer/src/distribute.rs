@@ -6,6 +6,7 @@
 //! for each kind of matrix:
 //!     move all of its matrices to the next smaller width; factor = what a trial's KL changes / what the estimates say
 //! scale the estimates by the factors, and by their roots; choose again
+//! where formats with low-rank corrections were chosen: the same three choices among those without
 //! keep the choice with the least KL in a trial
 //! ```
 //! A matrix by itself, in a full-precision model, is not what it is among others that are quantized, too: errors meet, and later matrices
@@ -61,7 +62,7 @@ fn candidates(matrix: &Sensitivity) -> impl Iterator<Item = Candidate> + '_ {
 /// The plan with the chosen formats.
 pub fn planned(plan: &BlockPlan, measured: &[Sensitivity], chosen: &[usize]) -> BlockPlan {
     let mut plan = plan.clone();
-    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group };
+    let default = MatrixFormat::plain(plan.options.bits, plan.options.group);
     let mut vocabulary = plan.vocabulary.take().unwrap_or_else(|| Vocabulary::same(default));
     for (matrix, &at) in measured.iter().zip(chosen) {
         let format = matrix.formats[at].0;
@@ -83,7 +84,8 @@ pub fn planned(plan: &BlockPlan, measured: &[Sensitivity], chosen: &[usize]) -> 
 
 /// How often [`distribute`] calls `progress`, at most.
 pub fn steps(measured: &[Sensitivity]) -> usize {
-    3 + kinds(measured).len()
+    let corrects = measured.iter().flat_map(|matrix| &matrix.formats).any(|(format, _)| format.rank > 0);
+    3 + kinds(measured).len() + if corrects { 3 } else { 0 }
 }
 
 /// Distributes at most `budget_bytes`. `progress` hears of each trial. Results depend on nothing but the arguments.
@@ -118,23 +120,53 @@ pub fn distribute(
         factors.insert(kind.name(), factor);
     }
     let (mut best, mut best_kl) = (first.clone(), first_kl);
-    for (name, power) in [("corrected", 1.0), ("half corrected", 0.5)] {
-        let corrected: Vec<Vec<Candidate>> = measured
-            .iter()
-            .map(|matrix| {
-                let factor = factors[matrix.name.kind.name()].powf(power);
-                candidates(matrix)
-                    .map(|candidate| Candidate { loss: factor * candidate.loss, ..candidate })
-                    .collect()
-            })
-            .collect();
-        let chosen = allocate(&corrected, budget_bytes)?;
+    let powers = [("corrected", 1.0), ("half corrected", 0.5)];
+    let mut choices = Vec::new();
+    for (name, power) in powers {
+        choices.push((name, by_factors(measured, &factors, power, false, budget_bytes)?));
+    }
+    let corrects =
+        |chosen: &[usize]| measured.iter().zip(chosen).any(|(matrix, &at)| matrix.formats[at].0.rank > 0);
+    if corrects(&first) || choices.iter().any(|(_, chosen)| corrects(chosen)) {
+        // A correction has to beat plain bits in a trial: estimates flatter it (crate::sensitivity).
+        for (name, power) in
+            [("plain, as estimated", 0.0), ("plain, corrected", 1.0), ("plain, half corrected", 0.5)]
+        {
+            choices.push((name, by_factors(measured, &factors, power, true, budget_bytes)?));
+        }
+    }
+    for (name, chosen) in choices {
         let kl = trial(&chosen, name)?;
-        if kl < best_kl {
+        // Where it is the same, the one without corrections.
+        if kl < best_kl || (kl == best_kl && corrects(&best) && !corrects(&chosen)) {
             (best, best_kl) = (chosen, kl);
         }
     }
     Ok(Distribution { chosen: best, trial_kl: (first_kl, best_kl), factors })
+}
+
+/// The best choice by the estimates times powers of the factors of kinds; of `plain` formats alone, or of all.
+fn by_factors(
+    measured: &[Sensitivity],
+    factors: &BTreeMap<&'static str, f64>,
+    power: f64,
+    plain: bool,
+    budget_bytes: u64,
+) -> Result<Vec<usize>, TooSmall> {
+    let usable = |matrix: &Sensitivity| -> Vec<usize> {
+        let all = 0..matrix.formats.len();
+        all.filter(|&at| !plain || matrix.formats[at].0.rank == 0).collect()
+    };
+    let scaled = |matrix: &Sensitivity| -> Vec<Candidate> {
+        let factor = factors[matrix.name.kind.name()].powf(power);
+        let scaled = |at: usize| {
+            let candidate = matrix.formats[at].1;
+            Candidate { loss: factor * candidate.loss, ..candidate }
+        };
+        usable(matrix).into_iter().map(scaled).collect()
+    };
+    let chosen = allocate(&measured.iter().map(scaled).collect::<Vec<_>>(), budget_bytes)?;
+    Ok(measured.iter().zip(chosen).map(|(matrix, at)| usable(matrix)[at]).collect())
 }
 
 fn estimated(measured: &[Sensitivity], chosen: &[usize]) -> f64 {
@@ -162,7 +194,9 @@ fn moved(measured: &[Sensitivity], chosen: &[usize], kind: SectionKind, more_bit
         };
         let others = matrix.formats.iter().enumerate();
         let nearest = others
-            .filter_map(|(index, (format, _))| Some((away(*format)?, format.group != now.group, index)))
+            .filter_map(|(index, (format, _))| {
+                Some((away(*format)?, (format.group, format.rank) != (now.group, now.rank), index))
+            })
             .min();
         match nearest {
             Some((_, _, index)) if matrix.name.kind == kind => index,

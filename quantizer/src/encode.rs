@@ -1,14 +1,15 @@
 //! From solved levels and scales to the packed section of a container.
 
 use crate::grids::coding::{CODED_UNIT, ROW_UNIT};
-use crate::methods::{GroupSize, Solution};
+use crate::methods::{GroupSize, LowRank, Solution};
 use crate::plan::MatrixFormat;
 use half::f16;
 use rescomp_formats::container::write::Contents;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::{
-    CodebookMatrix, MatrixShape, PackError, ShapeError, TABLE_ENTRIES, pack_codebook, pack_scaled,
+    CodebookMatrix, LowRankShape, MatrixShape, PackError, ShapeError, TABLE_ENTRIES, pack_codebook,
+    pack_scaled,
 };
 
 /// Why a solution can't be packed.
@@ -90,13 +91,54 @@ pub fn encode(
     Ok(Contents::Matrix(shape, section))
 }
 
+/// Packs a solution and the factors of its correction, where it has one, as one section.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn encode_corrected(
+    solution: &Solution<f64>,
+    low_rank: Option<&LowRank>,
+    format: MatrixFormat,
+    layout: Layout,
+) -> Result<Contents, EncodeError> {
+    let contents = encode(solution, format, layout)?;
+    let (Some(LowRank { right, left }), Contents::Matrix(shape, matrix)) = (low_rank, &contents) else {
+        return Ok(contents);
+    };
+    let corrected = LowRankShape::new(*shape, u32::try_from(right.rows).unwrap_or(u32::MAX))?;
+    let factor = |solution: &Solution<f64>, shape: &MatrixShape| {
+        let mut section = vec![0; shape.section_bytes()];
+        let scales = stored(&solution.scales, 1.0, solution.groups_per_row())?;
+        pack_scaled(shape, &solution.codes, &scales, &mut section)?;
+        Ok::<_, EncodeError>(section)
+    };
+    let (right, left) = (factor(right, corrected.right())?, factor(left, corrected.left())?);
+    Ok(Contents::corrected(corrected, [matrix, &right, &left]).map_err(PackError::Content)?)
+}
+
+/// Bytes of the section of a matrix of some rows and columns in this format, with its correction where it has one.
+///
+/// # Errors
+/// [`EncodeError::Bits`] and [`EncodeError::Shape`].
+pub fn section_bytes(
+    (rows, columns): (usize, usize),
+    format: MatrixFormat,
+    layout: Layout,
+) -> Result<usize, EncodeError> {
+    let shape = shape((rows, columns), format, layout)?;
+    Ok(match format.rank_of(rows, columns) {
+        0 => shape.section_bytes(),
+        rank => LowRankShape::new(shape, u32::try_from(rank).unwrap_or(u32::MAX))?.section_bytes(),
+    })
+}
+
 /// The shape of a matrix of some rows and columns in this format.
 ///
 /// # Errors
 /// [`EncodeError::Bits`] and [`EncodeError::Shape`].
 pub fn shape(
     (rows, columns): (usize, usize),
-    MatrixFormat { bits, group }: MatrixFormat,
+    MatrixFormat { bits, group, .. }: MatrixFormat,
     layout: Layout,
 ) -> Result<MatrixShape, EncodeError> {
     let width = CodeWidth::from_bits(bits).ok_or(EncodeError::Bits(bits))?;
@@ -172,7 +214,7 @@ mod tests {
         for (bits, group) in
             [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| ["32", "64", "128", "row"].map(|g| (bits, g)))
         {
-            let format = MatrixFormat { bits, group: group.parse().unwrap() };
+            let format = MatrixFormat::plain(bits, group.parse().unwrap());
             let options = SolverOptions::for_container(bits, format.group);
             let solution = rtn::round_to_nearest(weights().as_ref(), &options).unwrap();
             for layout in [Layout::Rows, Layout::Nr8k4] {
@@ -195,7 +237,7 @@ mod tests {
     #[test]
     fn what_a_container_cannot_store_is_refused() {
         let group = GroupSize::elements(32).unwrap();
-        let format = MatrixFormat { bits: 3, group };
+        let format = MatrixFormat::plain(3, group);
         let options = SolverOptions::for_container(3, group);
         let solution = rtn::round_to_nearest(weights().as_ref(), &options).unwrap();
         let refused = |solution: &Solution<f64>, format| encode(solution, format, Layout::Rows).unwrap_err();
@@ -209,6 +251,6 @@ mod tests {
         let full = SolverOptions { scale_format: ScaleFormat::Full, ..options };
         let other = rtn::round_to_nearest(weights().as_ref(), &full).unwrap();
         assert!(matches!(refused(&other, format), EncodeError::NotCoded { groups: 5 }));
-        assert!(matches!(refused(&solution, MatrixFormat { bits: 7, group }), EncodeError::Bits(7)));
+        assert!(matches!(refused(&solution, MatrixFormat::plain(7, group)), EncodeError::Bits(7)));
     }
 }

@@ -81,7 +81,7 @@ impl<'m> Linears<'m> {
             |layer, original, quantized| -> Result<(), LinearsError> {
                 for matrix in &quantized {
                     weights += matrix.solution.codes.len() as u64;
-                    bits += matrix.solution.stored_bits(matrix.format.bits);
+                    bits += matrix.stored_bits();
                 }
                 let values = with_quantized(original, layer, &quantized).map_err(failed)?;
                 matrices.extend(quantized.into_iter().map(|matrix| matrix.report));
@@ -113,9 +113,9 @@ fn with_quantized(
     quantized: &[QuantizedMatrix],
 ) -> Result<LayerWeights, RuntimeError> {
     let mut weights = original.clone();
-    for QuantizedMatrix { kind, solution, .. } in quantized {
-        let matrix = weights.matrix_mut(*kind).ok_or_else(|| missing(*kind, layer))?;
-        matrix.data = solution.values().into_iter().map(|value| value as f32).collect();
+    for matrix in quantized {
+        let place = weights.matrix_mut(matrix.kind).ok_or_else(|| missing(matrix.kind, layer))?;
+        *place = matrix.values();
     }
     Ok(weights)
 }

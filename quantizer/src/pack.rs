@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
 use crate::classes::{dense_classes, enlarged, shrunk};
 use crate::dense::{DenseError, DenseLogits};
 use crate::embeddings::dense_embeddings;
-use crate::encode::{self, EncodeError, encode};
+use crate::encode::{self, EncodeError, encode, encode_corrected};
 use crate::evaluate_images::{ImageError, ImageEvaluation, evaluate_images};
 use crate::inputs::Inputs;
 use crate::methods::{self, GroupSize, MethodError};
@@ -324,7 +324,8 @@ pub fn pack_run(
             }
             for matrix in quantized {
                 let section = SectionName { kind: matrix.kind, layer: Some(layer as u16) };
-                let contents = encode(&matrix.solution, matrix.format, options.layout)
+                let (solution, low_rank) = (&matrix.solution, matrix.low_rank.as_ref());
+                let contents = encode_corrected(solution, low_rank, matrix.format, options.layout)
                     .map_err(|cause| PackFailure::Encode { section, cause })?;
                 put(matrix.kind, Some(layer), contents);
                 matrices.push(matrix.report);
@@ -425,7 +426,7 @@ const HEAD_INPUT: u8 = 8;
 
 /// The format of the head's input, for a layout that has groups.
 fn head_input_format() -> MatrixFormat {
-    MatrixFormat { bits: HEAD_INPUT, group: GroupSize::elements(64).unwrap_or(GroupSize::Row) }
+    MatrixFormat::plain(HEAD_INPUT, GroupSize::elements(64).unwrap_or(GroupSize::Row))
 }
 
 /// Encodes what the input of a tied head passes, rounded to nearest.
@@ -540,9 +541,9 @@ pub fn container_bytes(
     for name in sections(spec).filter(counted) {
         let (rows, columns) = name.kind.shape(spec).unwrap_or_default();
         let format = if name.layer.is_some() { blocks } else { vocabulary };
-        let shape = encode::shape((rows as usize, columns as usize), format, options.layout)
+        let bytes = encode::section_bytes((rows as usize, columns as usize), format, options.layout)
             .map_err(|cause| PackFailure::Encode { section: name, cause })?;
-        matrices += shape.section_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES);
+        matrices += bytes.next_multiple_of(SECTION_ALIGNMENT_BYTES);
     }
     // The windows are as many as the container's size allows: twice, since they are part of it.
     let others = bytes_without_matrices(checkpoint, options, matrices)?.all;
@@ -552,7 +553,7 @@ pub fn container_bytes(
 
 fn contents_bytes(contents: &Contents) -> usize {
     match contents {
-        Contents::Bytes(bytes) | Contents::Matrix(_, bytes) => bytes.len(),
+        Contents::Bytes(bytes) | Contents::Matrix(_, bytes) | Contents::Corrected(_, bytes) => bytes.len(),
         Contents::U64(numbers) => 8 * numbers.len(),
         Contents::F32(numbers) => 4 * numbers.len(),
     }

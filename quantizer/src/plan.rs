@@ -4,11 +4,12 @@ use crate::bands::Bands;
 use crate::choose::Tuning;
 use crate::grids::{ScaleFormat, Spacing};
 use crate::methods::{ClipSearch, GroupSize, LazyVariant, Method, SolverOptions, SweepConfiguration};
+use rescomp_formats::matrix::RANK_UNIT;
 use rescomp_formats::section::SectionKind;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// Bits and groups of a matrix.
+/// Bits, groups and the low-rank correction of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatrixFormat {
@@ -17,6 +18,27 @@ pub struct MatrixFormat {
     /// How many columns share a scale.
     #[serde(serialize_with = "group_text", deserialize_with = "group_of_text")]
     pub group: GroupSize,
+    /// Rank of its low-rank correction, a multiple of 32; 0 for none. Of matrices of blocks alone.
+    #[serde(default)]
+    pub rank: u32,
+}
+
+impl MatrixFormat {
+    /// Without a correction.
+    pub const fn plain(bits: u8, group: GroupSize) -> MatrixFormat {
+        MatrixFormat { bits, group, rank: 0 }
+    }
+
+    /// The rank of the correction of a matrix of this shape: no larger than the matrix has rows and columns.
+    pub fn rank_of(&self, rows: usize, columns: usize) -> usize {
+        usable_rank(self.rank, rows, columns)
+    }
+}
+
+/// As much of a rank as a matrix of this shape can have.
+pub(crate) fn usable_rank(rank: u32, rows: usize, columns: usize) -> usize {
+    let unit = RANK_UNIT as usize;
+    (rank as usize).min(rows.min(columns)) / unit * unit
 }
 
 /// A group size as the command line spells it.
@@ -35,6 +57,8 @@ pub struct Solver {
     pub configuration: Option<SweepConfiguration>,
     /// Bits, groups, damping and the rest.
     pub options: SolverOptions,
+    /// Rank of the low-rank correction at most; 0 for none.
+    pub rank: u32,
 }
 
 /// Formats of the matrices with a row a token.
@@ -72,6 +96,8 @@ pub struct BlockPlan {
     pub clip: Option<ClipSearch>,
     /// Damping and the rest, and the format of every matrix that is not in `formats`.
     pub options: SolverOptions,
+    /// Rank of the low-rank correction of every matrix of a block that is not in `formats`; 0 for none.
+    pub rank: u32,
     /// What is chosen for each matrix.
     pub tuning: Tuning,
     /// Format of the embedding and the head; `None` to leave them as in the checkpoint.
@@ -90,13 +116,14 @@ impl BlockPlan {
                 (Tuning::PLAIN, Some(options.clip))
             }
         };
-        BlockPlan { method, variant: None, clip, options, tuning, vocabulary: None, formats: BTreeMap::new() }
+        let (variant, vocabulary, formats) = (None, None, BTreeMap::new());
+        BlockPlan { method, variant, clip, options, rank: 0, tuning, vocabulary, formats }
     }
 
     /// The same with embedding and head quantized to `bits`, in the groups of the blocks.
     #[must_use]
     pub fn with_head_bits(mut self, bits: u8) -> BlockPlan {
-        self.vocabulary = Some(Vocabulary::same(MatrixFormat { bits, group: self.options.group }));
+        self.vocabulary = Some(Vocabulary::same(MatrixFormat::plain(bits, self.options.group)));
         self
     }
 
@@ -113,7 +140,7 @@ impl BlockPlan {
 
     /// The format of a matrix.
     pub fn format(&self, layer: usize, kind: SectionKind) -> MatrixFormat {
-        let default = MatrixFormat { bits: self.options.bits, group: self.options.group };
+        let default = MatrixFormat { bits: self.options.bits, group: self.options.group, rank: self.rank };
         self.formats.get(&(layer, kind.name())).copied().unwrap_or(default)
     }
 
@@ -123,7 +150,7 @@ impl BlockPlan {
     }
 
     /// How a matrix of this format is solved.
-    pub fn solver_for(&self, MatrixFormat { bits, group }: MatrixFormat) -> Solver {
+    pub fn solver_for(&self, MatrixFormat { bits, group, rank }: MatrixFormat) -> Solver {
         // Measured (docs/methods.md): where few bits make the scale clip much, it pays to clip what matters least.
         let clip =
             self.clip.unwrap_or(if bits <= 3 { ClipSearch::HessianDiagonal } else { ClipSearch::Plain });
@@ -138,7 +165,7 @@ impl BlockPlan {
             _ => self.options.spacing,
         };
         let options = SolverOptions { bits, group, clip, spacing, scale_format, ..self.options };
-        Solver { configuration: self.configuration(bits), options }
+        Solver { configuration: self.configuration(bits), options, rank }
     }
 }
 
@@ -152,7 +179,7 @@ mod tests {
         let solver = |options: SolverOptions, bits| {
             let options = SolverOptions { spacing: Spacing::Uniform, ..options };
             let plan = BlockPlan::new(Method::RescompExact, options);
-            let options = plan.solver_for(MatrixFormat { bits, group }).options;
+            let options = plan.solver_for(MatrixFormat::plain(bits, group)).options;
             (options.spacing, options.scale_format, options.clip)
         };
         let (container, published) = (SolverOptions::for_container(4, group), SolverOptions::new(4, group));

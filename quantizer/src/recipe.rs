@@ -13,6 +13,7 @@
 use crate::bands::BANDS;
 use crate::plan::MatrixFormat;
 use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::matrix::{MOST_RANK, RANK_UNIT};
 use rescomp_formats::section::{SectionKind, SectionName, sections};
 use rescomp_formats::spec::ModelSpec;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,22 @@ pub enum RecipeError {
         /// The size found.
         group: String,
     },
+    /// A rank that no correction can have.
+    #[error("{name}: a correction of rank {rank}: expected a multiple of 32 up to 8160, or 0 for none")]
+    Rank {
+        /// The matrix, or `default`.
+        name: String,
+        /// The rank found.
+        rank: u32,
+    },
+    /// A correction of a matrix that is in no block.
+    #[error("{name}: a correction of rank {rank}: only matrices of blocks can have one")]
+    Corrected {
+        /// The matrix.
+        name: String,
+        /// The rank found.
+        rank: u32,
+    },
     /// A matrix that the model does not have.
     #[error("the model has no matrix `{name}`; names are like `{like}`")]
     Unknown {
@@ -80,6 +97,9 @@ impl Recipe {
                 return Err(RecipeError::Unknown { name: name.clone(), like });
             }
             check(name, *format)?;
+            if format.rank > 0 && !known[name].is_block_matrix() {
+                return Err(RecipeError::Corrected { name: name.clone(), rank: format.rank });
+            }
         }
         Ok(recipe)
     }
@@ -101,7 +121,9 @@ impl Recipe {
 
     /// The format of a matrix.
     pub fn format(&self, name: SectionName) -> MatrixFormat {
-        self.matrices.get(&name.to_string()).copied().unwrap_or(self.default)
+        let format = self.matrices.get(&name.to_string()).copied().unwrap_or(self.default);
+        // A default with a correction is one of the blocks' matrices: no others can have it.
+        MatrixFormat { rank: if name.kind.is_block_matrix() { format.rank } else { 0 }, ..format }
     }
 
     /// Formats of the blocks' matrices, as [`crate::plan::BlockPlan::formats`] has them.
@@ -134,6 +156,9 @@ fn check(name: &str, format: MatrixFormat) -> Result<(), RecipeError> {
     if !["32", "64", "128", "row"].contains(&group.as_str()) {
         return Err(RecipeError::Group { name, group });
     }
+    if !format.rank.is_multiple_of(RANK_UNIT) || format.rank > MOST_RANK {
+        return Err(RecipeError::Rank { name, rank: format.rank });
+    }
     Ok(())
 }
 
@@ -149,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_recipe_is_read_back_as_written() {
-        let format = |bits, group: &str| MatrixFormat { bits, group: group.parse().unwrap() };
+        let format = |bits, group: &str| MatrixFormat::plain(bits, group.parse().unwrap());
         let matrices = [("embedding", format(6, "row")), ("layer 1 down", format(2, "32"))];
         let recipe = Recipe {
             default: format(3, "64"),

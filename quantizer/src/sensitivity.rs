@@ -30,7 +30,9 @@ use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
 use std::collections::BTreeMap;
 
+mod corrections;
 pub(crate) mod divergence;
+use corrections::Kept;
 use divergence::{Hidden, mean_kl, run};
 
 /// The format in which a matrix is tried in the model.
@@ -100,7 +102,7 @@ pub struct Measurement<'a> {
     pub plan: &'a BlockPlan,
     /// Layout of the container.
     pub layout: Layout,
-    /// Formats of the blocks' matrices.
+    /// Formats of the blocks' matrices, with corrections of 2, 3 and 4 bits where ranks are to be tried.
     pub formats: &'a [MatrixFormat],
     /// Formats of the embedding and the head.
     pub vocabulary_formats: &'a [MatrixFormat],
@@ -238,7 +240,15 @@ impl Tried {
             let loss = solution.loss(weights, moments.hessian.as_ref(), None)?;
             Ok((solution, loss))
         };
-        Self::new(measurement, name, matrix, measurement.formats, solve)
+        let kept = Kept::measure(
+            to_f64(matrix).as_ref(),
+            prepared,
+            moments.hessian.as_ref(),
+            measurement.plan,
+            measurement.formats,
+        )
+        .map_err(|cause| SensitivityError::Method { name, cause })?;
+        Self::new(measurement, name, matrix, measurement.formats, &kept, solve)
     }
 
     fn vocabulary(
@@ -251,19 +261,21 @@ impl Tried {
             let solved = vocabulary::solve(weights, importance, measurement.plan, format)?;
             Ok((solved.solution, solved.loss))
         };
-        Self::new(measurement, name, matrix, measurement.vocabulary_formats, solve)
+        let kept = Kept::default();
+        Self::new(measurement, name, matrix, measurement.vocabulary_formats, &kept, solve)
     }
 
-    /// `solve` gives the solution of some rows and its loss, on any scale.
+    /// `solve` gives the solution of some rows and its loss, on any scale; `kept` says what corrections leave of it.
     fn new(
         measurement: &Measurement<'_>,
         name: SectionName,
         matrix: &Matrix,
         formats: &[MatrixFormat],
+        kept: &Kept,
         solve: impl Fn(MatRef<'_, f64>, MatrixFormat) -> Result<(Solution<f64>, f64), MethodError> + Sync,
     ) -> Result<Self, SensitivityError> {
         let failed = |cause| SensitivityError::Method { name, cause };
-        let tried = MatrixFormat { bits: TRIED_BITS, group: measurement.plan.options.group };
+        let tried = MatrixFormat::plain(TRIED_BITS, measurement.plan.options.group);
         let (solution, _) = solve(to_f64(matrix).as_ref(), tried).map_err(failed)?;
         let values = dequantized(&solution);
         let sample = sample(matrix);
@@ -271,7 +283,7 @@ impl Tried {
         let in_format = |&format: &MatrixFormat| {
             let bytes = section_bytes(matrix, format, measurement.layout)
                 .map_err(|cause| SensitivityError::Shape { name, cause })?;
-            Ok((format, bytes, error(format)?))
+            Ok((format, bytes, error(format)? * kept.of(format)))
         };
         // So few rows leave threads idle: formats keep them busy.
         let all = formats.par_iter().map(in_format).collect::<Result<Vec<_>, SensitivityError>>()?;
@@ -317,8 +329,8 @@ fn alone(
 
 /// Bytes of a matrix's section and the padding after it.
 fn section_bytes(matrix: &Matrix, format: MatrixFormat, layout: Layout) -> Result<u64, EncodeError> {
-    let shape = encode::shape((matrix.rows, matrix.cols), format, layout)?;
-    Ok(shape.section_bytes().next_multiple_of(SECTION_ALIGNMENT_BYTES) as u64)
+    let bytes = encode::section_bytes((matrix.rows, matrix.cols), format, layout)?;
+    Ok(bytes.next_multiple_of(SECTION_ALIGNMENT_BYTES) as u64)
 }
 
 /// A full-precision block that takes the moments of each set's input.

@@ -4,7 +4,7 @@
 //! What packing chooses is given here, and there are fewer windows: the divergence comes out larger, and differences between
 //! formats show which one is better. It is measured on calibration windows that had no part in the codes.
 
-use crate::calibrate::{CalibrationError, Run, dequantized, quantize_blocks};
+use crate::calibrate::{CalibrationError, Run, quantize_blocks};
 use crate::checkpoint::{Checkpoint, Matrix};
 use crate::choose::{Setting, Tuning, is_held_out};
 use crate::dense::{DenseError, DenseLayer, Streams};
@@ -123,7 +123,7 @@ impl<'a> Trials<'a> {
             let mut weights = self.checkpoint.layer(layer)?;
             for matrix in matrices {
                 if let Some(place) = weights.matrix_mut(matrix.kind) {
-                    *place = dequantized(&matrix.solution);
+                    *place = matrix.values();
                 }
             }
             streams

@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn quantized(method: Method, moments: Option<&Moments>) -> VocabularyMatrix {
-        let format = MatrixFormat { bits: 3, group: GroupSize::elements(16).unwrap() };
+        let format = MatrixFormat::plain(3, GroupSize::elements(16).unwrap());
         VocabularyMatrix::new(&embedding(), moments, &plan(method), None, format).unwrap()
     }
 

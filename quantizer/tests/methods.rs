@@ -242,7 +242,7 @@ fn the_sweep_sees_the_scales_of_the_device() {
 fn every_method_gives_what_a_container_can_store() {
     let problem = problem::<f64>(8, 16, 72, &[5, 40]);
     for (bits, group) in BITS.into_iter().flat_map(|bits| ["32", "64", "row"].map(|group| (bits, group))) {
-        let format = MatrixFormat { bits, group: group.parse().unwrap() };
+        let format = MatrixFormat::plain(bits, group.parse().unwrap());
         let options = SolverOptions::for_container(bits, format.group);
         let prepared = prepare(problem.hessian.as_ref(), Some(problem.drift.as_ref()), &options).unwrap();
         for configuration in configurations(bits).into_iter().flatten() {

@@ -73,10 +73,10 @@ fn solve(case: &Case, method: Method, options: &SolverOptions) -> Solution<f64> 
             for candidate in tuning.candidates(configuration) {
                 selection.consider(candidate).unwrap();
             }
-            selection.finish(tuning.refine).unwrap().unwrap()
+            selection.finish(tuning.refine, 0).unwrap().unwrap()
         }
     };
-    choose::solve(case.weights.as_ref(), &prepared(&case.all), &choice, options).unwrap().0
+    choose::solve(case.weights.as_ref(), &prepared(&case.all), &choice, options).unwrap().solution
 }
 
 /// `||W0 Xf - Q X||^2 / ||W0 Xf||^2`, or without drift, from the tokens themselves.

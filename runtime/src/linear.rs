@@ -5,6 +5,8 @@
 //! it calibrates, watches the input of each set and replaces the set's matrices before it answers: so there is one forward
 //! for calibration, evaluation and the device, and no observer beside it.
 
+mod low_rank;
+
 use crate::Machine;
 use crate::error::RuntimeError;
 use crate::executor::{MOST_OUTPUTS, ROW_GRANULARITY, RowShare, for_each_part, for_each_row_share};
@@ -12,8 +14,9 @@ use crate::kernels::{Activations, Kernels, OutputRows, TILE_ROWS, matrix_product
 use crate::memory::{Arena, slice_bytes};
 use crate::models::Norm;
 use core::ops::Range;
+use low_rank::{LowRankMemory, MOST_MATRICES};
 use rescomp_formats::container::CheckedContainer;
-use rescomp_formats::matrix::{MatrixShape, MatrixView};
+use rescomp_formats::matrix::{LowRankView, MatrixShape, MatrixView};
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::{Architecture, MAX_EMBEDDING_BANDS};
 
@@ -176,6 +179,8 @@ pub struct QuantizedWeights<'a> {
     banded_logits: &'a mut [f32],
     /// The head's input in the basis of the embedding, where the stream has another.
     head_input: &'a mut [f32],
+    /// For matrices with a correction.
+    low_rank: LowRankMemory<'a>,
 }
 
 impl<'a> QuantizedWeights<'a> {
@@ -215,6 +220,7 @@ impl<'a> QuantizedWeights<'a> {
             .saturating_add(slice_bytes::<f32>(scales))
             .saturating_add(slice_bytes::<f32>(Self::banded_logits_elems(container)))
             .saturating_add(slice_bytes::<f32>(Self::head_input_elems(container)))
+            .saturating_add(LowRankMemory::bytes(container, tile))
     }
 
     /// Takes memory for tiles of at most `tile` tokens.
@@ -237,6 +243,7 @@ impl<'a> QuantizedWeights<'a> {
             scales: arena.take(scales as usize)?,
             banded_logits: arena.take(Self::banded_logits_elems(container) as usize)?,
             head_input: arena.take(Self::head_input_elems(container) as usize)?,
+            low_rank: LowRankMemory::carve(container, tile, arena)?,
         })
     }
 
@@ -307,17 +314,35 @@ impl<'a> QuantizedWeights<'a> {
     ) -> Result<Activations<'_>, NotFinite> {
         let codes = &mut self.codes[..tokens * shape.padded_cols()];
         let scales = &mut self.scales[..tokens * shape.steps()];
-        for ((values, codes), scales) in input
-            .chunks_exact(shape.cols())
-            .zip(codes.chunks_exact_mut(shape.padded_cols()))
-            .zip(scales.chunks_exact_mut(shape.steps()))
-        {
-            if !(self.machine.kernels.quantize_activations)(values, shape.step_elems(), codes, scales) {
-                return Err(NotFinite);
-            }
-        }
+        quantize(self.machine, shape, input, codes, scales)?;
         Ok(Activations { codes, scales, tokens })
     }
+
+    /// What [`QuantizedWeights::quantize`] made last, for matrices with the same columns and step.
+    fn quantized(&self, shape: &MatrixShape, tokens: usize) -> Activations<'_> {
+        let codes = &self.codes[..tokens * shape.padded_cols()];
+        Activations { codes, scales: &self.scales[..tokens * shape.steps()], tokens }
+    }
+}
+
+/// Quantizes the tokens of `input` for matrices with the columns and the step of `shape`.
+fn quantize(
+    machine: Machine<'_>,
+    shape: &MatrixShape,
+    input: &[f32],
+    codes: &mut [i8],
+    scales: &mut [f32],
+) -> Result<(), NotFinite> {
+    for ((values, codes), scales) in input
+        .chunks_exact(shape.cols())
+        .zip(codes.chunks_exact_mut(shape.padded_cols()))
+        .zip(scales.chunks_exact_mut(shape.steps()))
+    {
+        if !(machine.kernels.quantize_activations)(values, shape.step_elems(), codes, scales) {
+            return Err(NotFinite);
+        }
+    }
+    Ok(())
 }
 
 /// The integer product of a matrix with these activations.
@@ -565,13 +590,22 @@ impl BlockWeights for QuantizedLayer<'_, '_> {
         outputs: &mut [&mut [f32]],
         then: Then<'_>,
     ) -> Result<(), RuntimeError> {
-        let mut matrices = heapless::Vec::<MatrixView<'_>, 3>::new();
+        let mut matrices = heapless::Vec::<MatrixView<'_>, MOST_MATRICES>::new();
+        let mut corrections = heapless::Vec::<Option<LowRankView<'_>>, MOST_MATRICES>::new();
         for &kind in set.kinds() {
             let matrix = self.weights.matrix(kind, Some(self.layer))?;
-            // No set has more than three matrices.
+            // No set has more matrices.
             let _ = matrices.push(matrix);
+            let name = SectionName { kind, layer: Some(self.layer as u16) };
+            let _ = corrections.push(self.weights.container.low_rank(name));
         }
         let error = RuntimeError::NotFinite { layer: Some(self.layer as u32), set: Some(set) };
-        self.weights.products(&matrices, tokens, input, outputs, then).map_err(|NotFinite| error)
+        // A program without the part runs no container that has corrections (crate::parts).
+        let corrected = cfg!(feature = "low-rank") && corrections.iter().any(Option::is_some);
+        let made = match corrected {
+            false => self.weights.products(&matrices, tokens, input, outputs, then),
+            true => self.weights.corrected_products(&matrices, &corrections, tokens, input, outputs, then),
+        };
+        made.map_err(|NotFinite| error)
     }
 }

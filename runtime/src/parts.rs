@@ -10,6 +10,7 @@ use crate::error::RuntimeError;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
+use rescomp_formats::matrix::{LowRankView, MatrixShape};
 use rescomp_formats::spec::{Activation, Architecture, ModelSpec};
 use rescomp_formats::tokenizer::{Model, Normalizer, PreTokenizer, TokenizerView};
 
@@ -75,6 +76,7 @@ parts! {
     BertText = "bert-text", "BERT's normalizer and pre-tokens.";
     Vit = "vit", "Blocks of ViT and DeiT.";
     Hadamard = "hadamard", "Hadamard transforms in front of the output and down projections.";
+    LowRank = "low-rank", "Low-rank corrections of products.";
 }
 
 /// A set of parts.
@@ -121,18 +123,24 @@ impl Parts {
         }
         for (name, _) in container.container().entries() {
             let Some(matrix) = container.matrix(name) else { continue };
-            let shape = matrix.shape();
-            parts = parts.with(width_part(shape.width()));
-            parts = parts.with(match (shape.has_codebook(), shape.has_scale_codes(), shape.group_elems()) {
-                (true, true, 32) | (false, _, 32) => Part::Groups32,
-                (_, _, 64) if shape.groups() > 1 => Part::Groups64,
-                _ => Part::OtherGroups,
-            });
-            if shape.layout() == Layout::Rows {
-                parts = parts.with(Part::RowsLayout);
+            parts = parts.union(Parts::of_matrix(matrix.shape()));
+            if let Some(LowRankView { right, left }) = container.low_rank(name) {
+                let factors = Parts::of_matrix(right.shape()).union(Parts::of_matrix(left.shape()));
+                parts = parts.union(factors).with(Part::LowRank);
             }
         }
         parts
+    }
+
+    fn of_matrix(shape: &MatrixShape) -> Parts {
+        let parts = Parts(0).with(width_part(shape.width())).with(
+            match (shape.has_codebook(), shape.has_scale_codes(), shape.group_elems()) {
+                (true, true, 32) | (false, _, 32) => Part::Groups32,
+                (_, _, 64) if shape.groups() > 1 => Part::Groups64,
+                _ => Part::OtherGroups,
+            },
+        );
+        if shape.layout() == Layout::Rows { parts.with(Part::RowsLayout) } else { parts }
     }
 
     /// The parts of an image for containers of a model whose matrices have these widths and columns a group, those of [`Parts::faster`] with

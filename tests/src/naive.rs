@@ -4,6 +4,7 @@
 
 use crate::naive_hadamard::transformed;
 use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::matrix::MatrixView;
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::ModelSpec;
 
@@ -105,20 +106,33 @@ pub fn logits(
     stream.iter().map(|x| multiply(&head, &input(x))).collect()
 }
 
-/// A matrix's rows as the container's own decoder gives them, or a norm's gain or a bias as one row.
+/// A matrix's rows as the container's own decoder gives them, its correction added, or a norm's gain or a bias as one row.
 ///
 /// # Panics
 /// Where the container has no such section.
 pub fn rows(container: &CheckedContainer<'_>, name: SectionName) -> Rows {
     let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
     match container.matrix(name) {
-        Some(matrix) => (0..matrix.shape().rows())
-            .map(|row| {
-                let mut values = vec![0.0; matrix.shape().cols()];
-                matrix.decode_row(row, &mut values);
-                wide(&values)
-            })
-            .collect(),
+        Some(matrix) => {
+            let decoded = |matrix: &MatrixView<'_>| -> Rows {
+                let row = |row| {
+                    let mut values = vec![0.0; matrix.shape().cols()];
+                    matrix.decode_row(row, &mut values);
+                    wide(&values)
+                };
+                (0..matrix.shape().rows()).map(row).collect()
+            };
+            let mut values = decoded(&matrix);
+            if let Some(factors) = container.low_rank(name) {
+                let right = decoded(&factors.right);
+                for (row, left) in values.iter_mut().zip(decoded(&factors.left)) {
+                    for (left, right) in left.iter().zip(&right) {
+                        row.iter_mut().zip(right).for_each(|(value, right)| *value += left * right);
+                    }
+                }
+            }
+            values
+        }
         None => vec![wide(container.floats(name).expect("a section of the model"))],
     }
 }

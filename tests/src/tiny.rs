@@ -15,7 +15,7 @@ use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::{
     Check, CheckRecord, EmbeddingRecord, ImageRecord, Manifest, Provenance, Text,
 };
-use rescomp_formats::matrix::{self, CodebookMatrix, MatrixShape};
+use rescomp_formats::matrix::{self, CodebookMatrix, LowRankShape, MatrixShape, RANK_UNIT};
 use rescomp_formats::section::{SectionKind, SectionName};
 use rescomp_formats::spec::{
     Activation, Architecture, ModelKind, ModelSpec, OnlineTransforms, Output, Pooling, TextEmbedding, Variant,
@@ -32,6 +32,9 @@ pub enum Widths {
     Mixed,
     /// All of these bits.
     All(CodeWidth),
+    /// As [`Widths::Mixed`], and two of three of the blocks' matrices have a low-rank correction, where they are large enough: sets have
+    /// some, all, or none.
+    Corrected,
 }
 
 /// Odd sizes everywhere: nothing but the number of heads is a power of two, the head is not tied, two query heads share a key.
@@ -269,8 +272,8 @@ fn matrix_section(spec: &ModelSpec, name: SectionName, widths: Widths, layout: L
     let group_elems = [128, 64, 32, whole_row][place % 4];
     let (width, group_elems) = match (widths, band) {
         (Widths::All(width), _) => (width, group_elems),
-        (Widths::Mixed, None) => (mixed, group_elems),
-        (Widths::Mixed, Some(band)) => [
+        (Widths::Mixed | Widths::Corrected, None) => (mixed, group_elems),
+        (Widths::Mixed | Widths::Corrected, Some(band)) => [
             (CodeWidth::Int4, 64),
             (CodeWidth::Int3, 32),
             (CodeWidth::Int2, whole_row),
@@ -293,7 +296,20 @@ fn matrix_section(spec: &ModelSpec, name: SectionName, widths: Widths, layout: L
         Some(levels) => pack_random_codebook(random, &all, levels, &rows, &shape, &mut section),
         None => pack_random_numbers(random, &all, &rows, &shape, &mut section),
     }
-    Contents::Matrix(shape, section)
+    let most = LowRankShape::most(&shape);
+    let corrected = matches!(widths, Widths::Corrected) && name.kind.is_block_matrix() && most > 0;
+    if !corrected || place % 3 == 2 {
+        return Contents::Matrix(shape, section);
+    }
+    let rank = most.min(RANK_UNIT * (1 + place as u32 % 2));
+    let low_rank = LowRankShape::new(shape, rank).expect("a possible rank");
+    let [right, left] = [low_rank.right(), low_rank.left()].map(|factor| {
+        let mut section = vec![0; factor.section_bytes()];
+        let rows: Vec<usize> = (0..factor.rows()).collect();
+        pack_random_numbers(random, factor, &rows, factor, &mut section);
+        section
+    });
+    Contents::corrected(low_rank, [&section, &right, &left]).expect("parts of those shapes")
 }
 
 /// Some of the rows.

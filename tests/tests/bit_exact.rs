@@ -24,6 +24,10 @@ const TILES: [usize; 6] = [1, 2, 3, 7, 16, POSITIONS];
 
 const ODD_INT8: &str = "e32495ec8986668c7294996d0cbe5ff0d1537db1b21ab7e96a0bdcf4d74285d0";
 const ODD_F32: &str = "f48c91e38bfefa46443f097b196361393d39e576643a39660f4b4bb4a9251366";
+const CORRECTED_ODD_INT8: &str = "b6b42560242d3eb720cab420a3c801b2a03260fd6290ea316d08f011d861b121";
+const CORRECTED_ODD_F32: &str = "1434e03eb3da0b1ebe1a75819f6409924a07b2bc7aff9757599d298ed60e9d6c";
+const CORRECTED_WIDE_INT8: &str = "7e36e252ce8c67f9b7777c4535e427fd870f9fb2d39c5b902f783e890ef6a192";
+const CORRECTED_WIDE_F32: &str = "e3990164a325c5fade4c10e471e08aa8c499bea5fec10e95b4a52d9f6276ea99";
 const WIDE_INT8: &str = "3d9ad8cc15c93a8554135d56b6e71f6fbf6f84032561367321511ba799deecf5";
 const WIDE_F32: &str = "f6bb62400827e3d6c9ed0ac86a059a35eaf9ce95c15a0401f02dac68f881edf5";
 const INT2_INT8: &str = "b9bf7d84cf3bf2c6a5aa029dedcd5af99066e5c124ba6867173d2cc295138854";
@@ -124,6 +128,18 @@ fn every_architecture() {
             assert_eq!(found, ARCHITECTURES, "kernels {}, tiles of {tile}", kernels.name);
         }
     }
+}
+
+#[test]
+fn low_rank_corrections_with_int8_activations() {
+    check(&tiny::odd_spec(), Widths::Corrected, ActivationFormat::Int8, CORRECTED_ODD_INT8);
+    check(&tiny::wide_spec(), Widths::Corrected, ActivationFormat::Int8, CORRECTED_WIDE_INT8);
+}
+
+#[test]
+fn low_rank_corrections_with_f32_activations() {
+    check(&tiny::odd_spec(), Widths::Corrected, ActivationFormat::F32, CORRECTED_ODD_F32);
+    check(&tiny::wide_spec(), Widths::Corrected, ActivationFormat::F32, CORRECTED_WIDE_F32);
 }
 
 #[test]

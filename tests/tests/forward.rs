@@ -40,10 +40,14 @@ fn banded_embedding(container: &CheckedContainer<'_>) -> Vec<Vec<f64>> {
 #[test]
 fn logits_are_those_of_the_naive_forward() {
     let untied_bands = ModelSpec { embedding_bands: 3, ..tiny::odd_spec() };
-    for spec in [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands, tiny::online_spec()]
-    {
-        let file = tiny::container(&spec, Widths::Mixed, Layout::Nr8k4);
+    let plain = [tiny::odd_spec(), tiny::wide_spec(), tiny::banded_spec(), untied_bands, tiny::online_spec()];
+    let corrected = [tiny::odd_spec(), tiny::wide_spec()].map(|spec| (spec, Widths::Corrected));
+    for (spec, widths) in plain.map(|spec| (spec, Widths::Mixed)).into_iter().chain(corrected) {
+        let file = tiny::container(&spec, widths, Layout::Nr8k4);
         let container = Container::open(&file).unwrap().check(Integrity::Crc).unwrap();
+        let corrections =
+            container.container().entries().filter(|(name, _)| container.low_rank(*name).is_some()).count();
+        assert_eq!(corrections > 0, matches!(widths, Widths::Corrected));
         let turn = std::f64::consts::TAU / 2_f64.powi(64);
         let frequencies: Vec<f64> =
             container.rope_frequencies().iter().map(|&turns| turns as f64 * turn).collect();

@@ -32,6 +32,9 @@ const FORMATS: [(u8, &[&str]); 6] = [
     (8, &["128"]),
 ];
 
+/// The most bits with which corrections are tried: beyond, little is left to correct.
+const CORRECTED_BITS: u8 = 4;
+
 /// A matrix in the plan.
 #[derive(Debug, Serialize)]
 struct Planned {
@@ -88,7 +91,7 @@ pub(crate) fn plan(
         (Some(bits), _) => (bits * checkpoint.parameters() as f64 / 8.0) as u64,
         (None, Some(bytes)) => bytes.saturating_sub(flags.sign.iter().len() as u64 * SIGNATURE_BYTES as u64),
     };
-    let format = MatrixFormat { bits: flags.bits, group: flags.group_size.into() };
+    let format = MatrixFormat::plain(flags.bits, flags.group_size.into());
     if let Some(bands) = bands(checkpoint, options) {
         let embedding = vec![format; BANDS];
         options.plan.vocabulary = Some(Vocabulary { bands: Some(bands), embedding, head: format });
@@ -99,7 +102,7 @@ pub(crate) fn plan(
     let others = if flags.target_bpw.is_some() { parts.weights } else { parts.all };
     let budget_bytes = budget_bytes.saturating_sub(others);
     let windows = flags.sensitivity_windows.min(options.calibration.len());
-    let measured = measure(machine, checkpoint, options, windows)?;
+    let measured = measure(machine, checkpoint, options, windows, &flags.low_rank)?;
     let (chosen, trials) = choose(machine, checkpoint, options, &measured, budget_bytes)
         .map_err(|error| error.remedy(format!("{others} bytes are needed for everything else")))?;
     let mut recipe = Recipe { default: format, matrices: BTreeMap::new() };
@@ -170,7 +173,7 @@ pub(crate) fn recipe_of(checkpoint: &Checkpoint, options: &PackOptions) -> Resul
             matrices.insert("head".to_owned(), vocabulary.head);
         }
     }
-    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group };
+    let default = MatrixFormat { bits: plan.options.bits, group: plan.options.group, rank: plan.rank };
     Recipe { default, matrices }.to_toml().map_err(|error| Error::failed(error.to_string()))
 }
 
@@ -183,6 +186,7 @@ fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Recipe, Error> {
 fn apply(recipe: &Recipe, checkpoint: &Checkpoint, options: &mut PackOptions) {
     options.plan.options.bits = recipe.default.bits;
     options.plan.options.group = recipe.default.group;
+    options.plan.rank = recipe.default.rank;
     options.plan.formats = recipe.block_formats(&checkpoint.spec);
     let bands = if recipe.is_banded() { bands(checkpoint, options) } else { None };
     let format = |kind, layer| recipe.format(SectionName { kind, layer });
@@ -212,13 +216,19 @@ fn measure(
     checkpoint: &Checkpoint,
     options: &PackOptions,
     windows: usize,
+    ranks: &[u32],
 ) -> Result<Vec<Sensitivity>, Error> {
     let group = |name: &str| name.parse::<GroupSize>().map_err(|error| Error::failed(error.to_string()));
     let mut formats = Vec::new();
     for (bits, groups) in FORMATS {
         for name in groups {
-            formats.push(MatrixFormat { bits, group: group(name)? });
+            formats.push(MatrixFormat::plain(bits, group(name)?));
         }
+    }
+    let vocabulary_formats = formats.clone();
+    for &rank in ranks.iter().filter(|rank| **rank > 0) {
+        let corrected = vocabulary_formats.iter().filter(|format| format.bits <= CORRECTED_BITS);
+        formats.extend(corrected.map(|format| MatrixFormat { rank, ..*format }));
     }
     let measurement = Measurement {
         checkpoint,
@@ -227,7 +237,7 @@ fn measure(
         plan: &options.plan,
         layout: options.layout,
         formats: &formats,
-        vocabulary_formats: &formats,
+        vocabulary_formats: &vocabulary_formats,
     };
     let bar = host::progress("measuring sensitivities", sensitivity::steps(&measurement));
     let measured = sensitivity::measure(machine, &measurement, &mut |name| {
@@ -242,13 +252,13 @@ fn print(allocation: &Allocation) {
     let Allocation { budget_bytes, bytes, trials, matrices } = allocation;
     output::line(&format!("bits distributed: {bytes} of {budget_bytes} bytes for the matrices"));
     output::line(&format!(
-        "{:<20} {:>10} {:>5} {:>6} {:>10} {:>13}",
-        "matrix", "weights", "bits", "group", "bytes", "estimated KL"
+        "{:<20} {:>10} {:>5} {:>6} {:>5} {:>10} {:>13}",
+        "matrix", "weights", "bits", "group", "rank", "bytes", "estimated KL"
     ));
     for Planned { matrix, weights, format, bytes, estimated_kl } in matrices {
-        let (bits, group) = (format.bits, format.group.to_string());
+        let (bits, group, rank) = (format.bits, format.group.to_string(), format.rank);
         output::line(&format!(
-            "{matrix:<20} {weights:>10} {bits:>5} {group:>6} {bytes:>10} {estimated_kl:>13.6}"
+            "{matrix:<20} {weights:>10} {bits:>5} {group:>6} {rank:>5} {bytes:>10} {estimated_kl:>13.6}"
         ));
     }
     if let Some(TrialFigures { estimated_kl, chosen_kl, factors }) = trials {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! run the full-precision model over the held-out windows once
-//! for bits x group x head bits x method x calibration sample:
+//! for bits x group x rank x head bits x method x calibration sample:
 //!     quantize in memory, run the result over the same windows
 //! a row: the mean over the calibration samples, and two standard errors of it
 //! ```
@@ -57,6 +57,8 @@ struct Setting<'a> {
 struct Case {
     bits: u8,
     group: GroupSize,
+    /// Of the blocks' low-rank corrections.
+    rank: u32,
     /// Of the embedding and the head; `None` where they stay as they are.
     head_bits: Option<u8>,
     method: methods::Method,
@@ -166,12 +168,14 @@ fn cases(flags: &QualityFlags) -> Vec<Case> {
     };
     let mut cases = Vec::new();
     for bits in unique(&flags.bits) {
-        for group in unique(&flags.group_size) {
+        let groups = unique(&flags.group_size);
+        let ranks = unique(&flags.low_rank);
+        for (group, rank) in groups.iter().flat_map(|group| ranks.iter().map(|rank| (*group, *rank))) {
             for &head_bits in &head_bits {
                 for method in unique(&flags.methods).into_iter().map(methods::Method::from) {
                     let samples = if method.configuration(bits).is_some() { flags.samples } else { 1 };
                     for transform in unique(&flags.transforms).into_iter().map(TransformKind::from) {
-                        let case = |sample| Case { bits, group, head_bits, method, transform, sample };
+                        let case = |sample| Case { bits, group, rank, head_bits, method, transform, sample };
                         cases.extend((0..samples).map(case));
                     }
                 }
@@ -193,14 +197,16 @@ fn say(bar: &ProgressBar, what: &str) {
 impl Setting<'_> {
     /// Quantizes one model and runs it over the held-out windows, once for each format of activations.
     fn measure(&self, case: Case, calibration: &[Vec<u32>]) -> Result<Vec<Run>, Error> {
-        let Case { bits, group, head_bits, method, transform, sample } = case;
+        let Case { bits, group, rank, head_bits, method, transform, sample } = case;
         let flags = self.flags;
         let head = head_bits.map_or_else(String::new, |bits| format!(", head {bits} bits"));
         let folded = match transform {
             TransformKind::None => String::new(),
             other => format!(", {}", other.name()),
         };
-        let what = format!("{method}{folded}, {bits} bits, group {group}, sample {}{head}", sample + 1);
+        let corrected = if rank > 0 { format!(", rank {rank}") } else { String::new() };
+        let what =
+            format!("{method}{folded}, {bits} bits, group {group}{corrected}, sample {}{head}", sample + 1);
         say(&self.bar, &what);
         let options = match (flags.linears_only, flags.levels) {
             (true, Levels::Uniform) => SolverOptions::new(bits, group.into()),
@@ -209,7 +215,7 @@ impl Setting<'_> {
                 SolverOptions { spacing: levels.into(), ..options }
             }
         };
-        let plan = BlockPlan::new(method, options);
+        let plan = BlockPlan { rank, ..BlockPlan::new(method, options) };
         // Where nothing is calibrated, one window keeps the forward that quantizing runs anyway short.
         let needed = plan.calibrates() || transform == TransformKind::Smooth;
         let windows = if needed { flags.calibration_windows } else { 1 };
@@ -232,6 +238,7 @@ impl Setting<'_> {
                 transform: transform.name(),
                 bits,
                 group: group.to_string(),
+                rank,
                 head_bits,
                 sample,
                 evaluation,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rescomp_formats::matrix::{MOST_RANK, RANK_UNIT};
 use rescomp_quantizer::grids::Spacing;
 use rescomp_quantizer::methods;
 use rescomp_quantizer::transforms::TransformKind;
@@ -126,6 +127,10 @@ pub(crate) struct PackFlags {
     /// The same, so that the container has at most this many bytes.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "recipe")]
     pub(crate) max_bytes: Option<u64>,
+    /// Rank of a low-rank correction of the blocks' matrices, a multiple of 32; a matrix goes without where it does not help on held-out
+    /// calibration windows. With --target-bpw or --max-bytes, the ranks that a matrix may get instead of more bits, separated by commas.
+    #[arg(long, value_name = "RANK,...", value_delimiter = ',', value_parser = rank, conflicts_with = "recipe")]
+    pub(crate) low_rank: Vec<u32>,
     /// Calibration windows that sensitivities are measured on.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
     pub(crate) sensitivity_windows: usize,
@@ -542,6 +547,14 @@ pub(crate) fn bits(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(bits @ (2 | 3 | 4 | 5 | 6 | 8)) => Ok(bits),
         _ => Err("expected 2, 3, 4, 5, 6 or 8".to_owned()),
+    }
+}
+
+/// A rank of a low-rank correction.
+pub(crate) fn rank(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(rank) if rank <= MOST_RANK && u32::is_multiple_of(rank, RANK_UNIT) => Ok(rank),
+        _ => Err(format!("expected a multiple of {RANK_UNIT} up to {MOST_RANK}, or 0 for none")),
     }
 }
 

@@ -18,7 +18,7 @@ use rescomp_quantizer::plan::{BlockPlan, MatrixFormat};
 use rescomp_quantizer::transforms::TransformKind;
 use rescomp_runtime::Machine;
 use rescomp_runtime::memory::AlignedBytes;
-use rescomp_runtime::parts::Parts;
+use rescomp_runtime::parts::{Part, Parts};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -88,6 +88,7 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     if target.image.is_some() {
         encoder::expect_decoder(&checkpoint.spec, "image of it yet; a target with Linux runs it")?;
     }
+    check_low_rank(flags)?;
     let mut options = pack_options(flags, &target, &checkpoint, &model_path)?;
     model::check_weights(&checkpoint)?;
     check_writable(&output_folder)?;
@@ -164,7 +165,7 @@ fn parts(spec: &ModelSpec, options: &PackOptions) -> Result<Parts, Error> {
     let plan = &options.plan;
     let mut formats: Vec<MatrixFormat> = Vec::new();
     if let (true, Some(vocabulary)) = (plan.formats.is_empty(), &plan.vocabulary) {
-        formats.push(MatrixFormat { bits: plan.options.bits, group: plan.options.group });
+        formats.push(MatrixFormat::plain(plan.options.bits, plan.options.group));
         formats
             .extend(vocabulary.embedding.iter().copied().chain((!spec.tied_head).then_some(vocabulary.head)));
     }
@@ -180,7 +181,15 @@ fn parts(spec: &ModelSpec, options: &PackOptions) -> Result<Parts, Error> {
         let groups = [Some(32), Some(64), None];
         known.extend(CodeWidth::ALL.into_iter().flat_map(|width| groups.map(|group| (width, group))));
     }
-    Ok(Parts::of_formats(spec, &view, options.layout, known))
+    if spec.online.head_input {
+        known.push((CodeWidth::Int8, Some(64)));
+    }
+    let corrected = plan.rank > 0 || plan.formats.values().any(|format| format.rank > 0);
+    if corrected {
+        known.push((CodeWidth::Int8, None));
+    }
+    let parts = Parts::of_formats(spec, &view, options.layout, known);
+    Ok(if corrected { parts.with(Part::LowRank) } else { parts })
 }
 
 /// What the image with this container takes.
@@ -278,7 +287,7 @@ fn encoder_options(
     tokenizer: Vec<u8>,
     text: &Path,
 ) -> Result<PackOptions, Error> {
-    if flags.target_bpw.is_some() || flags.max_bytes.is_some() {
+    if distributes(flags) {
         encoder::expect_decoder(spec, "divergence that says which matrices need which bits")?;
     }
     let texts = encoder::pack_texts(flags, &tokenizer, spec, text)?;
@@ -311,6 +320,23 @@ fn check_tokens(
     Ok(model::windows(tokenizer, &checkpoint.spec, text, joiner, choice)?.concat())
 }
 
+/// Whether bits are distributed over the matrices.
+fn distributes(flags: &PackFlags) -> bool {
+    flags.target_bpw.is_some() || flags.max_bytes.is_some()
+}
+
+/// Refuses ranks that mean nothing with the other flags.
+fn check_low_rank(flags: &PackFlags) -> Result<(), Error> {
+    let corrects = flags.low_rank.iter().any(|rank| *rank > 0);
+    if corrects && !matches!(flags.method, Method::Gptq | Method::RescompExact) {
+        return Err(Error::input("--low-rank needs --method gptq or rescomp-exact"));
+    }
+    if flags.low_rank.len() > 1 && !distributes(flags) {
+        return Err(Error::input("--low-rank takes several ranks only with --target-bpw or --max-bytes"));
+    }
+    Ok(())
+}
+
 /// Method, configuration and solver options of the blocks.
 fn block_plan(flags: &PackFlags) -> BlockPlan {
     let (method, group) = (methods::Method::from(flags.method), flags.group_size.into());
@@ -326,6 +352,7 @@ fn block_plan(flags: &PackFlags) -> BlockPlan {
     };
     let mut plan = BlockPlan::new(method, options).with_head_bits(flags.head_bits);
     plan.variant = variant;
+    plan.rank = if distributes(flags) { 0 } else { flags.low_rank.first().copied().unwrap_or(0) };
     if let Some(clip) = flags.clip {
         plan.clip = Some(match clip {
             Clip::Off => ClipSearch::Off,
@@ -573,6 +600,26 @@ fn linux_use(check: &CheckFigures) -> String {
     )
 }
 
+/// What the low-rank corrections gained; `None` where there are none.
+fn corrections(report: &PackReport) -> Option<String> {
+    let corrected: Vec<_> =
+        report.matrices.iter().filter_map(|matrix| Some((matrix, matrix.low_rank?))).collect();
+    let ranks: BTreeSet<usize> = corrected.iter().map(|(_, correction)| correction.rank).collect();
+    let ranks: Vec<String> = ranks.into_iter().map(|rank| rank.to_string()).collect();
+    let lost: f64 = corrected.iter().map(|(matrix, _)| matrix.relative_error.ln()).sum();
+    let without: f64 = corrected.iter().map(|(_, correction)| correction.relative_error_without.ln()).sum();
+    let share = ((lost - without) / corrected.len() as f64).exp();
+    (!corrected.is_empty()).then(|| {
+        format!(
+            "low-rank corrections of {} of {} matrices, ranks {}: {:.1} % of the error that their bits leave without, on (geometric) average",
+            corrected.len(),
+            report.matrices.len(),
+            ranks.join(", "),
+            100.0 * share
+        )
+    })
+}
+
 fn print(report: &Report) {
     let pack = &report.pack;
     output::line(&format!(
@@ -593,6 +640,9 @@ fn print(report: &Report) {
     }
     if let Some(found) = &pack.held_out_images {
         output::line(&classifier::summary(found));
+    }
+    if let Some(corrections) = corrections(pack) {
+        output::line(&corrections);
     }
     if report.restored_layers > 0 {
         output::line(&format!("{} layers came from the earlier run", report.restored_layers));

@@ -1,6 +1,6 @@
 //! Checking the contents of a container, and the view that only a checked one gives.
 
-use super::{Container, crc32, expect_zero, matrix_shape};
+use super::{Container, crc32, expect_zero, low_rank_shape, matrix_shape};
 use crate::chat_template::ChatTemplate;
 use crate::check_embeddings::CheckEmbeddings;
 use crate::check_images::CheckImages;
@@ -8,7 +8,7 @@ use crate::check_windows::CheckWindows;
 use crate::error::ContainerError;
 use crate::labels::Labels;
 use crate::manifest::{Check, Manifest};
-use crate::matrix::{MatrixShape, MatrixView};
+use crate::matrix::{LowRankView, MatrixShape, MatrixView};
 use crate::section::{SECTION_ALIGNMENT_BYTES, SectionEntry, SectionKind, SectionName, section_index};
 use crate::spec::MAX_EMBEDDING_BANDS;
 use crate::tokenizer::TokenizerView;
@@ -96,11 +96,7 @@ impl<'a> Container<'a> {
                     chat_template = Some(parse_chat_template(name, entry, bytes)?);
                 }
                 kind if kind.is_matrix() => {
-                    let shape = matrix_shape(name, entry, self.offset_of(entry))?;
-                    MatrixView::new(shape, bytes).and_then(|view| view.check(bytes)).map_err(|error| {
-                        let offset = entry.offset_bytes + error.offset_bytes(&shape) as u64;
-                        ContainerError::Matrix { section: name, offset, error }
-                    })?;
+                    self.check_matrix(name, entry, bytes)?;
                 }
                 _ => check_finite(name, entry, bytes)?,
             }
@@ -119,6 +115,34 @@ impl<'a> Container<'a> {
             chat_template,
             container: self,
         })
+    }
+
+    /// Checks a matrix, and the factors of its correction where it has one.
+    fn check_matrix(
+        &self,
+        section: SectionName,
+        entry: &SectionEntry,
+        bytes: &[u8],
+    ) -> Result<(), ContainerError> {
+        let at = self.offset_of(entry);
+        let shape = matrix_shape(section, entry, at)?;
+        let refused = |(offset_bytes, error)| {
+            let offset = entry.offset_bytes + offset_bytes as u64;
+            ContainerError::Matrix { section, offset, error }
+        };
+        let corrected = low_rank_shape(section, entry, at)?;
+        // All of it is the matrix's, but for the factors.
+        let matrix = corrected.map_or(bytes, |_| bytes.get(..shape.section_bytes()).unwrap_or(bytes));
+        MatrixView::new(shape, matrix)
+            .and_then(|view| view.check(matrix))
+            .map_err(|error| refused((error.offset_bytes(&shape), error)))?;
+        match corrected {
+            None => Ok(()),
+            Some(corrected) => LowRankView::new(&corrected, bytes)
+                .map_err(|error| (0, error))
+                .and_then(|view| view.check(&corrected, bytes))
+                .map_err(refused),
+        }
     }
 
     /// Checks that each token has a band, and that each band has a row for each of its tokens.
@@ -336,24 +360,35 @@ impl<'a> CheckedContainer<'a> {
         self.container.section(name).map(|(_, bytes)| bytes)
     }
 
-    /// A matrix; `None` where the model has none of that name.
+    /// A matrix, without its correction where it has one; `None` where the model has none of that name.
     pub fn matrix(&self, name: SectionName) -> Option<MatrixView<'a>> {
         let entry = self.container.table.get(section_index(&self.manifest().spec, name)?)?;
         let shape: MatrixShape = matrix_shape(name, entry, 0).ok()?;
-        MatrixView::new(shape, self.container.bytes_of(entry)).ok()
+        // Factors of a correction follow the matrix.
+        MatrixView::new(shape, self.container.bytes_of(entry).get(..shape.section_bytes())?).ok()
+    }
+
+    /// The factors of a matrix's correction: the matrix is multiplied with as `Q + U V`. `None` where it has none, or the model has no
+    /// matrix of that name.
+    pub fn low_rank(&self, name: SectionName) -> Option<LowRankView<'a>> {
+        let entry = self.container.table.get(section_index(&self.manifest().spec, name)?)?;
+        let shape = low_rank_shape(name, entry, 0).ok()??;
+        LowRankView::new(&shape, self.container.bytes_of(entry)).ok()
     }
 
     /// The matrices that a token runs through, in the order of the file, with whether they see every token of a prompt: those of the head
-    /// see the last one alone. An embedding that is no head is left out: its rows are only looked up.
+    /// see the last one alone. The factors of a matrix's correction follow it, under its name. An embedding that is no head is left out: its
+    /// rows are only looked up.
     pub fn products(&self) -> impl Iterator<Item = (SectionName, MatrixShape, bool)> {
         let tied = self.manifest().spec.tied_head;
-        self.container.entries().filter_map(move |(name, _)| {
-            let shape = *self.matrix(name)?.shape();
-            match name.kind {
-                SectionKind::Embedding if !tied => None,
-                SectionKind::Embedding | SectionKind::Head => Some((name, shape, false)),
-                _ => Some((name, shape, true)),
-            }
+        self.container.entries().flat_map(move |(name, _)| {
+            let of_prompt = !matches!(name.kind, SectionKind::Embedding | SectionKind::Head);
+            let looked_up = name.kind == SectionKind::Embedding && !tied;
+            let matrix = self.matrix(name).filter(|_| !looked_up).map(|view| *view.shape());
+            let low_rank = self.low_rank(name);
+            let right = low_rank.map(|factors| *factors.right.shape());
+            let left = low_rank.map(|factors| *factors.left.shape());
+            [matrix, right, left].into_iter().flatten().map(move |shape| (name, shape, of_prompt))
         })
     }
 

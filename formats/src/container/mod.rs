@@ -25,7 +25,7 @@ pub use signature::{SIGNATURE_BYTES, SIGNED_MESSAGE_BYTES, SignatureBlock, Signa
 use crate::encodings::CodeWidth;
 use crate::error::ContainerError;
 use crate::manifest::Manifest;
-use crate::matrix::MatrixShape;
+use crate::matrix::{LowRankShape, MatrixShape, RANK_UNIT};
 use crate::section::{
     NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, encoding,
     layout, section_count, section_index, sections,
@@ -134,7 +134,9 @@ impl<'a> Container<'a> {
             }
             let field = |name, offset, value, found| expect_field(Some(expected), name, offset, value, found);
             field("tier", at + 6, 0, entry.tier.into())?;
-            field("reserved", at + 7, 0, entry.reserved.into())?;
+            if !expected.kind.is_block_matrix() {
+                field("rank of a correction", at + 7, 0, entry.rank_units.into())?;
+            }
             for (word, value) in entry.reserved_tail.into_iter().enumerate() {
                 field("reserved", at + 40 + 8 * word as u64, 0, value)?;
             }
@@ -262,7 +264,10 @@ fn expected_length(
     at: u64,
 ) -> Result<u64, ContainerError> {
     if name.kind.is_matrix() {
-        return Ok(matrix_shape(name, entry, at)?.section_bytes() as u64);
+        return Ok(match low_rank_shape(name, entry, at)? {
+            Some(corrected) => corrected.section_bytes(),
+            None => matrix_shape(name, entry, at)?.section_bytes(),
+        } as u64);
     }
     let (encoding, element_bytes, expected) = match name.kind {
         kind if kind.is_bytes() => (encoding::BYTES, 0, "encoding 0 with layout 0"),
@@ -311,6 +316,21 @@ pub(crate) fn matrix_shape(
     };
     MatrixShape::new(entry.rows, entry.cols, entry.group_elems, width, layout)
         .map_err(|error| ContainerError::Shape { section: name, offset: at + 8, error })
+}
+
+/// The shape of a matrix section with a low-rank correction, from its entry at this offset of the file; `None` where it has none.
+pub(crate) fn low_rank_shape(
+    name: SectionName,
+    entry: &SectionEntry,
+    at: u64,
+) -> Result<Option<LowRankShape>, ContainerError> {
+    if entry.rank_units == 0 {
+        return Ok(None);
+    }
+    let matrix = matrix_shape(name, entry, at)?;
+    LowRankShape::new(matrix, u32::from(entry.rank_units) * RANK_UNIT)
+        .map(Some)
+        .map_err(|error| ContainerError::Shape { section: name, offset: at + 7, error })
 }
 
 /// Checks that bytes at `offset` of the file are all zero.

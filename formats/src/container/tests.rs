@@ -5,7 +5,7 @@ use super::*;
 use crate::check_windows::{self, CheckSizes};
 use crate::layouts::Layout;
 use crate::manifest::{Check, CheckRecord, EmbeddingRecord, ImageRecord, Provenance, Text};
-use crate::matrix::{self, CodebookMatrix};
+use crate::matrix::{self, CodebookMatrix, LowRankView, MOST_RANK, ShapeError};
 use crate::spec::{Architecture, ModelSpec};
 use half::f16;
 use std::vec::Vec;
@@ -453,4 +453,89 @@ fn the_tables_arithmetic_holds_at_the_ends_of_every_field() {
         }
     }
     assert!(refused > tried * 9 / 10, "{refused} of {tried}");
+}
+
+/// The container of [`container`] whose gates have a correction of rank 32.
+fn corrected(spec: &ModelSpec, layout: Layout) -> Vec<u8> {
+    let plain = Aligned::new(&container(spec.clone(), layout));
+    let plain = Container::open(plain.bytes()).unwrap().check(Integrity::Crc).unwrap();
+    write::<ContainerError>(&manifest(spec.clone()), |name| {
+        let (entry, bytes) = plain.container().section(name).unwrap();
+        let words = bytes.as_chunks::<4>().0;
+        Ok(match name.kind {
+            kind if kind.is_matrix() => {
+                let shape = *plain.matrix(name).unwrap().shape();
+                if kind != SectionKind::Gate {
+                    return Ok(Contents::Matrix(shape, bytes.to_vec()));
+                }
+                let low_rank = LowRankShape::new(shape, RANK_UNIT).unwrap();
+                let factor = |shape: &MatrixShape| {
+                    let codes: Vec<i8> =
+                        (0..shape.rows() * shape.cols()).map(|at| (at % 9) as i8 - 4).collect();
+                    let scales = vec![f16::from_f32(0.25); shape.rows() * shape.groups()];
+                    let mut section = vec![0; shape.section_bytes()];
+                    matrix::pack_scaled(shape, &codes, &scales, &mut section).unwrap();
+                    section
+                };
+                let (right, left) = (factor(low_rank.right()), factor(low_rank.left()));
+                Contents::corrected(low_rank, [bytes, &right, &left]).unwrap()
+            }
+            kind if kind.is_bytes() => Contents::Bytes(bytes.to_vec()),
+            _ if entry.encoding == encoding::U64 => {
+                Contents::U64(bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
+            }
+            _ => Contents::F32(words.iter().map(|word| f32::from_le_bytes(*word)).collect()),
+        })
+    })
+    .unwrap()
+}
+
+#[test]
+fn factors_of_a_correction_follow_their_matrix() {
+    for layout in Layout::ALL {
+        let spec = crate::spec::tests::spec();
+        let (plain, file) = (container(spec.clone(), layout), corrected(&spec, layout));
+        let (plain, file) = (Aligned::new(&plain), Aligned::new(&file));
+        let of = |file| Container::open(file).unwrap().check(Integrity::Digest).unwrap();
+        let (plain, checked) = (of(plain.bytes()), of(file.bytes()));
+        let (mut products, mut more_bytes) = (0, 0);
+        for (name, entry) in checked.container().entries() {
+            let low_rank = checked.low_rank(name);
+            assert_eq!(low_rank.is_some(), name.kind == SectionKind::Gate, "{name}");
+            assert!(plain.low_rank(name).is_none());
+            // The matrix is what it was.
+            assert_eq!(
+                checked.matrix(name).map(|view| view.codes()),
+                plain.matrix(name).map(|view| view.codes())
+            );
+            let Some(LowRankView { right, left }) = low_rank else { continue };
+            let (rows, cols) = (spec.intermediate as usize, spec.hidden as usize);
+            assert_eq!((right.shape().rows(), right.shape().cols()), (32, cols));
+            assert_eq!((left.shape().rows(), left.shape().cols()), (rows, 32));
+            let mut row = [0.0; 32];
+            left.decode_row(1, &mut row);
+            assert_eq!(row, core::array::from_fn(|at| 0.25 * (((32 + at) % 9) as f32 - 4.0)));
+            products += 2;
+            more_bytes += entry.length_bytes - plain.container().section(name).unwrap().0.length_bytes;
+        }
+        assert_eq!(checked.products().count(), plain.products().count() + products);
+        assert_eq!(checked.container().parameters(), plain.container().parameters());
+        let bits =
+            |of: &CheckedContainer<'_>| of.container().bits_per_weight() * of.container().parameters() as f64;
+        assert!((bits(&checked) - bits(&plain) - 8.0 * more_bytes as f64).abs() < 1e-3);
+    }
+}
+
+#[test]
+fn ranks_are_multiples_of_a_unit_within_the_matrix() {
+    let matrix = |rows, cols| MatrixShape::new(rows, cols, 32, CodeWidth::Int4, Layout::Nr8k4).unwrap();
+    for (rows, cols, rank, most) in
+        [(64, 96, 0, 64), (64, 96, 33, 64), (64, 96, 96, 64), (31, 400, 32, 0), (100, 70, 96, 64)]
+    {
+        let error = LowRankShape::new(matrix(rows, cols), rank).unwrap_err();
+        assert_eq!(error, ShapeError::Rank { found: rank, most });
+    }
+    let shape = LowRankShape::new(matrix(100, 70), 64).unwrap();
+    assert_eq!((shape.rank(), shape.right_range().start % 64, shape.left_range().start % 64), (64, 0, 0));
+    assert_eq!(LowRankShape::most(&matrix(1 << 14, 1 << 14)), MOST_RANK);
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::error::ContainerError;
 use crate::manifest::Manifest;
-use crate::matrix::MatrixShape;
+use crate::matrix::{LowRankShape, MatrixError, MatrixShape, RANK_UNIT};
 use crate::section::{
     NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionName, encoding, layout,
     sections,
@@ -26,6 +26,31 @@ pub enum Contents {
     F32(Vec<f32>),
     /// A packed matrix (`matrix::pack_codebook`, `matrix::pack_scaled`).
     Matrix(MatrixShape, Vec<u8>),
+    /// A packed matrix with the factors of its correction ([`Contents::corrected`]).
+    Corrected(LowRankShape, Vec<u8>),
+}
+
+impl Contents {
+    /// A packed matrix and the packed factors of its correction as one section.
+    ///
+    /// # Errors
+    /// [`MatrixError::Length`] for a part that is not as long as its shape says.
+    pub fn corrected(
+        shape: LowRankShape,
+        [matrix, right, left]: [&[u8]; 3],
+    ) -> Result<Contents, MatrixError> {
+        let mut section = alloc::vec![0; shape.section_bytes()];
+        let matrix_range = 0..shape.matrix().section_bytes();
+        for (range, part) in
+            [(matrix_range, matrix), (shape.right_range(), right), (shape.left_range(), left)]
+        {
+            if range.len() != part.len() {
+                return Err(MatrixError::Length { expected: range.len(), found: part.len() });
+            }
+            section[range].copy_from_slice(part);
+        }
+        Ok(Contents::Corrected(shape, section))
+    }
 }
 
 /// Makes a container's bytes. `contents` gives each section by its name; it is asked in the order of the file.
@@ -81,10 +106,12 @@ pub fn write<E: From<ContainerError>>(
                 numbers.iter().for_each(|number| file.extend(number.to_le_bytes()));
             }
             Contents::Matrix(shape, bytes) => {
-                entry.encoding = encoding::INT + shape.width().bits() as u8;
-                entry.layout = layout::number(shape.layout());
-                (entry.rows, entry.cols) = (shape.rows() as u32, shape.cols() as u32);
-                entry.group_elems = shape.group_elems() as u32;
+                describe_matrix(&mut entry, &shape);
+                file.extend(bytes);
+            }
+            Contents::Corrected(shape, bytes) => {
+                describe_matrix(&mut entry, shape.matrix());
+                entry.rank_units = rank_units(name, &shape)?;
                 file.extend(bytes);
             }
         }
@@ -114,6 +141,25 @@ pub fn write<E: From<ContainerError>>(
     };
     file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&head.sealed()));
     Ok(file)
+}
+
+fn describe_matrix(entry: &mut SectionEntry, shape: &MatrixShape) {
+    entry.encoding = encoding::INT + shape.width().bits() as u8;
+    entry.layout = layout::number(shape.layout());
+    (entry.rows, entry.cols) = (shape.rows() as u32, shape.cols() as u32);
+    entry.group_elems = shape.group_elems() as u32;
+}
+
+/// The rank as an entry spells it.
+fn rank_units(section: SectionName, shape: &LowRankShape) -> Result<u8, ContainerError> {
+    let units = shape.rank() as u32 / RANK_UNIT;
+    u8::try_from(units).map_err(|_| ContainerError::Limit {
+        section: Some(section),
+        field: "rank of a correction",
+        offset: 7,
+        limit: u8::MAX.into(),
+        found: units.into(),
+    })
 }
 
 /// Adds a signature to a container, or replaces the one that it has. `sign` makes the Ed25519 signature of a message

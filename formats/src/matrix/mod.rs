@@ -13,6 +13,7 @@
 
 mod check;
 mod error;
+mod low_rank;
 mod pack;
 mod shape;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 mod view;
 
 pub use error::MatrixError;
+pub use low_rank::{LowRankShape, LowRankView, MOST_RANK, RANK_UNIT};
 pub use pack::{CodebookMatrix, PackError, pack_codebook, pack_scaled};
 pub use shape::{MatrixShape, ShapeError};
 pub use view::{Codebook, MatrixView, Scaling};

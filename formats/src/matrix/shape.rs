@@ -25,6 +25,13 @@ pub enum ShapeError {
     },
     /// The bytes exceed the address space of this machine.
     TooLarge,
+    /// The rank of a correction is no multiple of 32, or larger than the matrix has rows or columns.
+    Rank {
+        /// The rank found.
+        found: u32,
+        /// The largest that the matrix can have; 0 where it can have none.
+        most: u32,
+    },
 }
 
 impl core::fmt::Display for ShapeError {
@@ -39,6 +46,9 @@ impl core::fmt::Display for ShapeError {
                 )
             }
             ShapeError::TooLarge => write!(f, "the matrix exceeds the address space of this machine"),
+            ShapeError::Rank { found, most } => {
+                write!(f, "a correction of rank {found}; expected a multiple of 32 up to {most}")
+            }
         }
     }
 }

@@ -107,7 +107,7 @@ fn a_candidate_that_diverges_is_passed_over() {
     let choice = |candidates: &[SweepConfiguration]| {
         let mut selection = Selection::new(weights.as_ref(), &prepared, &held_out, &plan.options).unwrap();
         candidates.iter().for_each(|candidate| selection.consider(*candidate).unwrap());
-        selection.finish(Setting::Auto).unwrap()
+        selection.finish(Setting::Auto, 0).unwrap()
     };
     assert_eq!(choice(&[diverging]), None);
     assert_eq!(choice(&[diverging, good]), choice(&[good]));

@@ -1,6 +1,6 @@
 //! What accompanies calibration: who hears of its progress, and blocks that an earlier run finished.
 
-use super::{CalibrationError, MatrixReport, QuantizedMatrix, dequantized};
+use super::{CalibrationError, MatrixReport, QuantizedMatrix};
 use crate::checkpoint::LayerWeights;
 use crate::dense::{missing, multiply};
 use crate::journal::{Journal, Restored};
@@ -87,7 +87,7 @@ impl BlockWeights for RestoredLayer<'_> {
         for (&kind, output) in set.kinds().iter().zip(outputs) {
             let matrix = self.matrices.iter().find(|matrix| matrix.kind == kind);
             let matrix = matrix.ok_or_else(|| missing(kind, self.layer))?;
-            multiply(&dequantized(&matrix.solution), input, output);
+            multiply(&matrix.values(), input, output);
         }
         Ok(())
     }

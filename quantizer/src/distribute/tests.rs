@@ -17,7 +17,7 @@ use std::path::Path;
 const POSITIONS: usize = 24;
 
 fn format(bits: u8, group: &str) -> MatrixFormat {
-    MatrixFormat { bits, group: group.parse().unwrap() }
+    MatrixFormat::plain(bits, group.parse().unwrap())
 }
 
 fn embedded() -> Checkpoint {

@@ -32,7 +32,7 @@ impl ScaledIntegers {
     /// The matrix of this kind in a layer, or outside the layers; `None` where the model has none.
     ///
     /// # Errors
-    /// [`ExportError::Scale`].
+    /// [`ExportError::Scale`] and [`ExportError::Corrected`].
     pub fn read(
         container: &CheckedContainer<'_>,
         kind: SectionKind,
@@ -60,6 +60,9 @@ impl ScaledIntegers {
             codes: Vec::with_capacity(rows * columns),
             scales: Vec::with_capacity(rows * columns.div_ceil(UNIT_ELEMS)),
         };
+        if let Some((tensor, _)) = parts.iter().find(|(name, _)| container.low_rank(*name).is_some()) {
+            return Err(ExportError::Corrected { tensor: *tensor });
+        }
         // Within a band, rows come in the order of tokens.
         let mut next = vec![0; parts.len()];
         for row in 0..rows {

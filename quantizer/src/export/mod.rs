@@ -47,6 +47,12 @@ pub enum ExportError {
         /// The scale.
         found: f32,
     },
+    /// A matrix has a low-rank correction, which the format has no place for.
+    #[error("{tensor}: its low-rank correction has no place in the file (pack without --low-rank)")]
+    Corrected {
+        /// The matrix.
+        tensor: SectionName,
+    },
     /// A matrix has levels that the type does not have.
     #[error(
         "{tensor}: expected levels from {lowest} to {highest}, for {kind}, found {found} (pack with --exportable {remedy})"

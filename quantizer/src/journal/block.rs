@@ -15,6 +15,7 @@
 
 use crate::calibrate::QuantizedMatrix;
 use crate::checkpoint::LayerWeights;
+use crate::methods::{LowRank, Solution};
 use rescomp_formats::section::SectionKind;
 use rescomp_runtime::linear::LinearSet;
 use sha2::{Digest, Sha256};
@@ -132,8 +133,39 @@ fn check(matrices: &[QuantizedMatrix], layer: usize, weights: &LayerWeights) -> 
                 row_scales.len()
             ));
         }
+        if let Some(low_rank) = &matrix.low_rank {
+            check_factors(low_rank, solution).map_err(|error| format!("{name}: correction: {error}"))?;
+        }
         let mut scales = solution.scales.iter().chain(row_scales);
         if let Some(scale) = scales.find(|scale| !(scale.is_finite() && **scale > 0.0)) {
+            return Err(format!("{name}: a scale is {scale}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether these are factors of a correction of the solution: shapes, levels of the grid, finite scales.
+fn check_factors(low_rank: &LowRank, solution: &Solution<f64>) -> Result<(), String> {
+    let LowRank { right, left } = low_rank;
+    let rank = right.rows;
+    let expected = [("V", right, (rank, solution.columns)), ("U", left, (solution.rows, rank))];
+    for (name, factor, expected) in expected {
+        let found = (factor.rows, factor.columns);
+        if found != expected || rank == 0 {
+            return Err(format!("{name}: expected {expected:?} rows and columns, found {found:?}"));
+        }
+        let found = (factor.group_elems, factor.codes.len(), factor.scales.len());
+        let expected = (expected.1, expected.0 * expected.1, expected.0);
+        if found != expected {
+            return Err(format!(
+                "{name}: expected {expected:?} columns a group, levels and scales, found {found:?}"
+            ));
+        }
+        let levels = factor.grid.levels();
+        if let Some(level) = factor.codes.iter().find(|level| levels.binary_search(level).is_err()) {
+            return Err(format!("{name}: {level} is not a level of its grid"));
+        }
+        if let Some(scale) = factor.scales.iter().find(|scale| !(scale.is_finite() && **scale > 0.0)) {
             return Err(format!("{name}: a scale is {scale}"));
         }
     }

@@ -58,7 +58,8 @@ impl Identity {
         put("calibration tokens", hexadecimal(&inputs.digest()));
 
         // Taken apart by name, so that a setting that is added cannot be forgotten here.
-        let BlockPlan { method, variant, clip: clip_of_plan, options, tuning, vocabulary, formats } = plan;
+        let BlockPlan { method, variant, clip: clip_of_plan, options, rank, tuning, vocabulary, formats } =
+            plan;
         put("method", method.name().to_owned());
         put("lazy variant", text(variant));
         put("clip search", text(clip_of_plan));
@@ -75,6 +76,7 @@ impl Identity {
             block,
             scale_format,
         } = options;
+        put("rank of corrections", rank.to_string());
         put("bits", bits.to_string());
         put("levels", spacing.name().to_owned());
         put("group size", group.to_string());

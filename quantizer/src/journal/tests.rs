@@ -326,7 +326,7 @@ fn every_setting_that_changes_blocks_is_named() {
     changed(&|plan| plan.options.spacing = Spacing::Uniform, &["levels"]);
     changed(&|plan| plan.options.damping = f64::from_bits(plan.options.damping.to_bits() + 1), &["damping"]);
     changed(&|plan| plan.clip = Some(ClipSearch::Off), &["clip search"]);
-    let down = MatrixFormat { bits: 4, group: GroupSize::Row };
+    let down = MatrixFormat::plain(4, GroupSize::Row);
     changed(&|plan| plan.formats.extend([((3, "down"), down)]), &["formats of matrices"]);
     changed(
         &|plan| {

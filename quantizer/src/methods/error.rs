@@ -102,6 +102,11 @@ pub enum MethodError {
         /// Column of the weights, in the original order.
         column: usize,
     },
+    /// A low-rank correction of what a method quantizes whose sweep does more than compensate, or that has none.
+    #[error(
+        "a low-rank correction needs a method whose sweep compensates and does nothing else: gptq or rescomp-exact"
+    )]
+    CorrectionOfMethod,
     /// A name that means nothing here.
     #[error("unknown {kind} `{found}`: expected one of {expected}")]
     UnknownName {
@@ -132,6 +137,7 @@ impl MethodError {
             | Self::DynamicGroupsWithCodedScales
             | Self::Option { .. }
             | Self::PreparedOtherwise { .. }
+            | Self::CorrectionOfMethod
             | Self::UnknownName { .. } => false,
         }
     }

@@ -28,6 +28,7 @@ pub mod exact;
 pub mod factors;
 pub mod gptaq;
 pub mod gptq;
+pub mod low_rank;
 mod matrix;
 mod options;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use std::str::FromStr;
 
 pub use error::MethodError;
 pub use factors::{Prepared, prepare};
+pub use low_rank::{Alternation, FirstFactors, LowRank, corrected_values};
 pub use options::{ClipSearch, GroupSize, LazyVariant, SolverOptions, Start, SweepConfiguration};
 pub use refine::{RefineLimits, Refined, refine};
 pub use solution::{Loss, Objective, Solution, asymmetric_loss};

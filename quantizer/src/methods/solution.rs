@@ -171,7 +171,14 @@ impl Objective {
     /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
     pub fn of<T: Real>(&self, solution: &Solution<T>) -> Result<Loss, MethodError> {
         let values = solution.values();
-        let values = MatRef::from_row_major_slice(&values, solution.rows, solution.columns);
+        self.of_values(MatRef::from_row_major_slice(&values, solution.rows, solution.columns))
+    }
+
+    /// The loss of dequantized weights, m x n.
+    ///
+    /// # Errors
+    /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
+    pub fn of_values<T: Real>(&self, values: MatRef<'_, T>) -> Result<Loss, MethodError> {
         let expected = (self.weights.rows(), self.weights.columns());
         Ok(self.parts(&Matrix::checked("values", values, expected)?))
     }

@@ -15,7 +15,7 @@ use std::path::Path;
 const POSITIONS: usize = 24;
 
 fn format(bits: u8, group: &str) -> MatrixFormat {
-    MatrixFormat { bits, group: group.parse().unwrap() }
+    MatrixFormat::plain(bits, group.parse().unwrap())
 }
 
 /// The embedded model in a few formats, on two windows of arbitrary tokens; its embedding whole, or in bands.

@@ -4,6 +4,7 @@ use rescomp_formats::container::{CheckedContainer, Integrity, MAJOR, MINOR};
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::image_input::ImageInput;
 use rescomp_formats::manifest::{Check, Provenance};
+use rescomp_formats::matrix::RANK_UNIT;
 use rescomp_formats::section::{SectionEntry, encoding, layout};
 use rescomp_formats::spec::{ModelSpec, Output};
 use rescomp_runtime::classifier::ClassifierPlan;
@@ -104,6 +105,8 @@ struct SectionInfo {
     rows: u32,
     cols: u32,
     group_elems: u32,
+    /// Of the matrix's low-rank correction, whose factors are part of the bytes; 0 where it has none.
+    rank: u32,
     bytes: u64,
     offset_bytes: u64,
 }
@@ -234,6 +237,7 @@ fn sections(container: &CheckedContainer<'_>) -> Vec<SectionInfo> {
         rows: entry.rows,
         cols: entry.cols,
         group_elems: entry.group_elems,
+        rank: u32::from(entry.rank_units) * RANK_UNIT,
         bytes: entry.length_bytes,
         offset_bytes: entry.offset_bytes,
     };
@@ -348,7 +352,7 @@ fn in_words(info: &Info<'_>) -> String {
     table.pair("kernels available", info.kernels_available.join(", "));
     table.pair("threads", info.threads);
     let mut sections =
-        Table::with_header(["section", "encoding", "layout", "shape", "group", "bytes", "offset"]);
+        Table::with_header(["section", "encoding", "layout", "shape", "group", "rank", "bytes", "offset"]);
     let dash = || "-".to_owned();
     for section in &info.sections {
         sections.row([
@@ -357,6 +361,7 @@ fn in_words(info: &Info<'_>) -> String {
             section.layout.unwrap_or("-").to_owned(),
             if section.rows == 0 { dash() } else { format!("{} x {}", section.rows, section.cols) },
             if section.group_elems == 0 { dash() } else { section.group_elems.to_string() },
+            if section.rank == 0 { dash() } else { section.rank.to_string() },
             section.bytes.to_string(),
             section.offset_bytes.to_string(),
         ]);

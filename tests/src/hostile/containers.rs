@@ -54,6 +54,7 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("container/sound.rescomp", container()),
         ("container/sound-banded.rescomp", banded()),
+        ("container/sound-corrected.rescomp", super::corrections::container()),
         ("container/sound-int4.rescomp", all_of(CodeWidth::Int4)),
         ("container/sound-int5.rescomp", all_of(CodeWidth::Int5)),
         ("container/sound-int6.rescomp", all_of(CodeWidth::Int6)),

@@ -8,6 +8,7 @@ mod chat_templates;
 mod classifiers;
 mod configs;
 mod containers;
+mod corrections;
 mod encoders;
 mod recipes;
 mod safetensors;
@@ -64,6 +65,7 @@ pub fn folder() -> PathBuf {
 pub fn files() -> Vec<HostileFile> {
     [
         containers::files(),
+        corrections::files(),
         chat_templates::files(),
         variants::files(),
         encoders::files(),

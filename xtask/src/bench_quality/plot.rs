@@ -2,7 +2,7 @@
 //!
 //! A method is a colour, the same in every plot; a group size is a marker. Points of the same method and group are joined. Bars
 //! are two standard errors of the mean over calibration samples; where one would reach below the axis it ends there. Models whose
-//! activations, head bits or transform differ get a panel each, one below the other.
+//! activations, head bits, transform or rank differ get a panel each, one below the other.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -25,7 +25,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// # Errors
 /// `Exit::Failed` where the drawing library refuses.
 pub(super) fn svg(report: &Report) -> Result<String, Error> {
-    let panels = distinct(&report.rows, |row| (row.activations, row.head_bits, row.transform));
+    let panels = distinct(&report.rows, |row| (row.activations, row.head_bits, row.transform, row.rank));
     let mut document = String::new();
     {
         let size = (WIDTH, HEIGHT * panels.len().max(1) as u32);
@@ -35,7 +35,7 @@ pub(super) fn svg(report: &Report) -> Result<String, Error> {
             let rows: Vec<&Row> = report
                 .rows
                 .iter()
-                .filter(|row| (row.activations, row.head_bits, row.transform) == panel)
+                .filter(|row| (row.activations, row.head_bits, row.transform, row.rank) == panel)
                 .collect();
             draw_panel(area, &title(report, panel), &rows).map_err(|error| refused(&error))?;
         }
@@ -48,7 +48,10 @@ fn refused(error: &dyn std::error::Error) -> Error {
     Error::failed("the plot could not be drawn").caused_by(error)
 }
 
-fn title(report: &Report, (activations, head_bits, transform): (&str, Option<u8>, &str)) -> String {
+fn title(
+    report: &Report,
+    (activations, head_bits, transform, rank): (&str, Option<u8>, &str, u32),
+) -> String {
     let what = match head_bits {
         Some(bits) => format!("containers, head {bits} bits"),
         None => "linear layers only".to_owned(),
@@ -57,7 +60,8 @@ fn title(report: &Report, (activations, head_bits, transform): (&str, Option<u8>
         true => String::new(),
         false => format!(", {transform}"),
     };
-    format!("{}: {what}, activations {activations}{transform}", report.model)
+    let rank = if rank > 0 { format!(", corrections of rank {rank}") } else { String::new() };
+    format!("{}: {what}, activations {activations}{transform}{rank}", report.model)
 }
 
 /// Where a row lies: bits a weight, divergence, two standard errors of it. `None` where the divergence has no logarithm.

@@ -13,6 +13,8 @@ pub(super) struct Run {
     pub(super) transform: &'static str,
     pub(super) bits: u8,
     pub(super) group: String,
+    /// Of the blocks' low-rank corrections, at most; 0 for none.
+    pub(super) rank: u32,
     /// Bits of the embedding and the head; absent where they are the checkpoint's.
     pub(super) head_bits: Option<u8>,
     /// Number of the calibration sample.
@@ -28,6 +30,7 @@ pub(super) struct Row {
     pub(super) transform: &'static str,
     pub(super) bits: u8,
     pub(super) group: String,
+    pub(super) rank: u32,
     pub(super) head_bits: Option<u8>,
     pub(super) activations: &'static str,
     /// Calibration samples; 1 where the method uses none.
@@ -75,23 +78,26 @@ pub(super) fn distinct<T, K: PartialEq>(items: &[T], key: impl Fn(&T) -> K) -> V
 
 /// One row for the runs that differ in their sample only, in the order of the runs.
 pub(super) fn rows(runs: &[Run]) -> Vec<Row> {
-    let key = |run: &Run| {
-        (run.method, run.transform, run.bits, run.group.clone(), run.head_bits, run.evaluation.activations)
+    type Key = (&'static str, &'static str, u8, (String, u32), Option<u8>, &'static str);
+    let key = |run: &Run| -> Key {
+        let group = (run.group.clone(), run.rank);
+        (run.method, run.transform, run.bits, group, run.head_bits, run.evaluation.activations)
     };
-    let row = |wanted: (&'static str, &'static str, u8, String, Option<u8>, &'static str)| {
+    let row = |wanted: Key| {
         let same: Vec<&Run> = runs.iter().filter(|run| key(run) == wanted).collect();
         let mean = |value: fn(&Evaluation) -> f64| {
             same.iter().map(|run| value(&run.evaluation)).sum::<f64>() / same.len() as f64
         };
         let kl = |evaluation: &Evaluation| evaluation.mean_kl.unwrap_or(f64::NAN);
         let divergences: Vec<f64> = same.iter().map(|run| kl(&run.evaluation)).collect();
-        let (method, transform, bits, group, head_bits, activations) = wanted;
+        let (method, transform, bits, (group, rank), head_bits, activations) = wanted;
         let calibrated = method != methods::Method::Rtn.name();
         Row {
             method,
             transform,
             bits,
             group,
+            rank,
             head_bits,
             activations,
             samples: same.len(),
@@ -147,8 +153,8 @@ pub(super) fn markdown(report: &Report) -> String {
         let _ = write!(
             text,
             "\nActivations {format}:\n\n\
-             | method | transform | bits | group | head bits | bytes | bits a weight | mean KL, nats a token | perplexity | same top-1 |\n\
-             |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+             | method | transform | bits | group | rank | head bits | bytes | bits a weight | mean KL, nats a token | perplexity | same top-1 |\n\
+             |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
         );
         for row in report.rows.iter().filter(|row| row.activations == format) {
             let error = row
@@ -157,11 +163,12 @@ pub(super) fn markdown(report: &Report) -> String {
             let head_bits = row.head_bits.map_or_else(|| "as stored".to_owned(), |bits| bits.to_string());
             let _ = writeln!(
                 text,
-                "| `{}` | {} | {} | {} | {head_bits} | {} | {:.3} | {:.6} +- {error} | {:.4} | {:.2} % |",
+                "| `{}` | {} | {} | {} | {} | {head_bits} | {} | {:.3} | {:.6} +- {error} | {:.4} | {:.2} % |",
                 row.method,
                 row.transform,
                 row.bits,
                 row.group,
+                row.rank,
                 thousands(row.bytes.round() as u64),
                 row.bits_per_weight,
                 row.mean_kl,
@@ -210,6 +217,7 @@ pub(super) mod tests {
             transform: "none",
             bits: 4,
             group: group.to_owned(),
+            rank: 0,
             head_bits: Some(8),
             sample,
             evaluation,

@@ -120,6 +120,10 @@ pub(crate) struct QualityFlags {
     /// Weights of a row that share one scale, 32, 64, 128 or `row`, separated by commas.
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',', default_values_t = [GroupSize::Elements(64)])]
     pub(crate) group_size: Vec<GroupSize>,
+    /// Ranks of a low-rank correction of the blocks' matrices, multiples of 32 and 0 for none, separated by commas; for `gptq` and
+    /// `rescomp-exact`.
+    #[arg(long, value_name = "RANK,...", value_delimiter = ',', default_values_t = [0], value_parser = rank)]
+    pub(crate) low_rank: Vec<u32>,
     /// Bits a weight in the embedding and the output head, 2, 3, 4, 5, 6 or 8, separated by commas.
     #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [8], value_parser = bits)]
     pub(crate) head_bits: Vec<u8>,

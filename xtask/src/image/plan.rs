@@ -162,7 +162,7 @@ pub(crate) fn check_code(
     let own = image.text_bytes + image.constant_bytes;
     let room = description.code.bytes.saturating_sub(own);
     let bytes = |bits: u8, head_bits: u8| {
-        let format = |bits| MatrixFormat { bits, group };
+        let format = |bits| MatrixFormat::plain(bits, group);
         container_bytes(checkpoint, options, format(bits), format(head_bits))
             .map_err(|error| Error::input(error.to_string()))
     };

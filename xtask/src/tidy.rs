@@ -17,7 +17,8 @@ use source::Source;
 const MOST_LINES: usize = 800;
 
 /// The only places with code for one instruction set (below them, or the file itself).
-const PLACES_OF_INSTRUCTION_SETS: [&str; 2] = ["runtime/src/kernels/", "targets/bare-aarch64/src/board.rs"];
+const PLACES_OF_INSTRUCTION_SETS: [&str; 3] =
+    ["runtime/src/kernels/", "targets/bare-aarch64/src/board.rs", "targets/cortex-m/src/board.rs"];
 
 /// What marks such code. `asm!` also stands for `global_asm!` and `naked_asm!`.
 const MARKS_OF_INSTRUCTION_SETS: [&str; 4] = ["core::arch", "std::arch", "asm!", "target_arch"];

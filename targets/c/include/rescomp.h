@@ -33,6 +33,8 @@ typedef enum rescomp_status {
   RESCOMP_STATUS_DIFFERS = 9,
   // The model gave numbers that aren't finite.
   RESCOMP_STATUS_NOT_FINITE = 10,
+  // The container needs a part of rescomp that the library was built without.
+  RESCOMP_STATUS_NOT_BUILT = 11,
 } rescomp_status;
 
 // An open container and its sequence; it lives at the beginning of the caller's memory.

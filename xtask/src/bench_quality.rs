@@ -10,6 +10,7 @@
 //! `--linears-only` it is the blocks' linear layers in an otherwise full-precision model, so the table counts what the methods
 //! answer for.
 
+mod learned;
 mod plot;
 mod table;
 
@@ -50,6 +51,7 @@ struct Setting<'a> {
     positions: Positions,
     reference: Reference<'a>,
     bar: ProgressBar,
+    learned: learned::Kept,
 }
 
 /// One model to make.
@@ -110,6 +112,7 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
         positions,
         reference,
         bar,
+        learned: Default::default(),
     };
     let mut runs = Vec::new();
     for case in cases {
@@ -158,7 +161,8 @@ impl OutputPaths {
     }
 }
 
-/// Every model to make. A method without calibration gives the same model for each sample, and is made once.
+/// Every model to make. A method without calibration gives the same model for each sample, and is made once
+/// where the transform isn't learned on it.
 fn cases(flags: &QualityFlags) -> Vec<Case> {
     let head_bits = match flags.linears_only {
         true => vec![None],
@@ -169,8 +173,10 @@ fn cases(flags: &QualityFlags) -> Vec<Case> {
         for group in unique(&flags.group_size) {
             for &head_bits in &head_bits {
                 for method in unique(&flags.methods).into_iter().map(methods::Method::from) {
-                    let samples = if method.configuration(bits).is_some() { flags.samples } else { 1 };
                     for transform in unique(&flags.transforms).into_iter().map(TransformKind::from) {
+                        let calibrated =
+                            method.configuration(bits).is_some() || transform == TransformKind::Spinquant;
+                        let samples = if calibrated { flags.samples } else { 1 };
                         let case = |sample| Case { bits, group, head_bits, method, transform, sample };
                         cases.extend((0..samples).map(case));
                     }
@@ -212,14 +218,14 @@ impl Setting<'_> {
         let plan = BlockPlan::new(method, options);
         // Where nothing is calibrated, one window keeps the forward that quantizing runs anyway short.
         let windows = if plan.calibrates() { flags.calibration_windows } else { 1 };
-        let calibration = &calibration[sample * flags.calibration_windows..][..windows];
-        let checkpoint = match transform {
-            TransformKind::None => self.checkpoint.clone(),
-            TransformKind::Quarot => self
-                .checkpoint
-                .transformed(Transform::quarot(&self.checkpoint.spec))
-                .map_err(|error| Error::input(error.to_string()))?,
+        let transform_of = match transform {
+            TransformKind::None => Transform::default(),
+            TransformKind::Quarot => Transform::quarot(&self.checkpoint.spec),
+            TransformKind::Spinquant => self.learned(case, calibration)?,
         };
+        let calibration = &calibration[sample * flags.calibration_windows..][..windows];
+        let checkpoint =
+            self.checkpoint.transformed(transform_of).map_err(|error| Error::input(error.to_string()))?;
         let evaluations = match head_bits {
             Some(head_bits) => self.containers(&what, &checkpoint, plan, head_bits, calibration),
             None => self.linears(&checkpoint, &plan, calibration).map(|evaluation| vec![evaluation]),

@@ -5,6 +5,7 @@
 mod bench;
 mod deploy;
 mod export;
+mod spin;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -30,6 +31,7 @@ use crate::test::TestFlags;
 pub(crate) use bench::{BenchCommand, CalibrationFlags, DecodeFlags, MethodsFlags, QualityFlags};
 pub(crate) use deploy::{DeployFlags, KeygenFlags, RemoteFlags, SignFlags};
 pub(crate) use export::{ExportFlags, ExportFormat, ExportType};
+pub(crate) use spin::SpinFlags;
 
 /// `cargo xtask`.
 #[derive(Debug, Parser)]
@@ -332,6 +334,8 @@ pub(crate) enum Transform {
     None,
     /// Random rotations of the residual stream and of each head's values.
     Quarot,
+    /// Rotations of the same that are learned on the calibration text.
+    Spinquant,
 }
 
 impl From<Transform> for TransformKind {
@@ -339,6 +343,7 @@ impl From<Transform> for TransformKind {
         match transform {
             Transform::None => TransformKind::None,
             Transform::Quarot => TransformKind::Quarot,
+            Transform::Spinquant => TransformKind::Spinquant,
         }
     }
 }

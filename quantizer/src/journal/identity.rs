@@ -7,7 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::choose::Tuning;
 use crate::methods::SolverOptions;
 use crate::plan::BlockPlan;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const FORMAT: &str = "1";
 const SHOWN_CHARACTERS: usize = 60;
 
 /// Named settings and what they were.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     settings: BTreeMap<String, String>,
 }
@@ -42,23 +42,11 @@ impl Identity {
         plan: &BlockPlan,
         program: &str,
     ) -> Identity {
-        let mut settings = BTreeMap::new();
+        let mut settings = tokens_of(checkpoint, windows, positions, program);
         let mut put = |name: &str, value: String| {
             settings.insert(name.to_owned(), value);
         };
         put("journal format", FORMAT.to_owned());
-        put("tool version", env!("CARGO_PKG_VERSION").to_owned());
-        put("program", program.to_owned());
-        put("checkpoint", hexadecimal(&checkpoint.digest()));
-        put("model", text(&checkpoint.spec));
-        put("rotary frequencies", digest_of(checkpoint.rope.iter().map(|turns| turns.to_le_bytes())));
-        let local = checkpoint.local_rope.iter().map(|turns| turns.to_le_bytes());
-        put("rotary frequencies of windows", digest_of(local));
-        put("constants in the weights", checkpoint.folded());
-        put("calibration windows", windows.len().to_string());
-        put("calibration positions", positions.to_string());
-        let used = windows.iter().flat_map(|window| window.iter().take(positions));
-        put("calibration tokens", digest_of(used.map(|token| token.to_le_bytes())));
 
         // Taken apart by name, so that a setting that is added cannot be forgotten here.
         let BlockPlan { method, variant, clip: clip_of_plan, options, tuning, vocabulary, formats } = plan;
@@ -92,9 +80,25 @@ impl Identity {
         put("ridge", text(ridge));
         put("refine", text(refine));
 
-        for (name, value) in machine::settings() {
-            put(name, value);
-        }
+        Identity { settings }
+    }
+
+    /// Of another run on the same things, with settings of its own.
+    pub(crate) fn with_settings(
+        checkpoint: &Checkpoint,
+        windows: &[Vec<u32>],
+        positions: usize,
+        program: &str,
+        own: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Identity {
+        let mut settings = tokens_of(checkpoint, windows, positions, program);
+        settings.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Identity { settings }
+    }
+
+    /// Of settings alone.
+    #[cfg(test)]
+    pub(crate) fn of_settings(settings: BTreeMap<String, String>) -> Identity {
         Identity { settings }
     }
 
@@ -139,6 +143,35 @@ impl Identity {
         let identity = Identity { settings };
         (hexadecimal(&identity.digest()) == sha256).then_some(identity)
     }
+}
+
+/// The program, the model, the tokens and the machine.
+fn tokens_of(
+    checkpoint: &Checkpoint,
+    windows: &[Vec<u32>],
+    positions: usize,
+    program: &str,
+) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    let mut put = |name: &str, value: String| {
+        settings.insert(name.to_owned(), value);
+    };
+    put("tool version", env!("CARGO_PKG_VERSION").to_owned());
+    put("program", program.to_owned());
+    put("checkpoint", hexadecimal(&checkpoint.digest()));
+    put("model", text(&checkpoint.spec));
+    put("rotary frequencies", digest_of(checkpoint.rope.iter().map(|turns| turns.to_le_bytes())));
+    let local = checkpoint.local_rope.iter().map(|turns| turns.to_le_bytes());
+    put("rotary frequencies of windows", digest_of(local));
+    put("constants in the weights", checkpoint.folded());
+    put("calibration windows", windows.len().to_string());
+    put("calibration positions", positions.to_string());
+    let used = windows.iter().flat_map(|window| window.iter().take(positions));
+    put("calibration tokens", digest_of(used.map(|token| token.to_le_bytes())));
+    for (name, value) in machine::settings() {
+        put(name, value);
+    }
+    settings
 }
 
 /// A value as the code spells it; floats with all their digits.

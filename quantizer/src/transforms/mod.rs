@@ -11,6 +11,7 @@
 
 mod norms;
 mod rotation;
+pub mod spinquant;
 
 pub use rotation::Rotation;
 
@@ -26,6 +27,8 @@ pub enum TransformKind {
     None,
     /// Random rotations of the stream and of the heads' values.
     Quarot,
+    /// Rotations of the same that are learned.
+    Spinquant,
 }
 
 impl TransformKind {
@@ -34,6 +37,7 @@ impl TransformKind {
         match self {
             TransformKind::None => "none",
             TransformKind::Quarot => "quarot",
+            TransformKind::Spinquant => "spinquant",
         }
     }
 }

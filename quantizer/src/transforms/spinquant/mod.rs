@@ -11,8 +11,8 @@
 //! R1 turns the residual stream, R2 the values of each layer's heads; neither leaves anything to do at run time. Gradients are those of
 //! candle-core, in f32; rotations are f64. Every eighth window is held out, so what comes out is never worse there than the start.
 //!
-//! The same windows and options give the same rotations, bit for bit, on the same machine, whatever the number of threads: products are cut
-//! into parts that don't depend on it, and every sum has one order.
+//! The same windows and options give the same rotations, bit for bit, on the same machine: every sum has one order, in pools of any number of
+//! threads. Where candle-core cuts its products follows from the machine's processors or `RAYON_NUM_THREADS`.
 
 mod cayley;
 mod fake_quantize;
@@ -73,7 +73,7 @@ pub struct SpinQuantOptions {
 }
 
 impl SpinQuantOptions {
-    /// Settings that served the project's own models (docs/methods.md).
+    /// Settings to begin with: they have not been tuned (docs/methods.md).
     pub const fn new(bits: u8, group: GroupSize) -> SpinQuantOptions {
         SpinQuantOptions {
             bits,

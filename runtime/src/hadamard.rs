@@ -102,7 +102,7 @@ impl Hadamard {
                 let lower_right = row % 2 == 1 && col % 2 == 1;
                 match (row / 2, col / 2) {
                     // On the diagonal [[1, -1], [-1, -1]], elsewhere [[1, 1], [1, -1]] times the conference matrix.
-                    (a, b) if a == b => row % 2 == 0 && col % 2 == 0,
+                    (a, b) if a == b => row.is_multiple_of(2) && col.is_multiple_of(2),
                     (0, _) | (_, 0) => !lower_right,
                     (a, b) => (self.character(q, a, b) > 0) != lower_right,
                 }

@@ -46,12 +46,9 @@ pub(super) fn of_window(
     let losses: Vec<f64> = logits
         .par_chunks_mut(vocabulary)
         .enumerate()
-        .map(|(token, logits)| {
-            let loss = match target {
-                Target::Logits(all) => divergence(&all[token * vocabulary..][..vocabulary], logits, cap),
-                Target::Tokens(tokens) => cross_entropy(tokens[token] as usize, logits, cap),
-            };
-            loss
+        .map(|(token, logits)| match target {
+            Target::Logits(all) => divergence(&all[token * vocabulary..][..vocabulary], logits, cap),
+            Target::Tokens(tokens) => cross_entropy(tokens[token] as usize, logits, cap),
         })
         .collect();
     let mut gradient = vec![0.0; hidden.len()];

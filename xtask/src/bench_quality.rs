@@ -10,6 +10,7 @@
 //! `--linears-only` it is the blocks' linear layers in an otherwise full-precision model, so the table counts what the methods
 //! answer for.
 
+mod learned;
 mod plot;
 mod table;
 
@@ -50,6 +51,7 @@ struct Setting<'a> {
     positions: Positions,
     reference: Reference<'a>,
     bar: ProgressBar,
+    learned: learned::Kept,
 }
 
 /// One model to make.
@@ -112,6 +114,7 @@ pub(crate) fn run(flags: &QualityFlags) -> Result<(), Error> {
         positions,
         reference,
         bar,
+        learned: Default::default(),
     };
     let mut runs = Vec::new();
     for case in cases {
@@ -160,7 +163,8 @@ impl OutputPaths {
     }
 }
 
-/// Every model to make. A method without calibration gives the same model for each sample, and is made once.
+/// Every model to make. A method without calibration gives the same model for each sample, and is made once
+/// where the transform isn't learned on it.
 fn cases(flags: &QualityFlags) -> Vec<Case> {
     let head_bits = match flags.linears_only {
         true => vec![None],
@@ -173,8 +177,10 @@ fn cases(flags: &QualityFlags) -> Vec<Case> {
         for (group, rank) in groups.iter().flat_map(|group| ranks.iter().map(|rank| (*group, *rank))) {
             for &head_bits in &head_bits {
                 for method in unique(&flags.methods).into_iter().map(methods::Method::from) {
-                    let samples = if method.configuration(bits).is_some() { flags.samples } else { 1 };
                     for transform in unique(&flags.transforms).into_iter().map(TransformKind::from) {
+                        let calibrated =
+                            method.configuration(bits).is_some() || transform == TransformKind::Spinquant;
+                        let samples = if calibrated { flags.samples } else { 1 };
                         let case = |sample| Case { bits, group, rank, head_bits, method, transform, sample };
                         cases.extend((0..samples).map(case));
                     }
@@ -219,13 +225,22 @@ impl Setting<'_> {
         // Where nothing is calibrated, one window keeps the forward that quantizing runs anyway short.
         let needed = plan.calibrates() || transform == TransformKind::Smooth;
         let windows = if needed { flags.calibration_windows } else { 1 };
-        let calibration = &calibration[sample * flags.calibration_windows..][..windows];
         let positions = self.positions.run;
-        let checkpoint =
-            build(self.machine, self.checkpoint, transform, calibration, positions, &plan, &mut |layer| {
-                self.bar.set_message(format!("{what}: scales of layer {layer}"));
-            })
-            .map_err(|error| Error::input(error.to_string()))?;
+        let refused = |error: &dyn std::error::Error| Error::input(error.to_string());
+        let checkpoint = match transform {
+            TransformKind::Spinquant => {
+                let learned = self.learned(case, calibration)?;
+                self.checkpoint.transformed(learned).map_err(|error| refused(&error))?
+            }
+            other => {
+                let sample = &calibration[sample * flags.calibration_windows..][..windows];
+                build(self.machine, self.checkpoint, other, sample, positions, &plan, &mut |layer| {
+                    self.bar.set_message(format!("{what}: scales of layer {layer}"));
+                })
+                .map_err(|error| refused(&error))?
+            }
+        };
+        let calibration = &calibration[sample * flags.calibration_windows..][..windows];
         let evaluations = match head_bits {
             Some(head_bits) => self.containers(&what, &checkpoint, plan, head_bits, calibration),
             None => self.linears(&checkpoint, &plan, calibration).map(|evaluation| vec![evaluation]),
@@ -324,7 +339,7 @@ mod tests {
     fn flags(arguments: &[&str]) -> QualityFlags {
         let head = ["cargo xtask", "bench", "quality"];
         match Flags::try_parse_from(head.iter().chain(arguments)).expect("valid").command {
-            Command::Bench(BenchCommand::Quality(flags)) => flags,
+            Command::Bench(BenchCommand::Quality(flags)) => *flags,
             other => panic!("parsed as {other:?}"),
         }
     }

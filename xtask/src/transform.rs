@@ -3,6 +3,7 @@
 use rescomp_quantizer::calibrate::Progress;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::pack::PackOptions;
+use rescomp_quantizer::transforms::spinquant::SpinQuantOptions;
 use rescomp_quantizer::transforms::{Candidate, SelectError, Selected, TransformKind, build, select};
 use rescomp_runtime::Machine;
 use serde::Serialize;
@@ -11,8 +12,11 @@ use crate::error::Error;
 use crate::flags::{Choice, PackFlags};
 use crate::{encoder, host, output};
 
-/// What `auto` chooses from: what costs a device nothing.
-const CHOICES: [TransformKind; 3] = [TransformKind::None, TransformKind::Smooth, TransformKind::Quarot];
+/// What `auto` chooses from: what costs a device nothing. The last one, which is learned, only of models that are small enough.
+const CHOICES: [TransformKind; 4] =
+    [TransformKind::None, TransformKind::Smooth, TransformKind::Quarot, TransformKind::Spinquant];
+/// Parameters of a model up to which a step of learning takes seconds on a host of few cores.
+const LEARNED_PARAMETERS: u64 = 20_000_000;
 
 /// What `auto` tried.
 #[derive(Debug, Serialize)]
@@ -57,7 +61,14 @@ pub(crate) fn transformed(
     match flags.transform {
         Choice::Given(kind) => {
             let kind = TransformKind::from(kind);
-            let bar = host::progress("channel scales", layers);
+            let (what, steps) = match kind {
+                TransformKind::Spinquant => (
+                    "learning rotations",
+                    SpinQuantOptions::new(options.plan.options.bits, options.plan.options.group).steps,
+                ),
+                _ => ("channel scales", layers),
+            };
+            let bar = host::progress(what, steps);
             let mut each = |_| bar.inc(1);
             let made = build(machine, &checkpoint, kind, windows, positions, &options.plan, &mut each);
             bar.finish_and_clear();
@@ -66,7 +77,15 @@ pub(crate) fn transformed(
         Choice::Auto => {
             encoder::expect_decoder(&checkpoint.spec, "divergence that says which transform is best")?;
             let matrices = 7 * layers;
-            let bar = host::progress("choosing a transform", CHOICES.len() * matrices);
+            let learned = checkpoint.parameters() <= LEARNED_PARAMETERS;
+            let choices = if learned { &CHOICES[..] } else { &CHOICES[..CHOICES.len() - 1] };
+            if !learned {
+                output::note(&format!(
+                    "note: spinquant is not tried: the model has {} parameters, and learning is tried up to {LEARNED_PARAMETERS}",
+                    checkpoint.parameters()
+                ));
+            }
+            let bar = host::progress("choosing a transform", choices.len() * matrices);
             let mut each = |kind: TransformKind, progress: Option<Progress<'_>>| match progress {
                 None if bar.is_hidden() => {
                     output::note(&format!("transform {kind}: quantizing to measure it"))
@@ -76,7 +95,7 @@ pub(crate) fn transformed(
                 Some(_) => {}
             };
             let selected =
-                select(machine, &checkpoint, &CHOICES, windows, positions, &options.plan, &mut each);
+                select(machine, &checkpoint, choices, windows, positions, &options.plan, &mut each);
             bar.finish_and_clear();
             let Selected { kind, checkpoint, candidates } = selected.map_err(|error| match error {
                 SelectError::Linears(_) | SelectError::Evaluation(_) => Error::failed(error.to_string()),

@@ -81,7 +81,7 @@ fn a_transform_is_chosen_by_what_it_gives() {
     let found = report(&pack(&case, "auto", &["--bits=2", "--transform=auto"]));
     let candidates = found["transform_choice"]["candidates"].as_array().expect("a list").clone();
     let names: Vec<&Value> = candidates.iter().map(|candidate| &candidate["transform"]).collect();
-    assert_eq!(names, [&json!("none"), &json!("smooth"), &json!("quarot")]);
+    assert_eq!(names, [&json!("none"), &json!("smooth"), &json!("quarot"), &json!("spinquant")]);
     let kl = |candidate: &Value| number(&candidate["mean_kl"]);
     let least = candidates.iter().map(kl).fold(f64::INFINITY, f64::min);
     let chosen = &found["transform_choice"]["chosen"];
@@ -100,7 +100,7 @@ fn a_transform_is_chosen_by_what_it_gives() {
 fn what_is_no_transform_is_refused() {
     let case = model();
     let error = ended(&pack(&case, "refused", &["--transform=spin"]), 2);
-    assert!(error.contains("expected auto, none, smooth, quarot, quarot-online"), "{error}");
+    assert!(error.contains("expected auto, none, smooth, quarot, quarot-online, spinquant"), "{error}");
     let error = ended(&pack_on(&case, "refused", 1, &["--transform=auto"]), 2);
     assert!(error.contains("choosing a transform"), "{error}");
     assert!(!case.path("refused/model.rescomp").exists());

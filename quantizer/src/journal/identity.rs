@@ -8,7 +8,7 @@ use crate::choose::Tuning;
 use crate::inputs::Inputs;
 use crate::methods::SolverOptions;
 use crate::plan::BlockPlan;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const FORMAT: &str = "1";
 const SHOWN_CHARACTERS: usize = 60;
 
 /// Named settings and what they were.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     settings: BTreeMap<String, String>,
 }
@@ -37,25 +37,11 @@ impl Identity {
     /// Of a run on `checkpoint`, calibrated on `inputs`. `program` tells one build of the tool
     /// from another (a digest of its file): other code may compute other bits.
     pub fn new(checkpoint: &Checkpoint, inputs: Inputs<'_>, plan: &BlockPlan, program: &str) -> Identity {
-        let mut settings = BTreeMap::new();
+        let mut settings = settings_of(checkpoint, inputs, program);
         let mut put = |name: &str, value: String| {
             settings.insert(name.to_owned(), value);
         };
         put("journal format", FORMAT.to_owned());
-        put("tool version", env!("CARGO_PKG_VERSION").to_owned());
-        put("program", program.to_owned());
-        put("checkpoint", hexadecimal(&checkpoint.digest()));
-        put("model", text(&checkpoint.spec));
-        put("rotary frequencies", digest_of(checkpoint.rope.iter().map(|turns| turns.to_le_bytes())));
-        let local = checkpoint.local_rope.iter().map(|turns| turns.to_le_bytes());
-        put("rotary frequencies of windows", digest_of(local));
-        put("constants in the weights", checkpoint.folded());
-        if let Some(transform) = checkpoint.transform() {
-            put("transform", format!("{} {}", transform.kind, hexadecimal(&transform.digest())));
-        }
-        put("calibration windows", inputs.count().to_string());
-        put("calibration positions", inputs.tokens(&checkpoint.spec).to_string());
-        put("calibration tokens", hexadecimal(&inputs.digest()));
 
         // Taken apart by name, so that a setting that is added cannot be forgotten here.
         let BlockPlan { method, variant, clip: clip_of_plan, options, rank, tuning, vocabulary, formats } =
@@ -91,9 +77,24 @@ impl Identity {
         put("ridge", text(ridge));
         put("refine", text(refine));
 
-        for (name, value) in machine::settings() {
-            put(name, value);
-        }
+        Identity { settings }
+    }
+
+    /// Of another run on the same things, with settings of its own.
+    pub(crate) fn with_settings(
+        checkpoint: &Checkpoint,
+        inputs: Inputs<'_>,
+        program: &str,
+        own: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Identity {
+        let mut settings = settings_of(checkpoint, inputs, program);
+        settings.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Identity { settings }
+    }
+
+    /// Of settings alone.
+    #[cfg(test)]
+    pub(crate) fn of_settings(settings: BTreeMap<String, String>) -> Identity {
         Identity { settings }
     }
 
@@ -138,6 +139,32 @@ impl Identity {
         let identity = Identity { settings };
         (hexadecimal(&identity.digest()) == sha256).then_some(identity)
     }
+}
+
+/// The program, the model, the tokens and the machine.
+fn settings_of(checkpoint: &Checkpoint, inputs: Inputs<'_>, program: &str) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    let mut put = |name: &str, value: String| {
+        settings.insert(name.to_owned(), value);
+    };
+    put("tool version", env!("CARGO_PKG_VERSION").to_owned());
+    put("program", program.to_owned());
+    put("checkpoint", hexadecimal(&checkpoint.digest()));
+    put("model", text(&checkpoint.spec));
+    put("rotary frequencies", digest_of(checkpoint.rope.iter().map(|turns| turns.to_le_bytes())));
+    let local = checkpoint.local_rope.iter().map(|turns| turns.to_le_bytes());
+    put("rotary frequencies of windows", digest_of(local));
+    put("constants in the weights", checkpoint.folded());
+    if let Some(transform) = checkpoint.transform() {
+        put("transform", format!("{} {}", transform.kind, hexadecimal(&transform.digest())));
+    }
+    put("calibration windows", inputs.count().to_string());
+    put("calibration positions", inputs.tokens(&checkpoint.spec).to_string());
+    put("calibration tokens", hexadecimal(&inputs.digest()));
+    for (name, value) in machine::settings() {
+        put(name, value);
+    }
+    settings
 }
 
 /// A value as the code spells it; floats with all their digits.

@@ -1,5 +1,6 @@
 //! Making a transform by its name.
 
+use super::spinquant::{self, SpinQuantError, SpinQuantOptions, StepReport};
 use super::{Transform, TransformKind, smooth};
 use crate::calibrate::CalibrationError;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -15,10 +16,13 @@ pub enum TransformError {
     /// What it is chosen by could not be measured.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
+    /// No rotations could be learned.
+    #[error(transparent)]
+    SpinQuant(#[from] SpinQuantError),
 }
 
 /// The checkpoint under the transform of this kind, chosen on the first `positions` tokens of the calibration `windows` where there is something
-/// to choose. `progress` hears of each layer that was looked at.
+/// to choose. `progress` hears of each layer that was looked at, or of each step of learning.
 ///
 /// # Errors
 /// [`TransformError`].
@@ -34,6 +38,11 @@ pub fn build(
     let transform = match kind {
         TransformKind::None => return Ok(checkpoint.clone()),
         TransformKind::Smooth => smooth(machine, checkpoint, windows, positions, plan, progress)?,
+        TransformKind::Spinquant => {
+            let options = SpinQuantOptions::new(plan.options.bits, plan.options.group);
+            let mut each = |report: &StepReport, _| progress(report.step);
+            spinquant::learn(machine, checkpoint, windows, positions, &options, None, &mut each)?.transform
+        }
         TransformKind::Quarot => Transform::quarot(&checkpoint.spec),
         TransformKind::QuarotOnline => Transform::quarot_online(&checkpoint.spec),
     };

@@ -17,6 +17,7 @@ mod rotation;
 mod scales;
 mod select;
 mod smooth;
+pub mod spinquant;
 
 pub use build::{TransformError, build};
 pub use rotation::Rotation;
@@ -43,12 +44,19 @@ pub enum TransformKind {
     Quarot,
     /// Random rotations of the stream, and Hadamard transforms of the inputs of the output and down projections at run time.
     QuarotOnline,
+    /// Rotations of the same that are learned.
+    Spinquant,
 }
 
 impl TransformKind {
     /// Every transform, in the order in which ties are broken.
-    pub const ALL: [TransformKind; 4] =
-        [TransformKind::None, TransformKind::Smooth, TransformKind::Quarot, TransformKind::QuarotOnline];
+    pub const ALL: [TransformKind; 5] = [
+        TransformKind::None,
+        TransformKind::Smooth,
+        TransformKind::Quarot,
+        TransformKind::QuarotOnline,
+        TransformKind::Spinquant,
+    ];
 
     /// The name in reports.
     pub const fn name(self) -> &'static str {
@@ -57,6 +65,7 @@ impl TransformKind {
             TransformKind::Smooth => "smooth",
             TransformKind::Quarot => "quarot",
             TransformKind::QuarotOnline => "quarot-online",
+            TransformKind::Spinquant => "spinquant",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use rescomp_quantizer::evaluate::Evaluation;
 use rescomp_quantizer::methods;
+use rescomp_quantizer::transforms::TransformKind;
 use serde::Serialize;
 
 /// One quantized model, measured.
@@ -91,7 +92,8 @@ pub(super) fn rows(runs: &[Run]) -> Vec<Row> {
         let kl = |evaluation: &Evaluation| evaluation.mean_kl.unwrap_or(f64::NAN);
         let divergences: Vec<f64> = same.iter().map(|run| kl(&run.evaluation)).collect();
         let (method, transform, bits, (group, rank), head_bits, activations) = wanted;
-        let calibrated = method != methods::Method::Rtn.name();
+        let calibrated =
+            method != methods::Method::Rtn.name() || transform == TransformKind::Spinquant.name();
         Row {
             method,
             transform,

@@ -10,7 +10,7 @@ use super::*;
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Compare quantization methods: divergence from the full-precision model on held-out text.
-    Quality(QualityFlags),
+    Quality(Box<QualityFlags>),
     /// Compare quantization methods matrix by matrix: error on calibration text and on text that calibration never saw.
     Methods(MethodsFlags),
     /// Time calibrating and solving, and compare with the machine's speed at f32 matrix products.
@@ -114,6 +114,8 @@ pub(crate) struct QualityFlags {
     /// What is folded into the weights before they are quantized, separated by commas.
     #[arg(long, value_enum, value_name = "TRANSFORM,...", value_delimiter = ',', default_values_t = [Transform::None])]
     pub(crate) transforms: Vec<Transform>,
+    #[command(flatten)]
+    pub(crate) spin: SpinFlags,
     /// Bits a weight in the blocks' linear layers, 2, 3, 4, 5, 6 or 8, separated by commas.
     #[arg(long, value_name = "BITS,...", value_delimiter = ',', default_values_t = [4, 8], value_parser = bits)]
     pub(crate) bits: Vec<u8>,

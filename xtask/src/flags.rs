@@ -695,7 +695,7 @@ mod tests {
         let quality = |arguments: &[&str]| -> Result<QualityFlags, clap::Error> {
             let head = ["cargo xtask", "bench", "quality"];
             match Flags::try_parse_from(head.iter().chain(arguments))?.command {
-                Command::Bench(BenchCommand::Quality(flags)) => Ok(flags),
+                Command::Bench(BenchCommand::Quality(flags)) => Ok(*flags),
                 other => panic!("parsed as {other:?}"),
             }
         };

@@ -39,7 +39,7 @@ const INT6_INT8: &str = "78d6e4ba2000d1f164e89e0399afcba1de862d0a6075e5b847ddabc
 const BANDED_INT8: &str = "b19d74e6ebf4df7cb9e88d1e340719b0b5085cb06a158930ebfd6aada20b04f0";
 const BANDED_F32: &str = "dd1f7fc2a9092f162ac8467241d137988e2bb40fefc91f29ee537bf7116a263a";
 const ONLINE_INT8: &str = "0b2735d4617c062d7f215f5b7dfa0ca306f1261f4b598c68ce1060bc0f6b8e24";
-const ONLINE_F32: &str = "0ce8e8e417118bd95fd6a601795467e7ed205341915cdc5c55fb45b95d8ce326";
+const ONLINE_F32: &str = "b839c828b7a91101bb97d633b10760cd3cabd3885f97f6a52d7f6749ca7e02b2";
 const UNTIED_BANDS_INT8: &str = "a387653b23c8bb98bc3715d3411a19ce207e4a77a1bae070de7e2a5c9aaa0277";
 
 fn hexadecimal(digest: &[u8]) -> String {

@@ -362,9 +362,9 @@ fn band_errors() -> Vec<ContainerError> {
             &["manifest at byte 64: model online head_input: expected 0 where", "found 1"],
         ),
         refuse(
-            Box::new(in_spec(|spec| (spec.online.down, spec.intermediate) = (true, 344))),
+            Box::new(in_spec(|spec| (spec.online.down, spec.intermediate) = (true, 86))),
             &[
-                "manifest at byte 64: model online down: expected a width that has a Hadamard transform, found 344",
+                "manifest at byte 64: model online down: expected a width that has a Hadamard transform, found 86",
             ],
         ),
         refuse(

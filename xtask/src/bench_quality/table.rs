@@ -271,11 +271,11 @@ pub(super) mod tests {
         assert_eq!(text.matches("\nActivations ").count(), 2);
         assert_eq!(text.matches("\n| `").count(), 3);
         assert!(
-            text.contains("| `rtn` | none | 4 | 64 | 8 | 1,234,567 | 4.500 | 0.400000 +- 0.000000 |"),
+            text.contains("| `rtn` | none | 4 | 64 | 0 | 8 | 1,234,567 | 4.500 | 0.400000 +- 0.000000 |"),
             "{text}"
         );
         assert!(
-            text.contains("| `gptq` | none | 4 | 32 | 8 | 1,234,567 | 4.500 | 0.250000 +- unknown |"),
+            text.contains("| `gptq` | none | 4 | 32 | 0 | 8 | 1,234,567 | 4.500 | 0.250000 +- unknown |"),
             "{text}"
         );
     }

@@ -184,10 +184,10 @@ fn the_alternation_takes_strong_directions_out_of_what_is_quantized() {
     // From none, the second round begins to take them out.
     let (one, three) = (loss(&strong, of(FirstFactors::Zero, 1)), loss(&strong, of(FirstFactors::Zero, 3)));
     assert!(one < plain && three < one, "{plain} {one} {three}");
-    // White weights have no such directions: a tenth of the rank takes little.
+    // White weights have no such directions, though their inputs have: a tenth of the rank takes half, not all but a fiftieth.
     let white = matrix(8, m, n);
     let (plain, corrected) = (loss(&white, None), loss(&white, of(FirstFactors::Zero, 2)));
-    assert!(corrected < plain && corrected > 0.5 * plain, "{plain} {corrected}");
+    assert!(corrected < plain && corrected > 0.3 * plain, "{plain} {corrected}");
 }
 
 #[test]

@@ -99,7 +99,11 @@ pub(crate) fn run(flags: &PackFlags) -> Result<(), Error> {
     let allocation = allocation::plan(machine, flags, &checkpoint, &mut options)?;
     let mut journal = open_journal(flags, &checkpoint, &options, &output_folder)?;
     let signed_by = signature.as_ref().map(Signature::public_hex);
-    let parts = Contents::Parts(parts(&checkpoint.spec, &options)?);
+    // Only an image leaves parts out.
+    let parts = match &target.image {
+        Some(_) => Contents::Parts(parts(&checkpoint.spec, &options)?),
+        None => Contents::Parts(Parts::BUILT),
+    };
     let mut program = runner::build(&root, &target, install, signed_by.as_deref(), parts)?;
 
     if let Some(description) = &target.image {

@@ -29,7 +29,7 @@ use crate::checkpoint::{LayerWeights, Matrix, StreamNorm};
 use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::section::SectionKind as K;
 use rescomp_formats::spec::{Architecture, ModelSpec};
-use rotation::{rotate_inputs, rotate_outputs};
+use rotation::{rotate_inputs, rotate_inputs_behind, rotate_outputs};
 use std::fmt;
 
 /// The transforms by name.
@@ -129,10 +129,7 @@ impl Transform {
             scales.multiply(spec, weights);
         }
         if let Some(stream) = &self.stream {
-            norms::fold(weights);
-            for kind in norms::NORMS.iter().flat_map(|(_, behind)| *behind) {
-                weights.matrix_mut(*kind).into_iter().for_each(|matrix| rotate_inputs(matrix, stream));
-            }
+            norms::fold_and_rotate(weights, stream);
             for kind in [K::Output, K::Down] {
                 let written = weights.matrix_mut(kind).into_iter();
                 written.for_each(|matrix| rotate_outputs(&mut matrix.data, matrix.cols, stream));
@@ -163,8 +160,7 @@ impl Transform {
     /// Transforms a head of its own, which takes in the gain of the norm before it.
     pub(crate) fn transform_head(&self, head: &mut Matrix, gain: &[f32]) {
         if let Some(stream) = &self.stream {
-            norms::multiply_columns(head, gain);
-            rotate_inputs(head, stream);
+            rotate_inputs_behind(head, gain, stream);
         }
     }
 

@@ -102,11 +102,18 @@ fn normal(generator: &mut Pcg64) -> f64 {
 
 /// `W <- W R`, for each `elems` columns of it: the matrix of inputs that are rotated in parts of `elems` values.
 pub(super) fn rotate_inputs(matrix: &mut Matrix, rotation: &Rotation) {
+    rotate_inputs_behind(matrix, &[], rotation);
+}
+
+/// `W <- W diag(gain) R`: of a matrix behind a norm whose gain it takes in; no gain is ones. Rounded once.
+pub(super) fn rotate_inputs_behind(matrix: &mut Matrix, gain: &[f32], rotation: &Rotation) {
     let (cols, part) = (matrix.cols, rotation.elems());
     matrix.data.par_chunks_mut(cols).for_each_init(Vec::new, |row, values| {
-        for values in values.chunks_exact_mut(part) {
+        for (values, start) in values.chunks_exact_mut(part).zip((0..).step_by(part)) {
             row.clear();
             row.extend(values.iter().map(|&value| f64::from(value)));
+            let gain = gain.get(start..).unwrap_or(&[]);
+            row.iter_mut().zip(gain).for_each(|(value, &gain)| *value *= f64::from(gain));
             rotation.apply(row);
             values.iter_mut().zip(&*row).for_each(|(value, &rotated)| *value = rotated as f32);
         }

@@ -100,7 +100,8 @@ fn spin_until(done: impl Fn() -> bool) -> bool {
 /// operations are sequentially consistent, either it sees `parked`, or this thread sees `done`.
 fn park_until(parked: &AtomicBool, done: impl Fn() -> bool) {
     loop {
-        parked.store(true, Ordering::SeqCst);
+        // A swap and not a store: an emulator of ARM may let the load that follows overtake a store (release), and with it the wake-up.
+        parked.swap(true, Ordering::SeqCst);
         if done() {
             parked.store(false, Ordering::SeqCst);
             return;

@@ -54,11 +54,13 @@ fn logits_are_those_of_the_naive_forward() {
         let tokens = tiny::tokens(&spec, 21);
         let expected =
             naive::logits(&spec, &frequencies, &|name| weights(&container, name), &tokens, naive::Cache::F16);
+        // A key or value in the middle between two binary16 numbers may be kept as either, which is up to the machine that runs the reference:
+        // the corrected model has one on ARM.
+        let rounding = if corrections > 0 { 1e-4 } else { 1e-5 };
         for kernels in kernels::available() {
             // f32 activations leave the rounding of floats; int8 ones are off by half of 1/127 of a step's largest, and more after
             // each matrix, which a mistake in the forward would exceed by far.
-            // A key or value in the middle between two binary16 numbers may be kept as either, which is up to the machine that runs the reference.
-            for (activations, share) in [(ActivationFormat::F32, 1e-4), (ActivationFormat::Int8, 0.1)] {
+            for (activations, share) in [(ActivationFormat::F32, rounding), (ActivationFormat::Int8, 0.1)] {
                 let machine = Machine { kernels, executor: &Serial };
                 let mut memory = conformance::memory(&container, tokens.len(), 5);
                 let mut session =

@@ -6,7 +6,7 @@ mod case;
 use std::fs;
 use std::process::Output;
 
-use case::{Case, ended, text};
+use case::{Case, ended, report};
 use serde_json::{Value, json};
 
 /// One layer of the embedded model, on few tokens.
@@ -20,29 +20,13 @@ const OPTIONS: [&str; 7] = [
     "--json",
 ];
 
-fn model() -> Case {
-    let kept = |name: &str| !name.starts_with("model.layers.") || name.starts_with("model.layers.0.");
-    Case::new()
-        .json("config.json", |config| config["num_hidden_layers"] = json!(1))
-        .weights(|file| file.0.retain(|tensor| kept(&tensor.0)))
-        .compiler()
-}
-
 fn pack(case: &Case, output: &str, more: &[&str]) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
-    case.surround(&mut command);
-    command.args(["pack", "--model"]).arg(case.path("model")).arg("--output").arg(case.path(output));
-    command.args(OPTIONS).args(more).output().expect("the program starts")
-}
-
-fn report(output: &Output) -> Value {
-    ended(output, 0);
-    serde_json::from_str(&text(&output.stdout)).expect("JSON")
+    case.pack_into(output, &[&OPTIONS, more])
 }
 
 #[test]
 fn a_budget_is_kept_and_used_and_its_recipe_gives_the_same_file() {
-    let case = model();
+    let case = Case::one_layer();
     let whole = report(&pack(&case, "whole", &["--method=gptq", "--bits=3", "--head-bits=3"]));
     let bytes = whole["pack"]["file_bytes"].as_u64().expect("a number");
 
@@ -74,7 +58,7 @@ fn a_budget_is_kept_and_used_and_its_recipe_gives_the_same_file() {
 
 #[test]
 fn what_cannot_be_distributed_is_refused() {
-    let case = model();
+    let case = Case::one_layer();
     let refused = |more: &[&str]| ended(&pack(&case, "refused", more), 2);
     assert!(refused(&["--max-bytes=20000"]).contains("bytes are not enough: the smallest formats take "));
     assert!(refused(&["--target-bpw=1.5"]).contains("are not enough"));
@@ -96,7 +80,7 @@ fn what_cannot_be_distributed_is_refused() {
 #[test]
 fn a_head_of_its_own_is_solved_after_the_blocks() {
     let head = |method: &str| {
-        let case = model()
+        let case = Case::one_layer()
             .json("config.json", |config| config["tie_word_embeddings"] = json!(false))
             .weights(|file| {
                 let (_, entry, bytes) = file.tensor("model.embed_tokens.weight").clone();

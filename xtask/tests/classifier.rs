@@ -1,32 +1,13 @@
 //! A classifier of images from its folder to a checked container, and what is refused of it.
 #![cfg(unix)]
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
-use serde_json::{Value, json};
-
-fn xtask(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(arguments).stdin(Stdio::null()).output().expect("the program starts")
-}
-
-/// Standard output of a run that must succeed, as JSON.
-fn report(arguments: &[&str]) -> Value {
-    let output = xtask(&[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
-fn assert_refused(arguments: &[&str], code: i32, parts: &[&str]) {
-    let output = xtask(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-    for part in parts {
-        assert!(errors.contains(part), "{arguments:?}: expected {part:?} in {errors}");
-    }
-}
+use program::{assert_refused, report, xtask};
+use serde_json::json;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

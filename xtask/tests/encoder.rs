@@ -1,32 +1,13 @@
 //! An encoder from its folder to a checked container, and what is refused of it.
 #![cfg(unix)]
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
+use program::{assert_refused, report};
 use serde_json::{Value, json};
-
-fn xtask(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(arguments).stdin(Stdio::null()).output().expect("the program starts")
-}
-
-/// Standard output of a run that must succeed, as JSON.
-fn report(arguments: &[&str]) -> Value {
-    let output = xtask(&[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
-fn assert_refused(arguments: &[&str], parts: &[&str]) {
-    let output = xtask(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
-    for part in parts {
-        assert!(errors.contains(part), "{arguments:?}: expected {part:?} in {errors}");
-    }
-}
 
 /// The tests' BERT with a tokenizer: the embedded model's, cut to the vocabulary, with a token before and one behind each text.
 fn model(folder: &Path) -> PathBuf {
@@ -82,15 +63,15 @@ fn an_encoder_is_packed_checked_and_measured() {
     assert_eq!((&found["texts"], &found["activations"]), (&json!(12), &json!("int8")));
     assert!(found["rank_correlation"].as_f64().expect("a correlation") > 0.9, "{found}");
     assert!(found["mean_distance"].as_f64().expect("a distance") < 0.01, "{found}");
-    assert_refused(&eval, &["bert is an encoder", "no perplexity", "--reference"]);
-    assert_refused(&["eval", "--model", model, "--text", text], &["bert is an encoder", "no perplexity"]);
+    assert_refused(&eval, 2, &["bert is an encoder", "no perplexity", "--reference"]);
+    assert_refused(&["eval", "--model", model, "--text", text], 2, &["bert is an encoder", "no perplexity"]);
     let estimate = ["estimate", "--target", "rpi5", "--container", container];
-    assert_refused(&estimate, &["bert is an encoder", "eval --container"]);
+    assert_refused(&estimate, 2, &["bert is an encoder", "eval --container"]);
     for command in ["quality", "methods", "calibration"] {
         let arguments = ["bench", command, "--model", model, "--calibration", text, "--context", "20"];
         let text = ["--text", text];
         let arguments = [&arguments[..], if command == "quality" { &text } else { &[] }].concat();
-        assert_refused(&arguments, &["bert is an encoder"]);
+        assert_refused(&arguments, 2, &["bert is an encoder"]);
     }
     for (more, part) in [
         (&["--target-bpw", "4"][..], "bert is an encoder"),
@@ -107,6 +88,6 @@ fn an_encoder_is_packed_checked_and_measured() {
             Some(at) => [&arguments[..at], more, &arguments[at + 2..]].concat(),
             None => [&arguments[..], more].concat(),
         };
-        assert_refused(&arguments, &[part]);
+        assert_refused(&arguments, 2, &[part]);
     }
 }

@@ -6,40 +6,20 @@ mod case;
 use std::fs;
 use std::process::Output;
 
-use case::{Case, ended, text};
+use case::{Case, ended, report};
 use serde_json::{Value, json};
 
 /// One layer of the embedded model, on few tokens.
 const OPTIONS: [&str; 6] =
     ["--target=x86-64-linux", "--no-install", "--no-check", "--context=40", "--method=gptq", "--json"];
 
-fn model() -> Case {
-    let kept = |name: &str| !name.starts_with("model.layers.") || name.starts_with("model.layers.0.");
-    Case::new()
-        .json("config.json", |config| config["num_hidden_layers"] = json!(1))
-        .weights(|file| file.0.retain(|tensor| kept(&tensor.0)))
-        .compiler()
-}
-
 fn pack(case: &Case, output: &str, more: &[&str]) -> Output {
     pack_on(case, output, 9, more)
 }
 
 fn pack_on(case: &Case, output: &str, windows: usize, more: &[&str]) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
-    case.surround(&mut command);
-    command.args(["pack", "--model"]).arg(case.path("model")).arg("--output").arg(case.path(output));
-    command
-        .arg(format!("--calibration-windows={windows}"))
-        .args(OPTIONS)
-        .args(more)
-        .output()
-        .expect("the program starts")
-}
-
-fn report(output: &Output) -> Value {
-    ended(output, 0);
-    serde_json::from_str(&text(&output.stdout)).expect("JSON")
+    let windows = format!("--calibration-windows={windows}");
+    case.pack_into(output, &[&OPTIONS, &[&windows], more])
 }
 
 fn number(value: &Value) -> f64 {
@@ -48,7 +28,7 @@ fn number(value: &Value) -> f64 {
 
 #[test]
 fn a_rotated_model_is_the_same_model_and_its_tied_head_stays_tied() {
-    let case = model();
+    let case = Case::one_layer();
     let plain = report(&pack(&case, "none", &["--bits=8"]));
     assert_eq!((&plain["pack"]["transform"], &plain["transform_choice"]), (&json!("none"), &Value::Null));
     let bytes = |report: &Value| number(&report["pack"]["file_bytes"]);
@@ -77,7 +57,7 @@ fn a_rotated_model_is_the_same_model_and_its_tied_head_stays_tied() {
 
 #[test]
 fn a_transform_is_chosen_by_what_it_gives() {
-    let case = model();
+    let case = Case::one_layer();
     let found = report(&pack(&case, "auto", &["--bits=2", "--transform=auto"]));
     let candidates = found["transform_choice"]["candidates"].as_array().expect("a list").clone();
     let names: Vec<&Value> = candidates.iter().map(|candidate| &candidate["transform"]).collect();
@@ -98,7 +78,7 @@ fn a_transform_is_chosen_by_what_it_gives() {
 
 #[test]
 fn what_is_no_transform_is_refused() {
-    let case = model();
+    let case = Case::one_layer();
     let error = ended(&pack(&case, "refused", &["--transform=spin"]), 2);
     assert!(error.contains("expected auto, none, smooth, quarot, quarot-online, spinquant"), "{error}");
     let error = ended(&pack_on(&case, "refused", 1, &["--transform=auto"]), 2);

@@ -73,18 +73,6 @@ struct Checked {
     seconds: f64,
 }
 
-impl Checked {
-    fn embeddings(
-        host: EmbeddingFigures,
-        device: EmbeddingFigures,
-        bounds: EmbeddingBounds,
-        comparisons: Vec<Comparison>,
-        seconds: f64,
-    ) -> Checked {
-        Checked { measured: Measurements::Embeddings { host, device, bounds }, comparisons, seconds }
-    }
-}
-
 #[derive(Debug, Serialize)]
 struct Figures {
     nll: f64,
@@ -110,6 +98,65 @@ struct Comparison {
     device: String,
     bound: String,
     ok: bool,
+}
+
+impl Comparison {
+    /// Of a share of positions, or of images, whose most likely class is the full-precision model's.
+    fn same_top1(host: f64, device: f64, bound: f64) -> Comparison {
+        Comparison {
+            quantity: "same top-1, share",
+            full_precision: "1".to_owned(),
+            host: format!("{host:.6}"),
+            device: format!("{device:.6}"),
+            bound: bound.to_string(),
+            ok: within(host, device, bound),
+        }
+    }
+
+    /// Of a quantity that the full-precision model has none of.
+    fn difference(quantity: &'static str, host: f64, device: f64, bound: f64) -> Comparison {
+        Comparison {
+            quantity,
+            full_precision: "0".to_owned(),
+            host: format!("{host:.9}"),
+            device: format!("{device:.9}"),
+            bound: format!("{bound:e}"),
+            ok: within(host, device, bound),
+        }
+    }
+
+    /// Of how many there were.
+    fn count(quantity: &'static str, host: u32, device: u32) -> Comparison {
+        Comparison {
+            quantity,
+            full_precision: String::new(),
+            host: host.to_string(),
+            device: device.to_string(),
+            bound: "equal".to_owned(),
+            ok: host == device,
+        }
+    }
+
+    /// Of what the model computed.
+    fn digest(flags: &CheckFlags, quantity: &'static str, host: &[u8; 32], device: &[u8; 32]) -> Comparison {
+        Comparison {
+            quantity,
+            full_precision: String::new(),
+            host: short(host),
+            device: short(device),
+            bound: digest_bound(flags).to_owned(),
+            ok: flags.any_digest || host == device,
+        }
+    }
+}
+
+/// A comparison with NaN is false: such a difference misses every bound.
+fn within(host: f64, device: f64, bound: f64) -> bool {
+    (host - device).abs() <= bound
+}
+
+fn digest_bound(flags: &CheckFlags) -> &'static str {
+    if flags.any_digest { "any" } else { "equal" }
 }
 
 /// Runs the command.
@@ -199,7 +246,7 @@ fn check_windows(
             nll_difference: flags.max_nll_difference,
             kl_difference: flags.max_kl_difference,
             same_top1_difference: flags.max_top1_difference,
-            digest: if flags.any_digest { "any" } else { "equal" },
+            digest: digest_bound(flags),
         },
     };
     Ok(Checked { measured, comparisons, seconds })
@@ -215,52 +262,21 @@ fn measure(
 }
 
 fn compare(flags: &CheckFlags, host: &CheckRecord, device: &Measured, prefill: [u8; 32]) -> Vec<Comparison> {
-    let (share_host, share_device) =
-        (share(host.same_top1, host.positions), share(device.same_top1, device.positions));
-    // A comparison with NaN is false: such a difference misses every bound.
-    let within = |a: f64, b: f64, bound: f64| (a - b).abs() <= bound;
-    let digest_bound = if flags.any_digest { "any" } else { "equal" };
+    let same = [share(host.same_top1, host.positions), share(device.same_top1, device.positions)];
     vec![
         Comparison {
-            quantity: "NLL, nats a token",
             full_precision: format!("{:.6}", host.reference_nll),
-            host: format!("{:.9}", host.nll),
-            device: format!("{:.9}", device.nll),
-            bound: format!("{:e}", flags.max_nll_difference),
-            ok: within(host.nll, device.nll, flags.max_nll_difference),
+            ..Comparison::difference("NLL, nats a token", host.nll, device.nll, flags.max_nll_difference)
         },
-        Comparison {
-            quantity: "mean KL, nats a token",
-            full_precision: "0".to_owned(),
-            host: format!("{:.9}", host.mean_kl),
-            device: format!("{:.9}", device.mean_kl),
-            bound: format!("{:e}", flags.max_kl_difference),
-            ok: within(host.mean_kl, device.mean_kl, flags.max_kl_difference),
-        },
-        Comparison {
-            quantity: "same top-1, share",
-            full_precision: "1".to_owned(),
-            host: format!("{share_host:.6}"),
-            device: format!("{share_device:.6}"),
-            bound: flags.max_top1_difference.to_string(),
-            ok: within(share_host, share_device, flags.max_top1_difference),
-        },
-        Comparison {
-            quantity: "positions",
-            full_precision: String::new(),
-            host: host.positions.to_string(),
-            device: device.positions.to_string(),
-            bound: "equal".to_owned(),
-            ok: host.positions == device.positions,
-        },
-        Comparison {
-            quantity: "logits, SHA-256",
-            full_precision: String::new(),
-            host: short(&host.logits_sha256),
-            device: short(&device.logits_sha256),
-            bound: digest_bound.to_owned(),
-            ok: flags.any_digest || host.logits_sha256 == device.logits_sha256,
-        },
+        Comparison::difference(
+            "mean KL, nats a token",
+            host.mean_kl,
+            device.mean_kl,
+            flags.max_kl_difference,
+        ),
+        Comparison::same_top1(same[0], same[1], flags.max_top1_difference),
+        Comparison::count("positions", host.positions, device.positions),
+        Comparison::digest(flags, "logits, SHA-256", &host.logits_sha256, &device.logits_sha256),
         // Compared with this machine's own: decode and prefill agree on every machine.
         Comparison {
             quantity: "logits of prefill",

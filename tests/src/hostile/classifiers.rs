@@ -1,11 +1,11 @@
 //! Hostile classifiers: images and probabilities of the check, names of classes, and sizes that no image has, behind checksums that are right.
 
-use super::HostileFile;
 use super::containers::container;
 use super::variants::small_classifier;
+use super::{HostileFile, record_of_windows};
 use crate::forge::{Parts, entry};
 use rescomp_formats::image_input::ImageInput;
-use rescomp_formats::manifest::{Check, CheckRecord, Manifest};
+use rescomp_formats::manifest::{Check, Manifest};
 use rescomp_formats::spec::Output;
 
 // Places in the table.
@@ -27,9 +27,7 @@ pub(super) fn files() -> Vec<HostileFile> {
         })
     };
     let in_manifest = |name, attack, file: &[u8], change: &dyn Fn(&mut Manifest)| {
-        let mut parts = Parts::of(file);
-        parts.change_manifest(change).expect("a manifest");
-        HostileFile { name, attack, offset: Some(64), bytes: parts.assemble() }
+        HostileFile::with_manifest(name, attack, 64, file, change)
     };
     let in_image = |name, attack, change: &dyn Fn(&mut ImageInput)| {
         in_manifest(name, attack, &sound, &|manifest| {
@@ -116,14 +114,7 @@ pub(super) fn files() -> Vec<HostileFile> {
             "a classifier with a decoder's record",
             &sound,
             &|manifest| {
-                manifest.check = Check::Windows(CheckRecord {
-                    reference_nll: 1.0,
-                    nll: 1.0,
-                    mean_kl: 0.0,
-                    same_top1: 0,
-                    positions: 2,
-                    logits_sha256: [0; 32],
-                });
+                manifest.check = record_of_windows();
             },
         ),
         in_manifest(

@@ -737,9 +737,7 @@ fn bands() -> Vec<HostileFile> {
     };
     let rows = |index| entry_at(&sound, index) as u64 + 8;
     let in_manifest = |name, attack, offset, change: &dyn Fn(&mut Manifest)| {
-        let mut parts = Parts::of(&sound);
-        parts.change_manifest(change).expect("a manifest");
-        HostileFile { name, attack, offset: Some(offset), bytes: parts.assemble() }
+        HostileFile::with_manifest(name, attack, offset, &sound, change)
     };
     let in_entry = |name, attack, offset, index, change: &dyn Fn(&mut SectionEntry)| {
         let mut file = sound.clone();

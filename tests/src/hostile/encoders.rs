@@ -1,10 +1,10 @@
 //! Hostile encoders: texts and vectors of the check, and models that are neither encoder nor decoder, behind checksums that are right.
 
-use super::HostileFile;
 use super::containers::container;
 use super::variants::small;
+use super::{HostileFile, record_of_windows};
 use crate::forge::{Parts, entry};
-use rescomp_formats::manifest::{Check, CheckRecord, Manifest};
+use rescomp_formats::manifest::{Check, Manifest};
 use rescomp_formats::spec::{Architecture, Output, Pooling, TextEmbedding};
 
 // Places in the table.
@@ -25,9 +25,7 @@ pub(super) fn files() -> Vec<HostileFile> {
         })
     };
     let in_manifest = |name, attack, file: &[u8], change: &dyn Fn(&mut Manifest)| {
-        let mut parts = Parts::of(file);
-        parts.change_manifest(change).expect("a manifest");
-        HostileFile { name, attack, offset: Some(64), bytes: parts.assemble() }
+        HostileFile::with_manifest(name, attack, 64, file, change)
     };
     let length = crate::forge::section(&sound, CHECK_EMBEDDINGS).len() as u64;
     vec![
@@ -80,14 +78,7 @@ pub(super) fn files() -> Vec<HostileFile> {
             "an encoder with a decoder's record",
             &sound,
             &|manifest| {
-                manifest.check = Check::Windows(CheckRecord {
-                    reference_nll: 1.0,
-                    nll: 1.0,
-                    mean_kl: 0.0,
-                    same_top1: 0,
-                    positions: 2,
-                    logits_sha256: [0; 32],
-                });
+                manifest.check = record_of_windows();
             },
         ),
         in_manifest(

@@ -17,7 +17,9 @@ mod tokenizer_sections;
 mod transforms;
 mod variants;
 
+use crate::forge::Parts;
 use rescomp_formats::container::{Container, Integrity};
+use rescomp_formats::manifest::{Check, CheckRecord};
 use rescomp_formats::spec::ModelSpec;
 use rescomp_formats::tokenizer::TokenizerView;
 use rescomp_quantizer::checkpoint::{Checkpoint, CheckpointError, HfConfig};
@@ -39,6 +41,33 @@ pub struct HostileFile {
     pub offset: Option<u64>,
     /// The file.
     pub bytes: Vec<u8>,
+}
+
+impl HostileFile {
+    /// A sound container whose manifest was changed, behind checksums that are right; the error names the byte at `offset`.
+    fn with_manifest(
+        name: &'static str,
+        attack: &'static str,
+        offset: u64,
+        sound: &[u8],
+        change: impl Fn(&mut rescomp_formats::manifest::Manifest),
+    ) -> HostileFile {
+        let mut parts = Parts::of(sound);
+        parts.change_manifest(change).expect("a manifest");
+        HostileFile { name, attack, offset: Some(offset), bytes: parts.assemble() }
+    }
+}
+
+/// A decoder's record, for models that have another.
+fn record_of_windows() -> Check {
+    Check::Windows(CheckRecord {
+        reference_nll: 1.0,
+        nll: 1.0,
+        mean_kl: 0.0,
+        same_top1: 0,
+        positions: 2,
+        logits_sha256: [0; 32],
+    })
 }
 
 /// An entry of the manifest.

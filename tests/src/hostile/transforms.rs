@@ -2,15 +2,12 @@
 
 use super::HostileFile;
 use super::containers::container;
-use crate::forge::Parts;
 use rescomp_formats::manifest::Manifest;
 
 pub(super) fn files() -> Vec<HostileFile> {
     let sound = container();
     let in_manifest = |name, attack, offset, change: &dyn Fn(&mut Manifest)| {
-        let mut parts = Parts::of(&sound);
-        parts.change_manifest(change).expect("a manifest");
-        HostileFile { name, attack, offset: Some(offset), bytes: parts.assemble() }
+        HostileFile::with_manifest(name, attack, offset, &sound, change)
     };
     vec![
         in_manifest(

@@ -69,6 +69,23 @@ impl Case {
         Case(folder)
     }
 
+    /// One layer of the embedded model, with a compiler.
+    pub fn one_layer() -> Case {
+        let kept = |name: &str| !name.starts_with("model.layers.") || name.starts_with("model.layers.0.");
+        Case::new()
+            .json("config.json", |config| config["num_hidden_layers"] = json!(1))
+            .weights(|file| file.0.retain(|tensor| kept(&tensor.0)))
+            .compiler()
+    }
+
+    /// `pack` of this model into a folder, with these options alone.
+    pub fn pack_into(&self, output: &str, options: &[&[&str]]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        self.surround(&mut command);
+        command.args(["pack", "--model"]).arg(self.path("model")).arg("--output").arg(self.path(output));
+        command.args(options.concat()).output().expect("the program starts")
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -175,6 +192,13 @@ impl Case {
         names.sort();
         names
     }
+}
+
+/// The report of a run that must succeed with `--json`.
+#[track_caller]
+pub fn report(output: &Output) -> Value {
+    ended(output, 0);
+    serde_json::from_str(&text(&output.stdout)).expect("JSON")
 }
 
 /// Checks the exit code, and that nothing for a terminal was printed; returns standard error.

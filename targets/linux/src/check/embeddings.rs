@@ -10,7 +10,7 @@ use rescomp_formats::manifest::EmbeddingRecord;
 use rescomp_runtime::eval_embeddings::{MeasuredEmbeddings, measure_embeddings};
 use serde::Serialize;
 
-use super::{Checked, Comparison, short};
+use super::{Checked, Comparison, Measurements, digest_bound};
 use crate::embedder;
 use crate::error::Error;
 use crate::flags::CheckFlags;
@@ -63,42 +63,20 @@ pub(super) fn check(
         texts: device.texts,
         embeddings_sha256: hex(&device.embeddings_sha256),
     };
-    let bounds = EmbeddingBounds {
-        distance_difference: flags.max_distance_difference,
-        digest: if flags.any_digest { "any" } else { "equal" },
-    };
-    Ok(Checked::embeddings(host, found, bounds, compare(flags, record, &device), seconds))
+    let bounds =
+        EmbeddingBounds { distance_difference: flags.max_distance_difference, digest: digest_bound(flags) };
+    let comparisons = compare(flags, record, &device);
+    Ok(Checked { measured: Measurements::Embeddings { host, device: found, bounds }, comparisons, seconds })
 }
 
 fn compare(flags: &CheckFlags, host: &EmbeddingRecord, device: &MeasuredEmbeddings) -> Vec<Comparison> {
-    let most = flags.max_distance_difference;
-    let distance = |quantity, host: f64, device: f64| Comparison {
-        quantity,
-        full_precision: "0".to_owned(),
-        host: format!("{host:.9}"),
-        device: format!("{device:.9}"),
-        bound: format!("{most:e}"),
-        // A comparison with NaN is false: such a difference misses every bound.
-        ok: (host - device).abs() <= most,
+    let distance = |quantity, host, device| {
+        Comparison::difference(quantity, host, device, flags.max_distance_difference)
     };
     vec![
         distance("mean of 1 - cosine", host.mean_distance, device.mean_distance),
         distance("largest 1 - cosine", host.largest_distance, device.largest_distance),
-        Comparison {
-            quantity: "texts",
-            full_precision: String::new(),
-            host: host.texts.to_string(),
-            device: device.texts.to_string(),
-            bound: "equal".to_owned(),
-            ok: host.texts == device.texts,
-        },
-        Comparison {
-            quantity: "vectors, SHA-256",
-            full_precision: String::new(),
-            host: short(&host.embeddings_sha256),
-            device: short(&device.embeddings_sha256),
-            bound: if flags.any_digest { "any" } else { "equal" }.to_owned(),
-            ok: flags.any_digest || host.embeddings_sha256 == device.embeddings_sha256,
-        },
+        Comparison::count("texts", host.texts, device.texts),
+        Comparison::digest(flags, "vectors, SHA-256", &host.embeddings_sha256, &device.embeddings_sha256),
     ]
 }

@@ -10,7 +10,7 @@ use rescomp_formats::manifest::ImageRecord;
 use rescomp_runtime::eval_images::{MeasuredImages, measure_images};
 use serde::Serialize;
 
-use super::{Checked, Comparison, Measurements, share, short};
+use super::{Checked, Comparison, Measurements, digest_bound, share};
 use crate::classifier;
 use crate::error::Error;
 use crate::flags::CheckFlags;
@@ -66,48 +66,23 @@ pub(super) fn check(
     let bounds = ImageBounds {
         kl_difference: flags.max_kl_difference,
         same_top1_difference: flags.max_top1_difference,
-        digest: if flags.any_digest { "any" } else { "equal" },
+        digest: digest_bound(flags),
     };
     let comparisons = compare(flags, record, &device);
     Ok(Checked { measured: Measurements::Images { host, device: found, bounds }, comparisons, seconds })
 }
 
 fn compare(flags: &CheckFlags, host: &ImageRecord, device: &MeasuredImages) -> Vec<Comparison> {
-    let shares = [share(host.same_top1, host.images), share(device.same_top1, device.images)];
-    // A comparison with NaN is false: such a difference misses every bound.
-    let within = |[a, b]: [f64; 2], bound: f64| (a - b).abs() <= bound;
+    let same = [share(host.same_top1, host.images), share(device.same_top1, device.images)];
     vec![
-        Comparison {
-            quantity: "mean KL, nats an image",
-            full_precision: "0".to_owned(),
-            host: format!("{:.9}", host.mean_kl),
-            device: format!("{:.9}", device.mean_kl),
-            bound: format!("{:e}", flags.max_kl_difference),
-            ok: within([host.mean_kl, device.mean_kl], flags.max_kl_difference),
-        },
-        Comparison {
-            quantity: "same top-1, share",
-            full_precision: "1".to_owned(),
-            host: format!("{:.6}", shares[0]),
-            device: format!("{:.6}", shares[1]),
-            bound: flags.max_top1_difference.to_string(),
-            ok: within(shares, flags.max_top1_difference),
-        },
-        Comparison {
-            quantity: "images",
-            full_precision: String::new(),
-            host: host.images.to_string(),
-            device: device.images.to_string(),
-            bound: "equal".to_owned(),
-            ok: host.images == device.images,
-        },
-        Comparison {
-            quantity: "logits, SHA-256",
-            full_precision: String::new(),
-            host: short(&host.logits_sha256),
-            device: short(&device.logits_sha256),
-            bound: if flags.any_digest { "any" } else { "equal" }.to_owned(),
-            ok: flags.any_digest || host.logits_sha256 == device.logits_sha256,
-        },
+        Comparison::difference(
+            "mean KL, nats an image",
+            host.mean_kl,
+            device.mean_kl,
+            flags.max_kl_difference,
+        ),
+        Comparison::same_top1(same[0], same[1], flags.max_top1_difference),
+        Comparison::count("images", host.images, device.images),
+        Comparison::digest(flags, "logits, SHA-256", &host.logits_sha256, &device.logits_sha256),
     ]
 }

@@ -9,6 +9,7 @@ use super::{
     Learned, Objective, SpinQuantError, SpinQuantOptions, SpinQuantReport, Start, StateFile, StepReport,
 };
 use crate::checkpoint::Checkpoint;
+use crate::choose::is_held_out;
 use crate::dense::DenseLogits;
 use crate::inputs::Inputs;
 use crate::journal::Identity;
@@ -20,9 +21,6 @@ use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use rescomp_runtime::Machine;
 use sha2::{Digest, Sha256};
-
-/// Every so many-th window is held out.
-const HELD_OUT_EVERY: usize = 8;
 
 /// Learns R1 and R2 of `checkpoint` on the first `positions` tokens of `windows`; every eighth window is held out, of fewer the last. `file` keeps
 /// the state. `progress` hears of each step, and how many there will be.
@@ -176,16 +174,16 @@ impl Training<'_> {
     }
 
     fn held_out(&self) -> Vec<usize> {
-        let count = self.windows.len();
-        match count < HELD_OUT_EVERY {
-            true => vec![count - 1],
-            false => (HELD_OUT_EVERY - 1..count).step_by(HELD_OUT_EVERY).collect(),
-        }
+        self.windows_that(true)
     }
 
     fn trained(&self) -> Vec<usize> {
-        let held_out = self.held_out();
-        (0..self.windows.len()).filter(|window| !held_out.contains(window)).collect()
+        self.windows_that(false)
+    }
+
+    fn windows_that(&self, held_out: bool) -> Vec<usize> {
+        let count = self.windows.len();
+        (0..count).filter(|window| is_held_out(*window, count) == held_out).collect()
     }
 
     /// Training windows, as many as are held out: what the report measures.

@@ -202,7 +202,23 @@ const GPT: [SectionKind; 16] = [
     K::Down,
     K::DownBias,
 ];
-/// Of BERT: the same with the norms behind attention and MLP.
+/// Of GPT-Neo: the same without biases of queries, keys and values.
+const GPT_NEO: [SectionKind; 13] = [
+    K::AttentionNorm,
+    K::AttentionNormBias,
+    K::Query,
+    K::Key,
+    K::Value,
+    K::Output,
+    K::OutputBias,
+    K::MlpNorm,
+    K::MlpNormBias,
+    K::Up,
+    K::UpBias,
+    K::Down,
+    K::DownBias,
+];
+/// Of BERT: GPT's with the norms behind attention and MLP.
 const BERT: [SectionKind; 16] = [
     K::Query,
     K::Key,
@@ -488,6 +504,7 @@ pub const fn layer_sections(architecture: Architecture) -> &'static [SectionKind
         Architecture::Gemma2 => &GEMMA2,
         Architecture::Gemma3 => &GEMMA3,
         Architecture::GptNeox | Architecture::Gpt2 | Architecture::Vit => &GPT,
+        Architecture::GptNeo => &GPT_NEO,
         Architecture::Bert => &BERT,
     }
 }

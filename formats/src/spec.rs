@@ -31,6 +31,8 @@ pub enum Architecture {
     Bert,
     /// ViT, a classifier of images: LayerNorm, learned positions, biases, every token sees all. DeiT, too.
     Vit,
+    /// GPT-Neo: GPT-2 without biases of queries, keys and values; of layers with and without a window the first has none.
+    GptNeo,
 }
 
 /// What kind of thing a model is, by what it reads and what comes out.
@@ -47,7 +49,7 @@ pub enum ModelKind {
 
 impl Architecture {
     /// Every architecture.
-    pub const ALL: [Architecture; 9] = [
+    pub const ALL: [Architecture; 10] = [
         Architecture::Llama,
         Architecture::Qwen2,
         Architecture::Qwen3,
@@ -57,6 +59,7 @@ impl Architecture {
         Architecture::Gpt2,
         Architecture::Bert,
         Architecture::Vit,
+        Architecture::GptNeo,
     ];
 
     /// The name as Hugging Face's `model_type` spells it.
@@ -71,6 +74,7 @@ impl Architecture {
             Architecture::Gpt2 => "gpt2",
             Architecture::Bert => "bert",
             Architecture::Vit => "vit",
+            Architecture::GptNeo => "gpt_neo",
         }
     }
 
@@ -81,7 +85,8 @@ impl Architecture {
 
     /// Whether norms are LayerNorms, with a bias, and not RMSNorms.
     pub const fn has_layer_norm(self) -> bool {
-        matches!(self, Architecture::GptNeox | Architecture::Gpt2 | Architecture::Bert | Architecture::Vit)
+        use Architecture as A;
+        matches!(self, A::GptNeox | A::Gpt2 | A::GptNeo | A::Bert | A::Vit)
     }
 
     /// Whether it is an encoder: every token sees all of its text, and what comes out is one vector of the text, not logits of a next token.
@@ -120,12 +125,14 @@ impl Architecture {
 
     /// Whether queries, keys and values have biases.
     pub const fn has_query_bias(self) -> bool {
-        matches!(self, Architecture::Qwen2) || self.has_layer_norm()
+        matches!(self, Architecture::Qwen2)
+            || (self.has_layer_norm() && !matches!(self, Architecture::GptNeo))
     }
 
     /// Whether positions are learned vectors, and not rotations.
     pub const fn has_learned_positions(self) -> bool {
-        matches!(self, Architecture::Gpt2 | Architecture::Bert | Architecture::Vit)
+        use Architecture as A;
+        matches!(self, A::Gpt2 | A::GptNeo | A::Bert | A::Vit)
     }
 
     /// Whether layers with a window have rotary frequencies of their own.
@@ -158,7 +165,7 @@ pub struct Variant {
     pub rotary_dim: u32,
     /// Positions that a token sees in layers with a window, its own included; 0: no layer has one.
     pub sliding_window: u32,
-    /// Where there are windows, every so many-th layer has none; 0: all layers have one.
+    /// Where there are windows, every so many-th layer has none, of GPT-Neo from the first on; 0: all layers have one.
     pub global_every: u32,
     /// Every so many-th layer rotates nothing, and knows no positions but by the mask (SmolLM3); 0: all rotate.
     pub unrotated_every: u32,
@@ -319,8 +326,10 @@ impl ModelSpec {
     /// How many positions a token sees in this layer, its own included; `None`: all.
     pub fn window(&self, layer: usize) -> Option<usize> {
         let Variant { sliding_window, global_every, .. } = self.variant;
+        // The first of a period has none, or its last.
+        let place = if self.architecture == Architecture::GptNeo { layer } else { layer + 1 };
         // A period of 0 has no multiples.
-        let global = global_every > 0 && (layer + 1).is_multiple_of(global_every as usize);
+        let global = global_every > 0 && place.is_multiple_of(global_every as usize);
         (sliding_window > 0 && !global).then_some(sliding_window as usize)
     }
 
@@ -589,6 +598,7 @@ pub(crate) mod tests {
         for architecture in Architecture::ALL {
             let variant = match architecture {
                 Architecture::Gpt2 | Architecture::Bert | Architecture::Vit => learned(),
+                Architecture::GptNeo => Variant { sliding_window: 8, global_every: 2, ..learned() },
                 Architecture::GptNeox => Variant { parallel_residual: true, ..ungated() },
                 _ => Variant {
                     activation: Activation::GeluTanh,
@@ -713,5 +723,9 @@ pub(crate) mod tests {
         assert_eq!(windows(0, 2), [None; 6]);
         assert_eq!(windows(5, 0), [Some(5); 6]);
         assert_eq!(windows(5, 3), [Some(5), Some(5), None, Some(5), Some(5), None]);
+        let variant = Variant { sliding_window: 5, global_every: 3, ..Variant::plain(8) };
+        let neo = ModelSpec { variant, ..of(Architecture::GptNeo) };
+        let windows = [0, 1, 2, 3, 4, 5].map(|layer| neo.window(layer));
+        assert_eq!(windows, [None, Some(5), Some(5), None, Some(5), Some(5)]);
     }
 }

@@ -134,6 +134,7 @@ architectures! {
     gpt_neox: "gpt-neox";
     gpt_neox_one_after_the_other: "gpt-neox-sequential";
     gpt2: "gpt2";
+    gpt_neo: "gpt-neo";
     opt: "opt";
     qwen2_with_yarn: "qwen2-yarn";
     phi3_with_longrope: "phi3-longrope";

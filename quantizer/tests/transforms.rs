@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 /// The bar of every fold, as a share of the largest logit.
 const BAR: f32 = 1e-5;
 
-const DECODERS: [&str; 19] = [
+const DECODERS: [&str; 20] = [
     "gemma",
     "gemma2",
     "gemma3",
+    "gpt-neo",
     "gpt-neox",
     "gpt-neox-sequential",
     "gpt2",
@@ -88,6 +89,7 @@ fn rotating_stream_and_heads_changes_no_logit() {
     let without = [
         "gemma2",
         "gemma3",
+        "gpt-neo",
         "gpt-neox",
         "gpt-neox-sequential",
         "gpt2",

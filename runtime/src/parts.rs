@@ -63,7 +63,7 @@ parts! {
     Llama = "llama", "Blocks of Llama, Qwen 2 and Qwen 3.";
     Gemma = "gemma", "Blocks of Gemma 2 and 3.";
     GptNeox = "gpt-neox", "Blocks of GPT-NeoX.";
-    Gpt2 = "gpt2", "Blocks of GPT-2 and OPT.";
+    Gpt2 = "gpt2", "Blocks of GPT-2, GPT-Neo and OPT.";
     Bert = "bert", "Blocks of BERT.";
     LayerNorm = "layer-norm", "LayerNorm.";
     Gelu = "gelu", "GELU and GELU by tanh.";
@@ -239,7 +239,7 @@ pub(crate) const fn block_part(architecture: Architecture) -> Part {
         Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => Part::Llama,
         Architecture::Gemma2 | Architecture::Gemma3 => Part::Gemma,
         Architecture::GptNeox => Part::GptNeox,
-        Architecture::Gpt2 => Part::Gpt2,
+        Architecture::Gpt2 | Architecture::GptNeo => Part::Gpt2,
         Architecture::Bert => Part::Bert,
         Architecture::Vit => Part::Vit,
     }

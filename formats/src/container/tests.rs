@@ -274,10 +274,10 @@ fn versions_and_strangers_are_named() {
     let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
-    assert_eq!((file[8], file[10]), (7, 0));
-    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 0), (7, 1), (8, 0)] {
+    assert_eq!((file[8], file[10]), (7, 1));
+    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 0), (7, 2), (8, 0)] {
         (file[8], file[10]) = (major, minor);
-        let expected = format!("container version {major}.{minor}; this reader knows 7.0 to 7.0");
+        let expected = format!("container version {major}.{minor}; this reader knows 7.0 to 7.1");
         assert!(error(&file).contains(&expected));
     }
 }

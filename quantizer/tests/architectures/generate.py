@@ -66,6 +66,9 @@ MODELS = {
                                type_vocab_size=1, hidden_act="gelu_new"),
     "distilbert": t.DistilBertConfig(dim=32, n_layers=3, n_heads=4, hidden_dim=48, vocab_size=VOCABULARY,
                                      max_position_embeddings=CONTEXT, pad_token_id=0),
+    "gpt-neo": t.GPTNeoConfig(hidden_size=32, num_layers=3, num_heads=4, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT,
+                              attention_types=[[["global", "local"], 1], [["global"], 1]], window_size=WINDOW, bos_token_id=0,
+                              eos_token_id=1),
 }
 IMAGE = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, patch_size=8, num_labels=11)
 LABELS = {id: name for id, name in enumerate(["tench, Tinca tinca", "goldfish", "caf\u00e9", "", "a \"quote\"", *"fghijk"])}

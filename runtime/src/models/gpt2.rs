@@ -1,4 +1,4 @@
-//! GPT-2 and OPT.
+//! GPT-2 and OPT; without biases of queries, keys and values GPT-Neo.
 //!
 //! ```text
 //! x = embedding of each token + vector of its position
@@ -7,7 +7,8 @@
 //!              h = layer_norm(x);  x = x + gelu(h Wup^T + bup) Wdown^T + bdown
 //! logits = layer_norm(x) Whead^T
 //! ```
-//! Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, section 2.3; Zhang et al., "OPT", arXiv 2205.01068.
+//! Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, section 2.3; Zhang et al., "OPT", arXiv 2205.01068;
+//! windows of GPT-Neo: Black et al., "GPT-Neo", 2021, after Child et al., arXiv 1904.10509.
 
 use super::cache::CacheElem;
 use super::run::BlockRun;

@@ -39,6 +39,10 @@ const GPT_NEOX: &str = r#"{"model_type": "gpt_neox", "vocab_size": 258, "hidden_
 const GPT2: &str = r#"{"model_type": "gpt2", "vocab_size": 258, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8, "n_inner": null,
   "activation_function": "gelu_new"}
 "#;
+const GPT_NEO: &str = r#"{"model_type": "gpt_neo", "vocab_size": 258, "hidden_size": 8, "num_layers": 2, "num_heads": 2,
+  "max_position_embeddings": 8, "intermediate_size": null, "attention_types": [[["global", "local"], 1]], "window_size": 4,
+  "activation_function": "gelu_new"}
+"#;
 
 const BERT: &str = r#"{"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 258, "hidden_size": 8, "intermediate_size": 12,
   "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8, "type_vocab_size": 2, "hidden_act": "gelu",
@@ -68,6 +72,7 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("config/sound-gemma3.json", GEMMA3.into()),
         ("config/sound-gpt-neox.json", GPT_NEOX.into()),
         ("config/sound-gpt2.json", GPT2.into()),
+        ("config/sound-gpt-neo.json", GPT_NEO.into()),
         ("config/sound-bert.json", BERT.into()),
         ("config/sound-roberta.json", ROBERTA.into()),
         ("config/sound-distilbert.json", DISTILBERT.into()),

@@ -44,6 +44,7 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("container/sound-gemma3.rescomp", small(Architecture::Gemma3)),
         ("container/sound-gpt-neox.rescomp", small(Architecture::GptNeox)),
         ("container/sound-gpt2.rescomp", small(Architecture::Gpt2)),
+        ("container/sound-gpt-neo.rescomp", small(Architecture::GptNeo)),
         ("container/sound-bert.rescomp", small(Architecture::Bert)),
         ("container/sound-vit.rescomp", small_classifier()),
     ]

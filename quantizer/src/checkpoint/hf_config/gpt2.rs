@@ -8,7 +8,7 @@ use super::super::rope::Rope;
 use super::fields::Fields;
 use super::gpt_neox::{GELU_NAMES, GELUS};
 use super::llama::{DEFAULTS, KEYS};
-use super::{Defaults, HfConfig, Keys, MAX_HIDDEN, Sizes, activation, only, spec};
+use super::{Defaults, HfConfig, Keys, MAX_HIDDEN, Sizes, activation, only, same_size, spec};
 
 pub(super) fn gpt2(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError> {
     only(fields, &[("add_cross_attention", false)])?;
@@ -36,6 +36,7 @@ pub(super) fn gpt2(fields: &Fields<'_>) -> Result<HfConfig, CheckpointError> {
         ..DEFAULTS
     };
     let mut spec = spec(fields, Architecture::Gpt2, &keys, &defaults)?;
+    same_size(fields, "num_attention_heads", keys.heads, spec.heads)?;
     let act = activation(fields, "activation_function", &GELUS, GELU_NAMES)?;
     spec.variant.activation = act.unwrap_or(Activation::GeluTanh);
     spec.variant.rotary_dim = 0;

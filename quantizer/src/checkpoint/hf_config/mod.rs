@@ -8,6 +8,7 @@ mod bert;
 mod fields;
 mod gemma;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
 mod granite;
 mod llama;
@@ -93,7 +94,7 @@ struct Family {
     read: fn(&Fields<'_>) -> Result<HfConfig, CheckpointError>,
 }
 
-const FAMILIES: [Family; 19] = [
+const FAMILIES: [Family; 20] = [
     Family { model_type: "llama", classes: &["LlamaForCausalLM"], read: llama::llama },
     Family { model_type: "mistral", classes: &["MistralForCausalLM"], read: llama::mistral },
     Family { model_type: "qwen2", classes: &["Qwen2ForCausalLM"], read: llama::qwen2 },
@@ -111,6 +112,7 @@ const FAMILIES: [Family; 19] = [
     },
     Family { model_type: "gpt_neox", classes: &["GPTNeoXForCausalLM"], read: gpt_neox::gpt_neox },
     Family { model_type: "gpt2", classes: &["GPT2LMHeadModel"], read: gpt2::gpt2 },
+    Family { model_type: "gpt_neo", classes: &["GPTNeoForCausalLM"], read: gpt_neo::gpt_neo },
     Family { model_type: "opt", classes: &["OPTForCausalLM"], read: gpt2::opt },
     Family { model_type: "bert", classes: &["BertModel", "BertForMaskedLM"], read: bert::bert },
     Family { model_type: "roberta", classes: &["RobertaModel", "RobertaForMaskedLM"], read: bert::roberta },
@@ -126,11 +128,11 @@ const FAMILIES: [Family; 19] = [
         read: vit::deit,
     },
 ];
-const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, opt, bert, \
+const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, gpt_neo, opt, bert, \
                            roberta, distilbert, vit, deit";
 const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, SmolLM3ForCausalLM, \
                        GraniteForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
-                       Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, OPTForCausalLM, BertModel, BertForMaskedLM, \
+                       Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, GPTNeoForCausalLM, OPTForCausalLM, BertModel, BertForMaskedLM, \
                        RobertaModel, RobertaForMaskedLM, DistilBertModel, DistilBertForMaskedLM, \
                        ViTForImageClassification, DeiTForImageClassification, DeiTForImageClassificationWithTeacher";
 
@@ -310,6 +312,16 @@ fn spec(
         }
     }
     Ok(spec)
+}
+
+/// Refuses another name of a size, which transformers' class takes for it, where it says something else: heads show in no tensor's shape.
+fn same_size(fields: &Fields<'_>, other_name: &str, name: &str, size: u32) -> Result<(), CheckpointError> {
+    match fields.optional_size(other_name, MAX_HEADS)? {
+        Some(found) if found != size => {
+            Err(fields.wrong(other_name, format!("{size}, as {name} says, or its default"), found))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn norm_epsilon(fields: &Fields<'_>, key: &str, default: f64) -> Result<f32, CheckpointError> {

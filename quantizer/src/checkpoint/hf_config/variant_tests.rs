@@ -38,6 +38,7 @@ fn a_config_without_sizes_is_that_of_its_class() {
         ("gemma3_text", [262_208, 2304, 9216, 26, 8, 4, 256], (131_072, true, Some(2))),
         ("gpt_neox", [50_432, 6144, 24_576, 44, 64, 64, 96], (2048, false, None)),
         ("gpt2", [50_257, 768, 3072, 12, 12, 12, 64], (1024, true, None)),
+        ("gpt_neo", [50_257, 2048, 8192, 24, 16, 16, 128], (2048, true, None)),
         ("opt", [50_272, 768, 3072, 12, 12, 12, 64], (2048, true, None)),
     ] {
         let spec = parse(&json!({ "model_type": model_type })).unwrap().spec;
@@ -217,4 +218,53 @@ fn classifiers_are_read_with_their_heads_and_names() {
     assert!(error.contains("architectures is") && error.contains("ViTForImageClassification"), "{error}");
     let error = refusal(&with("deit", json!({})));
     assert!(error.contains("architectures: expected DeiTForImageClassification or"), "{error}");
+}
+
+#[test]
+fn gpt_neos_layers_are_global_and_local_in_turn() {
+    let of = |fields: Value| parse(&with("gpt_neo", fields));
+    let windows = |fields: Value| {
+        let variant = of(fields).unwrap().spec.variant;
+        (variant.sliding_window, variant.global_every)
+    };
+    assert_eq!(windows(json!({})), (256, 2));
+    let one_of = |types: Value| json!({ "num_layers": 4, "attention_types": types });
+    assert_eq!(windows(one_of(json!([[["global", "local"], 2]]))), (256, 2));
+    assert_eq!(windows(one_of(json!([[["global"], 4]]))), (0, 0));
+    assert_eq!(windows(one_of(json!([[["local"], 4]]))), (256, 0));
+    assert_eq!(windows(one_of(json!([[["global"], 1], [["local"], 3]]))), (256, 4));
+    assert_eq!(windows(json!({ "window_size": 2048 })), (0, 0));
+    let listed = json!(["global", "local", "local", "global"]);
+    assert_eq!(windows(json!({ "num_layers": 4, "attention_layers": listed, "window_size": 3 })), (3, 3));
+
+    let refused = |fields: Value| of(fields).unwrap_err().to_string();
+    let error = refused(one_of(json!([[["local", "global"], 2]])));
+    assert!(error.contains("attention_types is no periodic order"), "{error}");
+    let error = refused(one_of(json!([[["global", "local"], 3]])));
+    assert!(error.contains("attention_types: expected as many layers as num_layers = 4, found 6"), "{error}");
+    let error = refused(json!({ "num_layers": 4 }));
+    assert!(error.contains("found nothing, which means 24"), "{error}");
+    let error = refused(one_of(json!([[["global", "chunked"], 2]])));
+    assert!(error.contains("attention_types is \"chunked\""), "{error}");
+    let mut both = one_of(json!([[["global", "local"], 2]]));
+    both["attention_layers"] = listed;
+    assert!(refused(both).contains("attention_layers: expected the layers of attention_types"));
+    for types in
+        [json!(7), json!([7]), json!([["global", 2]]), json!([[["global"], -1]]), json!([[["global"], 1e9]])]
+    {
+        let error = refused(one_of(types));
+        assert!(error.contains("attention_types: expected a list of [[kinds], times]"), "{error}");
+    }
+    let many = json!([[["global", "local"], 512]]);
+    assert!(refused(one_of(many)).contains("of at most 512 layers"));
+    assert!(
+        refused(json!({ "attention_layers": ["global"] }))
+            .contains("attention_layers: expected a list of 24")
+    );
+    let error = refused(json!({ "num_attention_heads": 8 }));
+    assert!(
+        error.contains("num_attention_heads: expected 16, as num_heads says, or its default, found 8"),
+        "{error}"
+    );
+    assert!(refused(json!({ "activation_function": "silu" })).contains("activation_function is silu"));
 }

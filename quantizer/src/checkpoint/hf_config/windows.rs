@@ -1,6 +1,6 @@
 //! Sliding windows, and which layers have them.
 
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{Architecture, ModelSpec};
 use serde_json::Value;
 
 use super::super::CheckpointError;
@@ -33,12 +33,7 @@ pub(super) fn windows(
 ) -> Result<(), CheckpointError> {
     let given = fields.optional_size("sliding_window", MAX_CONTEXT)?;
     let default = default.filter(|_| !fields.object.contains_key("sliding_window"));
-    let Some(window) = given.or(default) else { return Ok(()) };
-    // One as long as the context bounds nothing; but where layers with a window have frequencies of their own, they keep these.
-    if window >= spec.context && !spec.architecture.has_local_frequencies() {
-        return Ok(());
-    }
-    let window = window.min(1 << 20);
+    let Some(window) = given.or(default).filter(|window| bounds(spec, *window)) else { return Ok(()) };
     let has_window: Vec<bool> = match layer_types(fields, spec.layers)? {
         Some(types) => types,
         None => (0..spec.layers)
@@ -49,15 +44,45 @@ pub(super) fn windows(
             })
             .collect(),
     };
-    if has_window.iter().all(|has| !has) {
+    set_windows(fields, spec, window, &has_window, "layer_types")
+}
+
+/// Whether a window means anything: one as long as the context bounds nothing; but where layers with a window have frequencies of their own,
+/// they keep these.
+fn bounds(spec: &ModelSpec, window: u32) -> bool {
+    window < spec.context || spec.architecture.has_local_frequencies()
+}
+
+/// Of layers with (`true`) and without a window, which `key` says.
+///
+/// # Errors
+/// Layers with and without a window in an order that isn't periodic.
+pub(super) fn set_windows(
+    fields: &Fields<'_>,
+    spec: &mut ModelSpec,
+    window: u32,
+    has_window: &[bool],
+    key: &'static str,
+) -> Result<(), CheckpointError> {
+    if !bounds(spec, window) || has_window.iter().all(|has| !has) {
         return Ok(());
     }
-    spec.variant.sliding_window = window;
-    spec.variant.global_every = has_window.iter().position(|has| !has).map_or(0, |first| first as u32 + 1);
-    let periodic = (0..).zip(&has_window).all(|(layer, has)| spec.window(layer).is_some() == *has);
+    let mut without = (0..).zip(has_window).filter(|(_, has)| !**has).map(|(layer, _)| layer);
+    let period = match spec.architecture {
+        // Where the only layer without a window is the first, the next would follow the last.
+        Architecture::GptNeo => without.next().map(|_| without.next().unwrap_or(spec.layers)),
+        _ => without.next().map(|first| first + 1),
+    };
+    spec.variant.sliding_window = window.min(1 << 20);
+    spec.variant.global_every = period.unwrap_or(0);
+    let periodic = (0..).zip(has_window).all(|(layer, has)| spec.window(layer).is_some() == *has);
     if !periodic {
         let found = "no periodic order of layers with and without a window";
-        return Err(fields.unsupported("layer_types", found, "every so many-th layer without a window"));
+        let supported = match spec.architecture {
+            Architecture::GptNeo => "every so many-th layer, from the first on, without a window",
+            _ => "every so many-th layer without a window",
+        };
+        return Err(fields.unsupported(key, found, supported));
     }
     Ok(())
 }

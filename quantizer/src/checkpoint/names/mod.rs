@@ -6,6 +6,7 @@
 mod bert;
 mod gguf;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
 mod llama;
 mod opt;
@@ -17,6 +18,7 @@ pub(super) use gguf::{
     GGUF_GEMMA, GGUF_GEMMA2, GGUF_GEMMA3, GGUF_GPT_NEOX, GGUF_GPT2, GGUF_LLAMA, GGUF_PHI3, GGUF_QWEN2,
     GGUF_QWEN3,
 };
+pub(super) use gpt_neo::GPT_NEO;
 pub(super) use gpt_neox::GPT_NEOX;
 pub(super) use gpt2::GPT2;
 pub(super) use llama::{GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, LLAMA, QWEN2, QWEN3};
@@ -235,6 +237,7 @@ mod tests {
             (&GPT_NEOX, A::GptNeox),
             (&GPT2, A::Gpt2),
             (&OPT, A::Gpt2),
+            (&GPT_NEO, A::GptNeo),
             (&BERT, A::Bert),
             (&ROBERTA, A::Bert),
             (&DISTILBERT, A::Bert),

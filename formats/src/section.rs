@@ -71,9 +71,9 @@ pub enum SectionKind {
     UpBias = 38,
     /// Bias of the down projection.
     DownBias = 39,
-    /// Gain of the RMSNorm of each head's queries.
+    /// Gain of the RMSNorm of each head's queries, of OLMo 2 of all of them.
     QueryNorm = 40,
-    /// Gain of the RMSNorm of each head's keys.
+    /// Gain of the RMSNorm of each head's keys, of OLMo 2 of all of them.
     KeyNorm = 41,
     /// Gain of the RMSNorm behind attention.
     AttentionPostNorm = 42,
@@ -217,6 +217,37 @@ const GPT_NEO: [SectionKind; 13] = [
     K::UpBias,
     K::Down,
     K::DownBias,
+];
+/// Of OLMo 2: norms behind attention and MLP alone, and of all queries and all keys.
+const OLMO2: [SectionKind; 11] = [
+    K::Query,
+    K::Key,
+    K::Value,
+    K::QueryNorm,
+    K::KeyNorm,
+    K::Output,
+    K::AttentionPostNorm,
+    K::Gate,
+    K::Up,
+    K::Down,
+    K::MlpPostNorm,
+];
+/// Of StableLM: Qwen 2's with biases of the norms.
+const STABLE_LM: [SectionKind; 14] = [
+    K::AttentionNorm,
+    K::AttentionNormBias,
+    K::Query,
+    K::Key,
+    K::Value,
+    K::QueryBias,
+    K::KeyBias,
+    K::ValueBias,
+    K::Output,
+    K::MlpNorm,
+    K::MlpNormBias,
+    K::Gate,
+    K::Up,
+    K::Down,
 ];
 /// Of BERT: GPT's with the norms behind attention and MLP.
 const BERT: [SectionKind; 16] = [
@@ -428,6 +459,8 @@ impl SectionKind {
             | K::DownBias => Some((1, spec.hidden)),
             K::QueryBias => Some((1, queries)),
             K::KeyBias | K::ValueBias => Some((1, keys)),
+            K::QueryNorm if spec.architecture == Architecture::Olmo2 => Some((1, queries)),
+            K::KeyNorm if spec.architecture == Architecture::Olmo2 => Some((1, keys)),
             K::QueryNorm | K::KeyNorm => Some((1, spec.head_dim)),
             K::UpBias => Some((1, spec.intermediate)),
             K::Query => Some((queries, spec.hidden)),
@@ -505,6 +538,8 @@ pub const fn layer_sections(architecture: Architecture) -> &'static [SectionKind
         Architecture::Gemma3 => &GEMMA3,
         Architecture::GptNeox | Architecture::Gpt2 | Architecture::Vit => &GPT,
         Architecture::GptNeo => &GPT_NEO,
+        Architecture::Olmo2 => &OLMO2,
+        Architecture::StableLm => &STABLE_LM,
         Architecture::Bert => &BERT,
     }
 }

@@ -33,6 +33,10 @@ pub enum Architecture {
     Vit,
     /// GPT-Neo: GPT-2 without biases of queries, keys and values; of layers with and without a window the first has none.
     GptNeo,
+    /// OLMo 2: Llama with RMSNorms behind attention and MLP alone, and one of all queries and one of all keys.
+    Olmo2,
+    /// StableLM: LayerNorm, rotary positions in a part of the head, a gated MLP, biases of queries, keys and values.
+    StableLm,
 }
 
 /// What kind of thing a model is, by what it reads and what comes out.
@@ -49,7 +53,7 @@ pub enum ModelKind {
 
 impl Architecture {
     /// Every architecture.
-    pub const ALL: [Architecture; 10] = [
+    pub const ALL: [Architecture; 12] = [
         Architecture::Llama,
         Architecture::Qwen2,
         Architecture::Qwen3,
@@ -60,6 +64,8 @@ impl Architecture {
         Architecture::Bert,
         Architecture::Vit,
         Architecture::GptNeo,
+        Architecture::Olmo2,
+        Architecture::StableLm,
     ];
 
     /// The name as Hugging Face's `model_type` spells it.
@@ -75,18 +81,20 @@ impl Architecture {
             Architecture::Bert => "bert",
             Architecture::Vit => "vit",
             Architecture::GptNeo => "gpt_neo",
+            Architecture::Olmo2 => "olmo2",
+            Architecture::StableLm => "stablelm",
         }
     }
 
     /// Whether the MLP has a gate.
     pub const fn has_gate(self) -> bool {
-        !self.has_layer_norm()
+        !self.has_layer_norm() || matches!(self, Architecture::StableLm)
     }
 
     /// Whether norms are LayerNorms, with a bias, and not RMSNorms.
     pub const fn has_layer_norm(self) -> bool {
         use Architecture as A;
-        matches!(self, A::GptNeox | A::Gpt2 | A::GptNeo | A::Bert | A::Vit)
+        matches!(self, A::GptNeox | A::Gpt2 | A::GptNeo | A::StableLm | A::Bert | A::Vit)
     }
 
     /// Whether it is an encoder: every token sees all of its text, and what comes out is one vector of the text, not logits of a next token.
@@ -118,9 +126,19 @@ impl Architecture {
         !self.is_decoder()
     }
 
-    /// Whether each head's queries and keys are normalized.
+    /// Whether queries and keys are normalized: each head's by itself, of OLMo 2 all of a token's together.
     pub const fn has_head_norms(self) -> bool {
-        matches!(self, Architecture::Qwen3 | Architecture::Gemma3)
+        matches!(self, Architecture::Qwen3 | Architecture::Gemma3 | Architecture::Olmo2)
+    }
+
+    /// Whether there are norms in front of attention and MLP, and not behind them alone.
+    pub const fn norms_before(self) -> bool {
+        !matches!(self, Architecture::Bert | Architecture::Olmo2)
+    }
+
+    /// Whether what attention and MLP give, and the MLP's hidden layer, have biases: those without a gate.
+    pub const fn has_output_bias(self) -> bool {
+        !self.has_gate()
     }
 
     /// Whether queries, keys and values have biases.
@@ -177,7 +195,7 @@ pub struct Variant {
     pub logit_cap: f32,
     /// What a token's embedding is multiplied with where it enters the first block.
     pub embedding_scale: f32,
-    /// Attention and MLP of a block have the same input, and their outputs are added to it together (GPT-NeoX).
+    /// Attention and MLP of a block have the same input, and their outputs are added to it together (GPT-NeoX, StableLM).
     pub parallel_residual: bool,
 }
 
@@ -503,7 +521,9 @@ impl ModelSpec {
         if unrotated_every > 512 || (unrotated_every > 0 && !rotated) {
             return refused("unrotated_every", unrotated_every, "0 to 512, 0 where positions are learned");
         }
-        if self.variant.parallel_residual && self.architecture != Architecture::GptNeox {
+        if self.variant.parallel_residual
+            && !matches!(self.architecture, Architecture::GptNeox | Architecture::StableLm)
+        {
             return refused("parallel_residual", 1, "0 with this architecture");
         }
         let Variant { score_scale, score_cap, logit_cap, embedding_scale, .. } = self.variant;
@@ -600,6 +620,7 @@ pub(crate) mod tests {
                 Architecture::Gpt2 | Architecture::Bert | Architecture::Vit => learned(),
                 Architecture::GptNeo => Variant { sliding_window: 8, global_every: 2, ..learned() },
                 Architecture::GptNeox => Variant { parallel_residual: true, ..ungated() },
+                Architecture::StableLm => Variant { parallel_residual: true, rotary_dim: 2, ..plain() },
                 _ => Variant {
                     activation: Activation::GeluTanh,
                     sliding_window: 8,

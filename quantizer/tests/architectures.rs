@@ -135,6 +135,10 @@ architectures! {
     gpt_neox_one_after_the_other: "gpt-neox-sequential";
     gpt2: "gpt2";
     gpt_neo: "gpt-neo";
+    olmo: "olmo";
+    olmo2: "olmo2";
+    stablelm: "stablelm";
+    stablelm_side_by_side: "stablelm-parallel";
     opt: "opt";
     qwen2_with_yarn: "qwen2-yarn";
     phi3_with_longrope: "phi3-longrope";

@@ -61,8 +61,8 @@ parts! {
     Head64 = "head-64", "Likewise for heads of 64.";
     Head128 = "head-128", "Likewise for heads of 128.";
     Llama = "llama", "Blocks of Llama, Qwen 2 and Qwen 3.";
-    Gemma = "gemma", "Blocks of Gemma 2 and 3.";
-    GptNeox = "gpt-neox", "Blocks of GPT-NeoX.";
+    Gemma = "gemma", "Blocks of Gemma 2 and 3, and of OLMo 2.";
+    GptNeox = "gpt-neox", "Blocks of GPT-NeoX and StableLM.";
     Gpt2 = "gpt2", "Blocks of GPT-2, GPT-Neo and OPT.";
     Bert = "bert", "Blocks of BERT.";
     LayerNorm = "layer-norm", "LayerNorm.";
@@ -237,8 +237,8 @@ pub(crate) const fn width_part(width: CodeWidth) -> Part {
 pub(crate) const fn block_part(architecture: Architecture) -> Part {
     match architecture {
         Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => Part::Llama,
-        Architecture::Gemma2 | Architecture::Gemma3 => Part::Gemma,
-        Architecture::GptNeox => Part::GptNeox,
+        Architecture::Gemma2 | Architecture::Gemma3 | Architecture::Olmo2 => Part::Gemma,
+        Architecture::GptNeox | Architecture::StableLm => Part::GptNeox,
         Architecture::Gpt2 | Architecture::GptNeo => Part::Gpt2,
         Architecture::Bert => Part::Bert,
         Architecture::Vit => Part::Vit,

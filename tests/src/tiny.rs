@@ -126,6 +126,8 @@ pub fn architecture_spec(architecture: Architecture) -> ModelSpec {
         Architecture::GptNeox => Variant { rotary_dim: 2, parallel_residual: true, ..gelu },
         Architecture::Gpt2 => Variant { rotary_dim: 0, activation: Activation::GeluTanh, ..gelu },
         Architecture::GptNeo => Variant { rotary_dim: 0, score_scale: 1.0, embedding_scale: 1.0, ..bounded },
+        Architecture::Olmo2 => Variant { rotary_dim: 4, ..plain },
+        Architecture::StableLm => Variant { rotary_dim: 2, parallel_residual: true, ..plain },
         Architecture::Bert | Architecture::Vit => Variant { rotary_dim: 0, ..gelu },
     };
     // An odd number of layers, so that those with and without a window are not as many.

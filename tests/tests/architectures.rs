@@ -38,7 +38,7 @@ fn folders() -> Vec<PathBuf> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 26);
+    assert_eq!(folders.len(), 30);
     folders
 }
 

@@ -98,7 +98,7 @@ fn check(spec: &ModelSpec, widths: Widths, activations: ActivationFormat, expect
 }
 
 /// Of a tiny model of each decoder, in the order of `Architecture::ALL`. (Encoders: encoders.rs.)
-const ARCHITECTURES: [&str; 8] = [
+const ARCHITECTURES: [&str; 10] = [
     "45273c30a83f159536918733ce4c8ad68ebf6a5788f67c5189aa5441117874cc",
     "f143f280d5589ddd3b07bac25710fe7bc297ae1aedce733f32137009ec187e90",
     "87a5d158f251fe891827ace1fec0598abd328eec8e8127fc1cc66a445ee6150c",
@@ -107,6 +107,8 @@ const ARCHITECTURES: [&str; 8] = [
     "79bf72ed805f3109ba9a915cef8c6b2e6e6fd750ae43c8376f92b39af791a215",
     "aa0d9bedbdb89acbd2011da4441edccc9fed6ee43f61e1dc7bb859aad5b6b633",
     "514cd7dd41155eff1532359d8a258970dd42de004538bc3567f7fcac35701e62",
+    "8b0b1f1b9a72a45d7fc441b67ca7dabebecdebd69553a80144153897b4d0c0e4",
+    "e3e2d2a49b9dbcd4f7258b59620145dc1f184f8310a3ef49a3104c6152478458",
 ];
 
 fn decoders() -> [Architecture; ARCHITECTURES.len()] {

@@ -1,6 +1,7 @@
 //! The weights of one block, by what they are.
 
-use rescomp_formats::section::SectionKind;
+use rescomp_formats::section::{SectionKind, layer_sections};
+use rescomp_formats::spec::ModelSpec;
 
 /// A dense matrix in row-major order: row `r` holds the weights of output `r`.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +66,25 @@ impl LayerWeights {
             return self.matrix_mut(kind).map(|matrix| matrix.data.as_mut_slice());
         }
         self.vector_mut(kind)
+    }
+
+    /// Adds the vectors that the architecture has and the files don't: gains of 1, biases of 0; and where attention and MLP have one norm, it is
+    /// both of theirs.
+    pub(super) fn fill_vectors(&mut self, spec: &ModelSpec) {
+        for &kind in layer_sections(spec.architecture) {
+            if kind.is_matrix() || self.vector(kind).is_some() {
+                continue;
+            }
+            let shared = match kind {
+                SectionKind::MlpNorm => self.vector(SectionKind::AttentionNorm),
+                SectionKind::MlpNormBias => self.vector(SectionKind::AttentionNormBias),
+                _ => None,
+            };
+            let (_, width) = kind.shape(spec).unwrap_or_default();
+            let same = if kind.is_gain() { 1.0 } else { 0.0 };
+            let values = shared.map_or_else(|| vec![same; width as usize], <[f32]>::to_vec);
+            self.vectors.push((kind, values));
+        }
     }
 
     /// All gains and biases.

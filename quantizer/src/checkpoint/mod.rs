@@ -12,6 +12,7 @@
 //! later         -> one tensor at a time, widened to f32 by `elements`  (finite, or refused with row and column)
 //! ```
 
+mod bare_norms;
 mod classifier;
 mod elements;
 mod folded;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rescomp_formats::section::SectionKind;
 use rescomp_formats::spec::{ModelSpec, OnlineTransforms};
 
+use super::bare_norms;
 use super::folded::Folded;
 use super::gguf::{self, Gguf, GgufChatTemplate, GgufTokenizer};
 use super::hf_config::{complete_classifier, complete_encoder};
@@ -192,6 +193,9 @@ impl Checkpoint {
             return Err(self.wrong_kind("a model of texts"));
         }
         let mut embedding = self.stored_embedding()?;
+        if self.names.bare_norms {
+            bare_norms::center_rows(&mut embedding);
+        }
         self.transform.iter().for_each(|transform| transform.transform_embedding(&mut embedding));
         Ok(embedding)
     }
@@ -286,7 +290,10 @@ impl Checkpoint {
 
     fn stored_norm(&self) -> Result<StreamNorm, CheckpointError> {
         let read = |name: &str| self.tensors().tensor_f32(&self.prefixed(name), &[self.spec.hidden as usize]);
-        let mut gain = read(self.names.norm)?;
+        let mut gain = match self.names.bare_norms {
+            true => vec![1.0; self.spec.hidden as usize],
+            false => read(self.names.norm)?,
+        };
         self.complete_gain(&mut gain);
         let bias = self.names.norm_bias.map_or(Ok(Vec::new()), read)?;
         let mut norm = StreamNorm { gain, bias, head_input: None };
@@ -313,6 +320,10 @@ impl Checkpoint {
                 }
                 weights.insert(kind, part);
             }
+        }
+        weights.fill_vectors(&self.spec);
+        if self.names.bare_norms {
+            bare_norms::center_layer(&mut weights);
         }
         self.folded.multiply_layer(&self.spec, layer, &mut weights);
         self.transform
@@ -420,8 +431,8 @@ impl Checkpoint {
         let table = |name: &str, rows| (self.prefixed(name), vec![rows, hidden]);
         let positions = names.positions.filter(|_| texts).map(|name| table(name, self.position_rows));
         let token_types = names.token_types.map(|name| table(name, self.token_types));
-        let outside =
-            texts.then(|| table(names.embedding, vocabulary)).into_iter().chain([vector(names.norm)]);
+        let norm = (!names.bare_norms).then(|| vector(names.norm));
+        let outside = texts.then(|| table(names.embedding, vocabulary)).into_iter().chain(norm);
         let layers = (0..spec.layers as usize).flat_map(move |layer| {
             let of = move |stored| (names.of_layer(self.prefix, layer, stored), stored.shape(spec));
             names.tensors().map(of)

@@ -25,10 +25,9 @@ pub struct LayerScales {
 impl LayerScales {
     /// Whether a set's input can be scaled: what makes it is linear in some weights, and nothing else sees it.
     pub fn can_scale(architecture: Architecture, set: LinearSet) -> bool {
-        // BERT's norms stand behind the sum, and what they give is the stream itself.
-        let norms_feed_linears = architecture != Architecture::Bert;
         match set {
-            LinearSet::QueryKeyValue | LinearSet::GateUp | LinearSet::Up => norms_feed_linears,
+            // Without norms in front the stream itself is the input: BERT's stand behind the sum, OLMo 2's behind attention and MLP.
+            LinearSet::QueryKeyValue | LinearSet::GateUp | LinearSet::Up => architecture.norms_before(),
             LinearSet::Output => true,
             LinearSet::Down => architecture.has_gate(),
         }

@@ -69,6 +69,11 @@ MODELS = {
     "gpt-neo": t.GPTNeoConfig(hidden_size=32, num_layers=3, num_heads=4, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT,
                               attention_types=[[["global", "local"], 1], [["global"], 1]], window_size=WINDOW, bos_token_id=0,
                               eos_token_id=1),
+    "olmo": t.OlmoConfig(**GROUPED, tie_word_embeddings=True),
+    "olmo2": t.Olmo2Config(**GROUPED),
+    "stablelm": t.StableLmConfig(**GROUPED, use_qkv_bias=True, rope_parameters=dict(
+        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)),
+    "stablelm-parallel": t.StableLmConfig(**GROUPED, use_parallel_residual=True),
 }
 IMAGE = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, patch_size=8, num_labels=11)
 LABELS = {id: name for id, name in enumerate(["tench, Tinca tinca", "goldfish", "caf\u00e9", "", "a \"quote\"", *"fghijk"])}

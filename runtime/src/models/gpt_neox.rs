@@ -1,4 +1,4 @@
-//! GPT-NeoX (Pythia).
+//! GPT-NeoX (Pythia); with a gate StableLM.
 //!
 //! ```text
 //! x = embedding of each token
@@ -7,12 +7,13 @@
 //!              x = x + attention(q, kept k, kept v) Wo^T + bo + gelu(g Wup^T + bup) Wdown^T + bdown
 //! logits = layer_norm(x) Whead^T
 //! ```
-//! Without parallel residuals `g` is made of the sum with attention's output, as in GPT-2. Source: Black et al., "GPT-NeoX-20B", arXiv 2204.06745,
-//! section 2.
+//! Without parallel residuals `g` is made of the sum with attention's output, as in GPT-2. StableLM's MLP is Llama's, and only its queries, keys
+//! and values have biases. Source: Black et al., "GPT-NeoX-20B", arXiv 2204.06745, section 2; Bellagente et al., "Stable LM 2 1.6B", arXiv
+//! 2402.17834, section 2.
 
 use super::cache::CacheElem;
-use super::gpt2;
 use super::run::BlockRun;
+use super::{gpt2, llama};
 use crate::linear::{BlockWeights, LinearSet};
 use rescomp_formats::section::SectionKind as K;
 
@@ -20,8 +21,9 @@ pub(super) fn block<W: BlockWeights, S: CacheElem>(
     run: &mut BlockRun<'_, '_, S>,
     weights: &mut W,
 ) -> Result<(), W::Error> {
+    let has_gate = run.spec.architecture.has_gate();
     if !run.spec.variant.parallel_residual {
-        return gpt2::block(run, weights);
+        return if has_gate { llama::block(run, weights) } else { gpt2::block(run, weights) };
     }
     run.norm(weights, K::MlpNorm)?;
     run.set_aside();
@@ -29,6 +31,6 @@ pub(super) fn block<W: BlockWeights, S: CacheElem>(
     run.attention(weights)?;
     run.add_product(weights, LinearSet::Output)?;
     run.take_aside();
-    run.ungated(weights)?;
+    if has_gate { run.gated(weights) } else { run.ungated(weights) }?;
     run.add_product(weights, LinearSet::Down)
 }

@@ -1,4 +1,4 @@
-//! Llama, Mistral, Phi-3, SmolLM3, Granite, Gemma; with biases of queries, keys and values Qwen 2; with norms of heads Qwen 3.
+//! Llama, Mistral, Phi-3, SmolLM3, Granite, OLMo, Gemma; with biases of queries, keys and values Qwen 2; with norms of heads Qwen 3.
 //!
 //! ```text
 //! x = embedding of each token

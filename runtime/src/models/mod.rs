@@ -10,6 +10,7 @@ mod gemma;
 mod gpt2;
 mod gpt_neox;
 mod llama;
+mod olmo2;
 mod run;
 mod scratch;
 pub mod vit;
@@ -20,6 +21,7 @@ pub use scratch::Scratch;
 
 use crate::linear::BlockWeights;
 use crate::parts::{Part, block_part, not_built};
+use rescomp_formats::spec::Architecture;
 
 /// Runs one block.
 ///
@@ -34,7 +36,10 @@ pub fn block<W: BlockWeights, S: CacheElem>(
 ) -> Result<(), W::Error> {
     match block_part(run.spec.architecture) {
         Part::Llama if cfg!(feature = "llama") => llama::block(run, weights),
-        Part::Gemma if cfg!(feature = "gemma") => gemma::block(run, weights),
+        Part::Gemma if cfg!(feature = "gemma") => match run.spec.architecture {
+            Architecture::Olmo2 => olmo2::block(run, weights),
+            _ => gemma::block(run, weights),
+        },
         Part::GptNeox if cfg!(feature = "gpt-neox") => gpt_neox::block(run, weights),
         Part::Gpt2 if cfg!(feature = "gpt2") => gpt2::block(run, weights),
         Part::Bert if cfg!(feature = "bert") => bert::block(run, weights),

@@ -173,7 +173,7 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
         scratch.transform_input(machine, spec, m, set);
         let (input, hidden) = scratch.product(spec, m, set);
         weights.apply_then(machine, set, m, input, &mut [hidden], Then::AddTo(stream))?;
-        if spec.architecture.has_layer_norm() {
+        if spec.architecture.has_output_bias() {
             let bias = if set == LinearSet::Output { K::OutputBias } else { K::DownBias };
             add_to_each(machine, stream, weights.vector(bias)?);
         }
@@ -286,9 +286,9 @@ pub fn cap_logits(kernels: &Kernels, spec: &ModelSpec, logits: &mut [f32]) {
     }
 }
 
-/// RMSNorm of each head.
+/// RMSNorm of each head, or of all together: as many elements as there are gains.
 fn normalize_heads(machine: Machine<'_>, spec: &ModelSpec, heads: &mut [f32], gain: &[f32]) {
-    let (e, norm, epsilon) = (spec.head_dim as usize, machine.kernels.rms_norm_in_place, spec.norm_epsilon);
+    let (e, norm, epsilon) = (gain.len(), machine.kernels.rms_norm_in_place, spec.norm_epsilon);
     for_each_tokens(machine, heads, e, |_, heads| {
         heads.chunks_exact_mut(e).for_each(|head| norm(head, gain, epsilon));
     });

@@ -43,6 +43,13 @@ const GPT_NEO: &str = r#"{"model_type": "gpt_neo", "vocab_size": 258, "hidden_si
   "max_position_embeddings": 8, "intermediate_size": null, "attention_types": [[["global", "local"], 1]], "window_size": 4,
   "activation_function": "gelu_new"}
 "#;
+const OLMO: &str = r#"{"model_type": "olmo", "vocab_size": 258, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
+  "num_attention_heads": 2, "max_position_embeddings": 8, "clip_qkv": null}
+"#;
+const STABLE_LM: &str = r#"{"model_type": "stablelm", "vocab_size": 258, "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 1,
+  "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 8, "partial_rotary_factor": 0.25, "use_qkv_bias": true,
+  "use_parallel_residual": false, "qk_layernorm": false, "layer_norm_eps": 1e-5}
+"#;
 
 const BERT: &str = r#"{"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 258, "hidden_size": 8, "intermediate_size": 12,
   "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8, "type_vocab_size": 2, "hidden_act": "gelu",
@@ -73,6 +80,8 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("config/sound-gpt-neox.json", GPT_NEOX.into()),
         ("config/sound-gpt2.json", GPT2.into()),
         ("config/sound-gpt-neo.json", GPT_NEO.into()),
+        ("config/sound-olmo.json", OLMO.into()),
+        ("config/sound-stablelm.json", STABLE_LM.into()),
         ("config/sound-bert.json", BERT.into()),
         ("config/sound-roberta.json", ROBERTA.into()),
         ("config/sound-distilbert.json", DISTILBERT.into()),

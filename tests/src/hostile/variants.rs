@@ -45,6 +45,8 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("container/sound-gpt-neox.rescomp", small(Architecture::GptNeox)),
         ("container/sound-gpt2.rescomp", small(Architecture::Gpt2)),
         ("container/sound-gpt-neo.rescomp", small(Architecture::GptNeo)),
+        ("container/sound-olmo2.rescomp", small(Architecture::Olmo2)),
+        ("container/sound-stablelm.rescomp", small(Architecture::StableLm)),
         ("container/sound-bert.rescomp", small(Architecture::Bert)),
         ("container/sound-vit.rescomp", small_classifier()),
     ]

@@ -43,14 +43,14 @@ const QWEN_DEFAULTS: Defaults = Defaults {
 };
 
 /// A gate, as transformers names it.
-const GATES: [(&str, Activation); 5] = [
+pub(super) const GATES: [(&str, Activation); 5] = [
     ("silu", Activation::Silu),
     ("swish", Activation::Silu),
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("gelu_new", Activation::GeluTanh),
     ("gelu_fast", Activation::GeluTanh),
 ];
-const GATE_NAMES: &str = "silu, swish, gelu_pytorch_tanh, gelu_new, gelu_fast";
+pub(super) const GATE_NAMES: &str = "silu, swish, gelu_pytorch_tanh, gelu_new, gelu_fast";
 
 /// What the families here have in common, with heads that are rotated whole.
 pub(super) fn common(

@@ -12,9 +12,11 @@ mod gpt_neo;
 mod gpt_neox;
 mod granite;
 mod llama;
+mod olmo;
 mod preprocessor;
 mod rope;
 mod sentence_transformers;
+mod stablelm;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -94,7 +96,7 @@ struct Family {
     read: fn(&Fields<'_>) -> Result<HfConfig, CheckpointError>,
 }
 
-const FAMILIES: [Family; 20] = [
+const FAMILIES: [Family; 23] = [
     Family { model_type: "llama", classes: &["LlamaForCausalLM"], read: llama::llama },
     Family { model_type: "mistral", classes: &["MistralForCausalLM"], read: llama::mistral },
     Family { model_type: "qwen2", classes: &["Qwen2ForCausalLM"], read: llama::qwen2 },
@@ -102,6 +104,9 @@ const FAMILIES: [Family; 20] = [
     Family { model_type: "phi3", classes: &["Phi3ForCausalLM"], read: llama::phi3 },
     Family { model_type: "smollm3", classes: &["SmolLM3ForCausalLM"], read: llama::smollm3 },
     Family { model_type: "granite", classes: &["GraniteForCausalLM"], read: granite::granite },
+    Family { model_type: "olmo", classes: &["OlmoForCausalLM"], read: olmo::olmo },
+    Family { model_type: "olmo2", classes: &["Olmo2ForCausalLM"], read: olmo::olmo2 },
+    Family { model_type: "stablelm", classes: &["StableLmForCausalLM"], read: stablelm::stablelm },
     Family { model_type: "gemma", classes: &["GemmaForCausalLM"], read: gemma::gemma },
     Family { model_type: "gemma2", classes: &["Gemma2ForCausalLM"], read: gemma::gemma2 },
     Family { model_type: "gemma3_text", classes: &["Gemma3ForCausalLM"], read: gemma::gemma3 },
@@ -128,10 +133,10 @@ const FAMILIES: [Family; 20] = [
         read: vit::deit,
     },
 ];
-const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, gpt_neo, opt, bert, \
+const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, olmo, olmo2, stablelm, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, gpt_neo, opt, bert, \
                            roberta, distilbert, vit, deit";
 const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, SmolLM3ForCausalLM, \
-                       GraniteForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
+                       GraniteForCausalLM, OlmoForCausalLM, Olmo2ForCausalLM, StableLmForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
                        Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, GPTNeoForCausalLM, OPTForCausalLM, BertModel, BertForMaskedLM, \
                        RobertaModel, RobertaForMaskedLM, DistilBertModel, DistilBertForMaskedLM, \
                        ViTForImageClassification, DeiTForImageClassification, DeiTForImageClassificationWithTeacher";

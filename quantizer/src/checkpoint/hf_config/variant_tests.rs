@@ -33,6 +33,9 @@ fn a_config_without_sizes_is_that_of_its_class() {
         ("phi3", [32_064, 3072, 8192, 32, 32, 32, 96], (4096, false, None)),
         ("smollm3", [128_256, 2048, 11_008, 36, 16, 4, 128], (32_768, true, None)),
         ("granite", [32_000, 4096, 11_008, 32, 32, 32, 128], (2048, false, None)),
+        ("olmo", [50_304, 4096, 11_008, 32, 32, 32, 128], (2048, false, None)),
+        ("olmo2", [50_304, 4096, 11_008, 32, 32, 32, 128], (2048, false, None)),
+        ("stablelm", [50_304, 2560, 6912, 32, 32, 32, 80], (4096, false, None)),
         ("gemma", [256_000, 3072, 24_576, 28, 16, 16, 256], (8192, true, Some(2))),
         ("gemma2", [256_000, 2304, 9216, 26, 8, 4, 256], (8192, true, Some(2))),
         ("gemma3_text", [262_208, 2304, 9216, 26, 8, 4, 256], (131_072, true, Some(2))),
@@ -267,4 +270,22 @@ fn gpt_neos_layers_are_global_and_local_in_turn() {
         "{error}"
     );
     assert!(refused(json!({ "activation_function": "silu" })).contains("activation_function is silu"));
+}
+
+#[test]
+fn what_olmo_and_stablelm_ask_for_beyond_the_forward_is_refused() {
+    let olmo = parse(&json!({ "model_type": "olmo", "rms_norm_eps": 0.5, "clip_qkv": null })).unwrap();
+    assert_eq!((olmo.spec.architecture, olmo.spec.norm_epsilon), (Architecture::Llama, 1e-5));
+    let error = refusal(&with("olmo", json!({ "clip_qkv": 8.0 })));
+    assert!(error.contains("clip_qkv is 8.0, which is not supported (supported: null"), "{error}");
+    for model_type in ["olmo", "olmo2"] {
+        let error = refusal(&with(model_type, json!({ "attention_bias": true })));
+        assert!(error.contains("attention_bias is true"), "{error}");
+    }
+    let stablelm = parse(&with("stablelm", json!({ "use_parallel_residual": true }))).unwrap().spec.variant;
+    assert_eq!((stablelm.rotary_dim, stablelm.parallel_residual), (20, true));
+    let error = refusal(&with("stablelm", json!({ "qk_layernorm": true })));
+    assert!(error.contains("qk_layernorm is true"), "{error}");
+    let error = refusal(&with("stablelm", json!({ "head_dim": 64 })));
+    assert!(error.contains("head_dim: expected 80, the width of a head, found 64"), "{error}");
 }

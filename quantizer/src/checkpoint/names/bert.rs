@@ -51,6 +51,7 @@ pub(in super::super) const BERT: Names = Names {
     ],
     parts_passed_over: &[],
     gains_less_one: false,
+    bare_norms: false,
     neighbour_pairs: false,
     image: None,
 };

@@ -73,6 +73,7 @@ pub(in super::super) const GGUF_GEMMA: Names = Names {
     passed_over: &[],
     parts_passed_over: &[],
     gains_less_one: false,
+    bare_norms: false,
     neighbour_pairs: false,
     image: None,
 };

@@ -37,6 +37,7 @@ pub(in super::super) const GPT2: Names = Names {
     passed_over: &[".attn.bias", ".attn.masked_bias"],
     parts_passed_over: &[],
     gains_less_one: false,
+    bare_norms: false,
     neighbour_pairs: false,
     image: None,
 };

@@ -39,6 +39,7 @@ pub(in super::super) const GPT_NEOX: Names = Names {
     passed_over: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
     parts_passed_over: &[],
     gains_less_one: false,
+    bare_norms: false,
     neighbour_pairs: false,
     image: None,
 };

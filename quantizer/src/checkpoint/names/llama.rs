@@ -14,21 +14,21 @@ use super::{Names, Stored, whole};
 use rescomp_formats::section::SectionKind as K;
 
 /// The norm before attention, and its three projections.
-const INPUT: &[Stored] = &[
+pub(super) const INPUT: &[Stored] = &[
     whole("input_layernorm.weight", &[K::AttentionNorm]),
     whole("self_attn.q_proj.weight", &[K::Query]),
     whole("self_attn.k_proj.weight", &[K::Key]),
     whole("self_attn.v_proj.weight", &[K::Value]),
 ];
-const BIASES: &[Stored] = &[
+pub(super) const BIASES: &[Stored] = &[
     whole("self_attn.q_proj.bias", &[K::QueryBias]),
     whole("self_attn.k_proj.bias", &[K::KeyBias]),
     whole("self_attn.v_proj.bias", &[K::ValueBias]),
 ];
-const HEAD_NORMS: &[Stored] =
+pub(super) const HEAD_NORMS: &[Stored] =
     &[whole("self_attn.q_norm.weight", &[K::QueryNorm]), whole("self_attn.k_norm.weight", &[K::KeyNorm])];
 /// The projection behind attention, and the norm before the MLP.
-const OUTPUT: &[Stored] = &[
+pub(super) const OUTPUT: &[Stored] = &[
     whole("self_attn.o_proj.weight", &[K::Output]),
     whole("post_attention_layernorm.weight", &[K::MlpNorm]),
 ];
@@ -38,12 +38,12 @@ const NORMED_OUTPUT: &[Stored] = &[
     whole("post_attention_layernorm.weight", &[K::AttentionPostNorm]),
     whole("pre_feedforward_layernorm.weight", &[K::MlpNorm]),
 ];
-const MLP: &[Stored] = &[
+pub(super) const MLP: &[Stored] = &[
     whole("mlp.gate_proj.weight", &[K::Gate]),
     whole("mlp.up_proj.weight", &[K::Up]),
     whole("mlp.down_proj.weight", &[K::Down]),
 ];
-const MLP_POST_NORM: &[Stored] = &[whole("post_feedforward_layernorm.weight", &[K::MlpPostNorm])];
+pub(super) const MLP_POST_NORM: &[Stored] = &[whole("post_feedforward_layernorm.weight", &[K::MlpPostNorm])];
 
 /// Llama, Mistral.
 pub(in super::super) const LLAMA: Names = Names {
@@ -61,6 +61,7 @@ pub(in super::super) const LLAMA: Names = Names {
     passed_over: &[".rotary_emb.inv_freq"],
     parts_passed_over: &[],
     gains_less_one: false,
+    bare_norms: false,
     neighbour_pairs: false,
     image: None,
 };

@@ -9,8 +9,10 @@ mod gpt2;
 mod gpt_neo;
 mod gpt_neox;
 mod llama;
+mod olmo;
 mod opt;
 mod phi3;
+mod stablelm;
 mod vit;
 
 pub(super) use bert::{BERT, DISTILBERT, ROBERTA};
@@ -22,8 +24,12 @@ pub(super) use gpt_neo::GPT_NEO;
 pub(super) use gpt_neox::GPT_NEOX;
 pub(super) use gpt2::GPT2;
 pub(super) use llama::{GEMMA, GEMMA2, GEMMA3, GEMMA3_WITH_IMAGES, LLAMA, QWEN2, QWEN3};
+pub(super) use olmo::{OLMO, OLMO2};
 pub(super) use opt::OPT;
 pub(super) use phi3::PHI3;
+pub(super) use stablelm::{
+    STABLE_LM, STABLE_LM_PARALLEL, STABLE_LM_PARALLEL_WITH_BIASES, STABLE_LM_WITH_BIASES,
+};
 pub(super) use vit::{DEIT, DEIT_WITH_TEACHER, VIT};
 
 use super::Matrix;
@@ -59,6 +65,9 @@ pub(super) struct Names {
     pub(super) parts_passed_over: &'static [&'static str],
     /// Gains of norms are stored less 1.
     pub(super) gains_less_one: bool,
+    /// Norms are LayerNorms without gains and biases: nothing of them is stored, and `norm` is no tensor. What is written to the stream is
+    /// given out without its mean, so that RMSNorms of gain 1 compute the same.
+    pub(super) bare_norms: bool,
     /// Rotary pairs are neighbours in the rows of queries and keys, elements `2 i` and `2 i + 1` of a head, and not of the head's halves.
     pub(super) neighbour_pairs: bool,
     /// Of a classifier of images, what else is outside of the blocks.
@@ -238,6 +247,8 @@ mod tests {
             (&GPT2, A::Gpt2),
             (&OPT, A::Gpt2),
             (&GPT_NEO, A::GptNeo),
+            (&OLMO2, A::Olmo2),
+            (&STABLE_LM_WITH_BIASES, A::StableLm),
             (&BERT, A::Bert),
             (&ROBERTA, A::Bert),
             (&DISTILBERT, A::Bert),

@@ -39,6 +39,7 @@ pub(in super::super) const VIT: Names = Names {
     passed_over: &["embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias"],
     parts_passed_over: &[],
     gains_less_one: false,
+    bare_norms: false,
     neighbour_pairs: false,
     image: Some(&ImageNames {
         patch_bias: "embeddings.patch_embeddings.projection.bias",

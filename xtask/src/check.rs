@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use rescomp_quantizer::pack::CheckFigures;
 use serde::Serialize;
 
@@ -175,13 +176,15 @@ fn check_program(
             reports.push(check(None, Some("scalar"))?);
         }
         Places::Emulated(emulator, cpus) => {
-            for cpu in &cpus {
-                reports.push(check(Some((&emulator, cpu.as_str())), None)?);
-            }
             // The definition of the result, on the last processor.
-            if let Some(cpu) = cpus.last() {
-                reports.push(check(Some((&emulator, cpu.as_str())), Some("scalar"))?);
-            }
+            let scalar = cpus.last().map(|cpu| (cpu, Some("scalar")));
+            let runs: Vec<_> = cpus.iter().map(|cpu| (cpu, None)).chain(scalar).collect();
+            // Each has one thread and takes minutes where the model is large: side by side, as many as the host has processors.
+            let checked: Result<Vec<_>, _> = runs
+                .par_iter()
+                .map(|(cpu, kernels)| check(Some((&emulator, cpu.as_str())), *kernels))
+                .collect();
+            reports.extend(checked?);
         }
         Places::Nowhere(why) => return Ok(Some(why)),
     }

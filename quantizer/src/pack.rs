@@ -19,7 +19,7 @@ use crate::evaluate_images::evaluate_images;
 use crate::inputs::Inputs;
 use crate::plan::BlockPlan;
 use crate::vocabulary::VocabularyMatrix;
-use check::{measure, record_check, record_images, record_texts};
+use check::{Recording, measure};
 use head_input::head_input;
 use manifest::{bands, calibration_tokens, group_elems, head_bits, manifest, transform_name};
 use rescomp_formats::container::write::{Contents, write};
@@ -27,7 +27,6 @@ use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::labels;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::section::{SectionKind, SectionName};
-use rescomp_formats::spec::ModelKind;
 use rescomp_runtime::Machine;
 use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::AlignedBytes;
@@ -163,11 +162,8 @@ pub fn pack_run(
 
     (run.progress)(Progress::Phase("check windows, full precision"));
     let bytes: usize = sections.values().map(contents_bytes).sum();
-    let (kind, section, unmeasured) = match checkpoint.spec.architecture.kind() {
-        ModelKind::Decoder => record_check(machine, checkpoint, options, bytes)?,
-        ModelKind::Encoder => record_texts(machine, checkpoint, options, bytes)?,
-        ModelKind::Classifier => record_images(machine, checkpoint, options, bytes)?,
-    };
+    let recording = Recording { machine, checkpoint, options, container_bytes: bytes };
+    let (kind, section, unmeasured) = recording.run()?;
     sections.insert((kind as u16, None), Contents::Bytes(section));
     let file = |check| {
         let manifest = manifest(checkpoint, options, head_bits(&vocabulary), check);

@@ -11,7 +11,7 @@ use rescomp_formats::check_embeddings;
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::manifest::{Check, CheckRecord, EmbeddingRecord, ImageRecord};
 use rescomp_formats::section::{SectionKind, SectionName};
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{ModelKind, ModelSpec};
 use rescomp_runtime::Machine;
 use rescomp_runtime::classifier::{Classifier, ClassifierPlan};
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
@@ -23,70 +23,78 @@ use rescomp_runtime::linear::ActivationFormat;
 use rescomp_runtime::memory::MemoryBlock;
 use rescomp_runtime::session::{Limits, Session, SessionPlan};
 
-/// Runs the full-precision model on the check windows.
-pub(super) fn record_check(
-    machine: Machine<'_>,
-    checkpoint: &Checkpoint,
-    options: &PackOptions,
-    container_bytes: usize,
-) -> Result<(SectionKind, Vec<u8>, Check), PackFailure> {
-    let spec = &checkpoint.spec;
-    let sizes = record::sizes(container_bytes, spec.vocabulary, spec.context as usize);
-    let window = sizes.positions + 1;
-    let (needed, found) = (sizes.windows * window, options.check_tokens.len());
-    if found < needed {
-        return Err(PackFailure::CheckTokens { needed, found });
-    }
-    let windows: Vec<Vec<u32>> =
-        options.check_tokens.chunks_exact(window).take(sizes.windows).map(<[u32]>::to_vec).collect();
-    let model = DenseLogits::new(machine, checkpoint, &windows, sizes.positions, |_| ())?;
-    let Record { section, reference_nll, positions } =
-        record::record(&model, &windows, &sizes).map_err(PackFailure::CheckWindows)?;
-    let check = Check::Windows(CheckRecord { reference_nll, positions, ..NO_WINDOWS });
-    Ok((SectionKind::CheckWindows, section, check))
+/// The section that a container is checked by, and its record, in which what the container gives is still missing.
+pub(super) type Recorded = (SectionKind, Vec<u8>, Check);
+
+/// What the full-precision model is run on, for a container of about `container_bytes`.
+#[derive(Clone, Copy)]
+pub(super) struct Recording<'a> {
+    pub(super) machine: Machine<'a>,
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) options: &'a PackOptions,
+    pub(super) container_bytes: usize,
 }
 
-/// Runs the full-precision encoder on the check texts.
-pub(super) fn record_texts(
-    machine: Machine<'_>,
-    checkpoint: &Checkpoint,
-    options: &PackOptions,
-    container_bytes: usize,
-) -> Result<(SectionKind, Vec<u8>, Check), PackFailure> {
-    let texts = check_texts(options, &checkpoint.spec, container_bytes);
-    if texts.is_empty() {
-        return Err(PackFailure::CheckTexts);
+impl Recording<'_> {
+    /// Runs the full-precision model on what one of its kind reads.
+    pub(super) fn run(&self) -> Result<Recorded, PackFailure> {
+        match self.checkpoint.spec.architecture.kind() {
+            ModelKind::Decoder => self.windows(),
+            ModelKind::Encoder => self.texts(),
+            ModelKind::Classifier => self.images(),
+        }
     }
-    let vectors = dense_embeddings(machine, checkpoint, texts, |_| ())?;
-    let section = check_embeddings::write(texts, &vectors).map_err(PackFailure::CheckWindows)?;
-    let check = Check::Embeddings(EmbeddingRecord { texts: texts.len() as u32, ..NO_TEXTS });
-    Ok((SectionKind::CheckEmbeddings, section, check))
-}
 
-/// Runs the full-precision classifier on the check images.
-pub(super) fn record_images(
-    machine: Machine<'_>,
-    checkpoint: &Checkpoint,
-    options: &PackOptions,
-    container_bytes: usize,
-) -> Result<(SectionKind, Vec<u8>, Check), PackFailure> {
-    let spec = &checkpoint.spec;
-    let (count, repeat) = check_images_of(options, spec, container_bytes);
-    let held_out = options.images.as_ref().map_or(&[][..], |images| &images.held_out);
-    let (Some(image), 1..) = (spec.image(), count) else { return Err(PackFailure::CheckImages) };
-    let wrong = |rgb: &&Vec<u8>| rgb.len() != image.elems();
-    if let Some(rgb) = held_out.iter().find(wrong) {
-        let (expected, found) = (image.elems() as u64, rgb.len() as u64);
-        return Err(PackFailure::Run(RuntimeError::Pixels { expected, found }));
+    fn windows(&self) -> Result<Recorded, PackFailure> {
+        let Recording { machine, checkpoint, options, container_bytes } = *self;
+        let spec = &checkpoint.spec;
+        let sizes = record::sizes(container_bytes, spec.vocabulary, spec.context as usize);
+        let window = sizes.positions + 1;
+        let (needed, found) = (sizes.windows * window, options.check_tokens.len());
+        if found < needed {
+            return Err(PackFailure::CheckTokens { needed, found });
+        }
+        let windows: Vec<Vec<u32>> =
+            options.check_tokens.chunks_exact(window).take(sizes.windows).map(<[u32]>::to_vec).collect();
+        let model = DenseLogits::new(machine, checkpoint, &windows, sizes.positions, |_| ())?;
+        let Record { section, reference_nll, positions } =
+            record::record(&model, &windows, &sizes).map_err(PackFailure::CheckWindows)?;
+        let check = Check::Windows(CheckRecord { reference_nll, positions, ..NO_WINDOWS });
+        Ok((SectionKind::CheckWindows, section, check))
     }
-    // Evenly spaced: files of one class often follow each other.
-    let chosen = (0..count).map(|index| &held_out[index * held_out.len() / count]);
-    let stored: Vec<Vec<u8>> = chosen.map(|rgb| shrunk(image, rgb, repeat)).collect();
-    let shown: Vec<Vec<u8>> = stored.iter().map(|rgb| enlarged(image, rgb, repeat)).collect();
-    let logits = dense_classes(machine, checkpoint, &shown, |_| ())?;
-    let section = record::record_images(&stored, repeat, &logits).map_err(PackFailure::CheckWindows)?;
-    let check = Check::Images(ImageRecord { images: count as u32, ..NO_IMAGES });
-    Ok((SectionKind::CheckImages, section, check))
+
+    fn texts(&self) -> Result<Recorded, PackFailure> {
+        let Recording { machine, checkpoint, options, container_bytes } = *self;
+        let texts = check_texts(options, &checkpoint.spec, container_bytes);
+        if texts.is_empty() {
+            return Err(PackFailure::CheckTexts);
+        }
+        let vectors = dense_embeddings(machine, checkpoint, texts, |_| ())?;
+        let section = check_embeddings::write(texts, &vectors).map_err(PackFailure::CheckWindows)?;
+        let check = Check::Embeddings(EmbeddingRecord { texts: texts.len() as u32, ..NO_TEXTS });
+        Ok((SectionKind::CheckEmbeddings, section, check))
+    }
+
+    fn images(&self) -> Result<Recorded, PackFailure> {
+        let Recording { machine, checkpoint, options, container_bytes } = *self;
+        let spec = &checkpoint.spec;
+        let (count, repeat) = check_images_of(options, spec, container_bytes);
+        let held_out = options.images.as_ref().map_or(&[][..], |images| &images.held_out);
+        let (Some(image), 1..) = (spec.image(), count) else { return Err(PackFailure::CheckImages) };
+        let wrong = |rgb: &&Vec<u8>| rgb.len() != image.elems();
+        if let Some(rgb) = held_out.iter().find(wrong) {
+            let (expected, found) = (image.elems() as u64, rgb.len() as u64);
+            return Err(PackFailure::Run(RuntimeError::Pixels { expected, found }));
+        }
+        // Evenly spaced: files of one class often follow each other.
+        let chosen = (0..count).map(|index| &held_out[index * held_out.len() / count]);
+        let stored: Vec<Vec<u8>> = chosen.map(|rgb| shrunk(image, rgb, repeat)).collect();
+        let shown: Vec<Vec<u8>> = stored.iter().map(|rgb| enlarged(image, rgb, repeat)).collect();
+        let logits = dense_classes(machine, checkpoint, &shown, |_| ())?;
+        let section = record::record_images(&stored, repeat, &logits).map_err(PackFailure::CheckWindows)?;
+        let check = Check::Images(ImageRecord { images: count as u32, ..NO_IMAGES });
+        Ok((SectionKind::CheckImages, section, check))
+    }
 }
 
 /// How many of the held-out images a container of about `container_bytes` can carry, and how many pixels one of theirs stands for.

@@ -25,6 +25,7 @@ mod vit;
 mod windows;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rescomp_formats::spec::{Activation, Architecture, MAX_END_TOKENS, ModelSpec, Output, Variant};
 use serde_json::{Map, Value};
@@ -133,13 +134,13 @@ const FAMILIES: [Family; 23] = [
         read: vit::deit,
     },
 ];
-const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, phi3, smollm3, granite, olmo, olmo2, stablelm, gemma, gemma2, gemma3_text, gemma3, gpt_neox, gpt2, gpt_neo, opt, bert, \
-                           roberta, distilbert, vit, deit";
-const CLASSES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, SmolLM3ForCausalLM, \
-                       GraniteForCausalLM, OlmoForCausalLM, Olmo2ForCausalLM, StableLmForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
-                       Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, GPT2LMHeadModel, GPTNeoForCausalLM, OPTForCausalLM, BertModel, BertForMaskedLM, \
-                       RobertaModel, RobertaForMaskedLM, DistilBertModel, DistilBertForMaskedLM, \
-                       ViTForImageClassification, DeiTForImageClassification, DeiTForImageClassificationWithTeacher";
+
+/// Every `model_type` that is read, for errors.
+static MODEL_TYPES: LazyLock<String> = LazyLock::new(|| FAMILIES.map(|family| family.model_type).join(", "));
+/// Every class.
+static CLASSES: LazyLock<String> = LazyLock::new(|| {
+    FAMILIES.iter().flat_map(|family| family.classes).copied().collect::<Vec<_>>().join(", ")
+});
 
 impl HfConfig {
     /// Reads a `config.json`.
@@ -178,7 +179,7 @@ fn family(fields: &Fields<'_>) -> Result<&'static Family, CheckpointError> {
         None => None,
         Some(name) => match FAMILIES.iter().find(|family| family.model_type == name) {
             Some(family) => Some(family),
-            None => return Err(fields.unsupported("model_type", name, MODEL_TYPES)),
+            None => return Err(fields.unsupported("model_type", name, &MODEL_TYPES)),
         },
     };
     let listed = match fields.get("architectures") {
@@ -193,12 +194,12 @@ fn family(fields: &Fields<'_>) -> Result<&'static Family, CheckpointError> {
     let same = |name: &Value| by_type.or(by_class).is_some_and(|family| is_of(name, family));
     if !listed.iter().all(same) {
         let supported = match by_type.map(|family| family.classes) {
-            Some([class]) => class,
-            _ => CLASSES,
+            Some([class]) => *class,
+            _ => CLASSES.as_str(),
         };
         return Err(fields.unsupported("architectures", &brief(&Value::Array(listed.to_vec())), supported));
     }
-    let missing = || fields.wrong("model_type", format!("one of {MODEL_TYPES}"), "nothing");
+    let missing = || fields.wrong("model_type", format!("one of {}", *MODEL_TYPES), "nothing");
     by_type.or(by_class).ok_or_else(missing)
 }
 

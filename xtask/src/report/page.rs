@@ -48,7 +48,7 @@ pub(super) fn page(inputs: &Inputs) -> Markup {
                 @match &pack.memory {
                     Some(memory) => (plan(memory)),
                     None => p.missing { "A plan of memory is made for images (targets without an operating system); on Linux the container's "
-                        (thousands(model.file_bytes)) " bytes are mapped, and `rescomp info` says what a session takes." },
+                        (thousands(model.file_bytes)) " bytes are mapped, and " code { "rescomp info" } " says what a session takes." },
                 }
                 h2 { "Divergence over bits" }
                 @match inputs.quality.as_ref() {

@@ -16,6 +16,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rayon::prelude::*;
 use serde::Deserialize;
 
 use crate::command;
@@ -222,19 +223,26 @@ fn test_emulated(root: &Path, flags: &TestFlags) -> Result<Counts, Error> {
     output::line(&format!("== emulated: {}; {}", toolchain.how, emulator.version()));
     let programs = build(root, &toolchain)?;
     let mut sum = test_instructions(root, &target, &toolchain, &programs)?;
-    for cpu in cpus {
-        let start = Instant::now();
-        let mut counts = Counts::default();
-        for program in &programs {
-            counts.add(run_program(&emulator, cpu, program)?);
-        }
-        output::line(&format!("== {cpu}: {} ({} s)", counts.shown(), start.elapsed().as_secs()));
-        if counts.passed + counts.failed == 0 {
-            return Err(Error::failed(format!("no test was run on {cpu}")));
-        }
-        sum.add(counts);
+    // Side by side: one of the programs runs a test at a time.
+    let by_cpu = cpus.par_iter().map(|cpu| test_on(&emulator, cpu, &programs));
+    for counts in by_cpu.collect::<Vec<_>>() {
+        sum.add(counts?);
     }
     Ok(sum)
+}
+
+/// All programs on one processor, one after the other.
+fn test_on(emulator: &Emulator, cpu: &str, programs: &[TestProgram]) -> Result<Counts, Error> {
+    let start = Instant::now();
+    let mut counts = Counts::default();
+    for program in programs {
+        counts.add(run_program(emulator, cpu, program)?);
+    }
+    output::line(&format!("== {cpu}: {} ({} s)", counts.shown(), start.elapsed().as_secs()));
+    if counts.passed + counts.failed == 0 {
+        return Err(Error::failed(format!("no test was run on {cpu}")));
+    }
+    Ok(counts)
 }
 
 /// Looks for the fast path in the programs that have all kernels: the runtime's tests, and the runner as devices get it.
@@ -306,7 +314,6 @@ pub(crate) fn program_of(line: &str) -> Option<TestProgram> {
 }
 
 fn run_program(emulator: &Emulator, cpu: &str, program: &TestProgram) -> Result<Counts, Error> {
-    output::line(&format!("== {cpu}: {}", program.name));
     let mut emulated = emulator.command(cpu, &program.executable);
     if STARTS_OTHERS.contains(&program.name.as_str()) {
         emulated.arg("--test-threads=1");
@@ -315,10 +322,14 @@ fn run_program(emulator: &Emulator, cpu: &str, program: &TestProgram) -> Result<
     emulated.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder).env(CPU_VARIABLE, cpu);
     let place = format!("{cpu}: {}", program.name);
     let mut counts = Counts::default();
+    // Printed at once: programs of other processors print as well.
+    let mut printed = format!("== {place}");
     let status = command::stream(&mut emulated, Some(PROGRAM_LIMIT), |line| {
-        output::line(line);
+        printed.push('\n');
+        printed.push_str(line);
         counts.add_line(line, &place);
     });
+    output::line(&printed);
     // A hang is one failed test, and the other programs still run.
     let succeeded = match status {
         Ok(status) => {

@@ -77,11 +77,13 @@ parts! {
     Vit = "vit", "Blocks of ViT and DeiT.";
     Hadamard = "hadamard", "Hadamard transforms in front of the output and down projections.";
     LowRank = "low-rank", "Low-rank corrections of products.";
+    CacheF16 = "cache-f16", "Keys and values that are kept as binary16, by decoders.";
+    CacheInt8 = "cache-int8", "Keys and values that are kept as int8 codes, likewise.";
 }
 
 /// A set of parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts(u32);
+pub struct Parts(u64);
 
 impl Parts {
     /// Those that this program has.
@@ -180,9 +182,10 @@ impl Parts {
 
     fn of_model(spec: &ModelSpec) -> Parts {
         let mut parts = Parts(0).with(block_part(spec.architecture));
-        if !spec.architecture.is_decoder() {
-            parts = parts.with(Part::F32);
-        }
+        parts = parts.with(match spec.architecture.is_decoder() {
+            true => Part::CacheF16,
+            false => Part::F32,
+        });
         if spec.architecture.has_layer_norm() {
             parts = parts.with(Part::LayerNorm);
         }
@@ -305,7 +308,7 @@ mod tests {
 
     #[test]
     fn parts_are_told_apart() {
-        assert!(Part::ALL.len() <= 32);
+        assert!(Part::ALL.len() <= 64);
         for (index, part) in Part::ALL.iter().enumerate() {
             assert_eq!(*part as usize, index);
             assert_eq!(Parts(0).with(*part).to_string(), part.feature());

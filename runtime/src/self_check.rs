@@ -12,7 +12,7 @@ use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::{CodebookMatrix, MatrixShape, MatrixView, pack_codebook, pack_scaled};
 
-use crate::kernels::{Activations, Attention, Kernels, MOST_TOGETHER, OutputRows};
+use crate::kernels::{Activations, Attention, AttentionInt8, Kernels, MOST_TOGETHER, OutputRows};
 use crate::memory::MemoryBlock;
 use crate::parts::Part;
 
@@ -35,10 +35,11 @@ const QUERIES: usize = MOST_TOGETHER + 1;
 const SECTION_BLOCKS: usize = 100;
 
 /// The CRC-32 of each operation's results, and the part that it is of.
-const KNOWN: [(&str, Option<Part>, u32); 16] = [
+const KNOWN: [(&str, Option<Part>, u32); 17] = [
     ("quantize_activations", None, 0x806c0b52),
     ("attention over f32", Some(Part::F32), 0x15de983e),
-    ("attention over f16", None, 0x265601ab),
+    ("attention over f16", Some(Part::CacheF16), 0x265601ab),
+    ("attention over int8", Some(Part::CacheInt8), 0x8c07243f),
     ("dot_lanes", None, 0x775cb980),
     ("rms_norm", None, 0xcb3c7a9c),
     ("rms_norm_in_place", None, 0x9a77ec92),
@@ -151,7 +152,12 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
         "attention over f32" if Part::F32.is_built() => {
             attention(&kernels.attention_f32, &mut random, &mut bits)
         }
-        "attention over f16" => attention(&kernels.attention_f16, &mut random, &mut bits),
+        "attention over f16" if Part::CacheF16.is_built() => {
+            attention(&kernels.attention_f16, &mut random, &mut bits)
+        }
+        "attention over int8" if Part::CacheInt8.is_built() => {
+            attention_int8(&kernels.attention_int8, &mut random, &mut bits)
+        }
         "dot_lanes" => {
             let mut lanes = [0.25; 16];
             (kernels.dot_lanes)(&mut lanes, &a[..61], &b[..61]);
@@ -306,6 +312,28 @@ fn attention<S: bytemuck::Zeroable>(attention: &Attention<S>, random: &mut Rando
     let mut outputs = [[0.0; HEAD]; QUERIES];
     let mut rows = outputs.each_mut().map(|output| &mut output[..]);
     (attention.weighted_sums)(&weights, &kept, &mut rows);
+    bits.floats(outputs.as_flattened());
+}
+
+/// Likewise of int8 codes: positions 60 to 80, which end one block of weights and begin the next.
+fn attention_int8(attention: &AttentionInt8, random: &mut Random, bits: &mut Bits) {
+    const FIRST: usize = 60;
+    const POSITIONS: usize = (FIRST + KEYS).next_multiple_of(4);
+    let queries: [f32; QUERIES * HEAD] = core::array::from_fn(|_| random.unit());
+    let (mut keys, mut key_scales) = ([0; KEYS * HEAD], [0.0; KEYS]);
+    let (mut values, mut value_scales) = ([-128; POSITIONS * HEAD], [f32::NAN; POSITIONS]);
+    for (index, (key, scale)) in keys.chunks_exact_mut(HEAD).zip(&mut key_scales).enumerate() {
+        let numbers: [f32; HEAD] = core::array::from_fn(|_| random.unit());
+        *scale = (attention.keep_key)(&numbers, key);
+        value_scales[FIRST + index] = (attention.keep_value)(&numbers, FIRST + index, &mut values);
+    }
+    let mut scores = [[0.0; KEYS]; QUERIES];
+    (attention.scores)(&queries, HEAD, &keys, &key_scales, 0.125, scores.as_flattened_mut());
+    bits.floats(scores.as_flattened());
+    let weights: [&[f32]; QUERIES] = core::array::from_fn(|query| &scores[query][..KEYS - query]);
+    let mut outputs = [[0.0; HEAD]; QUERIES];
+    let mut rows = outputs.each_mut().map(|output| &mut output[..]);
+    (attention.weighted_sums)(&weights, FIRST, &values, &value_scales, &mut rows);
     bits.floats(outputs.as_flattened());
 }
 

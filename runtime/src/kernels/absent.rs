@@ -1,6 +1,6 @@
 //! What stands in a table for a part that the program was built without ([`crate::parts`]). Plans refuse containers that would call it.
 
-use super::{Activations, Attention, OutputRows, Products};
+use super::{Activations, Attention, AttentionInt8, OutputRows, Products};
 use crate::parts::{Part, not_built};
 use core::ops::Range;
 use rescomp_formats::hadamard::Hadamard;
@@ -15,16 +15,39 @@ impl Products {
     }
 }
 
-impl<S: 'static> Attention<S> {
+/// Attention over numbers of a type, where its part is built.
+macro_rules! attention_if_built {
+    ($number:ty, $part:expr) => {
+        impl Attention<$number> {
+            /// This, where the part is built.
+            pub(super) const fn if_built(self) -> Attention<$number> {
+                if $part.is_built() {
+                    return self;
+                }
+                Attention {
+                    keep: |_, _| not_built($part),
+                    scores: |_, _, _, _, _| not_built($part),
+                    weighted_sums: |_, _, _| not_built($part),
+                }
+            }
+        }
+    };
+}
+
+attention_if_built!(f32, Part::F32);
+attention_if_built!(u16, Part::CacheF16);
+
+impl AttentionInt8 {
     /// This, where the part is built.
-    pub(super) const fn if_built(self, part: Part) -> Attention<S> {
-        if part.is_built() {
+    pub(super) const fn if_built(self) -> AttentionInt8 {
+        if Part::CacheInt8.is_built() {
             return self;
         }
-        Attention {
-            keep: |_, _| not_built(Part::F32),
-            scores: |_, _, _, _, _| not_built(Part::F32),
-            weighted_sums: |_, _, _| not_built(Part::F32),
+        AttentionInt8 {
+            keep_key: |_, _| not_built(Part::CacheInt8),
+            keep_value: |_, _, _| not_built(Part::CacheInt8),
+            scores: |_, _, _, _, _, _| not_built(Part::CacheInt8),
+            weighted_sums: |_, _, _, _, _| not_built(Part::CacheInt8),
         }
     }
 }

@@ -4,13 +4,14 @@
 //! [`exp`] 1 ulp on -87..=88, [`sin_cos_turn`] 1.5 ulp and
 //! 7e-8, half of which is the rounding of the angle.
 
-use super::lanes::{Elementwise, LANES, Lanes, Stored, fold};
+use super::lanes::{Elementwise, LANES, Lanes, Stored};
 use rescomp_formats::hadamard::Hadamard;
 
 pub(super) use super::activations::{gelu, gelu_tanh, layer_norm, soft_cap};
 pub(super) use super::attention::{
     keep_f16, keep_f32, scores_f16, scores_f32, softmax, weighted_sums_f16, weighted_sums_f32,
 };
+pub(super) use super::attention_int8::{keep_key_int8, keep_value_int8, scores_int8, weighted_sums_int8};
 
 /// Below this, `exp` is exactly 0; the result just above it, 1.6e-38, is a normal number.
 const EXP_BOTTOM: f32 = -87.0;
@@ -201,7 +202,7 @@ pub(super) fn hadamard<L: Lanes>(transform: &Hadamard, row: &mut [f32]) {
 }
 
 /// A peak below this gives codes of 0, so that `127 / peak` stays finite: 2^-100.
-const SMALLEST_PEAK: f32 = f32::from_bits((127 - 100) << 23);
+pub(super) const SMALLEST_PEAK: f32 = f32::from_bits((127 - 100) << 23);
 
 #[inline(always)]
 pub(super) fn quantize_activations<L: Lanes>(
@@ -214,42 +215,40 @@ pub(super) fn quantize_activations<L: Lanes>(
     assert_eq!(scales.len(), codes.len().div_ceil(step_elems), "activation scales");
     let mut inputs = input.chunks(step_elems);
     for (codes, scale) in codes.chunks_mut(step_elems).zip(scales) {
-        let input = inputs.next().unwrap_or(&[]);
-        let (x, x_rest) = input.as_chunks();
-        let mut largest = L::splat(0.0);
-        for x in x {
-            largest = largest.larger_magnitude(L::load(x));
-        }
-        if !x_rest.is_empty() {
-            largest = largest.larger_magnitude(L::load_partial(x_rest, 0.0));
-        }
-        let peak = fold(largest, larger_bits);
-        if !peak.is_finite() {
+        *scale = quantize_step::<L>(inputs.next().unwrap_or(&[]), codes);
+        if scale.is_nan() {
             return false;
-        }
-        if peak < SMALLEST_PEAK {
-            *scale = 0.0;
-            codes.fill(0);
-            continue;
-        }
-        *scale = peak / 127.0;
-        let inverse = L::splat(127.0 / peak);
-        let (used, padding) = codes.split_at_mut(input.len());
-        padding.fill(0);
-        let (codes, codes_rest) = used.as_chunks_mut();
-        for (x, codes) in x.iter().zip(codes) {
-            *codes = L::load(x).mul(inverse).to_codes();
-        }
-        if !x_rest.is_empty() {
-            let last = L::load_partial(x_rest, 0.0).mul(inverse).to_codes();
-            codes_rest.copy_from_slice(&last[..codes_rest.len()]);
         }
     }
     true
 }
 
-/// The larger by bits, of values without sign.
+/// Quantizes one step to `codes`, of which those beyond it become 0; returns the scale: NaN where a value isn't finite, and every code is then 0.
 #[inline(always)]
-fn larger_bits(a: f32, b: f32) -> f32 {
-    f32::from_bits(a.to_bits().max(b.to_bits()))
+pub(super) fn quantize_step<L: Lanes>(input: &[f32], codes: &mut [i8]) -> f32 {
+    let (x, x_rest) = input.as_chunks();
+    let mut largest = L::splat(0.0);
+    for x in x {
+        largest = largest.larger_magnitude(L::load(x));
+    }
+    if !x_rest.is_empty() {
+        largest = largest.larger_magnitude(L::load_partial(x_rest, 0.0));
+    }
+    let peak = largest.fold_magnitude();
+    if !peak.is_finite() || peak < SMALLEST_PEAK {
+        codes.fill(0);
+        return if peak.is_finite() { 0.0 } else { f32::NAN };
+    }
+    let inverse = L::splat(127.0 / peak);
+    let (used, padding) = codes.split_at_mut(input.len());
+    padding.fill(0);
+    let (codes, codes_rest) = used.as_chunks_mut();
+    for (x, codes) in x.iter().zip(codes) {
+        *codes = L::load(x).mul(inverse).to_codes();
+    }
+    if !x_rest.is_empty() {
+        let last = L::load_partial(x_rest, 0.0).mul(inverse).to_codes();
+        codes_rest.copy_from_slice(&last[..codes_rest.len()]);
+    }
+    peak / 127.0
 }

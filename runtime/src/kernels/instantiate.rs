@@ -43,7 +43,30 @@ macro_rules! instantiate {
 }
 pub(super) use instantiate;
 
-/// The table called `$name`, of the operations that [`instantiate`] made and the products of the modules `codebook` and `int8` beside them.
+/// Attention over int8 codes by the sums `$sums` of a backend: the constant `ATTENTION`.
+///
+/// The functions may only be reached through a table that `detect` hands out on a processor with these features.
+macro_rules! attention_int8 {
+    ($sums:ty, $features:literal) => {
+        $crate::kernels::instantiate::instantiate! { $sums, $features:
+            keep_key_int8(values: &[f32], codes: &mut [i8]) -> f32;
+            keep_value_int8(values: &[f32], position: usize, kept: &mut [i8]) -> f32;
+            scores_int8(queries: &[f32], head_dim: usize, keys: &[i8], key_scales: &[f32], scale: f32, scores: &mut [f32]);
+            weighted_sums_int8(weights: &[&[f32]], first: usize, values: &[i8], value_scales: &[f32], outputs: &mut [&mut [f32]]);
+        }
+
+        pub(super) const ATTENTION: $crate::kernels::AttentionInt8 = $crate::kernels::AttentionInt8 {
+            keep_key: keep_key_int8,
+            keep_value: keep_value_int8,
+            scores: scores_int8,
+            weighted_sums: weighted_sums_int8,
+        };
+    };
+}
+pub(super) use attention_int8;
+
+/// The table called `$name`, of the operations that [`instantiate`] made and the products of the modules `codebook` and `int8` beside them,
+/// and attention of `attention_int8`.
 macro_rules! table {
     ($name:literal) => {
         $crate::kernels::Kernels {
@@ -60,12 +83,14 @@ macro_rules! table {
                 scores: scores_f32,
                 weighted_sums: weighted_sums_f32,
             }
-            .if_built($crate::parts::Part::F32),
+            .if_built(),
             attention_f16: $crate::kernels::Attention {
                 keep: keep_f16,
                 scores: scores_f16,
                 weighted_sums: weighted_sums_f16,
-            },
+            }
+            .if_built(),
+            attention_int8: attention_int8::ATTENTION.if_built(),
             dot_lanes,
             rms_norm,
             rms_norm_in_place,

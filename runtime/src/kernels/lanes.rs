@@ -59,8 +59,16 @@ pub(super) trait Lanes: Elementwise {
     fn larger_magnitude(self, other: Self) -> Self;
     /// Rounds to integers, ties to even. Every lane is above -127.5 and below 127.5.
     fn to_codes(self) -> [i8; LANES];
+    /// Likewise of lanes above -32767.5 and below 32767.5.
+    fn to_words(self) -> [i16; LANES];
     /// Rounds to binary16, ties to even. No number's magnitude is above 65504, and a NaN stays one.
     fn to_f16(self) -> [u16; LANES];
+
+    /// The largest of lanes without sign, by [`Lanes::larger_magnitude`].
+    #[inline(always)]
+    fn fold_magnitude(self) -> f32 {
+        fold(self, larger_bits)
+    }
 
     /// The sum of all lanes, folded in halves.
     #[inline(always)]
@@ -191,4 +199,10 @@ pub(super) fn fold<L: Lanes>(lanes: L, combine: fn(f32, f32) -> f32) -> f32 {
         }
     }
     values[0]
+}
+
+/// The larger by bits, of values without sign.
+#[inline(always)]
+fn larger_bits(a: f32, b: f32) -> f32 {
+    f32::from_bits(a.to_bits().max(b.to_bits()))
 }

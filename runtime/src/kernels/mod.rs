@@ -11,6 +11,7 @@
 mod absent;
 mod activations;
 mod attention;
+mod attention_int8;
 mod canonical;
 mod lanes;
 mod output;
@@ -82,6 +83,8 @@ pub struct Kernels {
     pub attention_f32: Attention<f32>,
     /// Attention over keys and values that are kept as binary16.
     pub attention_f16: Attention<u16>,
+    /// Attention over keys and values that are kept as int8 codes with a scale for each head.
+    pub attention_int8: AttentionInt8,
     /// Continues a dot product by sixteen lanes: `lanes[i mod 16] = fma(a[i], b[i], lanes[i mod 16])`. A dot product of several
     /// slices is right where all but the last are multiples of sixteen long; [`fold_sum`] ends it.
     pub dot_lanes: fn(lanes: &mut [f32; 16], &[f32], &[f32]),
@@ -132,6 +135,30 @@ pub struct Attention<S: 'static> {
 
 /// [`Attention::weighted_sums`].
 pub type WeightedSums<S> = fn(weights: &[&[f32]], values: &[S], outputs: &mut [&mut [f32]]);
+
+/// Attention's operations on int8 codes. A head's key or value (`head_dim` numbers, at most 1024, of one position) has one scale; where a number
+/// isn't finite the scale is NaN, and so is what is computed from it.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionInt8 {
+    /// Keeps a key as `codes`, as many as `values`; returns its scale.
+    pub keep_key: fn(values: &[f32], codes: &mut [i8]) -> f32,
+    /// Keeps the value of a position among those of one head and sequence, `kept`: a multiple of four positions, as many codes each as `values`.
+    /// Returns its scale. Where the codes lie is the table's own matter: only its `weighted_sums` can read them. Those of other positions stay.
+    pub keep_value: fn(values: &[f32], position: usize, kept: &mut [i8]) -> f32,
+    /// [`Attention::scores`] with the queries quantized likewise; `key_scales` are one for each key.
+    pub scores: ScoresInt8,
+    /// [`Attention::weighted_sums`] of rows of weights that begin at position `first`: `values`, all that `keep_value` keeps in, and
+    /// `value_scales` begin at position 0. What was never kept may be any codes.
+    pub weighted_sums: WeightedSumsInt8,
+}
+
+/// [`AttentionInt8::scores`].
+pub type ScoresInt8 =
+    fn(queries: &[f32], head_dim: usize, keys: &[i8], key_scales: &[f32], scale: f32, scores: &mut [f32]);
+
+/// [`AttentionInt8::weighted_sums`].
+pub type WeightedSumsInt8 =
+    fn(weights: &[&[f32]], first: usize, values: &[i8], value_scales: &[f32], outputs: &mut [&mut [f32]]);
 
 /// The integer products of one kind of matrix. Both give the same for any number of tokens.
 #[derive(Clone, Copy, Debug)]

@@ -115,6 +115,11 @@ impl Lanes for Avx2Lanes {
         unsafe { to_codes(self.0[0], self.0[1]) }
     }
     #[inline(always)]
+    fn to_words(self) -> [i16; LANES] {
+        // SAFETY: has AVX2.
+        unsafe { to_words(self.0) }
+    }
+    #[inline(always)]
     fn to_f16(self) -> [u16; LANES] {
         // SAFETY: has F16C.
         unsafe { to_f16(self.0) }
@@ -210,6 +215,18 @@ fn to_codes(low: __m256, high: __m256) -> [i8; LANES] {
     // SAFETY: 16 writable bytes; no alignment needed.
     unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), bytes) };
     codes
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn to_words([low, high]: [__m256; 2]) -> [i16; LANES] {
+    // As in `to_codes`.
+    let words = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
+    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+    let mut numbers = [0; LANES];
+    // SAFETY: 32 writable bytes; no alignment needed.
+    unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), words) };
+    numbers
 }
 
 #[inline]

@@ -95,6 +95,11 @@ impl Lanes for Avx512Lanes {
         unsafe { to_codes(self.0) }
     }
     #[inline(always)]
+    fn to_words(self) -> [i16; LANES] {
+        // SAFETY: has AVX-512.
+        unsafe { to_words(self.0) }
+    }
+    #[inline(always)]
     fn to_f16(self) -> [u16; LANES] {
         // SAFETY: has AVX-512.
         unsafe { to_f16(self.0) }
@@ -153,6 +158,17 @@ fn to_codes(lanes: __m512) -> [i8; LANES] {
     // SAFETY: 16 writable bytes; no alignment needed.
     unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), bytes) };
     codes
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn to_words(lanes: __m512) -> [i16; LANES] {
+    // Rounds to nearest, ties to even: the mode that Rust guarantees.
+    let words = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(lanes));
+    let mut numbers = [0; LANES];
+    // SAFETY: 32 writable bytes; no alignment needed.
+    unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), words) };
+    numbers
 }
 
 #[inline]

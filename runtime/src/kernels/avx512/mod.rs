@@ -2,6 +2,7 @@
 //! VPDPBUSD in place of three instructions, on twice as many registers.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+mod attention_int8;
 mod codebook;
 mod int8;
 mod lanes;

@@ -117,9 +117,19 @@ impl Lanes for NeonLanes {
         unsafe { to_codes(self.0) }
     }
     #[inline(always)]
+    fn to_words(self) -> [i16; LANES] {
+        // SAFETY: has NEON.
+        unsafe { to_words(self.0) }
+    }
+    #[inline(always)]
     fn to_f16(self) -> [u16; LANES] {
         // SAFETY: has NEON.
         unsafe { to_f16(self.0) }
+    }
+    #[inline(always)]
+    fn fold_magnitude(self) -> f32 {
+        // SAFETY: has NEON.
+        unsafe { fold_magnitude(self.0) }
     }
     #[inline(always)]
     fn fold_sum(self) -> f32 {
@@ -221,6 +231,20 @@ fn to_codes(lanes: [float32x4_t; 4]) -> [i8; LANES] {
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn to_words(lanes: [float32x4_t; 4]) -> [i16; LANES] {
+    // FCVTNS rounds to nearest, ties to even.
+    let [a, b, c, d] = lanes.map(|lanes| vmovn_s32(vcvtnq_s32_f32(lanes)));
+    let mut words = [0; LANES];
+    let (halves, _) = words.as_chunks_mut::<8>();
+    for (half, quarters) in halves.iter_mut().zip([[a, b], [c, d]]) {
+        // SAFETY: eight writable numbers.
+        unsafe { vst1q_s16(half.as_mut_ptr(), vcombine_s16(quarters[0], quarters[1])) };
+    }
+    words
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 fn to_f16(lanes: [float32x4_t; 4]) -> [u16; LANES] {
     // FCVTN rounds to nearest, ties to even.
     let mut numbers = [0; LANES];
@@ -230,6 +254,13 @@ fn to_f16(lanes: [float32x4_t; 4]) -> [u16; LANES] {
         unsafe { vst1_u16(quarter.as_mut_ptr(), vreinterpret_u16_f16(vcvt_f16_f32(lanes))) };
     }
     numbers
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn fold_magnitude([a, b, c, d]: [float32x4_t; 4]) -> f32 {
+    let largest = larger_magnitude(larger_magnitude(a, b), larger_magnitude(c, d));
+    f32::from_bits(vmaxvq_u32(vreinterpretq_u32_f32(largest)))
 }
 
 #[inline]

@@ -148,6 +148,10 @@ impl Lanes for [f32; LANES] {
         self.map(|value| (value + 12_582_912.0).to_bits() as i8)
     }
     #[inline(always)]
+    fn to_words(self) -> [i16; LANES] {
+        self.map(|value| (value + 12_582_912.0).to_bits() as i16)
+    }
+    #[inline(always)]
     fn to_f16(self) -> [u16; LANES] {
         self.map(|value| half::f16::from_f32(value).to_bits())
     }

@@ -6,14 +6,23 @@ pub(super) mod portable;
 #[cfg(any(all(target_arch = "arm", feature = "cortex-m-dsp"), all(test, not(target_arch = "arm"))))]
 pub(super) use lanes::widened;
 
+use super::attention_int8::Int8Sums;
 use super::lanes::LANES;
-use super::{Attention, Kernels, MatrixProduct, absent, canonical};
+use super::{Attention, AttentionInt8, Kernels, MatrixProduct, absent, canonical};
 use crate::parts::Part;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::MatrixShape;
 
 type Scalar = [f32; LANES];
+
+/// The definition of the sums.
+struct ScalarSums;
+
+impl Int8Sums for ScalarSums {
+    type Lanes = Scalar;
+    const TOGETHER: usize = 1;
+}
 
 /// The table as a value, which others begin with.
 pub(super) const KERNELS: Kernels = Kernels {
@@ -30,12 +39,20 @@ pub(super) const KERNELS: Kernels = Kernels {
         scores: canonical::scores_f32::<Scalar>,
         weighted_sums: canonical::weighted_sums_f32::<Scalar>,
     }
-    .if_built(Part::F32),
+    .if_built(),
     attention_f16: Attention {
         keep: canonical::keep_f16::<Scalar>,
         scores: canonical::scores_f16::<Scalar>,
         weighted_sums: canonical::weighted_sums_f16::<Scalar>,
-    },
+    }
+    .if_built(),
+    attention_int8: AttentionInt8 {
+        keep_key: canonical::keep_key_int8::<ScalarSums>,
+        keep_value: canonical::keep_value_int8::<ScalarSums>,
+        scores: canonical::scores_int8::<ScalarSums>,
+        weighted_sums: canonical::weighted_sums_int8::<ScalarSums>,
+    }
+    .if_built(),
     dot_lanes: canonical::dot_lanes::<Scalar>,
     rms_norm: canonical::rms_norm::<Scalar>,
     rms_norm_in_place: canonical::rms_norm_in_place::<Scalar>,

@@ -1,6 +1,7 @@
 //! Every table against `scalar`, bit for bit, and `scalar` against f64 with derived bounds.
 
 mod accuracy;
+mod attention_int8;
 mod floats;
 mod products;
 mod quantize;

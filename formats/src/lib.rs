@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(target_endian = "big")]
 compile_error!("containers are little-endian and are read in place: big-endian targets aren't supported");
 
+pub mod cache_format;
 pub mod chat_template;
 pub mod check_embeddings;
 pub mod check_images;

@@ -1,5 +1,6 @@
 //! The manifest: the postcard message that describes a container.
 
+use crate::cache_format::CacheFormat;
 use crate::spec::{ModelKind, ModelSpec};
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +111,12 @@ pub struct Manifest {
     pub provenance: Provenance,
     /// The host's measurements.
     pub check: Check,
+    /// What keys and values are kept as. The message of minor versions below [`CACHE_FORMAT_MINOR`] ends before it.
+    pub cache: CacheFormat,
 }
+
+/// The first minor version whose manifest says what keys and values are kept as.
+pub const CACHE_FORMAT_MINOR: u16 = 2;
 
 /// Why a manifest's record isn't one: a field with a value that it can't have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +139,19 @@ impl core::fmt::Display for RecordError {
 impl core::error::Error for RecordError {}
 
 impl Manifest {
+    /// Reads the message of a container of this minor version, and what is behind its end.
+    ///
+    /// # Errors
+    /// postcard's, where the bytes are no such message.
+    pub fn take_from(bytes: &[u8], minor: u16) -> Result<(Manifest, &[u8]), postcard::Error> {
+        if minor >= CACHE_FORMAT_MINOR {
+            return postcard::take_from_bytes(bytes);
+        }
+        // Fields follow each other in a message as in a tuple.
+        let ((spec, provenance, check), rest) = postcard::take_from_bytes(bytes)?;
+        Ok((Manifest { spec, provenance, check, cache: CacheFormat::default() }, rest))
+    }
+
     /// Checks what is beside the model: texts that can be printed, and measurements that can have been measured.
     ///
     /// # Errors
@@ -161,6 +180,10 @@ impl Manifest {
             let expected =
                 "0 (of windows) of a decoder, 1 (of embeddings) of an encoder, 2 (of images) of a classifier";
             return Err(RecordError { field: "check", expected, found: number });
+        }
+        if self.cache != CacheFormat::default() && kind != ModelKind::Decoder {
+            let expected = "0 (binary16) of what is no decoder and keeps nothing";
+            return Err(RecordError { field: "cache", expected, found: self.cache as u64 });
         }
         let finite =
             |fields: &[(&'static str, f64)]| match fields.iter().find(|(_, number)| !number.is_finite()) {

@@ -117,7 +117,7 @@ struct Workspace {
 impl Workspace {
     fn new(spec: &ModelSpec, windows: usize, positions: usize) -> Self {
         let bytes = Scratch::bytes(spec, windows, positions, positions);
-        let cache = models::cache_elems(spec, positions) as usize * windows;
+        let cache = models::cache_elems::<f32>(spec, positions) as usize * windows;
         Workspace {
             // Zeroed by the system, page by page, when it is written to: by the threads that work on it.
             memory: zeroed_vec((bytes / BLOCK_BYTES) as usize),
@@ -223,7 +223,7 @@ impl<'m> Streams<'m> {
             batch: self.batch,
             context: tokens,
             stream: &mut self.stream,
-            cache: LayerCache { keys, values },
+            cache: LayerCache { keys: keys.as_mut_slice().into(), values: values.as_mut_slice().into() },
             scratch: &mut scratch,
         };
         models::block(&mut run, weights)?;

@@ -407,6 +407,7 @@ mod tests {
     use crate::pack::{PackOptions, pack};
     use crate::plan::BlockPlan;
     use crate::texts;
+    use rescomp_formats::cache_format::CacheFormat;
     use rescomp_formats::container::{Container, Integrity};
     use rescomp_formats::layouts::Layout;
     use rescomp_runtime::kernels;
@@ -488,6 +489,7 @@ mod tests {
             images: None,
             tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
             chat_template: Default::default(),
+            cache: CacheFormat::default(),
             target: "host".to_owned(),
         };
         let file = pack(MACHINE(), &checkpoint, &options, &mut |_| ()).unwrap().file;

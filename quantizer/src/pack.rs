@@ -22,6 +22,7 @@ use crate::vocabulary::VocabularyMatrix;
 use check::{Recording, measure};
 use head_input::head_input;
 use manifest::{bands, calibration_tokens, group_elems, head_bits, manifest, transform_name};
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::write::{Contents, write};
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::labels;
@@ -54,6 +55,8 @@ pub struct PackOptions {
     pub tokenizer: Vec<u8>,
     /// The chat template, where the checkpoint has one.
     pub chat_template: Imported,
+    /// What keys and values are kept as; of decoders alone.
+    pub cache: CacheFormat,
     /// Name of the target.
     pub target: String,
 }
@@ -194,6 +197,7 @@ pub fn pack_run(
         group_elems: group_elems(solver.group),
         head_bits: head_bits(&vocabulary),
         layout: options.layout.name(),
+        kv_cache: checkpoint.spec.architecture.is_decoder().then(|| options.cache.name()),
         parameters: container.parameters(),
         bits_per_weight: container.bits_per_weight(),
         file_bytes: file.len() as u64,

@@ -38,7 +38,7 @@ impl ClassifierPlan {
         let parts = [
             Scratch::bytes(spec, 1, tokens, tokens),
             QuantizedWeights::bytes(container, tokens as u64),
-            slice_bytes::<f32>(models::cache_elems(spec, tokens)).saturating_mul(2),
+            slice_bytes::<f32>(models::cache_elems::<f32>(spec, tokens)).saturating_mul(2),
             slice_bytes::<f32>((tokens as u64).saturating_mul(hidden)),
             slice_bytes::<f32>(PATCHES as u64 * u64::from(image.patch_elems())),
             slice_bytes::<f32>(u64::from(image.head_tokens).saturating_mul(hidden)),
@@ -95,7 +95,7 @@ impl<'a> Classifier<'a> {
         let spec = &container.manifest().spec;
         let image = spec.image().ok_or_else(|| wrong_kind(spec))?;
         let (hidden, tokens) = (spec.hidden as usize, image.tokens() as usize);
-        let cache = models::cache_elems(spec, tokens) as usize;
+        let cache = models::cache_elems::<f32>(spec, tokens) as usize;
         let kind = SectionKind::Positions;
         let missing = RuntimeError::Missing { kind: kind.name(), layer: None };
         Ok(Classifier {
@@ -167,7 +167,7 @@ impl<'a> Classifier<'a> {
                 batch: Batch { sequences: 1, tokens, start: 0 },
                 context: tokens,
                 stream: &mut *self.stream,
-                cache: LayerCache { keys: &mut *self.keys, values: &mut *self.values },
+                cache: LayerCache { keys: (&mut *self.keys).into(), values: (&mut *self.values).into() },
                 scratch: &mut self.scratch,
             };
             models::block(&mut run, &mut self.weights.layer(layer))?;

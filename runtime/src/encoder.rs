@@ -38,7 +38,7 @@ impl EncoderPlan {
         let parts = [
             Scratch::bytes(spec, 1, tokens, tokens),
             QuantizedWeights::bytes(container, found),
-            slice_bytes::<f32>(models::cache_elems(spec, tokens)).saturating_mul(2),
+            slice_bytes::<f32>(models::cache_elems::<f32>(spec, tokens)).saturating_mul(2),
             slice_bytes::<f32>(found.saturating_mul(spec.hidden.into())),
             slice_bytes::<f64>(spec.hidden.into()),
             slice_bytes::<f32>(spec.hidden.into()),
@@ -99,7 +99,7 @@ impl<'a> Encoder<'a> {
         let plan = EncoderPlan::new(container, tokens)?;
         let mut arena = Arena::new(memory, plan.bytes())?;
         let spec = &container.manifest().spec;
-        let (hidden, cache) = (spec.hidden as usize, models::cache_elems(spec, tokens) as usize);
+        let (hidden, cache) = (spec.hidden as usize, models::cache_elems::<f32>(spec, tokens) as usize);
         Ok(Encoder {
             spec,
             machine,
@@ -173,7 +173,7 @@ impl<'a> Encoder<'a> {
                 batch,
                 context: self.tokens,
                 stream: &mut *stream,
-                cache: LayerCache { keys: &mut *self.keys, values: &mut *self.values },
+                cache: LayerCache { keys: (&mut *self.keys).into(), values: (&mut *self.values).into() },
                 scratch: &mut self.scratch,
             };
             models::block(&mut run, &mut self.weights.layer(layer))?;

@@ -18,6 +18,7 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+mod cache_memory;
 pub mod chat;
 pub mod classifier;
 pub mod date;

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use crate::error::RuntimeError;
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
@@ -119,7 +120,7 @@ impl Parts {
 
     /// The parts that a decoder's session needs to run this container, and its tokenizer; of an encoder those of its encoder.
     pub fn needed(container: &CheckedContainer<'_>) -> Parts {
-        let mut parts = Parts::of_model(&container.manifest().spec);
+        let mut parts = Parts::of_model(&container.manifest().spec, container.manifest().cache);
         if let Some(tokenizer) = container.tokenizer() {
             parts = parts.union(Parts::of_tokenizer(&tokenizer));
         }
@@ -151,10 +152,11 @@ impl Parts {
         spec: &ModelSpec,
         tokenizer: &TokenizerView<'_>,
         layout: Layout,
+        cache: CacheFormat,
         formats: impl IntoIterator<Item = (CodeWidth, Option<usize>)>,
     ) -> Parts {
         let mut parts =
-            Parts::of_model(spec).union(Parts::of_tokenizer(tokenizer)).union(Parts::faster(spec));
+            Parts::of_model(spec, cache).union(Parts::of_tokenizer(tokenizer)).union(Parts::faster(spec));
         for (width, group) in formats {
             parts = parts.with(width_part(width)).with(match group {
                 Some(32) => Part::Groups32,
@@ -180,11 +182,12 @@ impl Parts {
         Parts(self.0 | other.0)
     }
 
-    fn of_model(spec: &ModelSpec) -> Parts {
+    fn of_model(spec: &ModelSpec, cache: CacheFormat) -> Parts {
         let mut parts = Parts(0).with(block_part(spec.architecture));
-        parts = parts.with(match spec.architecture.is_decoder() {
-            true => Part::CacheF16,
-            false => Part::F32,
+        parts = parts.with(match cache {
+            _ if !spec.architecture.is_decoder() => Part::F32,
+            CacheFormat::Binary16 => Part::CacheF16,
+            CacheFormat::Int8 => Part::CacheInt8,
         });
         if spec.architecture.has_layer_norm() {
             parts = parts.with(Part::LayerNorm);

@@ -1,16 +1,14 @@
 //! A session: one sequence of tokens running through a decoder's container in the caller's memory. ([`crate::encoder`] runs encoders, [`crate::classifier`] classifiers.)
 
 use crate::Machine;
+use crate::cache_memory::{CacheMemory, Layers};
 use crate::error::RuntimeError;
 use crate::linear::{ActivationFormat, QuantizedWeights};
 use crate::memory::{Arena, MemoryBlock, slice_bytes};
-use crate::models::{self, Batch, BlockRun, LayerCache, Scratch};
-use crate::parts;
+use crate::models::{self, Batch, BlockRun, CacheElem, Scratch};
+use crate::parts::{self, Part};
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::spec::{ModelKind, ModelSpec};
-
-/// What keys and values are kept as: the bits of binary16 numbers, half the bytes of f32 to keep and to read.
-type CacheNumber = u16;
 
 /// What a session is to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +47,6 @@ impl SessionPlan {
         };
         within("context", spec.context, limits.context)?;
         within("tile", 4096, limits.tile)?;
-        let cache = slice_bytes::<CacheNumber>(cache_elems(spec, limits));
         let stream = (limits.tile as u64).saturating_mul(spec.hidden.into());
         let scratch = [
             Scratch::bytes(spec, 1, limits.tile, limits.context),
@@ -59,7 +56,7 @@ impl SessionPlan {
             slice_bytes::<f32>(spec.vocabulary.into()),
         ];
         Ok(SessionPlan {
-            kv_cache_bytes: cache.saturating_mul(2),
+            kv_cache_bytes: CacheMemory::bytes(container.manifest().cache, spec, limits.context),
             scratch_bytes: scratch.into_iter().fold(0, u64::saturating_add),
         })
     }
@@ -113,11 +110,6 @@ pub(crate) fn wrong_kind(spec: &ModelSpec) -> RuntimeError {
     RuntimeError::Kind { architecture: spec.architecture.name(), kind: spec.architecture.kind() }
 }
 
-/// Elements of all layers' keys.
-fn cache_elems(spec: &ModelSpec, limits: Limits) -> u64 {
-    models::cache_elems(spec, limits.context).saturating_mul(spec.layers.into())
-}
-
 /// One sequence in one container.
 #[derive(Debug)]
 pub struct Session<'a> {
@@ -129,8 +121,7 @@ pub struct Session<'a> {
     /// Those of layers with a window, where they have their own.
     local_frequencies: &'a [u64],
     scratch: Scratch<'a>,
-    keys: &'a mut [CacheNumber],
-    values: &'a mut [CacheNumber],
+    cache: CacheMemory<'a>,
     /// tile x hidden.
     stream: &'a mut [f32],
     hidden: &'a mut [f32],
@@ -153,15 +144,14 @@ impl<'a> Session<'a> {
         let plan = SessionPlan::new(container, limits)?;
         let mut arena = Arena::new(memory, plan.bytes())?;
         let spec = &container.manifest().spec;
-        let cache = cache_elems(spec, limits) as usize;
+        let format = container.manifest().cache;
         Ok(Session {
             spec,
             machine,
             limits,
             frequencies: container.rope_frequencies(),
             local_frequencies: container.local_rope_frequencies(),
-            keys: arena.take(cache)?,
-            values: arena.take(cache)?,
+            cache: CacheMemory::carve(format, spec, limits.context, &mut arena)?,
             scratch: Scratch::carve(spec, 1, limits.tile, limits.context, &mut arena)?,
             weights: QuantizedWeights::carve(
                 container,
@@ -293,22 +283,57 @@ impl<'a> Session<'a> {
         }
         let batch = Batch { sequences: 1, tokens: tokens.len(), start: self.position };
         self.scratch.set_positions(self.frequencies, self.local_frequencies, batch.start, batch.tokens);
-        let layer_cache = models::cache_elems(self.spec, self.limits.context) as usize;
+        let mut blocks = Blocks {
+            machine: self.machine,
+            spec: self.spec,
+            batch,
+            context: self.limits.context,
+            stream,
+            weights: &mut self.weights,
+            scratch: &mut self.scratch,
+        };
+        match &mut self.cache {
+            CacheMemory::Binary16(cache) if Part::CacheF16.is_built() => blocks.run(cache)?,
+            CacheMemory::Int8(cache) if Part::CacheInt8.is_built() => blocks.run(cache)?,
+            // The plan was refused.
+            CacheMemory::Binary16(_) => return Err(not_built(Part::CacheF16)),
+            CacheMemory::Int8(_) => return Err(not_built(Part::CacheInt8)),
+        }
+        self.position += tokens.len();
+        Ok(())
+    }
+}
+
+fn not_built(part: Part) -> RuntimeError {
+    RuntimeError::NotBuilt { part: part.feature() }
+}
+
+/// All blocks, and what they run on.
+struct Blocks<'r, 's> {
+    machine: Machine<'r>,
+    spec: &'r ModelSpec,
+    batch: Batch,
+    context: usize,
+    stream: &'r mut [f32],
+    weights: &'r mut QuantizedWeights<'s>,
+    scratch: &'r mut Scratch<'s>,
+}
+
+impl Blocks<'_, '_> {
+    fn run<S: CacheElem>(&mut self, cache: &mut Layers<'_, S>) -> Result<(), RuntimeError> {
         for layer in 0..self.spec.layers as usize {
-            let own = layer * layer_cache..(layer + 1) * layer_cache;
             let mut run = BlockRun {
                 machine: self.machine,
                 spec: self.spec,
                 layer,
-                batch,
-                context: self.limits.context,
-                stream: &mut *stream,
-                cache: LayerCache { keys: &mut self.keys[own.clone()], values: &mut self.values[own] },
-                scratch: &mut self.scratch,
+                batch: self.batch,
+                context: self.context,
+                stream: &mut *self.stream,
+                cache: cache.layer(self.spec, self.context, layer),
+                scratch: &mut *self.scratch,
             };
             models::block(&mut run, &mut self.weights.layer(layer))?;
         }
-        self.position += tokens.len();
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The embedded model, and containers made of it.
 
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::layouts::Layout;
 use rescomp_quantizer::chat_template;
 use rescomp_quantizer::checkpoint::Checkpoint;
@@ -47,6 +48,7 @@ pub fn pack_options(checkpoint: &Checkpoint, method: &str, bits: u8) -> PackOpti
         images: None,
         tokenizer,
         chat_template: chat_template::import(checkpoint),
+        cache: CacheFormat::default(),
         target: "test".to_owned(),
     }
 }

@@ -5,6 +5,7 @@
 //! alone: the layouts hold the same weights, and so do an embedding in bands and one that isn't, where their encoding is the same.
 
 use half::f16;
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
@@ -476,5 +477,6 @@ fn manifest(spec: &ModelSpec) -> Manifest {
                 embeddings_sha256: [0; 32],
             }),
         },
+        cache: CacheFormat::default(),
     }
 }

@@ -6,6 +6,7 @@
 use bytemuck::Zeroable;
 use conformance::host::embedded_folder;
 use conformance::tiny::{self, Random};
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::layouts::Layout;
 use rescomp_quantizer::checkpoint::Checkpoint;
@@ -68,6 +69,7 @@ fn options(checkpoint: &Checkpoint, bits: u8) -> PackOptions {
         images: images(checkpoint),
         tokenizer: if checkpoint.spec.image().is_some() { Vec::new() } else { tokenizer(vocabulary) },
         chat_template: Default::default(),
+        cache: CacheFormat::default(),
         target: "test".to_owned(),
     }
 }

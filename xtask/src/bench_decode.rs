@@ -25,6 +25,15 @@ struct Run {
     weight_bytes_per_token: u64,
     decode_gigabytes_per_second: f64,
     read_gigabytes_per_second: f64,
+    transforms: Option<Transforms>,
+}
+
+/// Hadamard transforms, of a model that was rotated for them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Transforms {
+    count: usize,
+    seconds_per_token: f64,
+    share_of_decode: f64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -134,6 +143,17 @@ fn text_of(report: &Report) -> String {
             run.read_gigabytes_per_second
         ));
     }
+    let transforms = report.runs.iter().filter_map(|run| run.transforms.as_ref().map(|found| (run, found)));
+    lines.extend(transforms.map(|(run, found)| {
+        format!(
+            "\n{}, {} threads: {} Hadamard transforms take {:.1} us of a decoded token, {:.1} %",
+            run.kernels,
+            run.threads,
+            found.count,
+            1e6 * found.seconds_per_token,
+            100.0 * found.share_of_decode
+        )
+    }));
     lines.join("\n")
 }
 
@@ -160,11 +180,18 @@ mod tests {
             weight_bytes_per_token: 80_000_000,
             decode_gigabytes_per_second: 16.0,
             read_gigabytes_per_second: 20.0,
+            transforms: (threads == 2).then_some(Transforms {
+                count: 12,
+                seconds_per_token: 1e-4,
+                share_of_decode: 0.02,
+            }),
         };
         let report = Report { container: "c".to_owned(), file_bytes: 81_000_000, runs: vec![run(1), run(2)] };
         let text = text_of(&report);
         assert!(text.contains("prefill of 128 tokens, then 64 decoded"), "{text}");
-        assert!(text.ends_with("| avx2 | 2 | 200.0 | 200.0 | 16.00 | 20.00 | 80 % |"), "{text}");
+        assert!(text.contains("| avx2 | 2 | 200.0 | 200.0 | 16.00 | 20.00 | 80 % |\n"), "{text}");
+        let transforms = "avx2, 2 threads: 12 Hadamard transforms take 100.0 us of a decoded token, 2.0 %";
+        assert!(text.ends_with(transforms), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("| avx2")).count(), 2);
     }
 }

@@ -17,6 +17,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::{Container, Integrity};
 use rescomp_formats::layouts::Layout;
 use rescomp_quantizer::calibrate::Progress;
@@ -283,6 +284,7 @@ impl Setting<'_> {
             check_tokens: self.check_tokens.clone(),
             tokenizer: self.tokenizer.clone(),
             chat_template: Default::default(),
+            cache: CacheFormat::default(),
             target: "host".to_owned(),
         };
         let mut each = |progress: Progress<'_>| self.hear(what, progress);

@@ -20,8 +20,6 @@ use crate::{encoder, model, output, root};
 
 /// Position of the decoded token where none is given, at most.
 const DEFAULT_POSITION: usize = 256;
-/// Bytes of a number in the KV cache.
-const CACHE_ELEM_BYTES: u64 = size_of::<f32>() as u64;
 
 /// The report of the command.
 #[derive(Debug, PartialEq, Serialize)]
@@ -123,8 +121,10 @@ fn work(container: &CheckedContainer<'_>, board: &Board, position: usize) -> Res
         })?;
         cycles += shape.rows() as f64 * shape.cols() as f64 * of_weight;
     }
-    let spec = &container.manifest().spec;
-    let a_position = 2 * spec.kv_width() as u64 * u64::from(spec.layers) * CACHE_ELEM_BYTES;
+    let manifest = container.manifest();
+    let spec = &manifest.spec;
+    let heads = 2 * u64::from(spec.kv_heads) * u64::from(spec.layers);
+    let a_position = heads * manifest.cache.head_bytes(spec.head_dim);
     Ok(Work { weight_bytes, cache_bytes: a_position * (position as u64 + 1), cycles })
 }
 

@@ -5,6 +5,7 @@
 mod bench;
 mod deploy;
 mod export;
+mod kv_cache;
 mod spin;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use crate::test::TestFlags;
 pub(crate) use bench::{BenchCommand, CalibrationFlags, DecodeFlags, MethodsFlags, QualityFlags};
 pub(crate) use deploy::{DeployFlags, KeygenFlags, RemoteFlags, SignFlags};
 pub(crate) use export::{ExportFlags, ExportFormat, ExportType};
+pub(crate) use kv_cache::KvCache;
 pub(crate) use spin::SpinFlags;
 
 /// `cargo xtask`.
@@ -187,6 +189,9 @@ pub(crate) struct PackFlags {
     /// Layout of the weights in the container [default: the target's].
     #[arg(long, value_enum)]
     pub(crate) layout: Option<Layout>,
+    /// What keys and values are kept as on the device; of decoders alone.
+    #[arg(long, value_enum, default_value_t = KvCache::F16)]
+    pub(crate) kv_cache: KvCache,
     /// Threads of the quantizer; the result does not depend on them [default: the host's processors].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,

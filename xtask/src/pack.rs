@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::image_input::ImageInput;
 use rescomp_formats::spec::ModelSpec;
@@ -25,7 +26,7 @@ use sha2::{Digest, Sha256};
 use crate::allocation::{self, Allocation};
 use crate::check::{self, CONTAINER_FILE, CheckResult, RUNNER_FILE, check_everywhere, dist, verdict};
 use crate::error::Error;
-use crate::flags::{Choice, Clip, Joiner, Method, PackFlags, Variant};
+use crate::flags::{Choice, Clip, Joiner, KvCache, Method, PackFlags, Variant};
 use crate::image::description::ImageDescription;
 use crate::image::plan::{self, MemoryPlan};
 use crate::image::{self, Contents};
@@ -192,7 +193,7 @@ fn parts(spec: &ModelSpec, options: &PackOptions) -> Result<Parts, Error> {
     if corrected {
         known.push((CodeWidth::Int8, None));
     }
-    let parts = Parts::of_formats(spec, &view, options.layout, known);
+    let parts = Parts::of_formats(spec, &view, options.layout, options.cache, known);
     Ok(if corrected { parts.with(Part::LowRank) } else { parts })
 }
 
@@ -224,6 +225,12 @@ fn pack_options(
     model_path: &Path,
 ) -> Result<PackOptions, Error> {
     let spec = &checkpoint.spec;
+    if flags.kv_cache != KvCache::F16 && !spec.architecture.is_decoder() {
+        let architecture = spec.architecture.name();
+        return Err(Error::input(format!(
+            "--kv-cache: {architecture} is no decoder: it keeps no keys and values"
+        )));
+    }
     if let Some(input) = spec.image() {
         return classifier_options(flags, target, spec, input);
     }
@@ -257,6 +264,7 @@ fn pack_options(
         images: None,
         tokenizer,
         chat_template,
+        cache: flags.kv_cache.into(),
         target: target.name.clone(),
     })
 }
@@ -279,6 +287,7 @@ fn classifier_options(
         images: Some(classifier::pack_images(flags, spec, input)?),
         tokenizer: Vec::new(),
         chat_template: Default::default(),
+        cache: CacheFormat::default(),
         target: target.name.clone(),
     })
 }
@@ -305,6 +314,7 @@ fn encoder_options(
         images: None,
         tokenizer,
         chat_template: Default::default(),
+        cache: CacheFormat::default(),
         target: target.name.clone(),
     })
 }
@@ -627,13 +637,14 @@ fn corrections(report: &PackReport) -> Option<String> {
 fn print(report: &Report) {
     let pack = &report.pack;
     output::line(&format!(
-        "{}: {} parameters, {}{}, {}, layout {}",
+        "{}: {} parameters, {}{}, {}, layout {}{}",
         pack.checkpoint,
         pack.parameters,
         pack.method,
         folded(pack),
         formats(pack),
-        pack.layout
+        pack.layout,
+        pack.kv_cache.map(|format| format!(", KV cache {format}")).unwrap_or_default()
     ));
     output::line(&format!(
         "{:.3} bits a weight, {} bytes, calibrated on {} tokens",

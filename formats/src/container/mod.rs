@@ -101,7 +101,7 @@ impl<'a> Container<'a> {
         }
         let offset = HEAD_BYTES as u64;
         let (manifest_bytes, rest) = front.split_at(head.manifest_bytes as usize);
-        let manifest = match postcard::take_from_bytes::<Manifest>(manifest_bytes) {
+        let manifest = match Manifest::take_from(manifest_bytes, head.minor) {
             Ok((manifest, [])) => manifest,
             Ok((_, after)) => {
                 let offset = offset + (manifest_bytes.len() - after.len()) as u64;

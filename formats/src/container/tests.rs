@@ -2,6 +2,7 @@
 #![cfg(feature = "write")]
 
 use super::*;
+use crate::cache_format::CacheFormat;
 use crate::check_windows::{self, CheckSizes};
 use crate::layouts::Layout;
 use crate::manifest::{Check, CheckRecord, EmbeddingRecord, ImageRecord, Provenance, Text};
@@ -61,6 +62,7 @@ fn manifest(spec: ModelSpec) -> Manifest {
             positions: 2,
             logits_sha256: [3; 32],
         }),
+        cache: CacheFormat::Binary16,
     }
 }
 
@@ -274,12 +276,45 @@ fn versions_and_strangers_are_named() {
     let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
-    assert_eq!((file[8], file[10]), (7, 1));
-    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 0), (7, 2), (8, 0)] {
+    assert_eq!((file[8], file[10]), (7, 2));
+    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 0), (7, 3), (8, 0)] {
         (file[8], file[10]) = (major, minor);
-        let expected = format!("container version {major}.{minor}; this reader knows 7.0 to 7.1");
+        let expected = format!("container version {major}.{minor}; this reader knows 7.0 to 7.2");
         assert!(error(&file).contains(&expected));
     }
+}
+
+/// The manifests of 7.0 and 7.1 end before `cache`.
+#[test]
+fn older_minor_versions_are_read_and_keep_binary16() {
+    let newest = container(crate::spec::tests::spec(), Layout::Rows);
+    let head = Head::read(&newest).unwrap();
+    let older = |minor: u16, manifest_bytes: u32| {
+        let mut file = newest.clone();
+        let changed = Head { minor, manifest_bytes, ..head };
+        // The manifest's last byte becomes padding, which is zero as it is.
+        let table_crc32 = crc32(&file[HEAD_BYTES..changed.front_bytes()]);
+        file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&Head { table_crc32, ..changed }.sealed()));
+        Aligned::new(&file)
+    };
+    for minor in 0..crate::manifest::CACHE_FORMAT_MINOR {
+        let file = older(minor, head.manifest_bytes - 1);
+        let read = Container::open(file.bytes()).unwrap();
+        assert_eq!(read.manifest(), &manifest(crate::spec::tests::spec()));
+        // One that is signed anew stays what it is.
+        #[cfg(feature = "write")]
+        {
+            let signed = Aligned::new(&write::signed(file.bytes(), [7; 32], 1, |_| [9; 64]).unwrap());
+            assert_eq!(Container::open(signed.bytes()).unwrap().manifest(), read.manifest());
+        }
+        let longer = older(minor, head.manifest_bytes);
+        assert!(matches!(
+            Container::open(longer.bytes()).unwrap_err(),
+            ContainerError::Manifest { found: "bytes after its end", .. }
+        ));
+    }
+    let shorter = older(head.minor, head.manifest_bytes - 1);
+    assert!(matches!(Container::open(shorter.bytes()).unwrap_err(), ContainerError::Manifest { .. }));
 }
 
 #[test]
@@ -328,6 +363,12 @@ fn records_that_cannot_have_been_measured_and_texts_that_steer_a_terminal_are_re
         Manifest { check, ..manifest(spec) }.check_record()
     };
     assert_eq!(of_encoder(distances(0.25, 0.5)), Ok(()));
+    let keeps = Manifest {
+        check: distances(0.25, 0.5),
+        cache: CacheFormat::Int8,
+        ..manifest(ModelSpec { architecture: Architecture::Bert, ..crate::spec::tests::spec() })
+    };
+    assert_eq!(keeps.check_record().unwrap_err().field, "cache");
     assert_eq!(of_encoder(distances(f64::NAN, 0.5)).unwrap_err().field, "mean_distance");
     assert_eq!(of_encoder(distances(0.25, f64::INFINITY)).unwrap_err().field, "largest_distance");
     assert_eq!(of_encoder(manifest(crate::spec::tests::spec()).check).unwrap_err().field, "check");

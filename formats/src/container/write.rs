@@ -175,7 +175,7 @@ pub fn signed(
 ) -> Result<Vec<u8>, ContainerError> {
     let head = super::Container::open(file)?.head;
     let (front_bytes, old_start) = (head.front_bytes(), head.first_section_offset());
-    let mut head = Head { signature_bytes: SIGNATURE_BYTES as u32, release, minor: MINOR, ..head };
+    let mut head = Head { signature_bytes: SIGNATURE_BYTES as u32, release, ..head };
     let start = head.first_section_offset();
     head.file_bytes = (file.len() - old_start + start) as u64;
     let mut signed = alloc::vec![0; start];

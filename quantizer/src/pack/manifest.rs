@@ -48,6 +48,7 @@ pub(super) fn manifest(
             tool_version: text(env!("CARGO_PKG_VERSION")),
         },
         check,
+        cache: options.cache,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct PackReport {
     pub head_bits: u8,
     /// Layout of every matrix.
     pub layout: &'static str,
+    /// What keys and values are kept as; none of what is no decoder.
+    pub kv_cache: Option<&'static str>,
     /// Parameters, a tied head counted once.
     pub parameters: u64,
     /// Bits that the weights take on average, everything counted.

@@ -7,6 +7,7 @@ use crate::pack::{PackOptions, bytes_without_matrices, pack};
 use crate::plan::Vocabulary;
 use crate::recipe::Recipe;
 use crate::texts;
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::Container;
 use rescomp_runtime::executor::Serial;
 use rescomp_runtime::kernels;
@@ -43,6 +44,7 @@ fn measured(banded: bool) -> (Checkpoint, PackOptions, Vec<Sensitivity>) {
         images: None,
         tokenizer: texts::tokenizer_section(&checkpoint).unwrap(),
         chat_template: Default::default(),
+        cache: CacheFormat::default(),
         target: "test".to_owned(),
     };
     let formats = [format(2, "row"), format(3, "64"), format(4, "64"), format(4, "32"), format(8, "128")];

@@ -24,7 +24,7 @@ pub(super) const BLOCK: usize = 64;
 /// The largest code of a weight: two limbs of seven bits.
 const LARGEST_CODE: f32 = 16383.0;
 /// Positions in the grain of memory for values: [`Int8Sums::INTERLEAVED`] divides it.
-const GRAIN: usize = 4;
+pub const GRAIN: usize = 4;
 
 /// The sums of a backend.
 pub(super) trait Int8Sums {

@@ -43,6 +43,7 @@ pub mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_i8mm;
 
+pub use attention_int8::GRAIN as POSITION_GRAIN;
 pub use canonical::{exp, sin_cos_turn};
 pub use output::OutputRows;
 pub use product_f32::matrix_product_f32;

@@ -4,8 +4,8 @@
 
 use crate::Machine;
 use crate::executor::{Serial, for_each_chunk, for_each_chunk_pair};
-use crate::kernels::{Attention, MOST_TOGETHER};
-use crate::models::cache::{CacheElem, LayerCache, cache_elems};
+use crate::kernels::{Kernels, MOST_TOGETHER};
+use crate::models::cache::{CacheElem, Kept, LayerCache};
 use crate::models::run::Batch;
 use core::ops::Range;
 use rescomp_formats::spec::ModelSpec;
@@ -32,10 +32,10 @@ pub(super) fn attend_all<S: CacheElem>(
     work: &mut [f32],
 ) {
     let Batch { sequences, tokens, start } = batch;
-    let kept = cache_elems(spec, context) as usize;
+    let (keys, values) = (cache.keys.as_kept(), cache.values.as_kept());
     let attend = |machine, sequence: usize, queries: &mut [f32], work: &mut [f32]| {
-        let (keys, values) =
-            (&cache.keys[sequence * kept..][..kept], &cache.values[sequence * kept..][..kept]);
+        let keys = keys.sequence(spec, context, sequence);
+        let values = values.sequence(spec, context, sequence);
         Sequence { machine, spec, window, start, context, keys, values }.attend(queries, work);
     };
     let together = sequences.div_ceil(MOST_GROUPS);
@@ -55,15 +55,15 @@ pub(super) fn attend_all<S: CacheElem>(
     });
 }
 
-/// One sequence in a layer, from position `start` on, and what is kept of it: `keys` and `values` are g x c x e.
+/// One sequence in a layer, from position `start` on, and what is kept of it.
 struct Sequence<'a, S> {
     machine: Machine<'a>,
     spec: &'a ModelSpec,
     window: Option<usize>,
     start: usize,
     context: usize,
-    keys: &'a [S],
-    values: &'a [S],
+    keys: Kept<'a, S>,
+    values: Kept<'a, S>,
 }
 
 impl<S: CacheElem> Sequence<'_, S> {
@@ -107,20 +107,20 @@ impl<S: CacheElem> Sequence<'_, S> {
     /// Attention of one token: `queries` of these heads become their outputs. `scores` has room for all of them.
     fn attend_one(&self, heads: Range<usize>, mut queries: &mut [f32], scores: &mut [f32]) {
         let Self { machine, spec, start, context, keys, values, .. } = *self;
-        let attention = S::attention(machine.kernels);
+        let kernels = machine.kernels;
         let (e, first) = (spec.head_dim as usize, self.first_seen(start));
         let seen = start + 1 - first;
         for (kv_head, sharing) in sharing_heads(spec, heads) {
             let (now, later) = queries.split_at_mut(sharing * e);
             let scores = &mut scores[..sharing * seen];
-            let own = (kv_head * context + first) * e..(kv_head + 1) * context * e;
-            (attention.scores)(now, e, &keys[own.clone()], score_scale(spec), scores);
+            let (keys, values) = (keys.head(spec, context, kv_head), values.head(spec, context, kv_head));
+            S::scores(kernels, now, e, keys, first, score_scale(spec), scores);
             self.weigh(scores, seen);
-            let mut together = Together::default();
+            let mut together = Together::new(kernels, values, first);
             for (scores, output) in scores.chunks_exact(seen).zip(now.chunks_exact_mut(e)) {
-                together.add(attention, &values[own.clone()], scores, output);
+                together.add(scores, output);
             }
-            together.run(attention, &values[own]);
+            together.run();
             queries = later;
         }
     }
@@ -134,7 +134,7 @@ impl<S: CacheElem> Sequence<'_, S> {
         scores: &mut [f32],
     ) {
         let Self { machine, spec, start, context, keys, values, .. } = *self;
-        let attention = S::attention(machine.kernels);
+        let kernels = machine.kernels;
         let (e, width) = (spec.head_dim as usize, spec.query_width());
         let tokens = queries.len() / width;
         // Tokens that see other first positions have no values in common to begin with.
@@ -142,11 +142,11 @@ impl<S: CacheElem> Sequence<'_, S> {
         let mut head = heads.start;
         for (kv_head, sharing) in sharing_heads(spec, heads) {
             let (now, later) = outputs.split_at_mut(sharing * tokens * e);
+            let (keys, values) = (keys.head(spec, context, kv_head), values.head(spec, context, kv_head));
             for first in (0..tokens).step_by(sharing_tokens) {
                 let mut rest = &mut *scores;
-                let mut together = Together::default();
                 let first_seen = self.first_seen(start + first);
-                let own = (kv_head * context + first_seen) * e..(kv_head + 1) * context * e;
+                let mut together = Together::new(kernels, values, first_seen);
                 let seen = |token: usize| match spec.architecture.sees_all() {
                     true => tokens,
                     false => start + token + 1 - first_seen,
@@ -155,7 +155,7 @@ impl<S: CacheElem> Sequence<'_, S> {
                 for token in first..last {
                     let (scores, later) = rest.split_at_mut(sharing * seen(token));
                     let queries = &queries[token * width + head * e..][..sharing * e];
-                    (attention.scores)(queries, e, &keys[own.clone()], score_scale(spec), scores);
+                    S::scores(kernels, queries, e, keys, first_seen, score_scale(spec), scores);
                     self.weigh(scores, seen(token));
                     rest = later;
                 }
@@ -163,11 +163,11 @@ impl<S: CacheElem> Sequence<'_, S> {
                     let mut before = 0;
                     for (token, output) in (first..last).zip(outputs[first * e..].chunks_exact_mut(e)) {
                         let weights = &scores[before + index * seen(token)..][..seen(token)];
-                        together.add(attention, &values[own.clone()], weights, output);
+                        together.add(weights, output);
                         before += sharing * seen(token);
                     }
                 }
-                together.run(attention, &values[own.clone()]);
+                together.run();
             }
             head += sharing;
             outputs = later;
@@ -210,26 +210,33 @@ fn score_scale(spec: &ModelSpec) -> f32 {
 }
 
 /// Rows of weights over the same values, and their outputs, until there are enough to share the loads.
-#[derive(Default)]
-struct Together<'a> {
+struct Together<'a, S> {
+    kernels: &'a Kernels,
+    /// Of a head, and the position that the first weight of each row is for.
+    values: Kept<'a, S>,
+    first: usize,
     weights: heapless::Vec<&'a [f32], MOST_TOGETHER>,
     outputs: heapless::Vec<&'a mut [f32], MOST_TOGETHER>,
 }
 
-impl<'a> Together<'a> {
+impl<'a, S: CacheElem> Together<'a, S> {
+    fn new(kernels: &'a Kernels, values: Kept<'a, S>, first: usize) -> Self {
+        Together { kernels, values, first, weights: heapless::Vec::new(), outputs: heapless::Vec::new() }
+    }
+
     /// Adds a row, and computes all where there are as many as can share.
-    fn add<S>(&mut self, attention: Attention<S>, values: &[S], weights: &'a [f32], output: &'a mut [f32]) {
+    fn add(&mut self, weights: &'a [f32], output: &'a mut [f32]) {
         // Neither is full: what is full is computed at once.
         let _ = self.weights.push(weights);
         let _ = self.outputs.push(output);
         if self.weights.is_full() {
-            self.run(attention, values);
+            self.run();
         }
     }
 
     /// Computes what is there.
-    fn run<S>(&mut self, attention: Attention<S>, values: &[S]) {
-        (attention.weighted_sums)(&self.weights, values, &mut self.outputs);
+    fn run(&mut self) {
+        S::weighted_sums(self.kernels, &self.weights, self.values, self.first, &mut self.outputs);
         self.weights.clear();
         self.outputs.clear();
     }

@@ -1,38 +1,201 @@
-//! The keys and values of a layer, and what they are kept as: binary16 on devices, f32 where the full-precision model runs.
+//! The keys and values of a layer, and what they are kept as: binary16 or int8 on devices, f32 where the full-precision model runs.
+//!
+//! Letters of shapes: `g` kv heads, `c` context, `e` head_dim.
 
-use crate::kernels::{Attention, Kernels};
+use crate::kernels::{Kernels, POSITION_GRAIN};
 use bytemuck::Pod;
+use core::ops::Range;
 use rescomp_formats::spec::ModelSpec;
 
-/// A number of the cache.
+/// A number of the cache, and attention over such numbers.
 pub trait CacheElem: Pod + Send + Sync {
-    /// Attention over such numbers.
-    fn attention(kernels: &Kernels) -> Attention<Self>;
+    /// Whether the numbers of a position and head have an f32 scale.
+    const SCALED: bool = false;
+    /// Positions that memory is taken for, of a head with `context` positions.
+    fn positions(context: usize) -> usize {
+        context
+    }
+    /// Keeps the key of a position in those of its head.
+    fn keep_key(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>);
+    /// Keeps the value of a position in those of its head.
+    fn keep_value(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>);
+    /// Scores of queries (any number of `e` elements) with the keys of a head from position `first` on.
+    fn scores(
+        kernels: &Kernels,
+        queries: &[f32],
+        e: usize,
+        keys: Kept<'_, Self>,
+        first: usize,
+        scale: f32,
+        scores: &mut [f32],
+    );
+    /// Sums of the values of a head from position `first` on, by rows of weights.
+    fn weighted_sums(
+        kernels: &Kernels,
+        weights: &[&[f32]],
+        values: Kept<'_, Self>,
+        first: usize,
+        outputs: &mut [&mut [f32]],
+    );
 }
 
-impl CacheElem for f32 {
-    fn attention(kernels: &Kernels) -> Attention<f32> {
-        kernels.attention_f32
+/// Attention of numbers that have no scale: `$attention` is the field of the kernels.
+macro_rules! unscaled {
+    ($elem:ty, $attention:ident) => {
+        impl CacheElem for $elem {
+            fn keep_key(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+                let e = values.len();
+                (kernels.$attention.keep)(values, &mut head.numbers[position * e..(position + 1) * e]);
+            }
+            fn keep_value(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+                Self::keep_key(kernels, values, position, head);
+            }
+            fn scores(
+                kernels: &Kernels,
+                queries: &[f32],
+                e: usize,
+                keys: Kept<'_, Self>,
+                first: usize,
+                scale: f32,
+                scores: &mut [f32],
+            ) {
+                (kernels.$attention.scores)(queries, e, &keys.numbers[first * e..], scale, scores);
+            }
+            fn weighted_sums(
+                kernels: &Kernels,
+                weights: &[&[f32]],
+                values: Kept<'_, Self>,
+                first: usize,
+                outputs: &mut [&mut [f32]],
+            ) {
+                let e = outputs.first().map_or(0, |output| output.len());
+                (kernels.$attention.weighted_sums)(weights, &values.numbers[first * e..], outputs);
+            }
+        }
+    };
+}
+
+unscaled!(f32, attention_f32);
+// The bits of a binary16 number.
+unscaled!(u16, attention_f16);
+
+/// A code; the numbers of a position and head are codes times their scale.
+impl CacheElem for i8 {
+    const SCALED: bool = true;
+    /// In whole grains: a backend may keep the values of their positions in one another.
+    fn positions(context: usize) -> usize {
+        context.next_multiple_of(POSITION_GRAIN)
+    }
+    fn keep_key(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+        let own = position * values.len()..(position + 1) * values.len();
+        head.scales[position] = (kernels.attention_int8.keep_key)(values, &mut head.numbers[own]);
+    }
+    fn keep_value(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+        head.scales[position] = (kernels.attention_int8.keep_value)(values, position, head.numbers);
+    }
+    fn scores(
+        kernels: &Kernels,
+        queries: &[f32],
+        e: usize,
+        keys: Kept<'_, Self>,
+        first: usize,
+        scale: f32,
+        scores: &mut [f32],
+    ) {
+        let (numbers, scales) = (&keys.numbers[first * e..], &keys.scales[first..]);
+        (kernels.attention_int8.scores)(queries, e, numbers, scales, scale, scores);
+    }
+    fn weighted_sums(
+        kernels: &Kernels,
+        weights: &[&[f32]],
+        values: Kept<'_, Self>,
+        first: usize,
+        outputs: &mut [&mut [f32]],
+    ) {
+        (kernels.attention_int8.weighted_sums)(weights, first, values.numbers, values.scales, outputs);
     }
 }
 
-/// The bits of a binary16 number.
-impl CacheElem for u16 {
-    fn attention(kernels: &Kernels) -> Attention<u16> {
-        kernels.attention_f16
+/// Keys or values with their scales, to be read: of all sequences in a layer, of one, or of one head of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a, S> {
+    /// A head has `positions x e`.
+    pub numbers: &'a [S],
+    /// A head has `positions`; none where numbers have no scale.
+    pub scales: &'a [f32],
+}
+
+impl<'a, S: CacheElem> Kept<'a, S> {
+    /// Those of one sequence.
+    pub(super) fn sequence(self, spec: &ModelSpec, context: usize, sequence: usize) -> Self {
+        let own = |elems: u64| sequence * elems as usize..(sequence + 1) * elems as usize;
+        Kept {
+            numbers: &self.numbers[own(cache_elems::<S>(spec, context))],
+            scales: &self.scales[own(scale_elems::<S>(spec, context))],
+        }
+    }
+
+    /// Those of one head of a sequence.
+    pub(super) fn head(self, spec: &ModelSpec, context: usize, head: usize) -> Self {
+        let own = |elems: usize| head * elems..(head + 1) * elems;
+        let positions = S::positions(context);
+        let scales = if S::SCALED { own(positions) } else { 0..0 };
+        Kept { numbers: &self.numbers[own(positions * spec.head_dim as usize)], scales: &self.scales[scales] }
     }
 }
 
-/// Keys and values of one layer, for every sequence: `sequences x g x c x e` each.
+/// [`Kept`], to be written.
+#[derive(Debug)]
+pub struct KeptMut<'a, S> {
+    /// A head has `positions x e`.
+    pub numbers: &'a mut [S],
+    /// A head has `positions`, or none.
+    pub scales: &'a mut [f32],
+}
+
+impl<'a, S> From<&'a mut [S]> for KeptMut<'a, S> {
+    /// Numbers without scales.
+    fn from(numbers: &'a mut [S]) -> Self {
+        KeptMut { numbers, scales: &mut [] }
+    }
+}
+
+impl<S: CacheElem> KeptMut<'_, S> {
+    /// Some of the numbers, and some of the scales.
+    pub(crate) fn part(&mut self, [numbers, scales]: [Range<usize>; 2]) -> KeptMut<'_, S> {
+        KeptMut { numbers: &mut self.numbers[numbers], scales: &mut self.scales[scales] }
+    }
+
+    /// To be read.
+    pub(super) fn as_kept(&self) -> Kept<'_, S> {
+        Kept { numbers: self.numbers, scales: self.scales }
+    }
+
+    /// The heads of one sequence, each with its number.
+    pub(super) fn heads(&mut self, spec: &ModelSpec, context: usize) -> impl Iterator<Item = KeptMut<'_, S>> {
+        let positions = S::positions(context);
+        let mut scales = self.scales.chunks_exact_mut(positions);
+        self.numbers
+            .chunks_exact_mut(positions * spec.head_dim as usize)
+            .map(move |numbers| KeptMut { numbers, scales: scales.next().unwrap_or_default() })
+    }
+}
+
+/// Keys and values of one layer, for every sequence: `sequences x g x positions x e` each.
 #[derive(Debug)]
 pub struct LayerCache<'a, S> {
     /// Keys, already rotated.
-    pub keys: &'a mut [S],
+    pub keys: KeptMut<'a, S>,
     /// Values.
-    pub values: &'a mut [S],
+    pub values: KeptMut<'a, S>,
 }
 
 /// Elements of the keys (and of the values) of one layer and one sequence.
-pub fn cache_elems(spec: &ModelSpec, context: usize) -> u64 {
-    (spec.kv_width() as u64).saturating_mul(context as u64)
+pub fn cache_elems<S: CacheElem>(spec: &ModelSpec, context: usize) -> u64 {
+    (spec.kv_width() as u64).saturating_mul(S::positions(context) as u64)
+}
+
+/// Scales of the keys (and of the values) of one layer and one sequence.
+pub fn scale_elems<S: CacheElem>(spec: &ModelSpec, context: usize) -> u64 {
+    if S::SCALED { u64::from(spec.kv_heads).saturating_mul(S::positions(context) as u64) } else { 0 }
 }

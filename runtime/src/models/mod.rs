@@ -15,7 +15,7 @@ mod run;
 mod scratch;
 pub mod vit;
 
-pub use cache::{CacheElem, LayerCache, cache_elems};
+pub use cache::{CacheElem, Kept, KeptMut, LayerCache, cache_elems, scale_elems};
 pub use run::{Batch, BlockRun, Norm, cap_logits, enter, normalize, normalize_stream};
 pub use scratch::Scratch;
 

@@ -4,7 +4,7 @@
 //! intermediate, `h` heads, `g` kv heads, `e` head_dim, `c` context. The order of every float operation is docs/numerics.md's.
 
 use super::attention::attend_all;
-use super::cache::{CacheElem, LayerCache, cache_elems};
+use super::cache::{CacheElem, KeptMut, LayerCache, cache_elems, scale_elems};
 use super::scratch::{Rotations, Scratch};
 use crate::Machine;
 use crate::executor::{PART_TOKENS, for_each_chunk, for_each_part};
@@ -121,8 +121,8 @@ impl<S: CacheElem> BlockRun<'_, '_, S> {
             rotate(machine, spec, batch, queries, rotations);
             rotate(machine, spec, batch, keys, rotations);
         }
-        keep(machine, spec, batch, context, keys, cache.keys);
-        keep(machine, spec, batch, context, values, cache.values);
+        keep(machine, spec, batch, context, keys, &mut cache.keys, S::keep_key);
+        keep(machine, spec, batch, context, values, &mut cache.values, S::keep_value);
         attend_all(machine, spec, spec.window(layer), batch, context, cache, queries, heads);
         Ok(())
     }
@@ -327,27 +327,37 @@ fn rotate(
     });
 }
 
-/// Copies new keys or values (m x g e) into each sequence's cache (g x c x e).
+/// Keeps new keys or values (m x g e) in each sequence's cache, by `keep_one`.
 fn keep<S: CacheElem>(
     machine: Machine<'_>,
     spec: &ModelSpec,
     batch: Batch,
     context: usize,
     new: &[f32],
-    cache: &mut [S],
+    cache: &mut KeptMut<'_, S>,
+    keep_one: fn(&Kernels, &[f32], usize, KeptMut<'_, S>),
 ) {
     let (e, width) = (spec.head_dim as usize, spec.kv_width());
-    let elems = batch.tokens * width;
-    let keep = S::attention(machine.kernels).keep;
-    for_each_chunk(machine.executor, cache, cache_elems(spec, context) as usize, |sequence, cache| {
-        let new = &new[sequence * elems..][..elems];
-        for (token, heads) in new.chunks_exact(width).enumerate() {
-            for (head, values) in heads.chunks_exact(e).enumerate() {
-                let at = (head * context + batch.start + token) * e;
-                keep(values, &mut cache[at..at + e]);
+    let keep_sequence = |sequence: usize, mut cache: KeptMut<'_, S>| {
+        let new = new[sequence * batch.tokens * width..].chunks_exact(width).take(batch.tokens);
+        for (position, new) in (batch.start..).zip(new) {
+            for (head, new) in cache.heads(spec, context).zip(new.chunks_exact(e)) {
+                keep_one(machine.kernels, new, position, head);
             }
         }
-    });
+    };
+    let kept = cache_elems::<S>(spec, context) as usize;
+    if S::SCALED {
+        // A device has one sequence: there is nothing to hand out.
+        let scales = cache.scales.chunks_exact_mut(scale_elems::<S>(spec, context) as usize);
+        for (sequence, (numbers, scales)) in cache.numbers.chunks_exact_mut(kept).zip(scales).enumerate() {
+            keep_sequence(sequence, KeptMut { numbers, scales });
+        }
+    } else {
+        for_each_chunk(machine.executor, cache.numbers, kept, |sequence, numbers| {
+            keep_sequence(sequence, KeptMut::from(numbers));
+        });
+    }
 }
 
 /// Runs `task` with parts of `values` (m x `width`) on all threads, and with the number of each part's first token.

@@ -2,6 +2,7 @@
 
 mod embeddings;
 mod images;
+mod transforms;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::output;
 use crate::table::Table;
 use crate::tensors;
 use crate::trust::Trust;
+use transforms::Transforms;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -35,6 +37,8 @@ struct Report {
     decode_gigabytes_per_second: f64,
     /// Bytes a second over 10^9 at which these threads read the container's file: what memory, or the caches that it fits, can give.
     read_gigabytes_per_second: f64,
+    /// Hadamard transforms, of a model that was rotated for them.
+    transforms: Option<Transforms>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,6 +95,12 @@ pub(crate) fn run(flags: &BenchFlags) -> Result<Exit, Error> {
         weight_bytes_per_token,
         decode_gigabytes_per_second: weight_bytes_per_token as f64 * decode.tokens_per_second / 1e9,
         read_gigabytes_per_second: bandwidth / 1e9,
+        transforms: transforms::time(
+            &container.manifest().spec,
+            engine.kernels(),
+            flags.repeats,
+            decode.tokens_per_second,
+        ),
         decode,
     };
     output::text(&if flags.json { output::json(&report)? } else { in_words(&report) });
@@ -150,6 +160,16 @@ fn in_words(report: &Report) -> String {
     machine.pair("decode, GB of weights a second", format_args!("{:.3}", report.decode_gigabytes_per_second));
     machine
         .pair("reading the file alone, GB a second", format_args!("{:.3}", report.read_gigabytes_per_second));
+    if let Some(Transforms { count, seconds_per_token, share_of_decode }) = report.transforms {
+        machine.pair(
+            "Hadamard transforms",
+            format_args!(
+                "{count} a token, {:.1} us, {:.1} % of a decoded token",
+                1e6 * seconds_per_token,
+                100.0 * share_of_decode
+            ),
+        );
+    }
     report.place.show(&mut machine);
     machine.pair("repeats", report.repeats);
     format!("{speeds}\n{kernels}\n{machine}")

@@ -92,6 +92,8 @@ enum CheckInfo {
 struct MemoryInfo {
     context: usize,
     tile: usize,
+    /// What keys and values are kept as; none where none are kept.
+    kv_cache: Option<&'static str>,
     kv_cache_bytes: u64,
     scratch_bytes: u64,
     session_bytes: u64,
@@ -175,6 +177,7 @@ fn memory(flags: &InfoFlags, container: &CheckedContainer<'_>) -> Result<MemoryI
         return Ok(MemoryInfo {
             context,
             tile: context,
+            kv_cache: None,
             kv_cache_bytes: 0,
             scratch_bytes: bytes,
             session_bytes: bytes,
@@ -186,6 +189,7 @@ fn memory(flags: &InfoFlags, container: &CheckedContainer<'_>) -> Result<MemoryI
         return Ok(MemoryInfo {
             context,
             tile: context,
+            kv_cache: None,
             kv_cache_bytes: 0,
             scratch_bytes: bytes,
             session_bytes: bytes,
@@ -196,6 +200,7 @@ fn memory(flags: &InfoFlags, container: &CheckedContainer<'_>) -> Result<MemoryI
     Ok(MemoryInfo {
         context: limits.context,
         tile: limits.tile,
+        kv_cache: Some(container.manifest().cache.name()),
         kv_cache_bytes: plan.kv_cache_bytes,
         scratch_bytes: plan.scratch_bytes,
         session_bytes: plan.bytes(),
@@ -344,6 +349,9 @@ fn in_words(info: &Info<'_>) -> String {
         }
     }
     table.pair("session context", memory.context);
+    if let Some(format) = memory.kv_cache {
+        table.pair("KV cache", format);
+    }
     table.pair("KV cache bytes", memory.kv_cache_bytes);
     table.pair("scratch bytes", memory.scratch_bytes);
     table.pair("session bytes", memory.session_bytes);

@@ -253,6 +253,11 @@ fn manifests() -> Vec<HostileFile> {
         file("container/number-overlong.rescomp", "a number of more bits than its type has", 64, &|parts| {
             parts.manifest.splice(1..3, [0xff; 6]);
         }),
+        file("container/cache-unknown.rescomp", "keys and values kept as nobody knows what", 64, &|parts| {
+            if let Some(cache) = parts.manifest.last_mut() {
+                *cache = 2;
+            }
+        }),
         in_manifest("container/vocabulary-zero.rescomp", "no tokens", &|manifest| {
             manifest.spec.vocabulary = 0
         }),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use half::f16;
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::chat_template::{ChatTemplate, SystemTexts, Trimmed};
 use rescomp_formats::check_windows::{self, CheckSizes};
 use rescomp_formats::container::write::{Contents, write};
@@ -167,7 +168,7 @@ fn written_as(
         target: text("test"),
         tool_version: text("0"),
     };
-    let manifest = Manifest { spec: spec.clone(), provenance, check };
+    let manifest = Manifest { spec: spec.clone(), provenance, check, cache: CacheFormat::default() };
     let mut next = random_numbers();
     write::<ContainerError>(&manifest, |name| {
         Ok(match name.kind {

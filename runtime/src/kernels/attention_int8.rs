@@ -147,8 +147,9 @@ fn scores_of<S: Int8Sums, const N: usize, const ROOM: usize>(
     keys: &Keys<'_>,
     mut scores: &mut [f32],
 ) {
+    let head_dim = if N == 0 { keys.head_dim } else { N * LANES };
     while !queries.is_empty() {
-        let together = (queries.len() / keys.head_dim).min(S::TOGETHER);
+        let together = (queries.len() / head_dim).min(S::TOGETHER);
         let (now, later) = scores.split_at_mut(together * keys.scales.len());
         match together {
             2 if S::TOGETHER >= 2 => scores_together::<S, N, ROOM, 2>(queries, keys, now),
@@ -158,7 +159,7 @@ fn scores_of<S: Int8Sums, const N: usize, const ROOM: usize>(
             }
             _ => scores_together::<S, N, ROOM, 1>(queries, keys, now),
         }
-        queries = &queries[together * keys.head_dim..];
+        queries = &queries[together * head_dim..];
         scores = later;
     }
 }
@@ -171,6 +172,7 @@ fn scores_together<S: Int8Sums, const N: usize, const ROOM: usize, const Q: usiz
     scores: &mut [f32],
 ) {
     let Keys { head_dim, codes, scales, scale } = *keys;
+    let head_dim = if N == 0 { head_dim } else { N * LANES };
     let mut query_codes = [[0; ROOM]; Q];
     let mut factors = [0.0; Q];
     for ((query, codes), factor) in queries.chunks_exact(head_dim).zip(&mut query_codes).zip(&mut factors) {

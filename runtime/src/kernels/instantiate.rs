@@ -55,7 +55,7 @@ macro_rules! attention_int8 {
             weighted_sums_int8(weights: &[&[f32]], first: usize, values: &[i8], value_scales: &[f32], outputs: &mut [&mut [f32]]);
         }
 
-        pub(super) const ATTENTION: $crate::kernels::AttentionInt8 = $crate::kernels::AttentionInt8 {
+        pub(in $crate::kernels) const ATTENTION: $crate::kernels::AttentionInt8 = $crate::kernels::AttentionInt8 {
             keep_key: keep_key_int8,
             keep_value: keep_value_int8,
             scores: scores_int8,

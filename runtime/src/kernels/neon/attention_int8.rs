@@ -1,8 +1,13 @@
 //! Attention over int8 codes on NEON without dotprod.
+//!
+//! Scores: SMULL and SMLAL2 make two products in int16, at most 2 * 127 * 127 = 32258; SADALP widens them. Weighted sums: SXTL widens a
+//! row of values, which all queries share, and SMLAL multiplies it with weights of 15 bits, sign included; a block's sums fit an int32.
 
 use super::lanes::NeonLanes;
-use crate::kernels::attention_int8::Int8Sums;
+use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS};
 use crate::kernels::instantiate::attention_int8;
+use crate::kernels::lanes::LANES;
+use core::arch::aarch64::*;
 
 attention_int8!(AttentionSums, "neon");
 
@@ -10,4 +15,204 @@ struct AttentionSums;
 
 impl Int8Sums for AttentionSums {
     type Lanes = NeonLanes;
+
+    #[inline(always)]
+    fn scores<const Q: usize, const N: usize>(
+        queries: [&[i8]; Q],
+        factors: [f32; Q],
+        keys: [&[i8]; KEYS],
+        key_scales: &[f32; KEYS],
+    ) -> [[f32; KEYS]; Q] {
+        // SAFETY: instantiated only in the functions above, which have NEON.
+        unsafe { scores::<Self, Q, N>(queries, factors, keys, key_scales) }
+    }
+
+    #[inline(always)]
+    fn columns<const Q: usize>(block: &Block<'_, Q>, outputs: &mut [&mut [f32]; Q]) -> usize {
+        // SAFETY: instantiated only in the functions above, which have NEON.
+        unsafe { columns(block, outputs) }
+    }
+}
+
+/// Products of codes.
+pub(in crate::kernels) trait Products {
+    /// Adds sixteen products to four sums.
+    ///
+    /// # Safety
+    /// The processor has NEON, and what a backend asks for beside it.
+    unsafe fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t;
+}
+
+impl Products for AttentionSums {
+    #[inline(always)]
+    unsafe fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+        // SAFETY: the caller's.
+        unsafe { add(sums, a, b) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    vpadalq_s16(sums, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), a, b))
+}
+
+/// [`Int8Sums::scores`], a chunk of sixteen codes at a time: a key's is loaded once for all queries, a query's once for the four keys.
+///
+/// # Safety
+/// That of [`Products::add`].
+#[inline(always)]
+pub(in crate::kernels) unsafe fn scores<P: Products, const Q: usize, const N: usize>(
+    queries: [&[i8]; Q],
+    factors: [f32; Q],
+    keys: [&[i8]; KEYS],
+    key_scales: &[f32; KEYS],
+) -> [[f32; KEYS]; Q] {
+    // SAFETY: the caller's, here and below.
+    let (mut sums, mut of_queries) = unsafe { ([[vdupq_n_s32(0); KEYS]; Q], [vdupq_n_s8(0); Q]) };
+    let chunks = if N == 0 { keys[0].len() / LANES } else { N };
+    for chunk in 0..chunks {
+        for (codes, query) in of_queries.iter_mut().zip(queries) {
+            // SAFETY: likewise.
+            *codes = unsafe { load(&query.as_chunks().0[chunk]) };
+        }
+        for (index, key) in keys.iter().enumerate() {
+            // SAFETY: likewise.
+            let key = unsafe { load(&key.as_chunks().0[chunk]) };
+            for (sums, query) in sums.iter_mut().zip(of_queries) {
+                // SAFETY: likewise.
+                sums[index] = unsafe { P::add(sums[index], key, query) };
+            }
+        }
+    }
+    if N == 0 && chunks * LANES < keys[0].len() {
+        for (index, key) in keys.iter().enumerate() {
+            // SAFETY: likewise.
+            let key = unsafe { load(&padded(&key[chunks * LANES..])) };
+            for (sums, query) in sums.iter_mut().zip(queries) {
+                // SAFETY: likewise.
+                sums[index] = unsafe { P::add(sums[index], key, load(&padded(&query[chunks * LANES..]))) };
+            }
+        }
+    }
+    let mut scores = [[0.0; KEYS]; Q];
+    for ((scores, sums), factor) in scores.iter_mut().zip(sums).zip(factors) {
+        // SAFETY: likewise.
+        *scores = unsafe { scaled(sums, key_scales, factor) };
+    }
+    scores
+}
+
+/// Sixteen codes, and zeros in the place of those that are missing.
+#[inline(always)]
+fn padded(codes: &[i8]) -> [i8; LANES] {
+    let mut padded = [0; LANES];
+    padded[..codes.len()].copy_from_slice(codes);
+    padded
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn load(codes: &[i8; LANES]) -> int8x16_t {
+    // SAFETY: 16 readable bytes.
+    unsafe { vld1q_s8(codes.as_ptr()) }
+}
+
+/// Folds the four sums of each key, and scales them.
+#[inline]
+#[target_feature(enable = "neon")]
+fn scaled([a, b, c, d]: [int32x4_t; KEYS], key_scales: &[f32; KEYS], factor: f32) -> [f32; KEYS] {
+    let sums = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+    // SAFETY: four readable numbers.
+    let scales = vmulq_n_f32(unsafe { vld1q_f32(key_scales.as_ptr()) }, factor);
+    let mut scores = [0.0; KEYS];
+    // SAFETY: four writable numbers.
+    unsafe { vst1q_f32(scores.as_mut_ptr(), vmulq_f32(vcvtq_f32_s32(sums), scales)) };
+    scores
+}
+
+/// Adds sums times the row's unit to four outputs.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn add_scaled(sums: int32x4_t, unit: f32, outputs: &mut [f32; 4]) {
+    // SAFETY: four readable numbers.
+    let scaled = vfmaq_n_f32(unsafe { vld1q_f32(outputs.as_ptr()) }, vcvtq_f32_s32(sums), unit);
+    // SAFETY: four writable numbers.
+    unsafe { vst1q_f32(outputs.as_mut_ptr(), scaled) };
+}
+
+/// As many columns at once as their sums fit the registers.
+#[inline]
+#[target_feature(enable = "neon")]
+fn columns<const Q: usize>(block: &Block<'_, Q>, outputs: &mut [&mut [f32]; Q]) -> usize {
+    let (e, mut at) = (outputs[0].len(), 0);
+    while Q == 1 && at + 4 * LANES <= e {
+        add_columns::<Q, 4>(block, at, outputs);
+        at += 4 * LANES;
+    }
+    while Q <= 2 && at + 2 * LANES <= e {
+        add_columns::<Q, 2>(block, at, outputs);
+        at += 2 * LANES;
+    }
+    while at + LANES <= e {
+        add_columns::<Q, 1>(block, at, outputs);
+        at += LANES;
+    }
+    at
+}
+
+/// Positions whose weights are one operand.
+const POSITIONS: usize = 4;
+
+/// `C` times sixteen columns from column `at` on.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_columns<const Q: usize, const C: usize>(
+    block: &Block<'_, Q>,
+    at: usize,
+    outputs: &mut [&mut [f32]; Q],
+) {
+    const { assert!(BLOCK.is_multiple_of(POSITIONS)) };
+    let e = outputs[0].len();
+    let mut sums = [[[vdupq_n_s32(0); 4]; C]; Q];
+    let mut weights = [vdup_n_s16(0); Q];
+    let rows = block.values.chunks_exact(POSITIONS * e);
+    for (index, rows) in rows.enumerate().take(block.positions.div_ceil(POSITIONS)) {
+        for (weights, codes) in weights.iter_mut().zip(&block.codes) {
+            // SAFETY: four readable numbers.
+            *weights = unsafe { vld1_s16(codes.as_chunks::<POSITIONS>().0[index].as_ptr()) };
+        }
+        add_row::<Q, C, 0>(&rows[at..], weights, &mut sums);
+        add_row::<Q, C, 1>(&rows[e + at..], weights, &mut sums);
+        add_row::<Q, C, 2>(&rows[2 * e + at..], weights, &mut sums);
+        add_row::<Q, C, 3>(&rows[3 * e + at..], weights, &mut sums);
+    }
+    for ((sums, output), &unit) in sums.iter().zip(outputs).zip(&block.units) {
+        let (output, _) = output[at..].as_chunks_mut();
+        for (sums, output) in sums.as_flattened().iter().zip(output) {
+            add_scaled(*sums, unit, output);
+        }
+    }
+}
+
+/// Adds the values of one position times its weight, which is number `POSITION` of `weights`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_row<const Q: usize, const C: usize, const POSITION: i32>(
+    values: &[i8],
+    weights: [int16x4_t; Q],
+    sums: &mut [[[int32x4_t; 4]; C]; Q],
+) {
+    let (values, _) = values.as_chunks();
+    for (column, values) in values[..C].iter().enumerate() {
+        let values = load(values);
+        let (low, high) = (vmovl_s8(vget_low_s8(values)), vmovl_high_s8(values));
+        for (sums, weights) in sums.iter_mut().zip(weights) {
+            let [a, b, c, d] = &mut sums[column];
+            *a = vmlal_lane_s16::<POSITION>(*a, vget_low_s16(low), weights);
+            *b = vmlal_high_lane_s16::<POSITION>(*b, low, weights);
+            *c = vmlal_lane_s16::<POSITION>(*c, vget_low_s16(high), weights);
+            *d = vmlal_high_lane_s16::<POSITION>(*d, high, weights);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::kernels::lanes::{Elementwise, LANES, Lanes, Part};
 use core::arch::aarch64::*;
 
 #[derive(Clone, Copy)]
-pub(super) struct NeonLanes([float32x4_t; 4]);
+pub(in crate::kernels) struct NeonLanes([float32x4_t; 4]);
 
 /// One intrinsic on all four registers.
 macro_rules! each {
@@ -140,7 +140,7 @@ impl Lanes for NeonLanes {
 
 /// Two of the registers.
 #[derive(Clone, Copy)]
-pub(super) struct NeonHalf([float32x4_t; 2]);
+pub(in crate::kernels) struct NeonHalf([float32x4_t; 2]);
 
 impl Part for NeonHalf {
     const LANES: usize = 8;

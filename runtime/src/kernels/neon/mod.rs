@@ -1,12 +1,12 @@
 //! NEON as every ARMv8-A core has it (Cortex-A53, A72), without dotprod: products in int16, widened pairwise.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
-mod attention_int8;
+pub(super) mod attention_int8;
 pub(super) mod block;
 mod codebook;
 mod insn;
 mod int8;
-mod lanes;
+pub(super) mod lanes;
 pub(super) mod lookup;
 mod pair_sums;
 pub(super) mod sums;

@@ -1,6 +1,7 @@
 //! NEON with the dotprod extension (Cortex-A55, A76, Neoverse N1): four products a lane in one SDOT.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
+pub(super) mod attention_int8;
 pub(super) mod codebook;
 mod insn;
 pub(super) mod int8;
@@ -19,6 +20,7 @@ static KERNELS: Kernels = Kernels {
     int5: codebook::INT5.if_built(Part::Int5),
     int6: codebook::INT6.if_built(Part::Int6),
     int8: int8::INT8.if_built(Part::Int8),
+    attention_int8: attention_int8::ATTENTION.if_built(),
     // SAFETY: `detect` requires NEON too.
     ..unsafe { neon::table() }
 };

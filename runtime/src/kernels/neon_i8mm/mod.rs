@@ -21,6 +21,7 @@ static KERNELS: Kernels = Kernels {
     int5: codebook::INT5.if_built(Part::Int5),
     int6: codebook::INT6.if_built(Part::Int6),
     int8: int8::INT8.if_built(Part::Int8),
+    attention_int8: neon_dotprod::attention_int8::ATTENTION.if_built(),
     // SAFETY: `detect` requires NEON too.
     ..unsafe { neon::table() }
 };

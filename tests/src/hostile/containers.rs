@@ -4,6 +4,7 @@ use super::{HostileFile, small_model};
 use crate::forge::{Parts, entry, entry_at, head, put_entry, put_head, repair, repair_front};
 use crate::tiny::{self, Widths};
 use half::f16;
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::write::signed;
 use rescomp_formats::container::{Head, SIGNATURE_BYTES, SignatureBlock, crc32};
 use rescomp_formats::encodings::CodeWidth;
@@ -56,6 +57,11 @@ pub(super) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("container/sound-banded.rescomp", banded()),
         ("container/sound-corrected.rescomp", super::corrections::container()),
         ("container/sound-int4.rescomp", all_of(CodeWidth::Int4)),
+        ("container/sound-int8-cache.rescomp", {
+            let mut parts = Parts::of(&container());
+            parts.change_manifest(|manifest| manifest.cache = CacheFormat::Int8).expect("a manifest");
+            parts.assemble()
+        }),
         ("container/sound-int5.rescomp", all_of(CodeWidth::Int5)),
         ("container/sound-int6.rescomp", all_of(CodeWidth::Int6)),
         (

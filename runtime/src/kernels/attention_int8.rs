@@ -71,6 +71,15 @@ pub(super) struct Block<'a, const Q: usize> {
     pub(super) values: &'a [i8],
 }
 
+/// Sixteen codes, and zeros in the place of those that are missing: for backends whose registers hold so many.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+#[inline(always)]
+pub(super) fn padded(codes: &[i8]) -> [i8; LANES] {
+    let mut padded = [0; LANES];
+    padded[..codes.len()].copy_from_slice(codes);
+    padded
+}
+
 #[inline(always)]
 pub(super) fn keep_key_int8<S: Int8Sums>(values: &[f32], codes: &mut [i8]) -> f32 {
     assert_eq!(values.len(), codes.len(), "as many codes as numbers");

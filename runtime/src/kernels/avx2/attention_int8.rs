@@ -1,8 +1,13 @@
 //! Attention over int8 codes on AVX2.
+//!
+//! Codes are widened to 16 bits, and VPMADDWD multiplies sixteen and adds pairs of products: at most 2 * 127 * 127 in scores, and with
+//! weights of 15 bits, sign included, 2 * 16383 * 128. Values lie in pairs of positions, so that a pair of products is of one column.
 
 use super::lanes::Avx2Lanes;
-use crate::kernels::attention_int8::Int8Sums;
+use crate::kernels::attention_int8::{Block, Int8Sums, KEYS, padded};
 use crate::kernels::instantiate::attention_int8;
+use crate::kernels::lanes::LANES;
+use core::arch::x86_64::*;
 
 attention_int8!(AttentionSums, "avx2,fma,f16c");
 
@@ -10,4 +15,156 @@ struct AttentionSums;
 
 impl Int8Sums for AttentionSums {
     type Lanes = Avx2Lanes;
+    const INTERLEAVED: usize = POSITIONS;
+    const TOGETHER: usize = ROWS;
+
+    #[inline(always)]
+    fn scores<const Q: usize, const N: usize>(
+        queries: [&[i8]; Q],
+        factors: [f32; Q],
+        keys: [&[i8]; KEYS],
+        key_scales: &[f32; KEYS],
+    ) -> [[f32; KEYS]; Q] {
+        // SAFETY: instantiated only in the functions above, which have AVX2.
+        unsafe { scores::<Q, N>(queries, factors, keys, key_scales) }
+    }
+
+    #[inline(always)]
+    fn columns<const Q: usize>(block: &Block<'_, Q>, outputs: &mut [&mut [f32]; Q]) -> usize {
+        // SAFETY: instantiated only in the functions above, which have AVX2.
+        unsafe { columns(block, outputs) }
+    }
+}
+
+/// Positions whose values lie side by side.
+pub(in crate::kernels) const POSITIONS: usize = 2;
+/// Queries that share loads: sums of more don't fit the registers.
+pub(in crate::kernels) const ROWS: usize = 2;
+
+/// [`Int8Sums::scores`], a chunk of sixteen codes at a time.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::kernels) fn scores<const Q: usize, const N: usize>(
+    queries: [&[i8]; Q],
+    factors: [f32; Q],
+    keys: [&[i8]; KEYS],
+    key_scales: &[f32; KEYS],
+) -> [[f32; KEYS]; Q] {
+    let mut sums = [[_mm256_setzero_si256(); KEYS]; Q];
+    let mut of_queries = [_mm256_setzero_si256(); Q];
+    let chunks = if N == 0 { keys[0].len() / LANES } else { N };
+    for chunk in 0..chunks {
+        for (codes, query) in of_queries.iter_mut().zip(queries) {
+            *codes = widened(&query.as_chunks().0[chunk]);
+        }
+        for (index, key) in keys.iter().enumerate() {
+            let key = widened(&key.as_chunks().0[chunk]);
+            for (sums, query) in sums.iter_mut().zip(of_queries) {
+                sums[index] = _mm256_add_epi32(sums[index], _mm256_madd_epi16(key, query));
+            }
+        }
+    }
+    if N == 0 && chunks * LANES < keys[0].len() {
+        for (index, key) in keys.iter().enumerate() {
+            let key = widened(&padded(&key[chunks * LANES..]));
+            for (sums, query) in sums.iter_mut().zip(queries) {
+                let query = widened(&padded(&query[chunks * LANES..]));
+                sums[index] = _mm256_add_epi32(sums[index], _mm256_madd_epi16(key, query));
+            }
+        }
+    }
+    let mut scores = [[0.0; KEYS]; Q];
+    for ((scores, sums), factor) in scores.iter_mut().zip(sums).zip(factors) {
+        *scores = scaled(sums, key_scales, factor);
+    }
+    scores
+}
+
+/// Sixteen codes in 16 bits each.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widened(codes: &[i8; LANES]) -> __m256i {
+    // SAFETY: 16 readable bytes; no alignment needed.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
+}
+
+/// Folds the eight sums of each key, and scales them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scaled([a, b, c, d]: [__m256i; KEYS], key_scales: &[f32; KEYS], factor: f32) -> [f32; KEYS] {
+    let halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+    // SAFETY: four readable numbers; no alignment needed.
+    let scales = _mm_mul_ps(unsafe { _mm_loadu_ps(key_scales.as_ptr()) }, _mm_set1_ps(factor));
+    let mut scores = [0.0; KEYS];
+    // SAFETY: four writable numbers; no alignment needed.
+    unsafe { _mm_storeu_ps(scores.as_mut_ptr(), _mm_mul_ps(_mm_cvtepi32_ps(sums), scales)) };
+    scores
+}
+
+/// Columns in a register of sums.
+const COLUMNS: usize = 8;
+
+/// As many columns at once as their sums fit the registers.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::kernels) fn columns<const Q: usize>(
+    block: &Block<'_, Q>,
+    outputs: &mut [&mut [f32]; Q],
+) -> usize {
+    let (e, mut at) = (outputs[0].len(), 0);
+    while at + 4 * COLUMNS <= e {
+        add_columns::<Q, 4>(block, at, outputs);
+        at += 4 * COLUMNS;
+    }
+    while at + COLUMNS <= e {
+        add_columns::<Q, 1>(block, at, outputs);
+        at += COLUMNS;
+    }
+    at
+}
+
+/// `R` times eight columns from column `at` on.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_columns<const Q: usize, const R: usize>(
+    block: &Block<'_, Q>,
+    at: usize,
+    outputs: &mut [&mut [f32]; Q],
+) {
+    let e = outputs[0].len();
+    let mut sums = [[_mm256_setzero_si256(); R]; Q];
+    let mut weights = [_mm256_setzero_si256(); Q];
+    let pairs = block.values.chunks_exact(POSITIONS * e);
+    for (index, values) in pairs.enumerate().take(block.positions.div_ceil(POSITIONS)) {
+        for (weights, codes) in weights.iter_mut().zip(&block.codes) {
+            let [first, second] = codes.as_chunks::<POSITIONS>().0[index];
+            *weights = _mm256_set1_epi32(i32::from(second) << 16 | i32::from(first) & 0xffff);
+        }
+        let Some(values) = values[POSITIONS * at..].as_chunks().0.first_chunk::<R>() else { return };
+        for register in 0..R {
+            let values = widened(&values[register]);
+            for (sums, weights) in sums.iter_mut().zip(weights) {
+                let products = _mm256_madd_epi16(values, weights);
+                sums[register] = _mm256_add_epi32(sums[register], products);
+            }
+        }
+    }
+    for ((sums, output), &unit) in sums.iter().zip(outputs).zip(&block.units) {
+        let Some(output) = output[at..].as_chunks_mut().0.first_chunk_mut::<R>() else { return };
+        for register in 0..R {
+            add_scaled(sums[register], unit, &mut output[register]);
+        }
+    }
+}
+
+/// Adds sums times the row's unit to eight outputs.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_scaled(sums: __m256i, unit: f32, outputs: &mut [f32; COLUMNS]) {
+    // SAFETY: eight readable numbers; no alignment needed.
+    let before = unsafe { _mm256_loadu_ps(outputs.as_ptr()) };
+    let scaled = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(unit), before);
+    // SAFETY: eight writable numbers; no alignment needed.
+    unsafe { _mm256_storeu_ps(outputs.as_mut_ptr(), scaled) };
 }

@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C: hosts, so that calibration and evaluation run the device's arithmetic at speed.
 #![allow(unsafe_code, reason = "processor intrinsics")]
 
-mod attention_int8;
+pub(super) mod attention_int8;
 pub(super) mod block;
 mod codebook;
 mod int8;

@@ -4,7 +4,7 @@
 //! row of values, which all queries share, and SMLAL multiplies it with weights of 15 bits, sign included; a block's sums fit an int32.
 
 use super::lanes::NeonLanes;
-use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS};
+use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS, padded};
 use crate::kernels::instantiate::attention_int8;
 use crate::kernels::lanes::LANES;
 use core::arch::aarch64::*;
@@ -103,14 +103,6 @@ pub(in crate::kernels) unsafe fn scores<P: Products, const Q: usize, const N: us
     scores
 }
 
-/// Sixteen codes, and zeros in the place of those that are missing.
-#[inline(always)]
-fn padded(codes: &[i8]) -> [i8; LANES] {
-    let mut padded = [0; LANES];
-    padded[..codes.len()].copy_from_slice(codes);
-    padded
-}
-
 #[inline]
 #[target_feature(enable = "neon")]
 pub(in crate::kernels) fn load(codes: &[i8; LANES]) -> int8x16_t {
@@ -188,9 +180,12 @@ fn add_columns<const Q: usize, const C: usize>(
         add_row::<Q, C, 3>(&rows[3 * e + at..], weights, &mut sums);
     }
     for ((sums, output), &unit) in sums.iter().zip(outputs).zip(&block.units) {
-        let (output, _) = output[at..].as_chunks_mut();
-        for (sums, output) in sums.as_flattened().iter().zip(output) {
-            add_scaled(*sums, unit, output);
+        let (output, _) = output[at..].as_chunks_mut::<4>();
+        let Some(output) = output.as_chunks_mut::<4>().0.first_chunk_mut::<C>() else { return };
+        for column in 0..C {
+            for quarter in 0..4 {
+                add_scaled(sums[column][quarter], unit, &mut output[column][quarter]);
+            }
         }
     }
 }
@@ -203,9 +198,9 @@ fn add_row<const Q: usize, const C: usize, const POSITION: i32>(
     weights: [int16x4_t; Q],
     sums: &mut [[[int32x4_t; 4]; C]; Q],
 ) {
-    let (values, _) = values.as_chunks();
-    for (column, values) in values[..C].iter().enumerate() {
-        let values = load(values);
+    let Some(values) = values.as_chunks().0.first_chunk::<C>() else { return };
+    for column in 0..C {
+        let values = load(&values[column]);
         let (low, high) = (vmovl_s8(vget_low_s8(values)), vmovl_high_s8(values));
         for (sums, weights) in sums.iter_mut().zip(weights) {
             let [a, b, c, d] = &mut sums[column];

@@ -130,10 +130,11 @@ fn add_columns<const Q: usize, const R: usize>(
         }
         add_quad::<Q, R, 0>(&values[index * quad..], limbs, &mut sums);
     }
-    for (([high, low], output), &unit) in sums.iter().zip(outputs).zip(&block.units) {
-        let (output, _) = output[at..].as_chunks_mut();
-        for ((high, low), output) in high.iter().zip(low).zip(output) {
-            add_scaled(vaddq_s32(vshlq_n_s32::<7>(*high), *low), unit, output);
+    for ((sums, output), &unit) in sums.iter().zip(outputs).zip(&block.units) {
+        let Some(output) = output[at..].as_chunks_mut().0.first_chunk_mut::<R>() else { return };
+        for register in 0..R {
+            let sums = vaddq_s32(vshlq_n_s32::<7>(sums[0][register]), sums[1][register]);
+            add_scaled(sums, unit, &mut output[register]);
         }
     }
 }
@@ -154,12 +155,12 @@ fn add_quad<const Q: usize, const R: usize, const QUAD: usize>(
     limbs: [[int8x16_t; 2]; Q],
     sums: &mut Sums<Q, R>,
 ) {
-    let (values, _) = values.as_chunks();
-    for (column, values) in values[..R].iter().enumerate() {
-        let values = load(values);
-        for ([high, low], limbs) in sums.iter_mut().zip(limbs) {
-            high[column] = sdot::<QUAD>(high[column], values, limbs[0]);
-            low[column] = sdot::<QUAD>(low[column], values, limbs[1]);
+    let Some(values) = values.as_chunks().0.first_chunk::<R>() else { return };
+    for register in 0..R {
+        let values = load(&values[register]);
+        for (sums, limbs) in sums.iter_mut().zip(limbs) {
+            sums[0][register] = sdot::<QUAD>(sums[0][register], values, limbs[0]);
+            sums[1][register] = sdot::<QUAD>(sums[1][register], values, limbs[1]);
         }
     }
 }

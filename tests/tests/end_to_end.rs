@@ -6,6 +6,7 @@
 use conformance::host::{embedded_folder, embedded_model, pack_options};
 use conformance::naive;
 use conformance::tiny::{self, Random};
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::section::{SectionKind, SectionName};
@@ -13,7 +14,7 @@ use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::dense::DenseLogits;
 use rescomp_quantizer::evaluate::{Evaluation, Positions, Reference, Subject, evaluate};
 use rescomp_quantizer::methods::Method;
-use rescomp_quantizer::pack::{Packed, pack};
+use rescomp_quantizer::pack::{PackOptions, Packed, pack};
 use rescomp_quantizer::texts;
 use rescomp_runtime::Machine;
 use rescomp_runtime::eval::measure;
@@ -112,6 +113,28 @@ fn containers_of_2_and_3_bits_run_with_every_kernel_table() {
             assert_check_passes(&container, Machine { kernels, executor: &Serial }, &what);
         }
     }
+}
+
+/// Weights and what they were calibrated on are the same: the difference is the cache's.
+#[test]
+fn a_cache_of_int8_costs_next_to_nothing_and_runs_with_every_kernel_table() {
+    let checkpoint = embedded_model();
+    let [binary16, int8] = [CacheFormat::Binary16, CacheFormat::Int8].map(|cache| {
+        let options = PackOptions { cache, ..pack_options(&checkpoint, "rtn", 8) };
+        pack(conformance::serial_machine(), &checkpoint, &options, &mut |_| ()).unwrap()
+    });
+    assert_eq!((binary16.report.kv_cache, int8.report.kv_cache), (Some("f16"), Some("int8")));
+    assert_eq!(binary16.file.len(), int8.file.len());
+    let container = Container::open(&int8.file).unwrap().check(Integrity::Digest).unwrap();
+    for kernels in kernels::available() {
+        assert_check_passes(&container, Machine { kernels, executor: &Serial }, "int8 cache");
+    }
+    let kl = |packed: &Packed| {
+        let container = Container::open(&packed.file).unwrap();
+        conformance::record(container.manifest()).mean_kl
+    };
+    // At 8 bits all else loses about 0.001.
+    assert!((kl(&int8) - kl(&binary16)).abs() < 0.001, "{} for {}", kl(&int8), kl(&binary16));
 }
 
 /// Perplexities that `reference/model_ref.py`, another implementation, measured on the same 24 windows.

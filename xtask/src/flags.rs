@@ -676,6 +676,7 @@ mod tests {
             ["--group-size", "48"],
             ["--context", "0"],
             ["--layout", "nr4"],
+            ["--kv-cache", "int4"],
             ["--method", "awq"],
         ] {
             assert_eq!(pack(&wrong).expect_err("refused").exit_code(), 2, "{wrong:?}");

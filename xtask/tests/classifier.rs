@@ -107,6 +107,7 @@ fn a_classifier_is_packed_checked_and_measured() {
         ),
         (&["--calibration-images", images, "--calibration", "t"], 2, "--calibration: vit is a classifier"),
         (&["--calibration-images", images, "--context", "8"], 2, "--context: vit is a classifier"),
+        (&["--calibration-images", images, "--kv-cache", "int8"], 2, "--kv-cache: vit is no decoder"),
         (&["--calibration-images", images, "--joiner", "none"], 2, "--joiner: vit is a classifier"),
         (&["--calibration-images", images, "--target-bpw", "4"], 2, "--target-bpw: vit is a classifier"),
     ] {

@@ -75,6 +75,7 @@ fn an_encoder_is_packed_checked_and_measured() {
     }
     for (more, part) in [
         (&["--target-bpw", "4"][..], "bert is an encoder"),
+        (&["--kv-cache", "int8"], "--kv-cache: bert is no decoder"),
         (&["--joiner", "none"], "--joiner: an encoder's texts are lines"),
         (&["--calibration-windows", "4000"], "expected at least 72000 tokens"),
         (&["--context", "65"], "--context 65: the model has a context of 64 tokens"),

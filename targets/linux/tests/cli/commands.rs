@@ -6,7 +6,7 @@ use crate::fixture::{
 };
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::manifest::CheckRecord;
-use rescomp_formats::spec::ModelSpec;
+use rescomp_formats::spec::{ModelSpec, OnlineTransforms};
 use rescomp_runtime::kernels;
 use serde_json::Value;
 
@@ -166,6 +166,17 @@ fn a_report_that_cannot_be_written_is_a_disk_error() {
 }
 
 #[test]
+fn bench_times_the_transforms_of_a_rotated_model() {
+    let folder = Folder::new();
+    let online = OnlineTransforms { output: true, down: true, head_input: false };
+    let path = folder.file("model", &container(&ModelSpec { online, ..spec() }, Layout::Nr8k4));
+    let report = json("bench", &path, &["--repeats", "1", "--tokens", "4"]);
+    assert_eq!(report["transforms"]["count"], 4, "two in each of two layers");
+    assert!(report["transforms"]["seconds_per_token"].as_f64() > Some(0.0));
+    assert!(succeed("bench", &path, &["--repeats", "1"]).contains("4 a token, "));
+}
+
+#[test]
 fn bench_counts_the_weights_of_each_kernel() {
     let folder = Folder::new();
     let path = folder.file("model", &container(&spec(), Layout::Nr8k4));
@@ -190,6 +201,7 @@ fn bench_counts_the_weights_of_each_kernel() {
         assert_eq!(report["repeats"], 2);
         assert!(report["read_gigabytes_per_second"].as_f64() > Some(0.0));
     }
+    assert_eq!(json("bench", &path, &["--repeats", "1"])["transforms"], Value::Null);
     assert!(succeed("bench", &path, &["--repeats", "1"]).contains("tokens a second"));
     assert_refused(
         &run("bench", &path, &["--prompt-tokens", "60", "--tokens", "5"]),

@@ -17,7 +17,7 @@ const EXP_BOTTOM: f32 = -87.0;
 /// Above this, `exp` stays where it is: the power of two is at most 2^127.
 const EXP_TOP: f32 = 88.375;
 /// Adding it rounds to an integer, which then stands in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(super) const ROUNDER: f32 = 12_582_912.0;
 /// Twelve bits of ln 2 and the rest, so that `n * LN2_HIGH` is exact.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -0.000_212_194_44;
@@ -132,7 +132,7 @@ pub(super) fn rms_norm_in_place<L: Lanes>(values: &mut [f32], gain: &[f32], epsi
 }
 
 #[inline(always)]
-fn silu_multiply_each<E: Elementwise>(gate: E, up: E) -> E {
+pub(super) fn silu_multiply_each<E: Elementwise>(gate: E, up: E) -> E {
     gate.div(E::splat(1.0).add(exp_each(gate.negate()))).mul(up)
 }
 
@@ -164,7 +164,7 @@ pub(super) fn add<L: Lanes>(sum: &mut [f32], addend: &[f32]) {
 }
 
 #[inline(always)]
-fn rotate_each<E: Elementwise>(low: E, high: E, cos: E, sin: E) -> (E, E) {
+pub(super) fn rotate_each<E: Elementwise>(low: E, high: E, cos: E, sin: E) -> (E, E) {
     (low.fma(cos, high.mul(sin).negate()), high.fma(cos, low.mul(sin)))
 }
 
@@ -201,7 +201,7 @@ pub(super) fn hadamard<L: Lanes>(transform: &Hadamard, row: &mut [f32]) {
 }
 
 /// A peak below this gives codes of 0, so that `127 / peak` stays finite: 2^-100.
-const SMALLEST_PEAK: f32 = f32::from_bits((127 - 100) << 23);
+pub(super) const SMALLEST_PEAK: f32 = f32::from_bits((127 - 100) << 23);
 
 #[inline(always)]
 pub(super) fn quantize_activations<L: Lanes>(

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use crate::error::RuntimeError;
+use crate::tokenizer::fits_narrow;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
@@ -77,11 +78,15 @@ parts! {
     Vit = "vit", "Blocks of ViT and DeiT.";
     Hadamard = "hadamard", "Hadamard transforms in front of the output and down projections.";
     LowRank = "low-rank", "Low-rank corrections of products.";
+    Bands = "bands", "Embeddings in bands.";
+    Chat = "chat", "Chat templates.";
+    WideMerges = "wide-merges", "Byte-pair encoding with more than 65,536 tokens, or 65,534 merges.";
+    CharacterBpe = "character-bpe", "Byte-pair encoding that starts from characters.";
 }
 
 /// A set of parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts(u32);
+pub struct Parts(u64);
 
 impl Parts {
     /// Those that this program has.
@@ -102,12 +107,12 @@ impl Parts {
     /// These and one more.
     #[must_use]
     pub const fn with(self, part: Part) -> Parts {
-        Parts(self.0 | 1 << part as u32)
+        Parts(self.0 | 1 << part as u64)
     }
 
     /// Whether a part is in the set.
     pub const fn has(self, part: Part) -> bool {
-        self.0 & 1 << part as u32 != 0
+        self.0 & 1 << part as u64 != 0
     }
 
     /// The parts, in order.
@@ -195,11 +200,23 @@ impl Parts {
         if spec.variant.score_cap > 0.0 || spec.variant.logit_cap > 0.0 {
             parts = parts.with(Part::SoftCap);
         }
+        if spec.embedding_bands > 1 {
+            parts = parts.with(Part::Bands);
+        }
+        if spec.chat_template {
+            parts = parts.with(Part::Chat);
+        }
         parts
     }
 
     fn of_tokenizer(view: &TokenizerView<'_>) -> Parts {
         let mut parts = Parts(0).with(model_part(view.model()));
+        if parts.has(Part::BytePair) && !fits_narrow(view) {
+            parts = parts.with(Part::WideMerges);
+        }
+        if view.model() == Model::CharacterBpe {
+            parts = parts.with(Part::CharacterBpe);
+        }
         match view.pre_tokenizer() {
             PreTokenizer::Gpt2 | PreTokenizer::DigitsGpt2 | PreTokenizer::Llama3 | PreTokenizer::Qwen2 => {
                 parts = parts.with(Part::Patterns);
@@ -305,7 +322,7 @@ mod tests {
 
     #[test]
     fn parts_are_told_apart() {
-        assert!(Part::ALL.len() <= 32);
+        assert!(Part::ALL.len() <= 64);
         for (index, part) in Part::ALL.iter().enumerate() {
             assert_eq!(*part as usize, index);
             assert_eq!(Parts(0).with(*part).to_string(), part.feature());

@@ -46,6 +46,16 @@ pub fn exp(x: f32) -> f32 {
     exp_each(x)
 }
 
+/// The square root, rounded once: IEEE 754 has one result.
+#[inline(always)]
+pub(crate) fn square_root(value: f32) -> f32 {
+    // The instruction where libm has none of it.
+    #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+    return crate::kernels::cortex_m_dsp::insn::square_root(value);
+    #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
+    libm::sqrtf(value)
+}
+
 /// 2 pi and what its rounding leaves.
 const TAU_HIGH: f32 = core::f32::consts::TAU;
 const TAU_LOW: f32 = -1.748_455_5e-7;
@@ -104,7 +114,7 @@ fn accumulate<L: Lanes, S: Stored>(mut sum: L, a: &[f32], b: &[S]) -> L {
 pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]) {
     assert!(input.len() == gain.len() && input.len() == output.len(), "RMSNorm of different lengths");
     let mean = dot::<L, f32>(input, input) / input.len() as f32;
-    let r = L::splat(1.0 / libm::sqrtf(mean + epsilon));
+    let r = L::splat(1.0 / square_root(mean + epsilon));
     let (x, x_rest) = input.as_chunks();
     let (g, g_rest) = gain.as_chunks();
     let (y, y_rest) = output.as_chunks_mut();
@@ -120,7 +130,7 @@ pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, outp
 pub(super) fn rms_norm_in_place<L: Lanes>(values: &mut [f32], gain: &[f32], epsilon: f32) {
     assert_eq!(values.len(), gain.len(), "RMSNorm of different lengths");
     let mean = dot::<L, f32>(values, values) / values.len() as f32;
-    let r = L::splat(1.0 / libm::sqrtf(mean + epsilon));
+    let r = L::splat(1.0 / square_root(mean + epsilon));
     let (x, x_rest) = values.as_chunks_mut();
     let (g, g_rest) = gain.as_chunks();
     for (x, g) in x.iter_mut().zip(g) {
@@ -197,7 +207,7 @@ pub(super) fn rotate<L: Lanes>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// backends' instances apart.
 #[inline(always)]
 pub(super) fn hadamard<L: Lanes>(transform: &Hadamard, row: &mut [f32]) {
-    transform.apply(row, 1.0 / libm::sqrtf(row.len() as f32));
+    transform.apply(row, 1.0 / square_root(row.len() as f32));
 }
 
 /// A peak below this gives codes of 0, so that `127 / peak` stays finite: 2^-100.

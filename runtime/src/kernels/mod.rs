@@ -42,6 +42,7 @@ pub mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_i8mm;
 
+pub(crate) use canonical::square_root;
 pub use canonical::{exp, sin_cos_turn};
 pub use output::OutputRows;
 pub use product_f32::matrix_product_f32;

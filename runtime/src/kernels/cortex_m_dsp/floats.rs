@@ -5,7 +5,9 @@
 
 use super::insn::widened_pair;
 use crate::kernels::attention::{limited, maximum};
-use crate::kernels::canonical::{ROUNDER, SMALLEST_PEAK, exp_each, rotate_each, silu_multiply_each};
+use crate::kernels::canonical::{
+    ROUNDER, SMALLEST_PEAK, exp_each, rotate_each, silu_multiply_each, square_root,
+};
 use crate::kernels::lanes::{Elementwise, LANES};
 use crate::kernels::{fold_sum, scalar::widened};
 
@@ -141,7 +143,7 @@ pub(super) fn weighted_sums_f16(weights: &[&[f32]], values: &[u16], outputs: &mu
 
 /// What numbers are multiplied by for their root mean square to be 1.
 fn rms_factor(values: &[f32], epsilon: f32) -> f32 {
-    1.0 / libm::sqrtf(dot(values, values) / values.len() as f32 + epsilon)
+    1.0 / square_root(dot(values, values) / values.len() as f32 + epsilon)
 }
 
 pub(super) fn rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]) {

@@ -75,6 +75,19 @@ pub(in crate::kernels) fn fma(a: f32, b: f32, sum: f32) -> f32 {
     result
 }
 
+/// The square root, rounded once.
+#[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+#[inline(always)]
+pub(in crate::kernels) fn square_root(value: f32) -> f32 {
+    let result;
+    // SAFETY: reads and writes registers only. It may set flags of exceptions, which nothing reads.
+    unsafe {
+        asm!("vsqrt.f32 {result}, {value}", result = out(sreg) result, value = in(sreg) value,
+            options(pure, nomem, nostack));
+    }
+    result
+}
+
 /// The number with these bits of binary16, exactly.
 #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
 #[inline(always)]

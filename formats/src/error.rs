@@ -118,6 +118,11 @@ pub enum ContainerError {
     },
     /// The manifest describes no possible model.
     Spec(SpecError),
+    /// The program was built without what the container has.
+    NotBuilt {
+        /// The part: a feature of this crate.
+        part: &'static str,
+    },
     /// The table has another section in this place.
     Order {
         /// Place in the table.
@@ -251,6 +256,12 @@ impl fmt::Display for ContainerError {
             Self::Record { offset, error } => write!(f, "manifest at byte {offset}: {error}"),
             Self::Spec(error) => {
                 write!(f, "manifest at byte {}: model {error}", crate::container::HEAD_BYTES)
+            }
+            Self::NotBuilt { part } => {
+                write!(
+                    f,
+                    "the container needs `{part}`, and this program was built without it (a feature of rescomp-formats)"
+                )
             }
             Self::Order { index, offset, expected, kind, layer } => {
                 write!(f, "section {index}: byte {offset}: expected {expected}, found kind {kind}")?;

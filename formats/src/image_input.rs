@@ -92,6 +92,7 @@ impl ImageInput {
     ///
     /// # Errors
     /// The first field out of its bounds.
+    #[inline(never)]
     pub(crate) fn check(&self) -> Result<(), SpecError> {
         let refused = |field, found, expected| Err(SpecError { field, found, expected });
         for (field, edge) in [("image height", self.height), ("image width", self.width)] {

@@ -1,7 +1,11 @@
 //! The section table: what a section holds, where, and in which order sections come.
 
+mod order;
+
+pub use order::Sections;
+
 use crate::image_input::ImageInput;
-use crate::spec::{Architecture, ModelKind, ModelSpec};
+use crate::spec::{Architecture, ModelSpec};
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
@@ -99,28 +103,6 @@ pub enum SectionKind {
 
 use SectionKind as K;
 
-/// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
-const MODEL_SECTIONS: [SectionKind; 19] = [
-    K::Tokenizer,
-    K::Labels,
-    K::RopeFrequencies,
-    K::LocalRopeFrequencies,
-    K::CheckWindows,
-    K::CheckEmbeddings,
-    K::CheckImages,
-    K::TokenBands,
-    K::Embedding,
-    K::Patches,
-    K::Positions,
-    K::EmbeddingNorm,
-    K::EmbeddingNormBias,
-    K::HeadInput,
-    K::Head,
-    K::HeadBias,
-    K::FinalNorm,
-    K::FinalNormBias,
-    K::ChatTemplate,
-];
 /// Sections of a layer of Llama.
 const LLAMA: [SectionKind; 9] =
     [K::AttentionNorm, K::Query, K::Key, K::Value, K::Output, K::MlpNorm, K::Gate, K::Up, K::Down];
@@ -492,40 +474,8 @@ impl core::fmt::Display for SectionName {
     }
 }
 
-fn model_sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
-    let (tied, bands) = (spec.tied_head, u16::from(spec.embedding_bands));
-    let architecture = spec.architecture;
-    let head_input = spec.online.head_input;
-    let chats = spec.chat_template;
-    let [decodes, encodes, classifies] = [ModelKind::Decoder, ModelKind::Encoder, ModelKind::Classifier]
-        .map(|kind| architecture.kind() == kind);
-    MODEL_SECTIONS.into_iter().flat_map(move |kind| {
-        let banded = bands > 1 && kind == K::Embedding;
-        let count = match kind {
-            K::Tokenizer => u16::from(!classifies),
-            K::Head => u16::from(!tied && !encodes),
-            K::HeadInput => u16::from(head_input),
-            K::TokenBands => u16::from(bands > 1),
-            K::Embedding => {
-                if classifies {
-                    0
-                } else {
-                    bands
-                }
-            }
-            K::RopeFrequencies => u16::from(!architecture.has_learned_positions()),
-            K::LocalRopeFrequencies => u16::from(architecture.has_local_frequencies()),
-            K::Positions => u16::from(architecture.has_learned_positions()),
-            K::FinalNorm => u16::from(!encodes),
-            K::CheckWindows => u16::from(decodes),
-            K::Labels | K::CheckImages | K::Patches | K::HeadBias => u16::from(classifies),
-            K::FinalNormBias => u16::from(architecture.has_layer_norm() && !encodes),
-            K::EmbeddingNorm | K::EmbeddingNormBias | K::CheckEmbeddings => u16::from(encodes),
-            K::ChatTemplate => u16::from(chats),
-            _ => 1,
-        };
-        (0..count).map(move |band| SectionName { kind, layer: banded.then_some(band) })
-    })
+fn model_sections(spec: &ModelSpec) -> Sections {
+    Sections::new(spec, 0)
 }
 
 /// The sections of a layer, in the order of the file.
@@ -545,14 +495,8 @@ pub const fn layer_sections(architecture: Architecture) -> &'static [SectionKind
 }
 
 /// The sections of a model in the order of the file.
-pub fn sections(spec: &ModelSpec) -> impl Iterator<Item = SectionName> + use<> {
-    let layers = 0..spec.layers as u16;
-    let in_layer = layer_sections(spec.architecture);
-    model_sections(spec).chain(
-        layers.flat_map(move |layer| {
-            in_layer.iter().map(move |&kind| SectionName { kind, layer: Some(layer) })
-        }),
-    )
+pub fn sections(spec: &ModelSpec) -> Sections {
+    Sections::new(spec, spec.layers as u16)
 }
 
 /// How many sections a model has.

@@ -260,15 +260,18 @@ pub struct OnlineTransforms {
     pub head_input: bool,
 }
 
-/// What comes out of a model.
+/// What comes out of a model. A variant is numbered by its place among those that are read, so only the last ones may be
+/// left out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Output {
     /// Logits of the next token, of a decoder.
     NextToken,
     /// A vector of a text, of an encoder.
+    #[cfg_attr(not(any(feature = "encoders", feature = "classifiers")), serde(skip_deserializing))]
     Vector(TextEmbedding),
     /// Logits of an image's class, of a classifier.
+    #[cfg_attr(not(feature = "classifiers"), serde(skip_deserializing))]
     Classes(ImageInput),
 }
 
@@ -384,6 +387,7 @@ impl ModelSpec {
     ///
     /// # Errors
     /// The first field out of its bounds.
+    #[inline(never)]
     pub fn check(&self) -> Result<(), SpecError> {
         let within = |field, found, highest, expected| {
             if (1..=highest).contains(&found) { Ok(()) } else { Err(SpecError { field, found, expected }) }
@@ -431,6 +435,7 @@ impl ModelSpec {
     }
 
     /// An encoder has no next token: no head, no conversations, no windows; a decoder has no vector of a text. A classifier has no tokens at all.
+    #[inline(never)]
     fn check_output(&self) -> Result<(), SpecError> {
         let refused = |field, found, expected| Err(SpecError { field, found, expected });
         let (kind, number) = match self.output {
@@ -455,7 +460,7 @@ impl ModelSpec {
         if self.variant.sliding_window > 0 {
             return refused("sliding_window", self.variant.sliding_window, none);
         }
-        let Some(image) = self.image() else { return Ok(()) };
+        let Some(image) = self.image().filter(|_| cfg!(feature = "classifiers")) else { return Ok(()) };
         image.check()?;
         let none = "0 with a classifier";
         if image.tokens() != self.context {
@@ -478,13 +483,14 @@ impl ModelSpec {
     }
 
     /// There is a transform for every width that passes one, and a tied head behind the matrix of its input.
+    #[inline(never)]
     fn check_online(&self) -> Result<(), SpecError> {
         let widths = [
             ("online output", self.online.output, self.query_width()),
             ("online down", self.online.down, self.intermediate as usize),
         ];
         for (field, asked, width) in widths {
-            if asked && Hadamard::new(width).is_none() {
+            if cfg!(feature = "hadamard") && asked && Hadamard::new(width).is_none() {
                 let expected = "a width that has a Hadamard transform";
                 return Err(SpecError { field, found: width as u32, expected });
             }
@@ -496,6 +502,7 @@ impl ModelSpec {
         Ok(())
     }
 
+    #[inline(never)]
     fn check_variant(&self) -> Result<(), SpecError> {
         let Variant { activation, rotary_dim, sliding_window, global_every, unrotated_every, .. } =
             self.variant;

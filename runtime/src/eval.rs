@@ -29,6 +29,7 @@ pub struct Measured {
 ///
 /// # Errors
 /// [`RuntimeError`], for one [`RuntimeError::ContextFull`] where the session has fewer positions than a window.
+#[inline(never)]
 pub fn measure(
     session: &mut Session<'_>,
     windows: &CheckWindows<'_>,
@@ -69,6 +70,7 @@ const TOGETHER: usize = 128;
 ///
 /// # Errors
 /// As [`measure`].
+#[inline(never)]
 pub fn digest_in_tiles(
     session: &mut Session<'_>,
     windows: &CheckWindows<'_>,

@@ -285,7 +285,9 @@ impl<'a> QuantizedWeights<'a> {
         let one_step = matrices.iter().all(|matrix| step(matrix) == step(&matrices[0]));
         if let (Some(first), true) = (matrices.first(), one_step) {
             let activations = self.quantize(first.shape(), tokens, input)?;
-            for_each_share(machine, matrices, tokens, outputs, then, integer_product(machine, &activations));
+            // By reference, as below: one instance of its code.
+            let product = &integer_product(machine, &activations);
+            for_each_share(machine, matrices, tokens, outputs, then, product);
             return Ok(());
         }
         for (index, first) in matrices.iter().enumerate() {

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use crate::error::RuntimeError;
+use crate::tokenizer::fits_narrow;
 use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::encodings::CodeWidth;
@@ -80,6 +81,10 @@ parts! {
     LowRank = "low-rank", "Low-rank corrections of products.";
     CacheF16 = "cache-f16", "Keys and values that are kept as binary16, by decoders.";
     CacheInt8 = "cache-int8", "Keys and values that are kept as int8 codes, likewise.";
+    Bands = "bands", "Embeddings in bands.";
+    Chat = "chat", "Chat templates.";
+    WideMerges = "wide-merges", "Byte-pair encoding with more than 65,536 tokens, or 65,534 merges.";
+    CharacterBpe = "character-bpe", "Byte-pair encoding that starts from characters.";
 }
 
 /// A set of parts.
@@ -105,12 +110,12 @@ impl Parts {
     /// These and one more.
     #[must_use]
     pub const fn with(self, part: Part) -> Parts {
-        Parts(self.0 | 1 << part as u32)
+        Parts(self.0 | 1 << part as u64)
     }
 
     /// Whether a part is in the set.
     pub const fn has(self, part: Part) -> bool {
-        self.0 & 1 << part as u32 != 0
+        self.0 & 1 << part as u64 != 0
     }
 
     /// The parts, in order.
@@ -201,11 +206,23 @@ impl Parts {
         if spec.variant.score_cap > 0.0 || spec.variant.logit_cap > 0.0 {
             parts = parts.with(Part::SoftCap);
         }
+        if spec.embedding_bands > 1 {
+            parts = parts.with(Part::Bands);
+        }
+        if spec.chat_template {
+            parts = parts.with(Part::Chat);
+        }
         parts
     }
 
     fn of_tokenizer(view: &TokenizerView<'_>) -> Parts {
         let mut parts = Parts(0).with(model_part(view.model()));
+        if parts.has(Part::BytePair) && !fits_narrow(view) {
+            parts = parts.with(Part::WideMerges);
+        }
+        if view.model() == Model::CharacterBpe {
+            parts = parts.with(Part::CharacterBpe);
+        }
         match view.pre_tokenizer() {
             PreTokenizer::Gpt2 | PreTokenizer::DigitsGpt2 | PreTokenizer::Llama3 | PreTokenizer::Qwen2 => {
                 parts = parts.with(Part::Patterns);

@@ -7,10 +7,10 @@
 
 use core::fmt;
 use half::f16;
-use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::encodings::{CodeWidth, WORD_BYTES};
 use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::layouts::Layout;
-use rescomp_formats::matrix::{CodebookMatrix, MatrixShape, MatrixView, pack_codebook, pack_scaled};
+use rescomp_formats::matrix::{MatrixShape, MatrixView, TABLE_ENTRIES};
 
 use crate::kernels::{Activations, Attention, AttentionInt8, Kernels, MOST_TOGETHER, OutputRows};
 use crate::memory::MemoryBlock;
@@ -57,24 +57,24 @@ const KNOWN: [(&str, Option<Part>, u32); 17] = [
 
 /// Likewise of products, the same in every layout: width, part, columns of a group, the group's part.
 const KNOWN_PRODUCTS: [(&str, CodeWidth, Part, usize, Part, u32); 18] = [
-    ("gemv and gemm, 2 bits, groups of 32", CodeWidth::Int2, Part::Int2, 32, Part::Groups32, 0x1cac40fa),
-    ("gemv and gemm, 3 bits, groups of 32", CodeWidth::Int3, Part::Int3, 32, Part::Groups32, 0xfa1a4624),
-    ("gemv and gemm, 4 bits, groups of 32", CodeWidth::Int4, Part::Int4, 32, Part::Groups32, 0xb945021f),
-    ("gemv and gemm, 5 bits, groups of 32", CodeWidth::Int5, Part::Int5, 32, Part::Groups32, 0x1ba74f66),
-    ("gemv and gemm, 6 bits, groups of 32", CodeWidth::Int6, Part::Int6, 32, Part::Groups32, 0xf977429d),
-    ("gemv and gemm, 8 bits, groups of 32", CodeWidth::Int8, Part::Int8, 32, Part::Groups32, 0x16c22de4),
-    ("gemv and gemm, 2 bits, groups of 64", CodeWidth::Int2, Part::Int2, 64, Part::Groups64, 0x7b9c14d1),
-    ("gemv and gemm, 3 bits, groups of 64", CodeWidth::Int3, Part::Int3, 64, Part::Groups64, 0x72ece5e7),
-    ("gemv and gemm, 4 bits, groups of 64", CodeWidth::Int4, Part::Int4, 64, Part::Groups64, 0xe028df2c),
-    ("gemv and gemm, 5 bits, groups of 64", CodeWidth::Int5, Part::Int5, 64, Part::Groups64, 0xc8eee4fd),
-    ("gemv and gemm, 6 bits, groups of 64", CodeWidth::Int6, Part::Int6, 64, Part::Groups64, 0x35d24629),
-    ("gemv and gemm, 8 bits, groups of 64", CodeWidth::Int8, Part::Int8, 64, Part::Groups64, 0x71190630),
-    ("gemv and gemm, 2 bits, groups of 128", CodeWidth::Int2, Part::Int2, 128, Part::OtherGroups, 0x3e0fef18),
-    ("gemv and gemm, 3 bits, groups of 128", CodeWidth::Int3, Part::Int3, 128, Part::OtherGroups, 0xf4987e99),
-    ("gemv and gemm, 4 bits, groups of 128", CodeWidth::Int4, Part::Int4, 128, Part::OtherGroups, 0x70647140),
-    ("gemv and gemm, 5 bits, groups of 128", CodeWidth::Int5, Part::Int5, 128, Part::OtherGroups, 0x7ae94269),
-    ("gemv and gemm, 6 bits, groups of 128", CodeWidth::Int6, Part::Int6, 128, Part::OtherGroups, 0x88aa3e00),
-    ("gemv and gemm, 8 bits, groups of 128", CodeWidth::Int8, Part::Int8, 128, Part::OtherGroups, 0x65e938bf),
+    ("gemv and gemm, 2 bits, groups of 32", CodeWidth::Int2, Part::Int2, 32, Part::Groups32, 0xed482f11),
+    ("gemv and gemm, 3 bits, groups of 32", CodeWidth::Int3, Part::Int3, 32, Part::Groups32, 0x9bcb2314),
+    ("gemv and gemm, 4 bits, groups of 32", CodeWidth::Int4, Part::Int4, 32, Part::Groups32, 0x1b53bf0d),
+    ("gemv and gemm, 5 bits, groups of 32", CodeWidth::Int5, Part::Int5, 32, Part::Groups32, 0x8ca4fa4c),
+    ("gemv and gemm, 6 bits, groups of 32", CodeWidth::Int6, Part::Int6, 32, Part::Groups32, 0x0832d087),
+    ("gemv and gemm, 8 bits, groups of 32", CodeWidth::Int8, Part::Int8, 32, Part::Groups32, 0x780abd62),
+    ("gemv and gemm, 2 bits, groups of 64", CodeWidth::Int2, Part::Int2, 64, Part::Groups64, 0x3c50fc38),
+    ("gemv and gemm, 3 bits, groups of 64", CodeWidth::Int3, Part::Int3, 64, Part::Groups64, 0xc2740a85),
+    ("gemv and gemm, 4 bits, groups of 64", CodeWidth::Int4, Part::Int4, 64, Part::Groups64, 0x41ce6652),
+    ("gemv and gemm, 5 bits, groups of 64", CodeWidth::Int5, Part::Int5, 64, Part::Groups64, 0x105f2e50),
+    ("gemv and gemm, 6 bits, groups of 64", CodeWidth::Int6, Part::Int6, 64, Part::Groups64, 0x7cc7271a),
+    ("gemv and gemm, 8 bits, groups of 64", CodeWidth::Int8, Part::Int8, 64, Part::Groups64, 0x09be572f),
+    ("gemv and gemm, 2 bits, groups of 128", CodeWidth::Int2, Part::Int2, 128, Part::OtherGroups, 0xfa610b0e),
+    ("gemv and gemm, 3 bits, groups of 128", CodeWidth::Int3, Part::Int3, 128, Part::OtherGroups, 0xc41073e2),
+    ("gemv and gemm, 4 bits, groups of 128", CodeWidth::Int4, Part::Int4, 128, Part::OtherGroups, 0x568c3c57),
+    ("gemv and gemm, 5 bits, groups of 128", CodeWidth::Int5, Part::Int5, 128, Part::OtherGroups, 0xf50ff5b5),
+    ("gemv and gemm, 6 bits, groups of 128", CodeWidth::Int6, Part::Int6, 128, Part::OtherGroups, 0xf7e83305),
+    ("gemv and gemm, 8 bits, groups of 128", CodeWidth::Int8, Part::Int8, 128, Part::OtherGroups, 0xdf40997a),
 ];
 
 /// Number of operations that are checked where every part is built.
@@ -111,6 +111,7 @@ impl core::error::Error for SelfCheckError {}
 ///
 /// # Errors
 /// The first operation that gives another one.
+#[inline(never)]
 pub fn self_check(kernels: &Kernels) -> Result<(), SelfCheckError> {
     let compare = |operation, expected, found| match found == expected {
         true => Ok(()),
@@ -138,6 +139,7 @@ fn layouts() -> impl Iterator<Item = Layout> {
 }
 
 /// What an operation gives, as a CRC-32.
+#[inline(never)]
 fn answer(kernels: &Kernels, operation: &str) -> u32 {
     let mut bits = Bits::default();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -171,19 +173,19 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
             (kernels.rms_norm_in_place)(&mut a[..61], &b[..61], 1e-5);
             bits.floats(a);
         }
-        "layer_norm" => {
+        "layer_norm" if Part::LayerNorm.is_built() => {
             (kernels.layer_norm)(&a[..61], &b[..61], &d[..61], 1e-5, &mut c[..61]);
             bits.floats(c);
         }
-        "gelu_tanh" => {
+        "gelu_tanh" if Part::Gelu.is_built() => {
             (kernels.gelu_tanh)(&mut a[..61]);
             bits.floats(a);
         }
-        "gelu" => {
+        "gelu" if Part::Gelu.is_built() => {
             (kernels.gelu)(&mut a[..61]);
             bits.floats(a);
         }
-        "soft_cap" => {
+        "soft_cap" if Part::SoftCap.is_built() => {
             (kernels.soft_cap)(&mut a[..61], 5.0);
             bits.floats(a);
         }
@@ -203,7 +205,7 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
             (kernels.rotate)(&mut a[..58], &c[..29], &d[..29]);
             bits.floats(a);
         }
-        "hadamard" => {
+        "hadamard" if Part::Hadamard.is_built() => {
             // 48 values: a dense block of 12 and two doublings.
             if let Some(transform) = Hadamard::new(48) {
                 (kernels.hadamard)(&transform, &mut a[..48]);
@@ -236,6 +238,7 @@ fn activations(
 }
 
 /// Both products of a matrix, for all tokens and for one, as a CRC-32.
+#[inline(never)]
 fn products(kernels: &Kernels, width: CodeWidth, group: usize, layout: Layout) -> u32 {
     let mut bits = Bits::default();
     let mut random = Random(width.bits() as u64);
@@ -245,9 +248,7 @@ fn products(kernels: &Kernels, width: CodeWidth, group: usize, layout: Layout) -
     let mut section = [MemoryBlock([0; 64]); SECTION_BLOCKS];
     let section: &mut [u8] = bytemuck::cast_slice_mut(&mut section);
     let Some(section) = section.get_mut(..shape.section_bytes()) else { return 0 };
-    if !pack(&shape, &mut random, section) {
-        return 0;
-    }
+    make_up(&shape, &mut random, section);
     let Ok(matrix) = MatrixView::new(shape, section) else { return 0 };
     let (codes, scales) = activations(kernels, shape.step_elems(), &mut random);
     let mut of_steps = [0.0; TOKENS * MOST_STEPS];
@@ -270,36 +271,50 @@ fn products(kernels: &Kernels, width: CodeWidth, group: usize, layout: Layout) -
     bits.0.finalize()
 }
 
-/// A matrix with every code, level, multiplier and scale; whether it could be packed.
-fn pack(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) -> bool {
+/// Makes a matrix up, word by word, and the same for every layout: any bits of a narrow width are codes, and packing codes took kilobytes of
+/// code.
+#[inline(never)]
+fn make_up(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) {
     let width = shape.width();
-    let scale = |random: &mut Random| f16::from_f32(0.01 + 0.005 * random.unit());
-    if !shape.has_codebook() {
-        let codes: [i8; ROWS * COLS] = core::array::from_fn(|_| (random.below(255) as i16 - 127) as i8);
-        let scales: [f16; ROWS * MOST_STEPS] = core::array::from_fn(|_| scale(random));
-        return pack_scaled(shape, &codes, &scales[..ROWS * shape.groups()], section).is_ok();
+    let (bound, count) = (i32::from(width.level_bound()), width.table_levels() as i32);
+    for (index, level) in (0..count).zip(&mut *section) {
+        // From one bound to the other, as evenly as integers are.
+        let even = -bound + 2 * bound * index / (count - 1);
+        *level = width.fixed_table_level(index as u8).unwrap_or(even as i8) as u8;
     }
-    let count = 1_usize << width.bits();
-    let bound = i32::from(width.level_bound());
-    let mut levels = [0_i8; 64];
-    for (index, level) in levels[..count].iter_mut().enumerate() {
-        // From one bound to the other, spaced as evenly as integers are: at 5 and 6 bits the odd ones.
-        *level = (-bound + 2 * bound * index as i32 / (count as i32 - 1)) as i8;
+    if shape.has_scale_codes() {
+        for (index, multiplier) in section[TABLE_ENTRIES..2 * TABLE_ENTRIES].iter_mut().enumerate() {
+            *multiplier = 15 + 16 * index as u8;
+        }
     }
-    let codes: [u8; ROWS * COLS] = core::array::from_fn(|_| random.below(count as u64) as u8);
-    let scale_codes: [u8; ROWS * MOST_STEPS] = core::array::from_fn(|_| random.below(16) as u8);
-    let row_scales: [f16; ROWS] = core::array::from_fn(|_| scale(random));
-    let codebook = CodebookMatrix {
-        levels: &levels[..count],
-        multipliers: core::array::from_fn(|index| 15 + 16 * index as u8),
-        codes: &codes,
-        scale_codes: &scale_codes[..ROWS * shape.groups()],
-        row_scales: &row_scales,
-    };
-    pack_codebook(shape, &codebook, section).is_ok()
+    for row in 0..shape.rows() {
+        for unit in 0..shape.units() {
+            for word in 0..width.bits() {
+                let at = shape.codes_offset_bytes() + WORD_BYTES * shape.word_index(row, unit, word);
+                for byte in &mut section[at..at + WORD_BYTES] {
+                    let bits = random.bits() >> 56;
+                    // -128 is no code.
+                    *byte = if shape.has_codebook() || bits != 0x80 { bits as u8 } else { 0 };
+                }
+            }
+        }
+        for pair in 0..shape.scale_code_pairs() {
+            let bits = (random.bits() >> 56) as u8;
+            let at = shape.scale_codes_offset_bytes() + shape.scale_code_index(row, pair);
+            section[at] = if 2 * pair + 1 == shape.groups() { bits & 15 } else { bits };
+        }
+        let scales = if shape.has_codebook() { 1 } else { shape.groups() };
+        for group in 0..scales {
+            let index = if shape.has_codebook() { row } else { shape.scale_index(row, group) };
+            let at = shape.scales_offset_bytes() + 2 * index;
+            let scale = f16::from_f32(0.01 + 0.005 * random.unit());
+            section[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
 }
 
 /// Keeping keys, scores of several queries, and weighted sums of as many tokens of different lengths.
+#[inline(never)]
 fn attention<S: bytemuck::Zeroable>(attention: &Attention<S>, random: &mut Random, bits: &mut Bits) {
     let queries: [f32; QUERIES * HEAD] = core::array::from_fn(|_| random.unit());
     let values: [f32; KEYS * HEAD] = core::array::from_fn(|_| random.unit());
@@ -369,10 +384,6 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
-        (self.bits() >> 33) % bound
-    }
-
     /// From -1..1.
     pub(crate) fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 * (2.0 / 16_777_216.0) - 1.0
@@ -396,6 +407,21 @@ mod tests {
                 assert_eq!(found, KNOWN_PRODUCTS, "{} {layout:?}", kernels.name);
             }
             assert_eq!(self_check(kernels), Ok(()));
+        }
+    }
+
+    #[test]
+    fn made_up_matrices_could_be_a_containers() {
+        for (_, width, _, group, ..) in KNOWN_PRODUCTS {
+            for layout in Layout::ALL {
+                let shape =
+                    MatrixShape::new(ROWS as u32, COLS as u32, group as u32, width, layout).expect("a shape");
+                let mut section = [MemoryBlock([0; 64]); SECTION_BLOCKS];
+                let section = &mut bytemuck::cast_slice_mut(&mut section)[..shape.section_bytes()];
+                make_up(&shape, &mut Random(7), section);
+                let matrix = MatrixView::new(shape, section).expect("a section");
+                assert_eq!(matrix.check(section), Ok(()), "{width:?} {group} {layout:?}");
+            }
         }
     }
 

@@ -48,6 +48,7 @@ impl<'a> Container<'a> {
     ///
     /// # Errors
     /// The first [`ContainerError`], in the order of the file.
+    #[inline(never)]
     pub fn check(self, integrity: Integrity) -> Result<CheckedContainer<'a>, ContainerError> {
         let table_end = self.head.front_bytes();
         let aligned = table_end.next_multiple_of(SECTION_ALIGNMENT_BYTES);
@@ -78,23 +79,27 @@ impl<'a> Container<'a> {
                 SectionKind::CheckWindows => {
                     checks = Some(Checks::Windows(self.parse_check_windows(name, entry, bytes)?));
                 }
-                SectionKind::CheckEmbeddings => {
+                SectionKind::CheckEmbeddings if cfg!(feature = "encoders") => {
                     checks = Some(Checks::Embeddings(self.parse_check_embeddings(name, entry, bytes)?));
                 }
-                SectionKind::CheckImages => {
+                SectionKind::CheckImages if cfg!(feature = "classifiers") => {
                     checks = Some(Checks::Images(self.parse_check_images(name, entry, bytes)?));
                 }
-                SectionKind::Labels => {
+                SectionKind::Labels if cfg!(feature = "classifiers") => {
                     let error = structure_error(name, entry);
                     let parsed = Labels::parse(bytes, self.manifest.spec.vocabulary)
                         .map_err(|refused| error(refused.offset_bytes, refused.expected, refused.found))?;
                     labels = Some(parsed);
                 }
                 SectionKind::RopeFrequencies | SectionKind::LocalRopeFrequencies => {}
-                SectionKind::TokenBands => self.check_token_bands(name, entry, bytes)?,
-                SectionKind::ChatTemplate => {
+                SectionKind::TokenBands if cfg!(feature = "bands") => {
+                    self.check_token_bands(name, entry, bytes)?
+                }
+                SectionKind::ChatTemplate if cfg!(feature = "chat") => {
                     chat_template = Some(parse_chat_template(name, entry, bytes)?);
                 }
+                // `open` refuses models that have one where it isn't built.
+                kind if kind.is_bytes() => {}
                 kind if kind.is_matrix() => {
                     self.check_matrix(name, entry, bytes)?;
                 }
@@ -118,6 +123,7 @@ impl<'a> Container<'a> {
     }
 
     /// Checks a matrix, and the factors of its correction where it has one.
+    #[inline(never)]
     fn check_matrix(
         &self,
         section: SectionName,
@@ -171,6 +177,7 @@ impl<'a> Container<'a> {
         Ok(())
     }
 
+    #[inline(never)]
     fn parse_tokenizer(
         &self,
         section: SectionName,
@@ -178,6 +185,9 @@ impl<'a> Container<'a> {
         bytes: &'a [u8],
     ) -> Result<TokenizerView<'a>, ContainerError> {
         let offset = entry.offset_bytes;
+        if !cfg!(feature = "ordered-tokens") && bytes.get(3).is_some_and(|&model| model != 0) {
+            return Err(ContainerError::NotBuilt { part: "ordered-tokens" });
+        }
         let view = TokenizerView::parse(bytes).map_err(|error| {
             let offset = offset + error.offset_bytes as u64;
             ContainerError::Tokenizer { offset, error }
@@ -196,6 +206,7 @@ impl<'a> Container<'a> {
     }
 
     /// Parses the windows, and checks that they fit the model's context and the manifest's record.
+    #[inline(never)]
     fn parse_check_windows(
         &self,
         section: SectionName,
@@ -293,6 +304,7 @@ fn parse_chat_template<'a>(
     })
 }
 
+#[inline(never)]
 fn check_finite(section: SectionName, entry: &SectionEntry, bytes: &[u8]) -> Result<(), ContainerError> {
     for (index, word) in bytes.as_chunks::<4>().0.iter().enumerate() {
         if !f32::from_le_bytes(*word).is_finite() {
@@ -356,6 +368,9 @@ impl<'a> CheckedContainer<'a> {
     /// The band of each token's row of the embedding; `None` where the embedding is one matrix. Within a band, rows come in the order of
     /// tokens: a token's row in its band is how many earlier tokens have the same band.
     pub fn token_bands(&self) -> Option<&'a [u8]> {
+        if !cfg!(feature = "bands") {
+            return None;
+        }
         let name = SectionName { kind: SectionKind::TokenBands, layer: None };
         self.container.section(name).map(|(_, bytes)| bytes)
     }
@@ -371,6 +386,9 @@ impl<'a> CheckedContainer<'a> {
     /// The factors of a matrix's correction: the matrix is multiplied with as `Q + U V`. `None` where it has none, or the model has no
     /// matrix of that name.
     pub fn low_rank(&self, name: SectionName) -> Option<LowRankView<'a>> {
+        if !cfg!(feature = "low-rank") {
+            return None;
+        }
         let entry = self.container.table.get(section_index(&self.manifest().spec, name)?)?;
         let shape = low_rank_shape(name, entry, 0).ok()??;
         LowRankView::new(&shape, self.container.bytes_of(entry)).ok()

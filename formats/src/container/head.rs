@@ -1,6 +1,6 @@
 //! The head: 64 bytes that say what the file is and where manifest and table lie.
 
-use super::{SIGNATURE_BYTES, crc32};
+use super::{SIGNATURE_BYTES, crc32, expect_field};
 use crate::error::ContainerError;
 use crate::section::{SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES};
 use bytemuck::{Pod, Zeroable};
@@ -76,6 +76,7 @@ impl Head {
     ///
     /// # Errors
     /// The first field that this reader cannot accept.
+    #[inline(never)]
     pub fn read(file: &[u8]) -> Result<Head, ContainerError> {
         let found = file.len() as u64;
         let Some(bytes) = file.get(..HEAD_BYTES) else {
@@ -93,13 +94,7 @@ impl Head {
             let (expected, found) = (head.head_crc32, crc);
             return Err(ContainerError::Checksum { part: "head", section: None, offset: 0, expected, found });
         }
-        let field = |field, offset, expected: u64, found: u64| {
-            if expected == found {
-                Ok(())
-            } else {
-                Err(ContainerError::Field { section: None, field, offset, expected, found })
-            }
-        };
+        let field = |name, offset, expected, found| expect_field(None, name, offset, expected, found);
         let limit = |field, offset, limit: u32, found: u32| {
             let (bound, value) = (u64::from(limit), u64::from(found));
             if value <= bound {

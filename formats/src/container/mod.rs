@@ -30,11 +30,16 @@ use crate::section::{
     NO_LAYER, SECTION_ALIGNMENT_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind, SectionName, encoding,
     layout, section_count, section_index, sections,
 };
-use crate::spec::ModelSpec;
+use crate::spec::{Architecture, ModelKind, ModelSpec};
 
 /// CRC-32 as IEEE 802.3 and zlib compute it.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    const CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
+    // Sixteen bytes at once by a table of 16 KiB, or one by a table of 1 KiB, which an image has room for.
+    #[cfg(not(target_os = "none"))]
+    type Table = crc::Table<16>;
+    #[cfg(target_os = "none")]
+    type Table = crc::Table<1>;
+    static CRC: crc::Crc<u32, Table> = crc::Crc::<u32, Table>::new(&crc::CRC_32_ISO_HDLC);
     CRC.checksum(bytes)
 }
 
@@ -78,6 +83,7 @@ impl<'a> Container<'a> {
     }
 
     /// Reads the structure behind the head.
+    #[inline(never)]
     fn open_front(file: &'a [u8], head: Head, trusted: bool) -> Result<Self, ContainerError> {
         if file.as_ptr().align_offset(SECTION_ALIGNMENT_BYTES) != 0 {
             return Err(ContainerError::Unaligned);
@@ -101,14 +107,10 @@ impl<'a> Container<'a> {
         }
         let offset = HEAD_BYTES as u64;
         let (manifest_bytes, rest) = front.split_at(head.manifest_bytes as usize);
-        let manifest = match Manifest::take_from(manifest_bytes, head.minor) {
-            Ok((manifest, [])) => manifest,
-            Ok((_, after)) => {
-                let offset = offset + (manifest_bytes.len() - after.len()) as u64;
-                return Err(ContainerError::Manifest { offset, found: "bytes after its end" });
-            }
-            Err(_) => return Err(ContainerError::Manifest { offset, found: "none" }),
-        };
+        let manifest = read_manifest(manifest_bytes, head.minor)?;
+        if let Some(part) = missing_part(&manifest.spec) {
+            return Err(ContainerError::NotBuilt { part });
+        }
         manifest.spec.check().map_err(ContainerError::Spec)?;
         manifest.check_record().map_err(|error| ContainerError::Record { offset, error })?;
         let (padding, table) = rest.split_at(table_start - HEAD_BYTES - manifest_bytes.len());
@@ -121,6 +123,7 @@ impl<'a> Container<'a> {
     }
 
     /// Checks every entry, and that the sections tile the rest of the file.
+    #[inline(never)]
     fn check_table(&self, table_start: usize) -> Result<(), ContainerError> {
         let spec = &self.manifest.spec;
         let in_head = |name, offset, expected, found| expect_field(None, name, offset, expected, found);
@@ -242,6 +245,46 @@ impl<'a> Container<'a> {
     }
 }
 
+/// Reads the manifest's message, which is all of `bytes`, of a container of this minor version.
+#[inline(never)]
+fn read_manifest(bytes: &[u8], minor: u16) -> Result<Manifest, ContainerError> {
+    let offset = HEAD_BYTES as u64;
+    // The first of the manifest, and the rest can only be read where it is known.
+    if let Ok((architecture, _)) = postcard::take_from_bytes(bytes)
+        && let Some(part) = missing_kind(architecture)
+    {
+        return Err(ContainerError::NotBuilt { part });
+    }
+    match Manifest::take_from(bytes, minor) {
+        Ok((manifest, [])) => Ok(manifest),
+        Ok((_, after)) => {
+            let offset = offset + (bytes.len() - after.len()) as u64;
+            Err(ContainerError::Manifest { offset, found: "bytes after its end" })
+        }
+        Err(_) => Err(ContainerError::Manifest { offset, found: "none" }),
+    }
+}
+
+/// The part with models of an architecture's kind, where the program was built without it.
+fn missing_kind(architecture: Architecture) -> Option<&'static str> {
+    match architecture.kind() {
+        ModelKind::Encoder if !cfg!(feature = "encoders") => Some("encoders"),
+        ModelKind::Classifier if !cfg!(feature = "classifiers") => Some("classifiers"),
+        _ => None,
+    }
+}
+
+/// Another part that a model needs, and that the program was built without.
+fn missing_part(spec: &ModelSpec) -> Option<&'static str> {
+    if !cfg!(feature = "bands") && spec.embedding_bands > 1 {
+        return Some("bands");
+    }
+    if !cfg!(feature = "hadamard") && (spec.online.output || spec.online.down) {
+        return Some("hadamard");
+    }
+    (!cfg!(feature = "chat") && spec.chat_template).then_some("chat")
+}
+
 /// Checks a field of the head, or of a section's entry.
 fn expect_field(
     section: Option<SectionName>,
@@ -257,6 +300,7 @@ fn expect_field(
 }
 
 /// The length that an entry's section must have, by its kind, encoding and shape; its own where the kind allows any.
+#[inline(never)]
 fn expected_length(
     spec: &ModelSpec,
     name: SectionName,
@@ -314,6 +358,9 @@ pub(crate) fn matrix_shape(
             layout: entry.layout,
         });
     };
+    if !width.is_built() {
+        return Err(ContainerError::NotBuilt { part: width.feature() });
+    }
     MatrixShape::new(entry.rows, entry.cols, entry.group_elems, width, layout)
         .map_err(|error| ContainerError::Shape { section: name, offset: at + 8, error })
 }
@@ -326,6 +373,9 @@ pub(crate) fn low_rank_shape(
 ) -> Result<Option<LowRankShape>, ContainerError> {
     if entry.rank_units == 0 {
         return Ok(None);
+    }
+    if !cfg!(feature = "low-rank") {
+        return Err(ContainerError::NotBuilt { part: "low-rank" });
     }
     let matrix = matrix_shape(name, entry, at)?;
     LowRankShape::new(matrix, u32::from(entry.rank_units) * RANK_UNIT)

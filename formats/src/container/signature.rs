@@ -91,6 +91,7 @@ pub fn signed_message(front: &[u8]) -> [u8; SIGNED_MESSAGE_BYTES] {
 }
 
 /// The block of a signed file; `None` of an unsigned one.
+#[inline(never)]
 pub(super) fn read(head: &Head, file: &[u8]) -> Result<Option<SignatureBlock>, ContainerError> {
     let (start, end) = (head.front_bytes().next_multiple_of(64), head.first_section_offset());
     if head.signature_bytes == 0 {

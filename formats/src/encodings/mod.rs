@@ -69,6 +69,30 @@ impl CodeWidth {
         }
     }
 
+    /// Whether this program reads matrices of this width.
+    pub const fn is_built(self) -> bool {
+        match self {
+            CodeWidth::Int2 => cfg!(feature = "int2"),
+            CodeWidth::Int3 => cfg!(feature = "int3"),
+            CodeWidth::Int4 => cfg!(feature = "int4"),
+            CodeWidth::Int5 => cfg!(feature = "int5"),
+            CodeWidth::Int6 => cfg!(feature = "int6"),
+            CodeWidth::Int8 => cfg!(feature = "int8"),
+        }
+    }
+
+    /// The feature with this width.
+    pub const fn feature(self) -> &'static str {
+        match self {
+            CodeWidth::Int2 => "int2",
+            CodeWidth::Int3 => "int3",
+            CodeWidth::Int4 => "int4",
+            CodeWidth::Int5 => "int5",
+            CodeWidth::Int6 => "int6",
+            CodeWidth::Int8 => "int8",
+        }
+    }
+
     /// Bits a code; also words a unit.
     pub const fn bits(self) -> usize {
         match self {
@@ -142,6 +166,7 @@ impl CodeWidth {
     pub fn decode_unit(self, words: &[[u8; WORD_BYTES]; MAX_UNIT_WORDS]) -> [u8; UNIT_ELEMS] {
         let &[a, b, c, d, e, f, ..] = words;
         match self {
+            width if !width.is_built() => [0; UNIT_ELEMS],
             CodeWidth::Int2 => int2::decode([a, b]),
             CodeWidth::Int3 => int3::decode([a, b, c]),
             CodeWidth::Int4 => int4::decode([a, b, c, d]),

@@ -132,7 +132,8 @@ impl MatrixShape {
     }
     /// Whether codes index a table of levels: the form of the narrow widths.
     pub const fn has_codebook(&self) -> bool {
-        self.width.levels().is_some()
+        // Where the only other width isn't built, the compiler leaves out what is its.
+        !CodeWidth::Int8.is_built() || self.width.levels().is_some()
     }
     /// Rows as stored: a multiple of the layout's tile.
     pub const fn padded_rows(&self) -> usize {

@@ -23,7 +23,7 @@ impl TokenizerView<'_> {
 
     /// Nothing is there that the model wouldn't look at.
     fn check_model_fields(&self) -> Result<(), TokenizerFormatError> {
-        let (model, extension) = (self.model, &self.extension);
+        let (model, extension) = (self.model(), &self.extension);
         let byte_level = model == Model::ByteLevelBpe;
         let merges = byte_level || model == Model::CharacterBpe;
         let foreign_flags = self.flags
@@ -56,7 +56,7 @@ impl TokenizerView<'_> {
     /// Each has bytes that are UTF-8 (so that tokens end where characters do), and they are in order.
     fn check_token_order(&self) -> Result<(), TokenizerFormatError> {
         let mut before: &[u8] = &[];
-        for position in 0..self.extension.ordered {
+        for position in 0..self.ordered_tokens() {
             let offset = self.offsets.token_order + position as usize * self.token_order.element_bytes();
             let id = self.ordered_token(position).unwrap_or(NO_TOKEN);
             let Some(bytes) = self.token_bytes(id) else {
@@ -93,7 +93,7 @@ impl TokenizerView<'_> {
 
     fn check_unknown_token(&self) -> Result<(), TokenizerFormatError> {
         let unknown = self.extension.unknown;
-        let needed = match self.model {
+        let needed = match self.model() {
             Model::ByteLevelBpe => false,
             Model::CharacterBpe => !self.has_byte_tokens(),
             Model::WordPiece | Model::Unigram => true,
@@ -121,10 +121,10 @@ impl TokenizerView<'_> {
     pub(super) fn find_whether_words_are_separate(&self) -> bool {
         let space_inside = |bytes: &[u8]| bytes.windows(2).any(|pair| pair[0] != b' ' && pair[1] == b' ');
         let bytes = |id: Option<u32>| id.and_then(|id| self.token_bytes(id)).unwrap_or_default();
-        let inside = match self.model {
+        let inside = match self.model() {
             Model::CharacterBpe => (0..self.merges).any(|rank| space_inside(bytes(self.merge_result(rank)))),
             Model::Unigram => {
-                (0..self.extension.ordered).any(|place| space_inside(bytes(self.ordered_token(place))))
+                (0..self.ordered_tokens()).any(|place| space_inside(bytes(self.ordered_token(place))))
             }
             Model::ByteLevelBpe | Model::WordPiece => return false,
         };

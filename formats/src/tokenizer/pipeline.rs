@@ -18,6 +18,9 @@ pub enum Model {
 
 impl Model {
     pub(super) fn from_code(code: u8) -> Option<Self> {
+        if !cfg!(feature = "ordered-tokens") {
+            return (code == Model::ByteLevelBpe.code()).then_some(Model::ByteLevelBpe);
+        }
         [Model::ByteLevelBpe, Model::CharacterBpe, Model::WordPiece, Model::Unigram]
             .into_iter()
             .find(|model| model.code() == code)

@@ -112,6 +112,7 @@ impl Extension {
         flags: 0,
     };
 
+    #[inline(never)]
     fn parse(section: &[u8]) -> Result<Self, TokenizerFormatError> {
         let Some(head) = section.first_chunk::<EXTENDED_HEAD_BYTES>() else {
             return Err(error(TokenizerProblem::HeadCut, 0, EXTENDED_HEAD_BYTES, section.len()));
@@ -305,7 +306,8 @@ impl<'a> TokenizerView<'a> {
 
     /// How a pre-token becomes tokens.
     pub fn model(&self) -> Model {
-        self.model
+        // Where no other is built, none is read, and the compiler leaves out what others do.
+        if cfg!(feature = "ordered-tokens") { self.model } else { Model::ByteLevelBpe }
     }
 
     /// What happens to the text first.
@@ -345,7 +347,7 @@ impl<'a> TokenizerView<'a> {
 
     /// Number of ordered tokens.
     pub fn ordered_tokens(&self) -> u32 {
-        self.extension.ordered
+        if cfg!(feature = "ordered-tokens") { self.extension.ordered } else { 0 }
     }
 
     /// The id at a place in the order of the bytes.
@@ -414,7 +416,6 @@ impl<'a> TokenizerView<'a> {
     }
 
     /// The token of a single byte; `None` where the vocabulary has none: byte-level BPE leaves such bytes out of a text.
-    #[inline]
     pub fn byte_token(&self, byte: u8) -> Option<u32> {
         match self.byte_tokens {
             Ids::None => None,

@@ -3,7 +3,7 @@
 //! tanh and erf are odd: `x P(x^2) / Q(x^2)`, fitted to the smallest relative error and clamped where f32 has reached 1. Bounds against the
 //! exact value, measured by `activations_are_right` in the tests of this folder: 4 ulp each.
 
-use super::canonical::exp_each;
+use super::canonical::{exp_each, square_root};
 use super::lanes::{Elementwise, Lanes};
 
 /// tanh on -9..=9, relative error 2.1e-8: coefficients of P and Q, lowest power first.
@@ -118,7 +118,7 @@ pub(in crate::kernels) fn layer_norm<L: Lanes>(
         let centred = L::load_partial(y_rest, 0.0);
         squares = centred.fma(centred, squares);
     }
-    let r = L::splat(1.0 / libm::sqrtf(squares.fold_sum() / n as f32 + epsilon));
+    let r = L::splat(1.0 / square_root(squares.fold_sum() / n as f32 + epsilon));
     let (g, g_rest) = gain.as_chunks();
     let (b, b_rest) = bias.as_chunks();
     for ((y, g), b) in y.iter_mut().zip(g).zip(b) {

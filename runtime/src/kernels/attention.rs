@@ -173,7 +173,7 @@ fn chunks<L: Lanes, S: Stored, const N: usize>(values: &[S]) -> [L; N] {
 }
 
 #[inline(always)]
-fn maximum(a: f32, b: f32) -> f32 {
+pub(super) fn maximum(a: f32, b: f32) -> f32 {
     a.larger(b)
 }
 
@@ -339,6 +339,6 @@ pub(super) fn keep_f16<L: Lanes>(values: &[f32], kept: &mut [u16]) {
 
 /// A NaN stays one.
 #[inline(always)]
-fn limited<L: Lanes>(values: L) -> L {
-    L::splat(-LARGEST_F16).larger(L::splat(LARGEST_F16).smaller(values))
+pub(super) fn limited<E: Elementwise>(values: E) -> E {
+    E::splat(-LARGEST_F16).larger(E::splat(LARGEST_F16).smaller(values))
 }

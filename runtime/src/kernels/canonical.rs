@@ -18,7 +18,7 @@ const EXP_BOTTOM: f32 = -87.0;
 /// Above this, `exp` stays where it is: the power of two is at most 2^127.
 const EXP_TOP: f32 = 88.375;
 /// Adding it rounds to an integer, which then stands in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(super) const ROUNDER: f32 = 12_582_912.0;
 /// Twelve bits of ln 2 and the rest, so that `n * LN2_HIGH` is exact.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -0.000_212_194_44;
@@ -45,6 +45,16 @@ pub(super) fn exp_each<E: Elementwise>(x: E) -> E {
 /// e^x: exactly 0 below -87, constant above 88.375 (2.4e38), never NaN for a number.
 pub fn exp(x: f32) -> f32 {
     exp_each(x)
+}
+
+/// The square root, rounded once: IEEE 754 has one result.
+#[inline(always)]
+pub(crate) fn square_root(value: f32) -> f32 {
+    // The instruction where libm has none of it.
+    #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+    return crate::kernels::cortex_m_dsp::insn::square_root(value);
+    #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
+    libm::sqrtf(value)
 }
 
 /// 2 pi and what its rounding leaves.
@@ -105,7 +115,7 @@ fn accumulate<L: Lanes, S: Stored>(mut sum: L, a: &[f32], b: &[S]) -> L {
 pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]) {
     assert!(input.len() == gain.len() && input.len() == output.len(), "RMSNorm of different lengths");
     let mean = dot::<L, f32>(input, input) / input.len() as f32;
-    let r = L::splat(1.0 / libm::sqrtf(mean + epsilon));
+    let r = L::splat(1.0 / square_root(mean + epsilon));
     let (x, x_rest) = input.as_chunks();
     let (g, g_rest) = gain.as_chunks();
     let (y, y_rest) = output.as_chunks_mut();
@@ -121,7 +131,7 @@ pub(super) fn rms_norm<L: Lanes>(input: &[f32], gain: &[f32], epsilon: f32, outp
 pub(super) fn rms_norm_in_place<L: Lanes>(values: &mut [f32], gain: &[f32], epsilon: f32) {
     assert_eq!(values.len(), gain.len(), "RMSNorm of different lengths");
     let mean = dot::<L, f32>(values, values) / values.len() as f32;
-    let r = L::splat(1.0 / libm::sqrtf(mean + epsilon));
+    let r = L::splat(1.0 / square_root(mean + epsilon));
     let (x, x_rest) = values.as_chunks_mut();
     let (g, g_rest) = gain.as_chunks();
     for (x, g) in x.iter_mut().zip(g) {
@@ -133,7 +143,7 @@ pub(super) fn rms_norm_in_place<L: Lanes>(values: &mut [f32], gain: &[f32], epsi
 }
 
 #[inline(always)]
-fn silu_multiply_each<E: Elementwise>(gate: E, up: E) -> E {
+pub(super) fn silu_multiply_each<E: Elementwise>(gate: E, up: E) -> E {
     gate.div(E::splat(1.0).add(exp_each(gate.negate()))).mul(up)
 }
 
@@ -165,7 +175,7 @@ pub(super) fn add<L: Lanes>(sum: &mut [f32], addend: &[f32]) {
 }
 
 #[inline(always)]
-fn rotate_each<E: Elementwise>(low: E, high: E, cos: E, sin: E) -> (E, E) {
+pub(super) fn rotate_each<E: Elementwise>(low: E, high: E, cos: E, sin: E) -> (E, E) {
     (low.fma(cos, high.mul(sin).negate()), high.fma(cos, low.mul(sin)))
 }
 
@@ -198,7 +208,7 @@ pub(super) fn rotate<L: Lanes>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// backends' instances apart.
 #[inline(always)]
 pub(super) fn hadamard<L: Lanes>(transform: &Hadamard, row: &mut [f32]) {
-    transform.apply(row, 1.0 / libm::sqrtf(row.len() as f32));
+    transform.apply(row, 1.0 / square_root(row.len() as f32));
 }
 
 /// A peak below this gives codes of 0, so that `127 / peak` stays finite: 2^-100.

@@ -44,6 +44,7 @@ pub mod neon_dotprod;
 pub mod neon_i8mm;
 
 pub use attention_int8::GRAIN as POSITION_GRAIN;
+pub(crate) use canonical::square_root;
 pub use canonical::{exp, sin_cos_turn};
 pub use output::OutputRows;
 pub use product_f32::matrix_product_f32;

@@ -16,6 +16,7 @@ use crate::executor::{MOST_OUTPUTS, ROW_GRANULARITY, RowShare, for_each_row_shar
 use crate::kernels::{Activations, OutputRows, TILE_ROWS, matrix_product_f32};
 use crate::linear::{ActivationFormat, LinearSet};
 use crate::memory::{Arena, slice_bytes};
+use crate::parts::Part;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::matrix::{LowRankView, MatrixView};
 use rescomp_formats::section::SectionName;
@@ -77,6 +78,9 @@ impl Elems {
 impl<'a> LowRankMemory<'a> {
     /// Bytes that [`LowRankMemory::carve`] takes.
     pub(super) fn bytes(container: &CheckedContainer<'_>, tile: u64) -> u64 {
+        if !Part::LowRank.is_built() {
+            return 0;
+        }
         let Elems { inner, scales, outer } = Elems::of(container).of_tokens(tile);
         slice_bytes::<f32>(inner)
             .saturating_add(slice_bytes::<i8>(inner))
@@ -90,6 +94,9 @@ impl<'a> LowRankMemory<'a> {
         tile: u64,
         arena: &mut Arena<'a>,
     ) -> Result<Self, RuntimeError> {
+        if !Part::LowRank.is_built() {
+            return Ok(LowRankMemory::default());
+        }
         let Elems { inner, scales, outer } = Elems::of(container).of_tokens(tile);
         Ok(LowRankMemory {
             inner: arena.take(inner as usize)?,

@@ -4,7 +4,7 @@
 
 use crate::Machine;
 use crate::executor::{Serial, for_each_chunk, for_each_chunk_pair};
-use crate::kernels::{Kernels, MOST_TOGETHER};
+use crate::kernels::{Kernels, MOST_TOGETHER, square_root};
 use crate::models::cache::{CacheElem, Kept, LayerCache};
 use crate::models::run::Batch;
 use core::ops::Range;
@@ -204,7 +204,7 @@ fn sharing_heads(spec: &ModelSpec, heads: Range<usize>) -> impl Iterator<Item = 
 /// What a score is multiplied with.
 fn score_scale(spec: &ModelSpec) -> f32 {
     match spec.variant.score_scale {
-        0.0 => 1.0 / libm::sqrtf(spec.head_dim as f32),
+        0.0 => 1.0 / square_root(spec.head_dim as f32),
         scale => scale,
     }
 }

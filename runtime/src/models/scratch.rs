@@ -98,19 +98,35 @@ impl<'a> Scratch<'a> {
         context: usize,
         arena: &mut Arena<'a>,
     ) -> Result<Self, RuntimeError> {
-        let elems = Self::elems(spec, sequences, tokens, context);
-        let mut take = |index: usize| arena.take::<f32>(elems[index] as usize);
+        let mut slices: [&'a mut [f32]; 12] = Default::default();
+        for (slice, elems) in slices.iter_mut().zip(Self::elems(spec, sequences, tokens, context)) {
+            *slice = arena.take(elems as usize)?;
+        }
+        let [
+            hidden,
+            aside,
+            queries,
+            keys,
+            values,
+            gate,
+            up,
+            heads,
+            cosines,
+            sines,
+            local_cosines,
+            local_sines,
+        ] = slices;
         Ok(Scratch {
-            hidden: take(0)?,
-            aside: take(1)?,
-            queries: take(2)?,
-            keys: take(3)?,
-            values: take(4)?,
-            gate: take(5)?,
-            up: take(6)?,
-            heads: take(7)?,
-            rotations: Rotations { cosines: take(8)?, sines: take(9)? },
-            local_rotations: Rotations { cosines: take(10)?, sines: take(11)? },
+            hidden,
+            aside,
+            queries,
+            keys,
+            values,
+            gate,
+            up,
+            heads,
+            rotations: Rotations { cosines, sines },
+            local_rotations: Rotations { cosines: local_cosines, sines: local_sines },
         })
     }
 

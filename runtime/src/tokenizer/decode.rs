@@ -93,11 +93,16 @@ impl<'a> Decoder<'a> {
 
     /// Takes a token and hands the text that is complete by now to `sink`, in one stretch or in several.
     pub fn push(&mut self, id: u32, mut sink: impl FnMut(&str)) {
+        self.push_to(id, &mut sink);
+    }
+
+    /// [`Decoder::push`], compiled once for all sinks.
+    fn push_to(&mut self, id: u32, sink: &mut dyn FnMut(&str)) {
         let Some(bytes) = self.tokenizer.token_bytes(id) else { return };
         let first = core::mem::replace(&mut self.at_start, false);
         let view = &self.tokenizer.view;
         let decoding = view.decoding();
-        if view.model() == Model::WordPiece {
+        if cfg!(feature = "word-piece") && view.model() == Model::WordPiece {
             let inside = if first { None } else { bytes.strip_prefix(CONTINUATION) };
             let (space, text) = (!first && inside.is_none(), inside.unwrap_or(bytes));
             // The content is UTF-8, as that of every token WordPiece knows.
@@ -110,14 +115,14 @@ impl<'a> Decoder<'a> {
         }
         if decoding.strip_first_token && first && !view.is_added(id) && !self.tokenizer.is_byte(id) {
             for stretch in bytes.split(|&byte| byte == b' ') {
-                self.stream.push(stretch, &mut sink);
+                self.stream.push_to(stretch, sink);
             }
             return;
         }
         let strip = decoding.strip_leading_space && !self.has_text;
         self.has_text = true;
         let bytes = if strip { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
-        self.stream.push(bytes, sink);
+        self.stream.push_to(bytes, sink);
     }
 
     /// Ends the text: a character whose end is missing becomes U+FFFD.
@@ -222,7 +227,12 @@ impl Utf8Stream {
     }
 
     /// Takes some bytes and hands the text that is complete by now to `sink`, in one stretch or in several.
-    pub fn push(&mut self, mut bytes: &[u8], mut sink: impl FnMut(&str)) {
+    pub fn push(&mut self, bytes: &[u8], mut sink: impl FnMut(&str)) {
+        self.push_to(bytes, &mut sink);
+    }
+
+    /// [`Utf8Stream::push`], compiled once for all sinks.
+    fn push_to(&mut self, mut bytes: &[u8], sink: &mut dyn FnMut(&str)) {
         while self.pending_bytes > 0 {
             let Some((&byte, rest)) = bytes.split_first() else { return };
             self.pending[self.pending_bytes] = byte;
@@ -238,24 +248,32 @@ impl Utf8Stream {
                     bytes = rest;
                 }
                 // The byte doesn't go on with the character; it may begin another.
-                Err(_) => self.finish(&mut sink),
+                Err(_) => self.finish(&mut *sink),
             }
         }
-        let mut after = bytes.len();
-        for chunk in bytes.utf8_chunks() {
-            let (valid, invalid) = (chunk.valid(), chunk.invalid());
-            after -= valid.len() + invalid.len();
+        loop {
+            let (valid, rest, invalid_bytes) = match core::str::from_utf8(bytes) {
+                Ok(valid) => (valid, &[][..], Some(0)),
+                Err(error) => {
+                    let (valid, rest) = bytes.split_at(error.valid_up_to());
+                    (core::str::from_utf8(valid).unwrap_or_default(), rest, error.error_len())
+                }
+            };
             if !valid.is_empty() {
                 sink(valid);
             }
-            match core::str::from_utf8(invalid) {
+            match invalid_bytes {
                 // The start of a character, with nothing after it that breaks it off.
-                Err(error) if error.error_len().is_none() && after == 0 => {
-                    self.pending[..invalid.len()].copy_from_slice(invalid);
-                    self.pending_bytes = invalid.len();
+                None => {
+                    self.pending[..rest.len()].copy_from_slice(rest);
+                    self.pending_bytes = rest.len();
+                    return;
                 }
-                Err(_) => sink("\u{fffd}"),
-                Ok(_) => {}
+                Some(0) => return,
+                Some(invalid_bytes) => {
+                    sink("\u{fffd}");
+                    bytes = &rest[invalid_bytes..];
+                }
             }
         }
     }

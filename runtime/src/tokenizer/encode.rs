@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use rescomp_formats::tokenizer::{AddedToken, Model, Normalizer, PreTokenizer};
 
-use super::merge::{Narrow, Wide, fits_narrow, merge, words_needed};
+use super::merge::{Narrow, Wide, is_narrow, merge, words_needed};
 use super::normalize::Normalized;
 use super::pre_tokenize::first_pre_token;
 use super::symbols::Symbols;
@@ -161,7 +161,7 @@ impl<'a> Tokenizer<'a> {
         match self.view.model() {
             Model::WordPiece => characters,
             Model::Unigram => characters.saturating_mul(unigram::WORDS),
-            Model::ByteLevelBpe | Model::CharacterBpe if fits_narrow(&self.view) => {
+            Model::ByteLevelBpe | Model::CharacterBpe if is_narrow(&self.view) => {
                 words_needed::<Narrow>(bytes)
             }
             Model::ByteLevelBpe | Model::CharacterBpe => words_needed::<Wide>(bytes),
@@ -266,6 +266,7 @@ impl<'t> Encoder<'t, '_> {
     /// # Errors
     /// Not even one pre-token fits `out`; see [`Tokenizer::encode`] for what it needs. The encoder stays there, behind text that has no
     /// tokens, if any (bytes that the vocabulary lacks): it goes on with as much room as [`room_needed`](Self::room_needed) says then.
+    #[inline(never)]
     pub fn next_tokens(&mut self, out: &mut [u32]) -> Result<usize, TokenizerError> {
         if let Some(part) = missing_for_text(&self.tokenizer.view) {
             return Err(TokenizerError::NotBuilt { part: part.feature() });
@@ -352,6 +353,7 @@ impl<'t> Encoder<'t, '_> {
     }
 
     /// The number of tokens, which are at the front of `room`, and the score to go on with; `None` where `room` is too small.
+    #[inline(never)]
     fn encode_pre_token(&self, next: &PreToken<'_>, room: &mut [u32]) -> Option<(usize, f64)> {
         let view = &self.tokenizer.view;
         if room.len() < self.tokenizer.room_of(next.characters, next.bytes) {
@@ -375,7 +377,7 @@ impl<'t> Encoder<'t, '_> {
                     return Some((1, 0.0));
                 }
                 let symbols = Symbols::new(view, next.text());
-                if fits_narrow(view) {
+                if is_narrow(view) {
                     merge::<Narrow>(view, symbols, room)?
                 } else {
                     merge::<Wide>(view, symbols, room)?
@@ -392,6 +394,10 @@ impl<'t> Encoder<'t, '_> {
         let view = &self.tokenizer.view;
         if let Some(bytes) = next.start.plain().and_then(|text| text.as_bytes().get(..next.bytes)) {
             return view.token_of_bytes(bytes);
+        }
+        // Of the normalizers of byte-level encoding, the only one that changes characters.
+        if !cfg!(feature = "nfc") {
+            return None;
         }
         view.token_of(next.text().flat_map(|character| {
             let mut bytes = [0; 4];

@@ -76,8 +76,13 @@ impl SlotLayout for Wide {
 }
 
 /// Whether ids and ranks of this vocabulary fit one word together.
-pub(super) fn fits_narrow(view: &TokenizerView<'_>) -> bool {
+pub(crate) fn fits_narrow(view: &TokenizerView<'_>) -> bool {
     view.vocabulary() <= 1 << 16 && view.merges() <= Narrow::EMPTY
+}
+
+/// Whether they are merged in one word. Where the other way isn't built, text of a vocabulary that needs it is not encoded.
+pub(super) fn is_narrow(view: &TokenizerView<'_>) -> bool {
+    !cfg!(feature = "wide-merges") || fits_narrow(view)
 }
 
 /// Elements of memory that merging so many symbols takes.

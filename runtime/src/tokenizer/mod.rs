@@ -28,6 +28,7 @@ mod word_piece;
 
 pub use decode::{Decoder, Utf8Stream};
 pub use encode::{Encoder, Special};
+pub(crate) use merge::fits_narrow;
 
 /// A tokenizer over a section of the container.
 #[derive(Clone, Copy, Debug)]

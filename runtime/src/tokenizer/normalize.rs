@@ -1,4 +1,10 @@
 //! The characters of a text as the normalizer leaves them, one at a time and without memory.
+//!
+//! What isn't built is no variant either: a place in a text is copied often, and is small where the text is read as it is.
+#![cfg_attr(
+    not(all(feature = "nfc", feature = "bert-text")),
+    allow(dead_code, unused_imports, reason = "parts that are not built")
+)]
 
 use core::char::ToLowercase;
 use core::str::Chars;
@@ -14,16 +20,12 @@ const SPACE_SIGN: char = '\u{2581}';
 #[derive(Clone, Debug)]
 pub(super) enum Normalized<'t> {
     /// As they are, after a space or without.
-    Plain {
-        space: bool,
-        rest: Chars<'t>,
-    },
+    Plain { space: bool, rest: Chars<'t> },
     /// U+2581 as spaces.
-    Spaces {
-        space: bool,
-        rest: Chars<'t>,
-    },
+    Spaces { space: bool, rest: Chars<'t> },
+    #[cfg(feature = "nfc")]
     Composed(Composed<Chars<'t>>),
+    #[cfg(feature = "bert-text")]
     Bert(Bert<'t>),
 }
 
@@ -36,14 +38,16 @@ impl<'t> Normalized<'t> {
                 Normalized::Plain { space: add_space && !piece.is_empty() && !piece.starts_with(' '), rest }
             }
             // No character below U+0300 composes or is decomposed with another below it; their bytes are below 0xcc.
-            Normalizer::Nfc if !cfg!(feature = "nfc") || piece.bytes().all(|byte| byte < 0xcc) => {
-                Normalized::Plain { space: false, rest }
+            #[cfg(feature = "nfc")]
+            Normalizer::Nfc if !piece.bytes().all(|byte| byte < 0xcc) => {
+                Normalized::Composed(Composed::new(rest))
             }
-            Normalizer::Nfc => Normalized::Composed(Composed::new(rest)),
-            Normalizer::Bert(steps) if cfg!(feature = "bert-text") => {
-                Normalized::Bert(Bert::new(steps, rest))
-            }
+            #[cfg(feature = "bert-text")]
+            Normalizer::Bert(steps) => Normalized::Bert(Bert::new(steps, rest)),
+            // Where the part isn't built, no text is encoded.
+            #[cfg(not(feature = "bert-text"))]
             Normalizer::Bert(_) => Normalized::Plain { space: false, rest },
+            Normalizer::Nfc => Normalized::Plain { space: false, rest },
             Normalizer::Spaces(prefix) => {
                 let there = piece.starts_with([' ', SPACE_SIGN]);
                 let space = match prefix {
@@ -61,7 +65,9 @@ impl<'t> Normalized<'t> {
     pub(super) fn unread_bytes(&self) -> usize {
         match self {
             Normalized::Plain { rest, .. } | Normalized::Spaces { rest, .. } => rest.as_str().len(),
+            #[cfg(feature = "nfc")]
             Normalized::Composed(composed) => composed.source().as_str().len(),
+            #[cfg(feature = "bert-text")]
             Normalized::Bert(bert) => bert.source().as_str().len(),
         }
     }
@@ -89,10 +95,10 @@ impl Iterator for Normalized<'_> {
             Normalized::Spaces { rest, .. } => {
                 rest.next().map(|character| if character == SPACE_SIGN { ' ' } else { character })
             }
-            Normalized::Composed(composed) if cfg!(feature = "nfc") => composed.next(),
-            Normalized::Bert(bert) if cfg!(feature = "bert-text") => bert.next(),
-            // Never made where the part isn't built, nor is text encoded then.
-            Normalized::Composed(_) | Normalized::Bert(_) => None,
+            #[cfg(feature = "nfc")]
+            Normalized::Composed(composed) => composed.next(),
+            #[cfg(feature = "bert-text")]
+            Normalized::Bert(bert) => bert.next(),
         }
     }
 }

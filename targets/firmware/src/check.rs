@@ -63,6 +63,7 @@ impl fmt::Display for Hex<'_> {
 ///
 /// # Errors
 /// [`Failure::NoDecoder`]; [`Failure::SelfCheck`]; [`Failure::Runtime`] where the model doesn't run in `memory`.
+#[inline(never)]
 pub fn check(
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,

@@ -92,11 +92,9 @@ impl Command {
     /// [`CommandError`].
     #[cfg(target_os = "none")]
     pub fn given() -> Result<Command, CommandError> {
-        match semihosting::experimental::env::args::<COMMAND_LINE_BYTES>() {
-            // The first is the program's name.
-            Ok(words) => Command::parse((&words).skip(1).filter_map(Result::ok)),
-            Err(_) => Command::parse([]),
-        }
+        let words = semihosting::experimental::env::args::<COMMAND_LINE_BYTES>();
+        // The first is the program's name.
+        Command::parse(words.iter().flatten().skip(1).filter_map(Result::ok))
     }
 
     /// What `words` ask for.

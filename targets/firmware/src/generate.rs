@@ -40,6 +40,7 @@ pub struct Generated {
 ///
 /// # Errors
 /// [`Failure`] where the prompt or the model doesn't run in `memory`.
+#[inline(never)]
 pub fn generate(
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,

@@ -29,6 +29,7 @@ use rescomp_runtime::parts;
 /// # Errors
 /// [`Failure::NoContainer`] for an image without one, [`Failure::Container`] for one that can't be, [`Failure::Runtime`] for one that needs what
 /// the image was built without.
+#[inline(never)]
 pub fn open(bytes: &[u8]) -> Result<CheckedContainer<'_>, Failure> {
     if bytes.is_empty() {
         return Err(Failure::NoContainer);

@@ -75,6 +75,19 @@ pub(in crate::kernels) fn fma(a: f32, b: f32, sum: f32) -> f32 {
     result
 }
 
+/// The square root, rounded once.
+#[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+#[inline(always)]
+pub(in crate::kernels) fn square_root(value: f32) -> f32 {
+    let result;
+    // SAFETY: reads and writes registers only. It may set flags of exceptions, which nothing reads.
+    unsafe {
+        asm!("vsqrt.f32 {result}, {value}", result = out(sreg) result, value = in(sreg) value,
+            options(pure, nomem, nostack));
+    }
+    result
+}
+
 /// The number with these bits of binary16, exactly.
 #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
 #[inline(always)]
@@ -85,6 +98,24 @@ pub(in crate::kernels) fn widened(bits: u16) -> f32 {
         asm!("vcvtb.f32.f16 {number}, {number}", number = inout(sreg) result, options(pure, nomem, nostack));
     }
     result
+}
+
+/// Likewise of two numbers: one move to the registers of floats for both.
+#[inline(always)]
+pub(super) fn widened_pair([low, high]: [u16; 2]) -> [f32; 2] {
+    #[cfg(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf"))]
+    {
+        let pair = f32::from_bits(u32::from(low) | u32::from(high) << 16);
+        let (first, second);
+        // SAFETY: reads and writes registers only. It may set flags of exceptions, which nothing reads.
+        unsafe {
+            asm!("vcvtb.f32.f16 {first}, {pair}", "vcvtt.f32.f16 {pair}, {pair}", first = out(sreg) first,
+                pair = inout(sreg) pair => second, options(pure, nomem, nostack));
+        }
+        [first, second]
+    }
+    #[cfg(not(all(feature = "cortex-m-dsp", target_arch = "arm", target_abi = "eabihf")))]
+    [low, high].map(crate::kernels::scalar::widened)
 }
 
 #[cfg(test)]

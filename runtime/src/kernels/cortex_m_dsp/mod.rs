@@ -1,5 +1,5 @@
 //! 32-bit ARM with DSP instructions: Cortex-M4, M7, M33, M55. Two products of 16 bits an instruction (SMLAD), eight bits widened to 16 two at
-//! a time (SXTB16). The float operations are the portable ones.
+//! a time (SXTB16). The float operations are loops over single numbers (floats).
 //!
 //! ```text
 //! product (walk)              eight tiles share the activations of a step, made ready once (prepared)
@@ -10,6 +10,7 @@
 //! these instructions. Where it has not, the assembler refuses them.
 
 mod even;
+mod floats;
 pub(in crate::kernels) mod insn;
 mod int8;
 mod paired;
@@ -17,10 +18,10 @@ mod prepared;
 mod units;
 mod walk;
 
-use super::{Kernels, scalar};
+use super::{Attention, Kernels, scalar};
 use crate::parts::Part;
 
-/// The portable table with the products of this folder.
+/// The portable table with the products of this folder, and its float operations on keys and values of binary16.
 static KERNELS: Kernels = Kernels {
     name: "cortex_m_dsp",
     int2: paired::INT2.if_built(Part::Int2),
@@ -29,6 +30,19 @@ static KERNELS: Kernels = Kernels {
     int5: even::INT5.if_built(Part::Int5),
     int6: even::INT6.if_built(Part::Int6),
     int8: int8::INT8.if_built(Part::Int8),
+    quantize_activations: floats::quantize_activations,
+    attention_f16: Attention {
+        keep: floats::keep_f16,
+        scores: floats::scores_f16,
+        weighted_sums: floats::weighted_sums_f16,
+    },
+    dot_lanes: floats::dot_lanes,
+    rms_norm: floats::rms_norm,
+    rms_norm_in_place: floats::rms_norm_in_place,
+    softmax: floats::softmax,
+    silu_multiply: floats::silu_multiply,
+    add: floats::add,
+    rotate: floats::rotate,
     ..scalar::KERNELS
 };
 

@@ -1,4 +1,8 @@
 //! Properties of characters, and Unicode's canonical decomposition and composition as iterators without memory.
+#![cfg_attr(
+    not(all(feature = "nfc", feature = "bert-text")),
+    allow(dead_code, unused_imports, reason = "parts that are not built")
+)]
 
 mod compose;
 mod decompose;

@@ -7,6 +7,7 @@
 //! ```
 
 use rescomp_firmware::TILE;
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_quantizer::checkpoint::Checkpoint;
 use rescomp_quantizer::pack::{PackOptions, container_bytes};
@@ -86,9 +87,12 @@ impl MemoryPlan {
             return Err(failed(&format_args!(
                 "the check's windows have {windows} positions, and the memory holds a context of {context}"
             ))
-            .remedy(format!(
-                "a model with a context of at most {context} (`max_position_embeddings` in its config.json) fits"
-            )));
+            .remedy(match container.manifest().cache {
+                CacheFormat::Binary16 => "--kv-cache int8 keeps about twice as many positions".to_owned(),
+                CacheFormat::Int8 => format!(
+                    "a model with a context of at most {context} (`max_position_embeddings` in its config.json) fits"
+                ),
+            }));
         }
         let session =
             SessionPlan::new(container, Limits { context, tile: TILE }).map_err(|error| failed(&error))?;

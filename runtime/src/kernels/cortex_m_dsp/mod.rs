@@ -9,6 +9,7 @@
 //! There is nothing to detect: a program for a microcontroller is built for one processor, and the feature `cortex-m-dsp` says that it has
 //! these instructions. Where it has not, the assembler refuses them.
 
+mod attention_int8;
 mod even;
 pub(in crate::kernels) mod insn;
 mod int8;
@@ -29,6 +30,7 @@ static KERNELS: Kernels = Kernels {
     int5: even::INT5.if_built(Part::Int5),
     int6: even::INT6.if_built(Part::Int6),
     int8: int8::INT8.if_built(Part::Int8),
+    attention_int8: attention_int8::ATTENTION.if_built(),
     ..scalar::KERNELS
 };
 

@@ -1,8 +1,8 @@
 //! Looks for instructions in a built 64-bit ARM program: the fast path is in it, and in nothing that every processor runs.
 //!
 //! ```text
-//! each gemv/gemm of neon_dotprod:      has SDOT      (or the fast kernels are slow ones with a fast name), itself in what devices
-//!                                      get; it or what it calls in tests, where less is inlined
+//! each gemv/gemm of neon_dotprod, and  has SDOT      (or the fast kernels are slow ones with a fast name), itself in what devices
+//! its attention over int8:                           get; it or what it calls in tests, where less is inlined
 //! each gemm of neon_i8mm:              has SMMLA     likewise
 //! every other function of ours:        has neither   (a Cortex-A72 would die of SIGILL)
 //! every function of ours:              no atomics of ARMv8.1 (a Cortex-A72 lacks them, too)
@@ -17,8 +17,8 @@ use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 use crate::error::Error;
 
-/// Products that must be made of SDOT.
-const DOTPROD_FUNCTIONS: [&str; 12] = [
+/// Products that must be made of SDOT, and attention over int8 codes, whose functions are told apart by their module.
+const DOTPROD_FUNCTIONS: [&str; 14] = [
     "gemv_int2_neon_dotprod",
     "gemm_int2_neon_dotprod",
     "gemv_int3_neon_dotprod",
@@ -31,6 +31,8 @@ const DOTPROD_FUNCTIONS: [&str; 12] = [
     "gemm_int6_neon_dotprod",
     "gemv_int8_neon_dotprod",
     "gemm_int8_neon_dotprod",
+    "neon_dotprod14attention_int811scores_int8",
+    "neon_dotprod14attention_int818weighted_sums_int8",
 ];
 
 /// Products that must be made of SMMLA.
@@ -273,7 +275,7 @@ mod tests {
     #[test]
     fn a_fast_path_that_is_called_counts_where_it_may() {
         let kernel = DOTPROD_FUNCTIONS[11];
-        // Seventeen kernels, this one at 136, one that it calls at 144, SDOT at 152.
+        // Nineteen kernels, this one at 152, one that it calls at 160, SDOT at 168.
         let called =
             [(kernel, 0x9400_0002), ("12neon_dotprod3add", 0x9400_0002), ("12neon_dotprod4sdot", SDOT)];
         assert_eq!(judged_at(Place::Inlined, &called, kernel), Err(format!("{kernel} has no SDOT")));
@@ -287,7 +289,7 @@ mod tests {
     fn a_missing_fast_path_and_a_leaked_one_are_named() {
         assert_eq!(
             judged(&[("4neon4dot", RET)], ""),
-            Ok("12 SDOT in 12 kernels, 6 SMMLA in 6 kernels, none in the rest of 19 functions".to_owned())
+            Ok("14 SDOT in 14 kernels, 6 SMMLA in 6 kernels, none in the rest of 21 functions".to_owned())
         );
         assert_eq!(judged(&[], I8MM_FUNCTIONS[2]), Err("gemm_int4_neon_i8mm has no SMMLA".to_owned()));
         assert_eq!(judged(&[], DOTPROD_FUNCTIONS[5]), Err("gemm_int4_neon_dotprod has no SDOT".to_owned()));

@@ -9,6 +9,7 @@
 //! There is nothing to detect: a program for a microcontroller is built for one processor, and the feature `cortex-m-dsp` says that it has
 //! these instructions. Where it has not, the assembler refuses them.
 
+mod attention_int8;
 mod even;
 mod floats;
 pub(in crate::kernels) mod insn;
@@ -35,7 +36,8 @@ static KERNELS: Kernels = Kernels {
         keep: floats::keep_f16,
         scores: floats::scores_f16,
         weighted_sums: floats::weighted_sums_f16,
-    },
+    }
+    .if_built(),
     dot_lanes: floats::dot_lanes,
     rms_norm: floats::rms_norm,
     rms_norm_in_place: floats::rms_norm_in_place,
@@ -43,6 +45,7 @@ static KERNELS: Kernels = Kernels {
     silu_multiply: floats::silu_multiply,
     add: floats::add,
     rotate: floats::rotate,
+    attention_int8: attention_int8::ATTENTION.if_built(),
     ..scalar::KERNELS
 };
 

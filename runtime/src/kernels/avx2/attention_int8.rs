@@ -16,7 +16,8 @@ struct AttentionSums;
 impl Int8Sums for AttentionSums {
     type Lanes = Avx2Lanes;
     const INTERLEAVED: usize = POSITIONS;
-    const TOGETHER: usize = ROWS;
+    // Sums of more don't fit the registers.
+    const TOGETHER: usize = 2;
 
     #[inline(always)]
     fn scores<const Q: usize, const N: usize>(
@@ -26,56 +27,87 @@ impl Int8Sums for AttentionSums {
         key_scales: &[f32; KEYS],
     ) -> [[f32; KEYS]; Q] {
         // SAFETY: instantiated only in the functions above, which have AVX2.
-        unsafe { scores::<Q, N>(queries, factors, keys, key_scales) }
+        unsafe { scores::<Self, Q, N>(queries, factors, keys, key_scales) }
     }
 
     #[inline(always)]
     fn columns<const Q: usize>(block: &Block<'_, Q>, outputs: &mut [&mut [f32]; Q]) -> usize {
         // SAFETY: instantiated only in the functions above, which have AVX2.
-        unsafe { columns(block, outputs) }
+        unsafe { columns::<Self, Q>(block, outputs) }
     }
+}
+
+impl Products for AttentionSums {
+    #[inline(always)]
+    unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { add(sums, a, b) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    _mm256_add_epi32(sums, _mm256_madd_epi16(a, b))
+}
+
+/// Products of numbers of 16 bits.
+pub(in crate::kernels) trait Products {
+    /// Adds pairs of sixteen products to eight sums.
+    ///
+    /// # Safety
+    /// The processor has AVX2, and what a backend asks for beside it.
+    unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i;
 }
 
 /// Positions whose values lie side by side.
 pub(in crate::kernels) const POSITIONS: usize = 2;
-/// Queries that share loads: sums of more don't fit the registers.
-pub(in crate::kernels) const ROWS: usize = 2;
 
 /// [`Int8Sums::scores`], a chunk of sixteen codes at a time.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub(in crate::kernels) fn scores<const Q: usize, const N: usize>(
+///
+/// # Safety
+/// That of [`Products::add`], and the processor has FMA.
+#[inline(always)]
+pub(in crate::kernels) unsafe fn scores<P: Products, const Q: usize, const N: usize>(
     queries: [&[i8]; Q],
     factors: [f32; Q],
     keys: [&[i8]; KEYS],
     key_scales: &[f32; KEYS],
 ) -> [[f32; KEYS]; Q] {
-    let mut sums = [[_mm256_setzero_si256(); KEYS]; Q];
-    let mut of_queries = [_mm256_setzero_si256(); Q];
+    // SAFETY: the caller's, here and below.
+    let zero = unsafe { _mm256_setzero_si256() };
+    let (mut sums, mut of_queries) = ([[zero; KEYS]; Q], [zero; Q]);
     let chunks = if N == 0 { keys[0].len() / LANES } else { N };
     for chunk in 0..chunks {
         for (codes, query) in of_queries.iter_mut().zip(queries) {
-            *codes = widened(&query.as_chunks().0[chunk]);
+            // SAFETY: likewise.
+            *codes = unsafe { widened(&query.as_chunks().0[chunk]) };
         }
         for (index, key) in keys.iter().enumerate() {
-            let key = widened(&key.as_chunks().0[chunk]);
+            // SAFETY: likewise.
+            let key = unsafe { widened(&key.as_chunks().0[chunk]) };
             for (sums, query) in sums.iter_mut().zip(of_queries) {
-                sums[index] = _mm256_add_epi32(sums[index], _mm256_madd_epi16(key, query));
+                // SAFETY: likewise.
+                sums[index] = unsafe { P::add(sums[index], key, query) };
             }
         }
     }
     if N == 0 && chunks * LANES < keys[0].len() {
         for (index, key) in keys.iter().enumerate() {
-            let key = widened(&padded(&key[chunks * LANES..]));
+            // SAFETY: likewise.
+            let key = unsafe { widened(&padded(&key[chunks * LANES..])) };
             for (sums, query) in sums.iter_mut().zip(queries) {
-                let query = widened(&padded(&query[chunks * LANES..]));
-                sums[index] = _mm256_add_epi32(sums[index], _mm256_madd_epi16(key, query));
+                // SAFETY: likewise.
+                let query = unsafe { widened(&padded(&query[chunks * LANES..])) };
+                // SAFETY: likewise.
+                sums[index] = unsafe { P::add(sums[index], key, query) };
             }
         }
     }
     let mut scores = [[0.0; KEYS]; Q];
     for ((scores, sums), factor) in scores.iter_mut().zip(sums).zip(factors) {
-        *scores = scaled(sums, key_scales, factor);
+        // SAFETY: likewise.
+        *scores = unsafe { scaled(sums, key_scales, factor) };
     }
     scores
 }
@@ -95,65 +127,78 @@ fn scaled([a, b, c, d]: [__m256i; KEYS], key_scales: &[f32; KEYS], factor: f32) 
     let halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
     let sums = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
     // SAFETY: four readable numbers; no alignment needed.
-    let scales = _mm_mul_ps(unsafe { _mm_loadu_ps(key_scales.as_ptr()) }, _mm_set1_ps(factor));
+    let scales = unsafe { _mm_loadu_ps(key_scales.as_ptr()) };
+    let scales = _mm_mul_ps(scales, _mm_set1_ps(factor));
+    let scaled = _mm_mul_ps(_mm_cvtepi32_ps(sums), scales);
     let mut scores = [0.0; KEYS];
     // SAFETY: four writable numbers; no alignment needed.
-    unsafe { _mm_storeu_ps(scores.as_mut_ptr(), _mm_mul_ps(_mm_cvtepi32_ps(sums), scales)) };
+    unsafe { _mm_storeu_ps(scores.as_mut_ptr(), scaled) };
     scores
 }
 
 /// Columns in a register of sums.
 const COLUMNS: usize = 8;
 
-/// As many columns at once as their sums fit the registers.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub(in crate::kernels) fn columns<const Q: usize>(
+/// [`Int8Sums::columns`]: as many columns at once as their sums fit the registers.
+///
+/// # Safety
+/// That of [`Products::add`], and the processor has FMA.
+#[inline(always)]
+pub(in crate::kernels) unsafe fn columns<P: Products, const Q: usize>(
     block: &Block<'_, Q>,
     outputs: &mut [&mut [f32]; Q],
 ) -> usize {
     let (e, mut at) = (outputs[0].len(), 0);
     while at + 4 * COLUMNS <= e {
-        add_columns::<Q, 4>(block, at, outputs);
+        // SAFETY: the caller's.
+        unsafe { add_columns::<P, Q, 4>(block, at, outputs) };
         at += 4 * COLUMNS;
     }
     while at + COLUMNS <= e {
-        add_columns::<Q, 1>(block, at, outputs);
+        // SAFETY: likewise.
+        unsafe { add_columns::<P, Q, 1>(block, at, outputs) };
         at += COLUMNS;
     }
     at
 }
 
 /// `R` times eight columns from column `at` on.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn add_columns<const Q: usize, const R: usize>(
+///
+/// # Safety
+/// That of [`columns`].
+#[inline(always)]
+unsafe fn add_columns<P: Products, const Q: usize, const R: usize>(
     block: &Block<'_, Q>,
     at: usize,
     outputs: &mut [&mut [f32]; Q],
 ) {
     let e = outputs[0].len();
-    let mut sums = [[_mm256_setzero_si256(); R]; Q];
-    let mut weights = [_mm256_setzero_si256(); Q];
+    // SAFETY: the caller's, here and below.
+    let zero = unsafe { _mm256_setzero_si256() };
+    let (mut sums, mut weights) = ([[zero; R]; Q], [zero; Q]);
     let pairs = block.values.chunks_exact(POSITIONS * e);
     for (index, values) in pairs.enumerate().take(block.positions.div_ceil(POSITIONS)) {
         for (weights, codes) in weights.iter_mut().zip(&block.codes) {
             let [first, second] = codes.as_chunks::<POSITIONS>().0[index];
-            *weights = _mm256_set1_epi32(i32::from(second) << 16 | i32::from(first) & 0xffff);
+            let pair = i32::from(second) << 16 | i32::from(first) & 0xffff;
+            // SAFETY: likewise.
+            *weights = unsafe { _mm256_set1_epi32(pair) };
         }
         let Some(values) = values[POSITIONS * at..].as_chunks().0.first_chunk::<R>() else { return };
         for register in 0..R {
-            let values = widened(&values[register]);
+            // SAFETY: likewise.
+            let values = unsafe { widened(&values[register]) };
             for (sums, weights) in sums.iter_mut().zip(weights) {
-                let products = _mm256_madd_epi16(values, weights);
-                sums[register] = _mm256_add_epi32(sums[register], products);
+                // SAFETY: likewise.
+                sums[register] = unsafe { P::add(sums[register], values, weights) };
             }
         }
     }
     for ((sums, output), &unit) in sums.iter().zip(outputs).zip(&block.units) {
         let Some(output) = output[at..].as_chunks_mut().0.first_chunk_mut::<R>() else { return };
         for register in 0..R {
-            add_scaled(sums[register], unit, &mut output[register]);
+            // SAFETY: likewise.
+            unsafe { add_scaled(sums[register], unit, &mut output[register]) };
         }
     }
 }

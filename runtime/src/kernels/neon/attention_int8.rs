@@ -69,7 +69,9 @@ pub(in crate::kernels) unsafe fn scores<P: Products, const Q: usize, const N: us
     key_scales: &[f32; KEYS],
 ) -> [[f32; KEYS]; Q] {
     // SAFETY: the caller's, here and below.
-    let (mut sums, mut of_queries) = unsafe { ([[vdupq_n_s32(0); KEYS]; Q], [vdupq_n_s8(0); Q]) };
+    let mut sums = [[unsafe { vdupq_n_s32(0) }; KEYS]; Q];
+    // SAFETY: likewise.
+    let mut of_queries = [unsafe { vdupq_n_s8(0) }; Q];
     let chunks = if N == 0 { keys[0].len() / LANES } else { N };
     for chunk in 0..chunks {
         for (codes, query) in of_queries.iter_mut().zip(queries) {
@@ -91,7 +93,9 @@ pub(in crate::kernels) unsafe fn scores<P: Products, const Q: usize, const N: us
             let key = unsafe { load(&padded(&key[chunks * LANES..])) };
             for (sums, query) in sums.iter_mut().zip(queries) {
                 // SAFETY: likewise.
-                sums[index] = unsafe { P::add(sums[index], key, load(&padded(&query[chunks * LANES..]))) };
+                let query = unsafe { load(&padded(&query[chunks * LANES..])) };
+                // SAFETY: likewise.
+                sums[index] = unsafe { P::add(sums[index], key, query) };
             }
         }
     }
@@ -116,10 +120,11 @@ pub(in crate::kernels) fn load(codes: &[i8; LANES]) -> int8x16_t {
 fn scaled([a, b, c, d]: [int32x4_t; KEYS], key_scales: &[f32; KEYS], factor: f32) -> [f32; KEYS] {
     let sums = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
     // SAFETY: four readable numbers.
-    let scales = vmulq_n_f32(unsafe { vld1q_f32(key_scales.as_ptr()) }, factor);
+    let scales = unsafe { vld1q_f32(key_scales.as_ptr()) };
+    let scaled = vmulq_f32(vcvtq_f32_s32(sums), vmulq_n_f32(scales, factor));
     let mut scores = [0.0; KEYS];
     // SAFETY: four writable numbers.
-    unsafe { vst1q_f32(scores.as_mut_ptr(), vmulq_f32(vcvtq_f32_s32(sums), scales)) };
+    unsafe { vst1q_f32(scores.as_mut_ptr(), scaled) };
     scores
 }
 
@@ -128,7 +133,8 @@ fn scaled([a, b, c, d]: [int32x4_t; KEYS], key_scales: &[f32; KEYS], factor: f32
 #[target_feature(enable = "neon")]
 pub(in crate::kernels) fn add_scaled(sums: int32x4_t, unit: f32, outputs: &mut [f32; 4]) {
     // SAFETY: four readable numbers.
-    let scaled = vfmaq_n_f32(unsafe { vld1q_f32(outputs.as_ptr()) }, vcvtq_f32_s32(sums), unit);
+    let before = unsafe { vld1q_f32(outputs.as_ptr()) };
+    let scaled = vfmaq_n_f32(before, vcvtq_f32_s32(sums), unit);
     // SAFETY: four writable numbers.
     unsafe { vst1q_f32(outputs.as_mut_ptr(), scaled) };
 }

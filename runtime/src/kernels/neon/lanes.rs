@@ -236,9 +236,9 @@ fn to_words(lanes: [float32x4_t; 4]) -> [i16; LANES] {
     let [a, b, c, d] = lanes.map(|lanes| vmovn_s32(vcvtnq_s32_f32(lanes)));
     let mut words = [0; LANES];
     let (halves, _) = words.as_chunks_mut::<8>();
-    for (half, quarters) in halves.iter_mut().zip([[a, b], [c, d]]) {
+    for (half, lanes) in halves.iter_mut().zip([vcombine_s16(a, b), vcombine_s16(c, d)]) {
         // SAFETY: eight writable numbers.
-        unsafe { vst1q_s16(half.as_mut_ptr(), vcombine_s16(quarters[0], quarters[1])) };
+        unsafe { vst1q_s16(half.as_mut_ptr(), lanes) };
     }
     words
 }

@@ -60,8 +60,9 @@ fn limbs(codes: &[i16; BLOCK]) -> Limbs {
         // SAFETY: eight more.
         let second = unsafe { vld1q_s16(codes[8..].as_ptr()) };
         let bytes = vuzp1q_s8(vreinterpretq_s8_s16(first), vreinterpretq_s8_s16(second));
+        let bytes = vandq_s8(bytes, vdupq_n_s8(127));
         // SAFETY: sixteen writable bytes.
-        unsafe { vst1q_s8(low.as_mut_ptr(), vandq_s8(bytes, vdupq_n_s8(127))) };
+        unsafe { vst1q_s8(low.as_mut_ptr(), bytes) };
         let bytes = vshrn_high_n_s16::<7>(vshrn_n_s16::<7>(first), second);
         // SAFETY: sixteen writable bytes.
         unsafe { vst1q_s8(high.as_mut_ptr(), bytes) };

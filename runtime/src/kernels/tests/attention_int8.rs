@@ -215,7 +215,7 @@ fn compare(kept: &Kept, rows: &[Vec<f32>], first: usize, what: &str) {
 /// Softmax's weights, or any of both signs.
 fn weights(random: &mut Random, count: usize, sharpness: f32) -> Vec<f32> {
     let mut scores: Vec<f32> = (0..count).map(|_| sharpness * random.unit()).collect();
-    if count % 5 > 0 {
+    if !count.is_multiple_of(5) {
         (scalar().softmax)(&mut scores);
     }
     scores

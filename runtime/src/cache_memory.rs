@@ -3,6 +3,7 @@
 use crate::error::RuntimeError;
 use crate::memory::{Arena, slice_bytes};
 use crate::models::{CacheElem, KeptMut, LayerCache, cache_elems, scale_elems};
+use crate::parts::{Part, cache_part};
 use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::spec::ModelSpec;
 
@@ -17,17 +18,21 @@ pub(crate) enum CacheMemory<'a> {
 
 impl<'a> CacheMemory<'a> {
     /// Bytes that [`CacheMemory::carve`] takes.
-    pub(crate) fn bytes(format: CacheFormat, spec: &ModelSpec, context: usize) -> u64 {
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotBuilt`].
+    pub(crate) fn bytes(format: CacheFormat, spec: &ModelSpec, context: usize) -> Result<u64, RuntimeError> {
         match format {
-            CacheFormat::Binary16 => Layers::<u16>::bytes(spec, context),
-            CacheFormat::Int8 => Layers::<i8>::bytes(spec, context),
+            CacheFormat::Binary16 if Part::CacheF16.is_built() => Ok(Layers::<u16>::bytes(spec, context)),
+            CacheFormat::Int8 if Part::CacheInt8.is_built() => Ok(Layers::<i8>::bytes(spec, context)),
+            _ => Err(not_built(format)),
         }
     }
 
     /// Takes the memory.
     ///
     /// # Errors
-    /// [`RuntimeError::Memory`].
+    /// [`RuntimeError::Memory`], [`RuntimeError::NotBuilt`].
     pub(crate) fn carve(
         format: CacheFormat,
         spec: &ModelSpec,
@@ -35,10 +40,20 @@ impl<'a> CacheMemory<'a> {
         arena: &mut Arena<'a>,
     ) -> Result<Self, RuntimeError> {
         match format {
-            CacheFormat::Binary16 => Layers::carve(spec, context, arena).map(CacheMemory::Binary16),
-            CacheFormat::Int8 => Layers::carve(spec, context, arena).map(CacheMemory::Int8),
+            CacheFormat::Binary16 if Part::CacheF16.is_built() => {
+                Layers::carve(spec, context, arena).map(CacheMemory::Binary16)
+            }
+            CacheFormat::Int8 if Part::CacheInt8.is_built() => {
+                Layers::carve(spec, context, arena).map(CacheMemory::Int8)
+            }
+            _ => Err(not_built(format)),
         }
     }
+}
+
+/// The error of a format whose part isn't there.
+pub(crate) fn not_built(format: CacheFormat) -> RuntimeError {
+    RuntimeError::NotBuilt { part: cache_part(format).feature() }
 }
 
 /// Keys and values of all layers as numbers of one type, layer after layer.

@@ -191,8 +191,7 @@ impl Parts {
         let mut parts = Parts(0).with(block_part(spec.architecture));
         parts = parts.with(match cache {
             _ if !spec.architecture.is_decoder() => Part::F32,
-            CacheFormat::Binary16 => Part::CacheF16,
-            CacheFormat::Int8 => Part::CacheInt8,
+            format => cache_part(format),
         });
         if spec.architecture.has_layer_norm() {
             parts = parts.with(Part::LayerNorm);
@@ -253,6 +252,14 @@ pub(crate) const fn width_part(width: CodeWidth) -> Part {
         CodeWidth::Int5 => Part::Int5,
         CodeWidth::Int6 => Part::Int6,
         CodeWidth::Int8 => Part::Int8,
+    }
+}
+
+/// The part with a cache's attention.
+pub(crate) const fn cache_part(format: CacheFormat) -> Part {
+    match format {
+        CacheFormat::Binary16 => Part::CacheF16,
+        CacheFormat::Int8 => Part::CacheInt8,
     }
 }
 

@@ -1,12 +1,13 @@
 //! A session: one sequence of tokens running through a decoder's container in the caller's memory. ([`crate::encoder`] runs encoders, [`crate::classifier`] classifiers.)
 
 use crate::Machine;
-use crate::cache_memory::{CacheMemory, Layers};
+use crate::cache_memory::{CacheMemory, Layers, not_built};
 use crate::error::RuntimeError;
 use crate::linear::{ActivationFormat, QuantizedWeights};
 use crate::memory::{Arena, MemoryBlock, slice_bytes};
 use crate::models::{self, Batch, BlockRun, CacheElem, Scratch};
 use crate::parts::{self, Part};
+use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::CheckedContainer;
 use rescomp_formats::spec::{ModelKind, ModelSpec};
 
@@ -56,7 +57,7 @@ impl SessionPlan {
             slice_bytes::<f32>(spec.vocabulary.into()),
         ];
         Ok(SessionPlan {
-            kv_cache_bytes: CacheMemory::bytes(container.manifest().cache, spec, limits.context),
+            kv_cache_bytes: CacheMemory::bytes(container.manifest().cache, spec, limits.context)?,
             scratch_bytes: scratch.into_iter().fold(0, u64::saturating_add),
         })
     }
@@ -295,17 +296,12 @@ impl<'a> Session<'a> {
         match &mut self.cache {
             CacheMemory::Binary16(cache) if Part::CacheF16.is_built() => blocks.run(cache)?,
             CacheMemory::Int8(cache) if Part::CacheInt8.is_built() => blocks.run(cache)?,
-            // The plan was refused.
-            CacheMemory::Binary16(_) => return Err(not_built(Part::CacheF16)),
-            CacheMemory::Int8(_) => return Err(not_built(Part::CacheInt8)),
+            CacheMemory::Binary16(_) => return Err(not_built(CacheFormat::Binary16)),
+            CacheMemory::Int8(_) => return Err(not_built(CacheFormat::Int8)),
         }
         self.position += tokens.len();
         Ok(())
     }
-}
-
-fn not_built(part: Part) -> RuntimeError {
-    RuntimeError::NotBuilt { part: part.feature() }
 }
 
 /// All blocks, and what they run on.

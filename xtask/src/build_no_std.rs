@@ -26,8 +26,8 @@ const TARGETS: [&str; 2] = ["aarch64-bare", "cortex-m7"];
 const PACKAGES: [(&str, &[&str]); 2] = [("rescomp-formats", &["signature"]), ("rescomp-runtime", &[])];
 
 /// Parts of an image for a Llama of one width, and byte-pair encoding as GPT-2 and Llama have it.
-const ONE_MODEL: [Part; 6] =
-    [Part::Int4, Part::Groups64, Part::Llama, Part::Head32, Part::BytePair, Part::Patterns];
+const ONE_MODEL: [Part; 7] =
+    [Part::Int4, Part::Groups64, Part::Llama, Part::Head32, Part::CacheF16, Part::BytePair, Part::Patterns];
 
 /// What an image holds, and the most bytes of instructions that it may have: some more than it had when this was written.
 struct Bounded {
@@ -54,13 +54,13 @@ pub(crate) fn run(flags: &BuildNoStdFlags) -> Result<(), Error> {
     let install = Install::unless(flags.no_install);
     let one_model = Contents::Parts(ONE_MODEL.into_iter().fold(Parts::NONE, Parts::with));
     let images = [
-        Bounded { target: "aarch64-bare", name: "one width", contents: one_model, most_text_bytes: 284_000 },
-        Bounded { target: "cortex-m7", name: "one width", contents: one_model, most_text_bytes: 67_500 },
+        Bounded { target: "aarch64-bare", name: "one width", contents: one_model, most_text_bytes: 286_000 },
+        Bounded { target: "cortex-m7", name: "one width", contents: one_model, most_text_bytes: 68_500 },
         Bounded {
             target: "cortex-m7",
             name: "all, and words that test",
             contents: Contents::Tests,
-            most_text_bytes: 151_000,
+            most_text_bytes: 175_000,
         },
     ];
     let mut table = Vec::new();

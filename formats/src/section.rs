@@ -501,7 +501,7 @@ pub fn sections(spec: &ModelSpec) -> Sections {
 
 /// How many sections a model has.
 pub fn section_count(spec: &ModelSpec) -> usize {
-    model_sections(spec).count() + spec.layers as usize * layer_sections(spec.architecture).len()
+    model_sections(spec).before_layers() + spec.layers as usize * layer_sections(spec.architecture).len()
 }
 
 /// Where a section stands in the table; `None` where this model has none of that name.
@@ -513,7 +513,7 @@ pub fn section_index(spec: &ModelSpec, name: SectionName) -> Option<usize> {
         Some(layer) if u32::from(layer) < spec.layers => {
             let in_layer = layer_sections(spec.architecture);
             let place = in_layer.iter().position(|&kind| kind == name.kind)?;
-            Some(model_sections(spec).count() + usize::from(layer) * in_layer.len() + place)
+            Some(model_sections(spec).before_layers() + usize::from(layer) * in_layer.len() + place)
         }
         Some(_) => None,
     }

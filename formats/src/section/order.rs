@@ -5,7 +5,7 @@ use super::{SectionKind, SectionName, layer_sections};
 use crate::spec::{Architecture, ModelKind, ModelSpec};
 use SectionKind as K;
 
-/// Kinds of sections before the layers, in order; `model_sections` says how many there are of each.
+/// Kinds of sections before the layers, in order; `count_of` says how many there are of each.
 const MODEL_SECTIONS: [SectionKind; 19] = [
     K::Tokenizer,
     K::Labels,
@@ -59,6 +59,11 @@ impl Sections {
             place: 0,
             before: 0,
         }
+    }
+
+    /// How many sections come before the layers. Every lookup of a layer's section asks, so it makes none of their names.
+    pub(super) fn before_layers(&self) -> usize {
+        MODEL_SECTIONS.into_iter().map(|kind| usize::from(self.count_of(kind))).sum()
     }
 
     /// How many sections of a kind the model has.

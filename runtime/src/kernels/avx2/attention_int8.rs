@@ -4,7 +4,7 @@
 //! weights of 15 bits, sign included, 2 * 16383 * 128. Values lie in pairs of positions, so that a pair of products is of one column.
 
 use super::lanes::Avx2Lanes;
-use crate::kernels::attention_int8::{Block, Int8Sums, KEYS, padded};
+use crate::kernels::attention_int8::{Block, CodeProducts, Int8Sums, KEYS, scores_in_chunks};
 use crate::kernels::instantiate::attention_int8;
 use crate::kernels::lanes::LANES;
 use core::arch::x86_64::*;
@@ -26,8 +26,7 @@ impl Int8Sums for AttentionSums {
         keys: [&[i8]; KEYS],
         key_scales: &[f32; KEYS],
     ) -> [[f32; KEYS]; Q] {
-        // SAFETY: instantiated only in the functions above, which have AVX2.
-        unsafe { scores::<Self, Q, N>(queries, factors, keys, key_scales) }
+        scores_in_chunks::<Self, Q, N>(queries, factors, keys, key_scales)
     }
 
     #[inline(always)]
@@ -39,7 +38,7 @@ impl Int8Sums for AttentionSums {
 
 impl Products for AttentionSums {
     #[inline(always)]
-    unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    unsafe fn add_pairs(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the caller's.
         unsafe { add(sums, a, b) }
     }
@@ -57,59 +56,36 @@ pub(in crate::kernels) trait Products {
     ///
     /// # Safety
     /// The processor has AVX2, and what a backend asks for beside it.
-    unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i;
+    unsafe fn add_pairs(sums: __m256i, a: __m256i, b: __m256i) -> __m256i;
 }
 
 /// Positions whose values lie side by side.
 pub(in crate::kernels) const POSITIONS: usize = 2;
 
-/// [`Int8Sums::scores`], a chunk of sixteen codes at a time.
-///
-/// # Safety
-/// That of [`Products::add`], and the processor has FMA.
-#[inline(always)]
-pub(in crate::kernels) unsafe fn scores<P: Products, const Q: usize, const N: usize>(
-    queries: [&[i8]; Q],
-    factors: [f32; Q],
-    keys: [&[i8]; KEYS],
-    key_scales: &[f32; KEYS],
-) -> [[f32; KEYS]; Q] {
-    // SAFETY: the caller's, here and below.
-    let zero = unsafe { _mm256_setzero_si256() };
-    let (mut sums, mut of_queries) = ([[zero; KEYS]; Q], [zero; Q]);
-    let chunks = if N == 0 { keys[0].len() / LANES } else { N };
-    for chunk in 0..chunks {
-        for (codes, query) in of_queries.iter_mut().zip(queries) {
-            // SAFETY: likewise.
-            *codes = unsafe { widened(&query.as_chunks().0[chunk]) };
-        }
-        for (index, key) in keys.iter().enumerate() {
-            // SAFETY: likewise.
-            let key = unsafe { widened(&key.as_chunks().0[chunk]) };
-            for (sums, query) in sums.iter_mut().zip(of_queries) {
-                // SAFETY: likewise.
-                sums[index] = unsafe { P::add(sums[index], key, query) };
-            }
-        }
+impl<P: Products> CodeProducts for P {
+    type Codes = __m256i;
+    type Sums = __m256i;
+
+    #[inline(always)]
+    fn load(codes: &[i8; LANES]) -> __m256i {
+        // SAFETY: instantiated only in functions that have AVX2, FMA and what the backend asks for; likewise below.
+        unsafe { widened(codes) }
     }
-    if N == 0 && chunks * LANES < keys[0].len() {
-        for (index, key) in keys.iter().enumerate() {
-            // SAFETY: likewise.
-            let key = unsafe { widened(&padded(&key[chunks * LANES..])) };
-            for (sums, query) in sums.iter_mut().zip(queries) {
-                // SAFETY: likewise.
-                let query = unsafe { widened(&padded(&query[chunks * LANES..])) };
-                // SAFETY: likewise.
-                sums[index] = unsafe { P::add(sums[index], key, query) };
-            }
-        }
-    }
-    let mut scores = [[0.0; KEYS]; Q];
-    for ((scores, sums), factor) in scores.iter_mut().zip(sums).zip(factors) {
+    #[inline(always)]
+    fn zero() -> __m256i {
         // SAFETY: likewise.
-        *scores = unsafe { scaled(sums, key_scales, factor) };
+        unsafe { _mm256_setzero_si256() }
     }
-    scores
+    #[inline(always)]
+    fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: likewise.
+        unsafe { P::add_pairs(sums, a, b) }
+    }
+    #[inline(always)]
+    fn scaled(sums: [__m256i; KEYS], key_scales: &[f32; KEYS], factor: f32) -> [f32; KEYS] {
+        // SAFETY: likewise.
+        unsafe { scaled(sums, key_scales, factor) }
+    }
 }
 
 /// Sixteen codes in 16 bits each.
@@ -142,7 +118,7 @@ const COLUMNS: usize = 8;
 /// [`Int8Sums::columns`]: as many columns at once as their sums fit the registers.
 ///
 /// # Safety
-/// That of [`Products::add`], and the processor has FMA.
+/// That of [`Products::add_pairs`], and the processor has FMA.
 #[inline(always)]
 pub(in crate::kernels) unsafe fn columns<P: Products, const Q: usize>(
     block: &Block<'_, Q>,
@@ -190,7 +166,7 @@ unsafe fn add_columns<P: Products, const Q: usize, const R: usize>(
             let values = unsafe { widened(&values[register]) };
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 // SAFETY: likewise.
-                sums[register] = unsafe { P::add(sums[register], values, weights) };
+                sums[register] = unsafe { P::add_pairs(sums[register], values, weights) };
             }
         }
     }

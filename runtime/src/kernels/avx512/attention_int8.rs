@@ -1,7 +1,7 @@
 //! Attention over int8 codes: the sums of AVX2 with VPDPWSSD in place of two instructions, and for twice as many queries at once.
 
 use super::lanes::Avx512Lanes;
-use crate::kernels::attention_int8::{Block, Int8Sums, KEYS};
+use crate::kernels::attention_int8::{Block, Int8Sums, KEYS, scores_in_chunks};
 use crate::kernels::avx2::attention_int8::{self as sums, Products};
 use crate::kernels::instantiate::attention_int8;
 use core::arch::x86_64::{__m256i, _mm256_dpwssd_epi32};
@@ -21,8 +21,7 @@ impl Int8Sums for AttentionSums {
         keys: [&[i8]; KEYS],
         key_scales: &[f32; KEYS],
     ) -> [[f32; KEYS]; Q] {
-        // SAFETY: instantiated only in the functions above, which have VNNI and AVX2.
-        unsafe { sums::scores::<Self, Q, N>(queries, factors, keys, key_scales) }
+        scores_in_chunks::<Self, Q, N>(queries, factors, keys, key_scales)
     }
 
     #[inline(always)]
@@ -34,7 +33,7 @@ impl Int8Sums for AttentionSums {
 
 impl Products for AttentionSums {
     #[inline(always)]
-    unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    unsafe fn add_pairs(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the caller's.
         unsafe { add(sums, a, b) }
     }

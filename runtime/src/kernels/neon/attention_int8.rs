@@ -4,7 +4,7 @@
 //! row of values, which all queries share, and SMLAL multiplies it with weights of 15 bits, sign included; a block's sums fit an int32.
 
 use super::lanes::NeonLanes;
-use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS, padded};
+use crate::kernels::attention_int8::{BLOCK, Block, CodeProducts, Int8Sums, KEYS, scores_in_chunks};
 use crate::kernels::instantiate::attention_int8;
 use crate::kernels::lanes::LANES;
 use core::arch::aarch64::*;
@@ -23,8 +23,7 @@ impl Int8Sums for AttentionSums {
         keys: [&[i8]; KEYS],
         key_scales: &[f32; KEYS],
     ) -> [[f32; KEYS]; Q] {
-        // SAFETY: instantiated only in the functions above, which have NEON.
-        unsafe { scores::<Self, Q, N>(queries, factors, keys, key_scales) }
+        scores_in_chunks::<Self, Q, N>(queries, factors, keys, key_scales)
     }
 
     #[inline(always)]
@@ -40,12 +39,12 @@ pub(in crate::kernels) trait Products {
     ///
     /// # Safety
     /// The processor has NEON, and what a backend asks for beside it.
-    unsafe fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t;
+    unsafe fn add_products(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t;
 }
 
 impl Products for AttentionSums {
     #[inline(always)]
-    unsafe fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    unsafe fn add_products(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
         // SAFETY: the caller's.
         unsafe { add(sums, a, b) }
     }
@@ -57,54 +56,30 @@ fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     vpadalq_s16(sums, vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), a, b))
 }
 
-/// [`Int8Sums::scores`], a chunk of sixteen codes at a time: a key's is loaded once for all queries, a query's once for the four keys.
-///
-/// # Safety
-/// That of [`Products::add`].
-#[inline(always)]
-pub(in crate::kernels) unsafe fn scores<P: Products, const Q: usize, const N: usize>(
-    queries: [&[i8]; Q],
-    factors: [f32; Q],
-    keys: [&[i8]; KEYS],
-    key_scales: &[f32; KEYS],
-) -> [[f32; KEYS]; Q] {
-    // SAFETY: the caller's, here and below.
-    let mut sums = [[unsafe { vdupq_n_s32(0) }; KEYS]; Q];
-    // SAFETY: likewise.
-    let mut of_queries = [unsafe { vdupq_n_s8(0) }; Q];
-    let chunks = if N == 0 { keys[0].len() / LANES } else { N };
-    for chunk in 0..chunks {
-        for (codes, query) in of_queries.iter_mut().zip(queries) {
-            // SAFETY: likewise.
-            *codes = unsafe { load(&query.as_chunks().0[chunk]) };
-        }
-        for (index, key) in keys.iter().enumerate() {
-            // SAFETY: likewise.
-            let key = unsafe { load(&key.as_chunks().0[chunk]) };
-            for (sums, query) in sums.iter_mut().zip(of_queries) {
-                // SAFETY: likewise.
-                sums[index] = unsafe { P::add(sums[index], key, query) };
-            }
-        }
+impl<P: Products> CodeProducts for P {
+    type Codes = int8x16_t;
+    type Sums = int32x4_t;
+
+    #[inline(always)]
+    fn load(codes: &[i8; LANES]) -> int8x16_t {
+        // SAFETY: instantiated only in functions that have NEON and what the backend asks for; likewise below.
+        unsafe { load(codes) }
     }
-    if N == 0 && chunks * LANES < keys[0].len() {
-        for (index, key) in keys.iter().enumerate() {
-            // SAFETY: likewise.
-            let key = unsafe { load(&padded(&key[chunks * LANES..])) };
-            for (sums, query) in sums.iter_mut().zip(queries) {
-                // SAFETY: likewise.
-                let query = unsafe { load(&padded(&query[chunks * LANES..])) };
-                // SAFETY: likewise.
-                sums[index] = unsafe { P::add(sums[index], key, query) };
-            }
-        }
-    }
-    let mut scores = [[0.0; KEYS]; Q];
-    for ((scores, sums), factor) in scores.iter_mut().zip(sums).zip(factors) {
+    #[inline(always)]
+    fn zero() -> int32x4_t {
         // SAFETY: likewise.
-        *scores = unsafe { scaled(sums, key_scales, factor) };
+        unsafe { vdupq_n_s32(0) }
     }
-    scores
+    #[inline(always)]
+    fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+        // SAFETY: likewise.
+        unsafe { P::add_products(sums, a, b) }
+    }
+    #[inline(always)]
+    fn scaled(sums: [int32x4_t; KEYS], key_scales: &[f32; KEYS], factor: f32) -> [f32; KEYS] {
+        // SAFETY: likewise.
+        unsafe { scaled(sums, key_scales, factor) }
+    }
 }
 
 #[inline]

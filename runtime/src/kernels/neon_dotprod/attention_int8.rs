@@ -5,7 +5,7 @@
 //! at most 64 * 128 * 127 of each, and fit an int32 when they are joined.
 
 use super::insn::{sdot, sdot_all};
-use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS};
+use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS, scores_in_chunks};
 use crate::kernels::instantiate::attention_int8;
 use crate::kernels::lanes::LANES;
 use crate::kernels::neon;
@@ -27,8 +27,7 @@ impl Int8Sums for AttentionSums {
         keys: [&[i8]; KEYS],
         key_scales: &[f32; KEYS],
     ) -> [[f32; KEYS]; Q] {
-        // SAFETY: instantiated only in the functions above, which have dotprod.
-        unsafe { neon::attention_int8::scores::<Self, Q, N>(queries, factors, keys, key_scales) }
+        scores_in_chunks::<Self, Q, N>(queries, factors, keys, key_scales)
     }
 
     #[inline(always)]
@@ -40,7 +39,7 @@ impl Int8Sums for AttentionSums {
 
 impl Products for AttentionSums {
     #[inline(always)]
-    unsafe fn add(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    unsafe fn add_products(sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
         // SAFETY: the caller's.
         unsafe { sdot_all(sums, a, b) }
     }

@@ -22,6 +22,8 @@ pub mod scalar;
 mod tests;
 
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod code_products;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod instantiate;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod nr8k4;

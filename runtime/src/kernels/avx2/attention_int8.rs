@@ -4,7 +4,8 @@
 //! weights of 15 bits, sign included, 2 * 16383 * 128. Values lie in pairs of positions, so that a pair of products is of one column.
 
 use super::lanes::Avx2Lanes;
-use crate::kernels::attention_int8::{Block, CodeProducts, Int8Sums, KEYS, scores_in_chunks};
+use crate::kernels::attention_int8::{Block, Int8Sums, KEYS};
+use crate::kernels::code_products::{CodeProducts, scores_in_chunks};
 use crate::kernels::instantiate::attention_int8;
 use crate::kernels::lanes::LANES;
 use core::arch::x86_64::*;

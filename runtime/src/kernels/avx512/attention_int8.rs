@@ -1,8 +1,9 @@
 //! Attention over int8 codes: the sums of AVX2 with VPDPWSSD in place of two instructions, and for twice as many queries at once.
 
 use super::lanes::Avx512Lanes;
-use crate::kernels::attention_int8::{Block, Int8Sums, KEYS, scores_in_chunks};
+use crate::kernels::attention_int8::{Block, Int8Sums, KEYS};
 use crate::kernels::avx2::attention_int8::{self as sums, Products};
+use crate::kernels::code_products::scores_in_chunks;
 use crate::kernels::instantiate::attention_int8;
 use core::arch::x86_64::{__m256i, _mm256_dpwssd_epi32};
 

@@ -4,7 +4,8 @@
 //! row of values, which all queries share, and SMLAL multiplies it with weights of 15 bits, sign included; a block's sums fit an int32.
 
 use super::lanes::NeonLanes;
-use crate::kernels::attention_int8::{BLOCK, Block, CodeProducts, Int8Sums, KEYS, scores_in_chunks};
+use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS};
+use crate::kernels::code_products::{CodeProducts, scores_in_chunks};
 use crate::kernels::instantiate::attention_int8;
 use crate::kernels::lanes::LANES;
 use core::arch::aarch64::*;

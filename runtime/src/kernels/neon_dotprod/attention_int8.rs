@@ -5,7 +5,8 @@
 //! at most 64 * 128 * 127 of each, and fit an int32 when they are joined.
 
 use super::insn::{sdot, sdot_all};
-use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS, scores_in_chunks};
+use crate::kernels::attention_int8::{BLOCK, Block, Int8Sums, KEYS};
+use crate::kernels::code_products::scores_in_chunks;
 use crate::kernels::instantiate::attention_int8;
 use crate::kernels::lanes::LANES;
 use crate::kernels::neon;

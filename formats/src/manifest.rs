@@ -3,6 +3,7 @@
 use crate::cache_format::CacheFormat;
 use crate::spec::{ModelKind, ModelSpec};
 use core::fmt;
+use postcard::de_flavors::Slice;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +135,14 @@ pub enum Check {
     Images(ImageRecord),
 }
 
+/// Takes a value off a message. Never inlined: values of hundreds of bytes would be moved number by number.
+#[inline(never)]
+fn take<'a, T: Deserialize<'a>>(
+    message: &mut postcard::Deserializer<'a, Slice<'a>>,
+) -> Result<T, postcard::Error> {
+    T::deserialize(message)
+}
+
 /// The manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -177,12 +186,18 @@ impl Manifest {
     /// # Errors
     /// postcard's, where the bytes are no such message.
     pub fn take_from(bytes: &[u8], minor: u16) -> Result<(Manifest, &[u8]), postcard::Error> {
-        if minor >= CACHE_FORMAT_MINOR {
-            return postcard::take_from_bytes(bytes);
-        }
-        // Fields follow each other in a message as in a tuple.
-        let ((spec, provenance, check), rest) = postcard::take_from_bytes(bytes)?;
-        Ok((Manifest { spec, provenance, check, cache: CacheFormat::default() }, rest))
+        // A message is its fields, one behind the other.
+        let mut message = postcard::Deserializer::from_bytes(bytes);
+        let manifest = Manifest {
+            spec: take(&mut message)?,
+            provenance: take(&mut message)?,
+            check: take(&mut message)?,
+            cache: match minor >= CACHE_FORMAT_MINOR {
+                true => take(&mut message)?,
+                false => CacheFormat::default(),
+            },
+        };
+        Ok((manifest, message.finalize()?))
     }
 
     /// Checks what is beside the model: texts that can be printed, and measurements that can have been measured.

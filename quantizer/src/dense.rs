@@ -213,7 +213,8 @@ impl<'m> Streams<'m> {
         let Workspace { memory, keys, values } = &mut *workspace;
         let bytes = memory.len() as u64 * BLOCK_BYTES;
         let mut arena = Arena::new(memory, bytes)?;
-        let mut scratch = Scratch::carve(&self.spec, sequences, tokens, tokens, &mut arena)?;
+        let mut scratch = Scratch::carve(&self.spec, sequences, tokens, tokens, &mut arena);
+        arena.finish()?;
         let [frequencies, local] = &self.frequencies;
         scratch.set_positions(frequencies, local, start, tokens);
         let mut run = BlockRun {

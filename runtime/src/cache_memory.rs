@@ -32,7 +32,7 @@ impl<'a> CacheMemory<'a> {
     /// Takes the memory.
     ///
     /// # Errors
-    /// [`RuntimeError::Memory`], [`RuntimeError::NotBuilt`].
+    /// [`RuntimeError::NotBuilt`].
     pub(crate) fn carve(
         format: CacheFormat,
         spec: &ModelSpec,
@@ -41,10 +41,10 @@ impl<'a> CacheMemory<'a> {
     ) -> Result<Self, RuntimeError> {
         match format {
             CacheFormat::Binary16 if Part::CacheF16.is_built() => {
-                Layers::carve(spec, context, arena).map(CacheMemory::Binary16)
+                Ok(CacheMemory::Binary16(Layers::carve(spec, context, arena)))
             }
             CacheFormat::Int8 if Part::CacheInt8.is_built() => {
-                Layers::carve(spec, context, arena).map(CacheMemory::Int8)
+                Ok(CacheMemory::Int8(Layers::carve(spec, context, arena)))
             }
             _ => Err(not_built(format)),
         }
@@ -75,11 +75,11 @@ impl<'a, S: CacheElem> Layers<'a, S> {
         slice_bytes::<S>(numbers).saturating_add(slice_bytes::<f32>(scales)).saturating_mul(2)
     }
 
-    fn carve(spec: &ModelSpec, context: usize, arena: &mut Arena<'a>) -> Result<Self, RuntimeError> {
+    fn carve(spec: &ModelSpec, context: usize, arena: &mut Arena<'a>) -> Self {
         let [numbers, scales] =
             Self::of_layer(spec, context).map(|elems| elems as usize * spec.layers as usize);
-        let mut take = || Ok(KeptMut { numbers: arena.take(numbers)?, scales: arena.take(scales)? });
-        Ok(Layers { keys: take()?, values: take()? })
+        let mut take = || KeptMut { numbers: arena.take(numbers), scales: arena.take(scales) };
+        Layers { keys: take(), values: take() }
     }
 
     /// Those of one layer.

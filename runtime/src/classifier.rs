@@ -98,20 +98,22 @@ impl<'a> Classifier<'a> {
         let cache = models::cache_elems::<f32>(spec, tokens) as usize;
         let kind = SectionKind::Positions;
         let missing = RuntimeError::Missing { kind: kind.name(), layer: None };
-        Ok(Classifier {
+        let classifier = Classifier {
             spec,
             image,
             machine,
             positions: container.floats(SectionName { kind, layer: None }).ok_or(missing)?,
-            scratch: Scratch::carve(spec, 1, tokens, tokens, &mut arena)?,
-            weights: QuantizedWeights::carve(container, machine, activations, tokens as u64, &mut arena)?,
-            keys: arena.take(cache)?,
-            values: arena.take(cache)?,
-            stream: arena.take(tokens * hidden)?,
-            patches: arena.take(PATCHES * image.patch_elems() as usize)?,
-            head_input: arena.take(image.head_tokens as usize * hidden)?,
-            logits: arena.take(spec.vocabulary as usize)?,
-        })
+            scratch: Scratch::carve(spec, 1, tokens, tokens, &mut arena),
+            weights: QuantizedWeights::carve(container, machine, activations, tokens as u64, &mut arena),
+            keys: arena.take(cache),
+            values: arena.take(cache),
+            stream: arena.take(tokens * hidden),
+            patches: arena.take(PATCHES * image.patch_elems() as usize),
+            head_input: arena.take(image.head_tokens as usize * hidden),
+            logits: arena.take(spec.vocabulary as usize),
+        };
+        arena.finish()?;
+        Ok(classifier)
     }
 
     /// The logits of an image's classes.

@@ -100,19 +100,21 @@ impl<'a> Encoder<'a> {
         let mut arena = Arena::new(memory, plan.bytes())?;
         let spec = &container.manifest().spec;
         let (hidden, cache) = (spec.hidden as usize, models::cache_elems::<f32>(spec, tokens) as usize);
-        Ok(Encoder {
+        let encoder = Encoder {
             spec,
             machine,
             embedding: spec.embedding().ok_or_else(|| wrong_kind(spec))?,
             tokens,
-            scratch: Scratch::carve(spec, 1, tokens, tokens, &mut arena)?,
-            weights: QuantizedWeights::carve(container, machine, activations, tokens as u64, &mut arena)?,
-            keys: arena.take(cache)?,
-            values: arena.take(cache)?,
-            stream: arena.take(tokens * hidden)?,
-            sums: arena.take(hidden)?,
-            vector: arena.take(hidden)?,
-        })
+            scratch: Scratch::carve(spec, 1, tokens, tokens, &mut arena),
+            weights: QuantizedWeights::carve(container, machine, activations, tokens as u64, &mut arena),
+            keys: arena.take(cache),
+            values: arena.take(cache),
+            stream: arena.take(tokens * hidden),
+            sums: arena.take(hidden),
+            vector: arena.take(hidden),
+        };
+        arena.finish()?;
+        Ok(encoder)
     }
 
     /// Tokens of the longest text.

@@ -84,11 +84,12 @@ impl core::error::Error for ComparisonError {}
 pub fn compare_products(kernels: &Kernels, memory: &mut [MemoryBlock]) -> Result<usize, ComparisonError> {
     let mut arena = Arena::new(memory, 0).map_err(ComparisonError::Memory)?;
     let mut random = Random(0x5eed_0f4d_5071_ab1e);
-    let section: &mut [u8] = arena.take(SECTION_BYTES).map_err(ComparisonError::Memory)?;
-    let codes: &mut [i8] = arena.take(MOST_TOKENS * MOST_COLS).map_err(ComparisonError::Memory)?;
-    let scales: &mut [f32] = arena.take(MOST_TOKENS * MOST_COLS / 32).map_err(ComparisonError::Memory)?;
-    let expected: &mut [f32] = arena.take(MOST_TOKENS * MOST_ROWS).map_err(ComparisonError::Memory)?;
-    let found: &mut [f32] = arena.take(MOST_TOKENS * MOST_ROWS).map_err(ComparisonError::Memory)?;
+    let section: &mut [u8] = arena.take(SECTION_BYTES);
+    let codes: &mut [i8] = arena.take(MOST_TOKENS * MOST_COLS);
+    let scales: &mut [f32] = arena.take(MOST_TOKENS * MOST_COLS / 32);
+    let expected: &mut [f32] = arena.take(MOST_TOKENS * MOST_ROWS);
+    let found: &mut [f32] = arena.take(MOST_TOKENS * MOST_ROWS);
+    arena.finish().map_err(ComparisonError::Memory)?;
     let mut equal = 0;
     for width in CodeWidth::ALL {
         for (rows, cols) in SHAPES {

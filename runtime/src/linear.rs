@@ -224,27 +224,24 @@ impl<'a> QuantizedWeights<'a> {
     }
 
     /// Takes memory for tiles of at most `tile` tokens.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Memory`].
     pub fn carve(
         container: &'a CheckedContainer<'a>,
         machine: Machine<'a>,
         activations: ActivationFormat,
         tile: u64,
         arena: &mut Arena<'a>,
-    ) -> Result<Self, RuntimeError> {
+    ) -> Self {
         let (codes, scales) = Self::elems(container, tile);
-        Ok(QuantizedWeights {
+        QuantizedWeights {
             container,
             machine,
             activations,
-            codes: arena.take(codes as usize)?,
-            scales: arena.take(scales as usize)?,
-            banded_logits: arena.take(Self::banded_logits_elems(container) as usize)?,
-            head_input: arena.take(Self::head_input_elems(container) as usize)?,
-            low_rank: LowRankMemory::carve(container, tile, arena)?,
-        })
+            codes: arena.take(codes as usize),
+            scales: arena.take(scales as usize),
+            banded_logits: arena.take(Self::banded_logits_elems(container) as usize),
+            head_input: arena.take(Self::head_input_elems(container) as usize),
+            low_rank: LowRankMemory::carve(container, tile, arena),
+        }
     }
 
     fn matrix(&self, kind: SectionKind, layer: Option<usize>) -> Result<MatrixView<'a>, RuntimeError> {

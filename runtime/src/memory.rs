@@ -20,11 +20,15 @@ pub const fn slice_bytes<T>(elems: u64) -> u64 {
 }
 
 /// Memory not yet given out.
+///
+/// What is planned is refused before anything is carved, so slices are there. Should a plan be short of them, [`Arena::finish`] tells, once for
+/// all: an error for each slice would be as much code again.
 #[derive(Debug)]
 pub struct Arena<'a> {
     rest: &'a mut [MemoryBlock],
     given_bytes: u64,
-    needed_bytes: u64,
+    /// Of the slices asked for.
+    taken_bytes: u64,
 }
 
 impl<'a> Arena<'a> {
@@ -34,29 +38,46 @@ impl<'a> Arena<'a> {
     /// [`RuntimeError::Memory`], where that is more than there is.
     pub fn new(memory: &'a mut [MemoryBlock], needed_bytes: u64) -> Result<Self, RuntimeError> {
         let given_bytes = memory.len() as u64 * BLOCK_BYTES;
-        if needed_bytes > given_bytes {
-            return Err(RuntimeError::Memory { needed_bytes, given_bytes });
-        }
-        Ok(Arena { rest: memory, given_bytes, needed_bytes })
+        fits(needed_bytes, given_bytes)?;
+        Ok(Arena { rest: memory, given_bytes, taken_bytes: 0 })
     }
 
-    /// A slice of `elems` elements, with whatever values the memory holds.
+    /// A slice of `elems` elements, with whatever values the memory holds; an empty one where the memory is used up, which
+    /// [`Arena::finish`] tells.
+    pub fn take<T: Pod>(&mut self, elems: usize) -> &'a mut [T] {
+        const { assert!(align_of::<T>() <= 64) }
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(self.take_blocks(slice_bytes::<T>(elems as u64)));
+        // Empty where there was no room: the length is then cut to what is there.
+        let room: &mut [T] = bytemuck::cast_slice_mut(bytes);
+        let elems = elems.min(room.len());
+        &mut room[..elems]
+    }
+
+    #[inline(never)]
+    fn take_blocks(&mut self, bytes: u64) -> &'a mut [MemoryBlock] {
+        self.taken_bytes = self.taken_bytes.saturating_add(bytes);
+        match core::mem::take(&mut self.rest).split_at_mut_checked((bytes / BLOCK_BYTES) as usize) {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                taken
+            }
+            None => Default::default(),
+        }
+    }
+
+    /// Whether every slice was taken in full.
     ///
     /// # Errors
-    /// [`RuntimeError::Memory`], where the memory is used up.
-    pub fn take<T: Pod>(&mut self, elems: usize) -> Result<&'a mut [T], RuntimeError> {
-        const { assert!(align_of::<T>() <= 64) }
-        let blocks = (slice_bytes::<T>(elems as u64) / BLOCK_BYTES) as usize;
-        if blocks > self.rest.len() {
-            return Err(RuntimeError::Memory {
-                needed_bytes: self.needed_bytes,
-                given_bytes: self.given_bytes,
-            });
-        }
-        let (taken, rest) = core::mem::take(&mut self.rest).split_at_mut(blocks);
-        self.rest = rest;
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(taken);
-        Ok(bytemuck::cast_slice_mut(&mut bytes[..elems * size_of::<T>()]))
+    /// [`RuntimeError::Memory`], where they were more than there is.
+    pub fn finish(self) -> Result<(), RuntimeError> {
+        fits(self.taken_bytes, self.given_bytes)
+    }
+}
+
+fn fits(needed_bytes: u64, given_bytes: u64) -> Result<(), RuntimeError> {
+    match needed_bytes <= given_bytes {
+        true => Ok(()),
+        false => Err(RuntimeError::Memory { needed_bytes, given_bytes }),
     }
 }
 

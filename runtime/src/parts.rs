@@ -73,7 +73,8 @@ parts! {
     BytePair = "byte-pair", "Byte-pair encoding of text.";
     WordPiece = "word-piece", "WordPiece.";
     Unigram = "unigram", "Unigram.";
-    Patterns = "patterns", "Pre-tokens by GPT-2's pattern and its relatives.";
+    Gpt2Pattern = "gpt2-pattern", "Pre-tokens by the patterns of GPT-2 and of SmolLM.";
+    Llama3Pattern = "llama3-pattern", "By those of Llama 3 and of Qwen 2.";
     Nfc = "nfc", "Canonical composition of text.";
     BertText = "bert-text", "BERT's normalizer and pre-tokens.";
     Vit = "vit", "Blocks of ViT and DeiT.";
@@ -223,9 +224,8 @@ impl Parts {
             parts = parts.with(Part::CharacterBpe);
         }
         match view.pre_tokenizer() {
-            PreTokenizer::Gpt2 | PreTokenizer::DigitsGpt2 | PreTokenizer::Llama3 | PreTokenizer::Qwen2 => {
-                parts = parts.with(Part::Patterns);
-            }
+            PreTokenizer::Gpt2 | PreTokenizer::DigitsGpt2 => parts = parts.with(Part::Gpt2Pattern),
+            PreTokenizer::Llama3 | PreTokenizer::Qwen2 => parts = parts.with(Part::Llama3Pattern),
             PreTokenizer::Bert => parts = parts.with(Part::BertText),
             PreTokenizer::ByteLevel | PreTokenizer::Spaces => {}
         }

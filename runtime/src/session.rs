@@ -146,26 +146,22 @@ impl<'a> Session<'a> {
         let mut arena = Arena::new(memory, plan.bytes())?;
         let spec = &container.manifest().spec;
         let format = container.manifest().cache;
-        Ok(Session {
+        let session = Session {
             spec,
             machine,
             limits,
             frequencies: container.rope_frequencies(),
             local_frequencies: container.local_rope_frequencies(),
             cache: CacheMemory::carve(format, spec, limits.context, &mut arena)?,
-            scratch: Scratch::carve(spec, 1, limits.tile, limits.context, &mut arena)?,
-            weights: QuantizedWeights::carve(
-                container,
-                machine,
-                activations,
-                limits.tile as u64,
-                &mut arena,
-            )?,
-            stream: arena.take(limits.tile * spec.hidden as usize)?,
-            hidden: arena.take(spec.hidden as usize)?,
-            logits: arena.take(spec.vocabulary as usize)?,
+            scratch: Scratch::carve(spec, 1, limits.tile, limits.context, &mut arena),
+            weights: QuantizedWeights::carve(container, machine, activations, limits.tile as u64, &mut arena),
+            stream: arena.take(limits.tile * spec.hidden as usize),
+            hidden: arena.take(spec.hidden as usize),
+            logits: arena.take(spec.vocabulary as usize),
             position: 0,
-        })
+        };
+        arena.finish()?;
+        Ok(session)
     }
 
     /// Positions in use.

@@ -26,8 +26,15 @@ const TARGETS: [&str; 2] = ["aarch64-bare", "cortex-m7"];
 const PACKAGES: [(&str, &[&str]); 2] = [("rescomp-formats", &["signature"]), ("rescomp-runtime", &[])];
 
 /// Parts of an image for a Llama of one width, and byte-pair encoding as GPT-2 and Llama have it.
-const ONE_MODEL: [Part; 7] =
-    [Part::Int4, Part::Groups64, Part::Llama, Part::Head32, Part::CacheF16, Part::BytePair, Part::Patterns];
+const ONE_MODEL: [Part; 7] = [
+    Part::Int4,
+    Part::Groups64,
+    Part::Llama,
+    Part::Head32,
+    Part::CacheF16,
+    Part::BytePair,
+    Part::Gpt2Pattern,
+];
 
 /// What an image holds, and the most bytes of instructions that it may have: some more than it had when this was written.
 struct Bounded {
@@ -55,7 +62,7 @@ pub(crate) fn run(flags: &BuildNoStdFlags) -> Result<(), Error> {
     let one_model = Contents::Parts(ONE_MODEL.into_iter().fold(Parts::NONE, Parts::with));
     let images = [
         Bounded { target: "aarch64-bare", name: "one width", contents: one_model, most_text_bytes: 286_000 },
-        Bounded { target: "cortex-m7", name: "one width", contents: one_model, most_text_bytes: 68_500 },
+        Bounded { target: "cortex-m7", name: "one width", contents: one_model, most_text_bytes: 65_536 },
         Bounded {
             target: "cortex-m7",
             name: "all, and words that test",

@@ -1,7 +1,8 @@
 //! What a tokenizer section has to hold.
 
+use super::numbers::Array;
 use super::problem::error;
-use super::view::{Ids, Offsets, added_entry_bytes};
+use super::view::{Ids, added_entry_bytes};
 use super::{
     ADDED_LEFT_STRIP, ADDED_NORMALIZED, ADDED_RIGHT_STRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BLOCK_TOKENS,
     FLAG_ADD_PREFIX_SPACE, FLAG_EXPLICIT_RESULTS, FLAG_FUSE_UNKNOWN, FLAG_IGNORE_MERGES, FLAG_WIDE_SCORES,
@@ -9,6 +10,11 @@ use super::{
 };
 
 impl TokenizerView<'_> {
+    /// Where an array starts in the section, for errors.
+    fn start(&self, array: Array) -> usize {
+        self.starts[array as usize]
+    }
+
     pub(super) fn check(&self) -> Result<(), TokenizerFormatError> {
         self.check_model_fields()?;
         self.check_token_lengths()?;
@@ -57,7 +63,7 @@ impl TokenizerView<'_> {
     fn check_token_order(&self) -> Result<(), TokenizerFormatError> {
         let mut before: &[u8] = &[];
         for position in 0..self.ordered_tokens() {
-            let offset = self.offsets.token_order + position as usize * self.token_order.element_bytes();
+            let offset = self.start(Array::TokenOrder) + position as usize * self.token_order.element_bytes();
             let id = self.ordered_token(position).unwrap_or(NO_TOKEN);
             let Some(bytes) = self.token_bytes(id) else {
                 return Err(error(TokenizerProblem::OrderedId, offset, self.tokens - 1, id));
@@ -84,7 +90,7 @@ impl TokenizerView<'_> {
         for index in 0..self.scores.data.len() / bytes {
             let score = self.scores.get(index).unwrap_or(f64::NAN);
             if !score.is_finite() {
-                let offset = self.offsets.scores + index * bytes;
+                let offset = self.start(Array::Scores) + index * bytes;
                 return Err(error(TokenizerProblem::Score, offset, f64::MAX.to_bits(), score.to_bits()));
             }
         }
@@ -109,7 +115,7 @@ impl TokenizerView<'_> {
         for index in 0..self.templates.data.len() / bytes {
             let id = self.templates.get(index).unwrap_or(NO_TOKEN);
             if self.token_bytes(id).is_none() {
-                let offset = self.offsets.templates + index * bytes;
+                let offset = self.start(Array::Templates) + index * bytes;
                 return Err(error(TokenizerProblem::TemplateToken, offset, self.tokens - 1, id));
             }
         }
@@ -138,7 +144,7 @@ impl TokenizerView<'_> {
             if u64::from(found) != start {
                 return Err(error(
                     TokenizerProblem::BlockStart,
-                    self.offsets.block_starts + 4 * block,
+                    self.start(Array::BlockStarts) + 4 * block,
                     start,
                     found,
                 ));
@@ -146,7 +152,7 @@ impl TokenizerView<'_> {
             start += lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
         }
         if start != self.token_bytes.len() as u64 {
-            let offset = self.offsets.block_starts + self.block_starts.data.len();
+            let offset = self.start(Array::TokenLengths);
             return Err(error(TokenizerProblem::TokenLengths, offset, self.token_bytes.len(), start));
         }
         Ok(())
@@ -172,7 +178,7 @@ impl TokenizerView<'_> {
             let offset = match self.byte_tokens {
                 Ids::None | Ids::Consecutive { .. } => 24,
                 Ids::Explicit(numbers) => {
-                    self.offsets.byte_tokens + usize::from(byte) * numbers.element_bytes()
+                    self.start(Array::ByteTokens) + usize::from(byte) * numbers.element_bytes()
                 }
             };
             return Err(error(TokenizerProblem::ByteToken, offset, byte, found));
@@ -181,8 +187,6 @@ impl TokenizerView<'_> {
     }
 
     fn check_merges(&self) -> Result<(), TokenizerFormatError> {
-        let Offsets { results: results_offset, splits: splits_offset, order: order_offset, .. } =
-            self.offsets;
         for rank in 0..self.merges {
             let result = match self.merge_results {
                 Ids::None => u64::MAX,
@@ -192,20 +196,22 @@ impl TokenizerView<'_> {
             if result >= u64::from(self.tokens) {
                 let offset = match self.merge_results {
                     Ids::None | Ids::Consecutive { .. } => 20,
-                    Ids::Explicit(numbers) => results_offset + rank as usize * numbers.element_bytes(),
+                    Ids::Explicit(numbers) => {
+                        self.start(Array::MergeResults) + rank as usize * numbers.element_bytes()
+                    }
                 };
                 return Err(error(TokenizerProblem::MergeResult, offset, self.tokens - 1, result));
             }
             let length = self.token_lengths.get(result as usize).copied().unwrap_or(0);
             let split = self.merge_splits.get(rank as usize).copied().unwrap_or(0);
             if split == 0 || split >= length {
-                let offset = splits_offset + rank as usize;
+                let offset = self.start(Array::MergeSplits) + rank as usize;
                 return Err(error(TokenizerProblem::MergeSplit, offset, length.saturating_sub(1), split));
             }
         }
         let mut before: Option<(&[u8], u8)> = None;
         for position in 0..self.merges as usize {
-            let offset = order_offset + position * self.merge_order.element_bytes();
+            let offset = self.start(Array::MergeOrder) + position * self.merge_order.element_bytes();
             let rank = self.merge_order.get(position).unwrap_or(u32::MAX);
             if rank >= self.merges {
                 return Err(error(TokenizerProblem::MergeRank, offset, self.merges - 1, rank));
@@ -223,7 +229,7 @@ impl TokenizerView<'_> {
         let entry_bytes = added_entry_bytes(self.has_wide_ids());
         let mut least = 0u32;
         for index in 0..self.added {
-            let offset = self.offsets.added + index as usize * entry_bytes;
+            let offset = self.start(Array::AddedTokens) + index as usize * entry_bytes;
             let (id, flags) = self.added_entry(index as usize).unwrap_or((u32::MAX, u8::MAX));
             if id < least || id >= self.tokens {
                 return Err(error(TokenizerProblem::AddedId, offset, least, id));

@@ -1,4 +1,4 @@
-//! Arrays of a section, cut off its front one after another and read at any address.
+//! Arrays of a section, one after another and read at any address.
 
 use super::problem::error;
 use super::{TokenizerFormatError, TokenizerProblem};
@@ -8,6 +8,16 @@ use super::{TokenizerFormatError, TokenizerProblem};
 pub(super) struct Numbers<'a> {
     pub(super) data: &'a [u8],
     pub(super) wide: bool,
+}
+
+/// Bytes of a [`Numbers`]' element.
+pub(super) fn number_bytes(wide: bool) -> usize {
+    if wide { 4 } else { 2 }
+}
+
+/// Bytes of a [`Scores`]' element.
+pub(super) fn score_bytes(wide: bool) -> usize {
+    if wide { 8 } else { 4 }
 }
 
 impl Numbers<'_> {
@@ -24,7 +34,7 @@ impl Numbers<'_> {
     }
 
     pub(super) fn element_bytes(&self) -> usize {
-        if self.wide { 4 } else { 2 }
+        number_bytes(self.wide)
     }
 }
 
@@ -47,46 +57,53 @@ impl Scores<'_> {
     }
 
     pub(super) fn element_bytes(&self) -> usize {
-        if self.wide { 8 } else { 4 }
+        score_bytes(self.wide)
     }
 }
 
-/// Cuts arrays off the front of the section.
-pub(super) struct Arrays<'a> {
-    pub(super) section: &'a [u8],
-    pub(super) offset: usize,
+/// A section's arrays, in its order: those that errors point into.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Array {
+    BlockStarts = 0,
+    TokenLengths = 1,
+    ByteTokens = 3,
+    MergeResults = 4,
+    MergeSplits,
+    MergeOrder,
+    AddedTokens,
+    TokenOrder,
+    Scores,
+    Templates,
 }
 
-impl<'a> Arrays<'a> {
-    pub(super) fn take(
-        &mut self,
-        count: usize,
-        element_bytes: usize,
-    ) -> Result<&'a [u8], TokenizerFormatError> {
-        let rest = self.section.get(self.offset..).unwrap_or_default();
-        let bytes = count.saturating_mul(element_bytes);
-        match rest.split_at_checked(bytes) {
-            Some((array, _)) => {
-                self.offset += bytes;
-                Ok(array)
-            }
-            None => Err(error(TokenizerProblem::Arrays, self.offset, bytes, rest.len())),
-        }
-    }
+/// How many there are.
+pub(super) const ARRAYS: usize = Array::Templates as usize + 1;
 
-    pub(super) fn take_numbers(
-        &mut self,
-        count: usize,
-        wide: bool,
-    ) -> Result<Numbers<'a>, TokenizerFormatError> {
-        Ok(Numbers { data: self.take(count, if wide { 4 } else { 2 })?, wide })
-    }
+/// An array of a section: how many elements of how many bytes.
+pub(super) type Extent = (usize, usize);
 
-    pub(super) fn take_scores(
-        &mut self,
-        count: usize,
-        wide: bool,
-    ) -> Result<Scores<'a>, TokenizerFormatError> {
-        Ok(Scores { data: self.take(count, if wide { 8 } else { 4 })?, wide })
+/// Cuts the arrays that tile a section from an offset on; their bytes, and where each starts.
+///
+/// # Errors
+/// [`TokenizerProblem::Arrays`], of the first that isn't all there, or of what is behind the last.
+pub(super) fn cut(
+    section: &[u8],
+    mut offset: usize,
+    extents: [Extent; ARRAYS],
+) -> Result<([&[u8]; ARRAYS], [usize; ARRAYS]), TokenizerFormatError> {
+    let mut arrays = [&section[..0]; ARRAYS];
+    let mut starts = [0; ARRAYS];
+    let mut rest = section.get(offset..).unwrap_or_default();
+    for ((array, start), (elements, element_bytes)) in arrays.iter_mut().zip(&mut starts).zip(extents) {
+        let bytes = elements.saturating_mul(element_bytes);
+        let Some((taken, behind)) = rest.split_at_checked(bytes) else {
+            return Err(error(TokenizerProblem::Arrays, offset, bytes, rest.len()));
+        };
+        (*array, *start, rest) = (taken, offset, behind);
+        offset += bytes;
+    }
+    match rest.len() {
+        0 => Ok((arrays, starts)),
+        more => Err(error(TokenizerProblem::Arrays, offset, 0u8, more)),
     }
 }

@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use super::numbers::{Arrays, Numbers, Scores};
+use super::numbers::{ARRAYS, Numbers, Scores, cut, number_bytes, score_bytes};
 use super::problem::error;
 use super::{
     ADDED_LEFT_STRIP, ADDED_NORMALIZED, ADDED_RIGHT_STRIP, ADDED_SPECIAL, BLOCK_TOKENS, Decoding,
@@ -40,20 +40,6 @@ pub(super) enum Ids<'a> {
     Explicit(Numbers<'a>),
 }
 
-/// Where the arrays start, for errors.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Offsets {
-    pub(super) block_starts: usize,
-    pub(super) byte_tokens: usize,
-    pub(super) results: usize,
-    pub(super) splits: usize,
-    pub(super) order: usize,
-    pub(super) added: usize,
-    pub(super) token_order: usize,
-    pub(super) scores: usize,
-    pub(super) templates: usize,
-}
-
 /// A checked tokenizer section.
 ///
 /// Holds slices of the section, about 350 bytes itself; copying it copies no data.
@@ -81,7 +67,8 @@ pub struct TokenizerView<'a> {
     pub(super) scores: Scores<'a>,
     /// Before a text, then after it.
     pub(super) templates: Numbers<'a>,
-    pub(super) offsets: Offsets,
+    /// Where the arrays start in the section, for errors.
+    pub(super) starts: [usize; ARRAYS],
 }
 
 /// What only the larger head says.
@@ -208,55 +195,50 @@ impl<'a> TokenizerView<'a> {
             return Err(error(TokenizerProblem::Reserved, 20, 0u8, first_result));
         }
         let explicit_byte_tokens = flags & FLAG_EXPLICIT_BYTE_TOKENS != 0;
-        if explicit_byte_tokens && first_byte_token != 0 {
+        let byte_level = model == Model::ByteLevelBpe;
+        if (explicit_byte_tokens || !byte_level) && first_byte_token != 0 {
             return Err(error(TokenizerProblem::Reserved, 24, 0u8, first_byte_token));
         }
 
         let (token_count, merge_count) = (tokens as usize, merges as usize);
         let wide_ids = token_count > MAX_NARROW;
-        let mut arrays = Arrays { section, offset: head_bytes };
-        let block_starts = arrays.take_numbers(token_count.div_ceil(BLOCK_TOKENS), true)?;
-        let token_lengths = arrays.take(token_count, 1)?;
-        let token_bytes = arrays.take(token_bytes as usize, 1)?;
-        let byte_tokens_offset = arrays.offset;
-        let byte_tokens = if explicit_byte_tokens {
-            Ids::Explicit(arrays.take_numbers(256, wide_ids)?)
-        } else if model != Model::ByteLevelBpe {
-            if first_byte_token != 0 {
-                return Err(error(TokenizerProblem::Reserved, 24, 0u8, first_byte_token));
-            }
-            Ids::None
-        } else {
-            Ids::Consecutive { first: first_byte_token }
-        };
-        let results_offset = arrays.offset;
-        let merge_results = if explicit_results {
-            Ids::Explicit(arrays.take_numbers(merge_count, wide_ids)?)
-        } else {
-            Ids::Consecutive { first: first_result }
-        };
-        let splits_offset = arrays.offset;
-        let merge_splits = arrays.take(merge_count, 1)?;
-        let order_offset = arrays.offset;
-        let merge_order = arrays.take_numbers(merge_count, merge_count > MAX_NARROW)?;
-        let added_offset = arrays.offset;
-        let added_tokens = arrays.take(added as usize, added_entry_bytes(wide_ids))?;
-        let token_order_offset = arrays.offset;
-        let token_order = arrays.take_numbers(extension.ordered as usize, wide_ids)?;
-        let scores_offset = arrays.offset;
-        let scored = match (model, byte_tokens) {
-            (Model::Unigram, Ids::None) => extension.ordered as usize,
-            (Model::Unigram, _) => (extension.ordered as usize).saturating_add(256),
-            _ => 0,
-        };
-        let scores = arrays.take_scores(scored, extension.flags & FLAG_WIDE_SCORES != 0)?;
-        let templates_offset = arrays.offset;
-        let templates =
-            arrays.take_numbers(usize::from(extension.before) + usize::from(extension.after), wide_ids)?;
-        if arrays.offset != section.len() {
-            return Err(error(TokenizerProblem::Arrays, arrays.offset, 0u8, section.len() - arrays.offset));
-        }
-
+        let wide_ranks = merge_count > MAX_NARROW;
+        let wide_scores = extension.flags & FLAG_WIDE_SCORES != 0;
+        let bytes_with_token = if explicit_byte_tokens { 256 } else { 0 };
+        let ordered = extension.ordered as usize;
+        let scored = if model == Model::Unigram { ordered.saturating_add(bytes_with_token) } else { 0 };
+        let id_bytes = number_bytes(wide_ids);
+        let (arrays, starts) = cut(
+            section,
+            head_bytes,
+            [
+                (token_count.div_ceil(BLOCK_TOKENS), number_bytes(true)),
+                (token_count, 1),
+                (token_bytes as usize, 1),
+                (bytes_with_token, id_bytes),
+                (if explicit_results { merge_count } else { 0 }, id_bytes),
+                (merge_count, 1),
+                (merge_count, number_bytes(wide_ranks)),
+                (added as usize, added_entry_bytes(wide_ids)),
+                (ordered, id_bytes),
+                (scored, score_bytes(wide_scores)),
+                (usize::from(extension.before) + usize::from(extension.after), id_bytes),
+            ],
+        )?;
+        let [
+            block_starts,
+            token_lengths,
+            token_bytes,
+            byte_tokens,
+            results,
+            merge_splits,
+            order,
+            added_tokens,
+            token_order,
+            scores,
+            templates,
+        ] = arrays;
+        let ids = |data| Numbers { data, wide: wide_ids };
         let mut view = TokenizerView {
             tokens,
             merges,
@@ -266,28 +248,25 @@ impl<'a> TokenizerView<'a> {
             pre_tokenizer,
             extension,
             words_are_separate: false,
-            block_starts,
+            block_starts: Numbers { data: block_starts, wide: true },
             token_lengths,
             token_bytes,
-            byte_tokens,
-            merge_results,
-            merge_splits,
-            merge_order,
-            added_tokens,
-            token_order,
-            scores,
-            templates,
-            offsets: Offsets {
-                block_starts: head_bytes,
-                byte_tokens: byte_tokens_offset,
-                results: results_offset,
-                splits: splits_offset,
-                order: order_offset,
-                added: added_offset,
-                token_order: token_order_offset,
-                scores: scores_offset,
-                templates: templates_offset,
+            byte_tokens: match (explicit_byte_tokens, byte_level) {
+                (true, _) => Ids::Explicit(ids(byte_tokens)),
+                (false, true) => Ids::Consecutive { first: first_byte_token },
+                (false, false) => Ids::None,
             },
+            merge_results: match explicit_results {
+                true => Ids::Explicit(ids(results)),
+                false => Ids::Consecutive { first: first_result },
+            },
+            merge_splits,
+            merge_order: Numbers { data: order, wide: wide_ranks },
+            added_tokens,
+            token_order: ids(token_order),
+            scores: Scores { data: scores, wide: wide_scores },
+            templates: ids(templates),
+            starts,
         };
         view.check()?;
         view.words_are_separate = view.find_whether_words_are_separate();

@@ -11,7 +11,6 @@
 
 use super::{BYTES_PER_THREAD, NotFinite, QuantizedWeights, Then, for_each_share, integer_product};
 use crate::Machine;
-use crate::error::RuntimeError;
 use crate::executor::{MOST_OUTPUTS, ROW_GRANULARITY, RowShare, for_each_row_share};
 use crate::kernels::{Activations, OutputRows, TILE_ROWS, matrix_product_f32};
 use crate::linear::{ActivationFormat, LinearSet};
@@ -89,21 +88,17 @@ impl<'a> LowRankMemory<'a> {
     }
 
     /// Takes memory for tiles of at most `tile` tokens.
-    pub(super) fn carve(
-        container: &CheckedContainer<'_>,
-        tile: u64,
-        arena: &mut Arena<'a>,
-    ) -> Result<Self, RuntimeError> {
+    pub(super) fn carve(container: &CheckedContainer<'_>, tile: u64, arena: &mut Arena<'a>) -> Self {
         if !Part::LowRank.is_built() {
-            return Ok(LowRankMemory::default());
+            return LowRankMemory::default();
         }
         let Elems { inner, scales, outer } = Elems::of(container).of_tokens(tile);
-        Ok(LowRankMemory {
-            inner: arena.take(inner as usize)?,
-            codes: arena.take(inner as usize)?,
-            scales: arena.take(scales as usize)?,
-            outer: arena.take(outer as usize)?,
-        })
+        LowRankMemory {
+            inner: arena.take(inner as usize),
+            codes: arena.take(inner as usize),
+            scales: arena.take(scales as usize),
+            outer: arena.take(outer as usize),
+        }
     }
 }
 

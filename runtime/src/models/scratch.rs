@@ -1,7 +1,6 @@
 //! Memory for what a block computes on the way.
 
 use super::attention::{MOST_GROUPS, SHARING};
-use crate::error::RuntimeError;
 use crate::kernels::sin_cos_turn;
 use crate::memory::{Arena, slice_bytes};
 use rescomp_formats::spec::ModelSpec;
@@ -88,19 +87,16 @@ impl<'a> Scratch<'a> {
     }
 
     /// Takes the memory.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Memory`].
     pub fn carve(
         spec: &ModelSpec,
         sequences: usize,
         tokens: usize,
         context: usize,
         arena: &mut Arena<'a>,
-    ) -> Result<Self, RuntimeError> {
+    ) -> Self {
         let mut slices: [&'a mut [f32]; 12] = Default::default();
         for (slice, elems) in slices.iter_mut().zip(Self::elems(spec, sequences, tokens, context)) {
-            *slice = arena.take(elems as usize)?;
+            *slice = arena.take(elems as usize);
         }
         let [
             hidden,
@@ -116,7 +112,7 @@ impl<'a> Scratch<'a> {
             local_cosines,
             local_sines,
         ] = slices;
-        Ok(Scratch {
+        Scratch {
             hidden,
             aside,
             queries,
@@ -127,7 +123,7 @@ impl<'a> Scratch<'a> {
             heads,
             rotations: Rotations { cosines, sines },
             local_rotations: Rotations { cosines: local_cosines, sines: local_sines },
-        })
+        }
     }
 
     /// Computes the rotations of positions `start .. start + tokens`: once a forward, for all layers. `local` are the frequencies of layers with

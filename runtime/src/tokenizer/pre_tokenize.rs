@@ -71,10 +71,10 @@ pub(super) fn first_pre_token(
     text: impl Iterator<Item = char> + Clone,
 ) -> Extent {
     let characters = match kind {
-        PreTokenizer::Gpt2 if cfg!(feature = "patterns") => gpt2(text, false),
-        PreTokenizer::DigitsGpt2 if cfg!(feature = "patterns") => gpt2(text, true),
-        PreTokenizer::Llama3 if cfg!(feature = "patterns") => llama3(text, 3),
-        PreTokenizer::Qwen2 if cfg!(feature = "patterns") => llama3(text, 1),
+        PreTokenizer::Gpt2 if cfg!(feature = "gpt2-pattern") => gpt2(text, false),
+        PreTokenizer::DigitsGpt2 if cfg!(feature = "gpt2-pattern") => gpt2(text, true),
+        PreTokenizer::Llama3 if cfg!(feature = "llama3-pattern") => llama3(text, 3),
+        PreTokenizer::Qwen2 if cfg!(feature = "llama3-pattern") => llama3(text, 1),
         PreTokenizer::ByteLevel if words_are_separate => spaces_and_word(text),
         PreTokenizer::ByteLevel => text.count(),
         PreTokenizer::Spaces => first_and_run(text, |character| character != ' '),

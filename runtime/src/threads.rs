@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::any::Any;
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use std::vec::Vec;
@@ -152,17 +152,37 @@ impl ThreadPool {
     /// # Errors
     /// Where the system refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
+        Self::with_start(threads, |_| Ok(()))
+    }
+
+    /// A pool whose workers, threads `1 ..` of `threads`, each begin with `start` of their number, to be pinned to a processor for example.
+    ///
+    /// # Errors
+    /// Where the system refuses a thread, or the first that `start` gives.
+    pub fn with_start(
+        threads: usize,
+        start: impl Fn(usize) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
         let threads = threads.max(1);
+        let start = Arc::new(start);
+        let (started, starts) = mpsc::channel();
         let posts = (1..threads).map(|_| OwnLine::default()).collect();
         let shared = Arc::new(Shared { posts, ..Shared::default() });
         let mut pool = ThreadPool { shared, workers: Vec::new(), in_use: Mutex::new(()) };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
-            let worker = std::thread::Builder::new()
-                .name(std::format!("rescomp-{index}"))
-                .spawn(move || work(&shared, index, threads))?;
+            let (start, started) = (Arc::clone(&start), started.clone());
+            let begin = move || {
+                // A worker that couldn't start works all the same: the pool that it belongs to is given up, and ends it.
+                let _ = started.send(start(index));
+                drop(started);
+                work(&shared, index, threads);
+            };
+            let worker = std::thread::Builder::new().name(std::format!("rescomp-{index}")).spawn(begin)?;
             pool.workers.push(worker);
         }
+        drop(started);
+        starts.iter().collect::<std::io::Result<()>>()?;
         Ok(pool)
     }
 
@@ -298,6 +318,23 @@ mod tests {
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn workers_begin_with_their_start_and_its_error_ends_the_pool() {
+        let started: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let numbers = Arc::clone(&started);
+        let pool = ThreadPool::with_start(4, move |index| {
+            lock(&numbers).push(index);
+            Ok(())
+        });
+        assert_eq!(pool.expect("threads").threads(), 4);
+        lock(&started).sort_unstable();
+        assert_eq!(*lock(&started), [1, 2, 3]);
+
+        let refuse = |index| if index == 2 { Err(std::io::Error::other("no")) } else { Ok(()) };
+        let error = ThreadPool::with_start(4, refuse).map(|_| ()).expect_err("refused");
+        assert_eq!(std::format!("{error}"), "no");
     }
 
     #[test]

@@ -349,7 +349,8 @@ impl<'a> TokenizerView<'a> {
     /// Whether no token goes on with a space after another character: then a text may be cut before such a space without
     /// changing its tokens.
     pub fn words_are_separate(&self) -> bool {
-        self.words_are_separate
+        // Of bytes' merges it isn't known, and no others are read.
+        cfg!(feature = "ordered-tokens") && self.words_are_separate
     }
 
     /// The tokens that the tokenizer's template puts before a text; encoding doesn't add them.

@@ -71,13 +71,17 @@ pub(super) fn first_pre_token(
     text: impl Iterator<Item = char> + Clone,
 ) -> Extent {
     let characters = match kind {
-        PreTokenizer::Gpt2 if cfg!(feature = "gpt2-pattern") => gpt2(text, false),
-        PreTokenizer::DigitsGpt2 if cfg!(feature = "gpt2-pattern") => gpt2(text, true),
-        PreTokenizer::Llama3 if cfg!(feature = "llama3-pattern") => llama3(text, 3),
-        PreTokenizer::Qwen2 if cfg!(feature = "llama3-pattern") => llama3(text, 1),
+        PreTokenizer::Gpt2 | PreTokenizer::DigitsGpt2 if cfg!(feature = "gpt2-pattern") => {
+            gpt2(text, kind == PreTokenizer::DigitsGpt2)
+        }
+        PreTokenizer::Llama3 | PreTokenizer::Qwen2 if cfg!(feature = "llama3-pattern") => {
+            llama3(text, if kind == PreTokenizer::Qwen2 { 1 } else { 3 })
+        }
         PreTokenizer::ByteLevel if words_are_separate => spaces_and_word(text),
         PreTokenizer::ByteLevel => text.count(),
-        PreTokenizer::Spaces => first_and_run(text, |character| character != ' '),
+        PreTokenizer::Spaces if cfg!(any(feature = "character-bpe", feature = "unigram")) => {
+            first_and_run(text, |character| character != ' ')
+        }
         PreTokenizer::Bert if cfg!(feature = "bert-text") => return bert(text),
         // No text is encoded where its part isn't built: the encoder has said so.
         _ => 0,

@@ -111,6 +111,7 @@ el1:
     mrs     x1, sctlr_el1
     mov     x3, #0x1005             // translation, data cache, instruction cache
     orr     x1, x1, x3
+    bic     x1, x1, #2              // memory is read at any address
     msr     sctlr_el1, x1
     isb
     ldr     x1, =translated

@@ -63,6 +63,10 @@ pub(crate) struct MachineFlags {
     /// processors, at most 8, in a few steps measured at the start].
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(crate) threads: Option<usize>,
+    /// Keep each thread but the calling one on a processor of its own, of those that this program may run on. Of use where nothing else
+    /// runs on them.
+    #[arg(long)]
+    pub(crate) pin: bool,
     /// Kernels: scalar, avx2, avx512, neon, neon_dotprod or neon_i8mm, where the processor has them; the result does not depend on them
     /// [default: the fastest].
     #[arg(long, value_name = "NAME")]

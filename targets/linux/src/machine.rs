@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::flags::MachineFlags;
 use crate::mapped;
+use crate::pinning;
 use crate::table::Table;
 use crate::thread_choice;
 
@@ -39,8 +40,8 @@ impl Engine {
     pub(crate) fn new(flags: &MachineFlags, container: &CheckedContainer<'_>) -> Result<Engine, Error> {
         let kernels = chosen_kernels(flags)?;
         let pool = match flags.threads {
-            Some(threads) => thread_pool(threads)?,
-            None => thread_choice::choose(&flags.container, container, kernels)?,
+            Some(threads) => thread_pool(threads, flags.pin)?,
+            None => thread_choice::choose(&flags.container, container, kernels, flags.pin)?,
         };
         Ok(Engine { kernels, pool })
     }
@@ -87,12 +88,15 @@ pub(crate) fn kernels_called(name: &str) -> Result<&'static Kernels, Error> {
     })
 }
 
-/// A pool of `threads`.
+/// A pool of `threads`, where they are to be pinned each on a processor of its own.
 ///
 /// # Errors
-/// `Exit::Failed` where the system refuses a thread.
-pub(crate) fn thread_pool(threads: usize) -> Result<ThreadPool, Error> {
-    ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error))
+/// `Exit::Failed` where the system refuses a thread, `Exit::Input` where there are fewer processors than threads to be pinned.
+pub(crate) fn thread_pool(threads: usize, pin: bool) -> Result<ThreadPool, Error> {
+    match pin {
+        true => pinning::pinned_pool(threads),
+        false => ThreadPool::new(threads).map_err(|error| Error::system("start a thread", &error)),
+    }
 }
 
 /// Names of the kernel tables that this processor runs, slowest first.

@@ -24,6 +24,7 @@ mod interrupt;
 mod machine;
 mod mapped;
 mod output;
+mod pinning;
 mod prompt;
 mod serve;
 mod stop;

@@ -47,11 +47,12 @@ pub(crate) fn choose(
     path: &Path,
     container: &CheckedContainer<'_>,
     kernels: &'static Kernels,
+    pin: bool,
 ) -> Result<ThreadPool, Error> {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST);
     let mut pools = Vec::new();
     for threads in candidates(processors) {
-        pools.push(machine::thread_pool(threads)?);
+        pools.push(machine::thread_pool(threads, pin)?);
     }
     let context = STEPS.min(container.manifest().spec.context as usize);
     let limits = Limits { context, tile: 1 };
@@ -61,21 +62,21 @@ pub(crate) fn choose(
         ModelKind::Classifier => classifier::memory(path, container)?,
     };
     let mut steps = |pool: &ThreadPool| seconds_a_step(container, kernels, limits, memory.blocks(), pool);
-    let mut best = pools.pop().map_or_else(|| machine::thread_pool(1), Ok)?;
+    let mut best = pools.pop().map_or_else(|| machine::thread_pool(1, pin), Ok)?;
     if pools.is_empty() {
         return Ok(best);
     }
     match steps(&best) {
         Ok(seconds) if seconds > LONG_STEP.as_secs_f64() => return Ok(best),
         Ok(_) => {}
-        Err(_) => return machine::thread_pool(1),
+        Err(_) => return machine::thread_pool(1, pin),
     }
     pools.push(best);
     let mut times = vec![Vec::new(); pools.len()];
     let start = Instant::now();
     for _ in 0..ROUNDS {
         for (pool, times) in pools.iter().zip(&mut times) {
-            let Ok(seconds) = steps(pool) else { return machine::thread_pool(1) };
+            let Ok(seconds) = steps(pool) else { return machine::thread_pool(1, pin) };
             times.push(seconds);
         }
         if start.elapsed() > TIME {

@@ -135,8 +135,7 @@ fn run_step(step: &Step, facts: &Facts) -> Result<(), Error> {
 }
 
 /// A triple whose code is to run where memory isn't mapped, and must be read at aligned addresses: every load of a vector is sixteen loads of
-/// bytes then. Images map memory before anything else; with loads at any address they have two thirds of the instructions, and a third in the
-/// kernels. rustc doesn't know the feature by name, warns, and hands it to LLVM.
+/// bytes then, and an image has three quarters more instructions. Images map memory before anything else, and read at any address. rustc doesn't know the feature by name, warns, and hands it to LLVM.
 const ALIGNED_TRIPLE: &str = "aarch64-unknown-none";
 
 impl Toolchain {

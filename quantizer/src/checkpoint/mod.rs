@@ -45,6 +45,7 @@ pub use rope::{Llama3Scaling, Rope, Scaling, YarnScaling};
 pub use tensor_store::TensorStore;
 
 use crate::tokenizer_json::TokenizerJsonError;
+use crate::transforms::NotFolded;
 
 /// Why a checkpoint was refused. Every message names the file, and the field or tensor, with what was expected and
 /// found.
@@ -284,13 +285,31 @@ pub enum CheckpointError {
     },
     /// The stream of this architecture cannot be rotated.
     #[error(
-        "{path}: the residual stream of {architecture} cannot be rotated: that takes RMSNorms in front of attention and MLP and nowhere else"
+        "{path}: the residual stream of {architecture} cannot be rotated: that takes norms in front of attention and MLP and nowhere else"
     )]
     StreamNotRotated {
         /// The folder or the file.
         path: PathBuf,
         /// The model's architecture.
         architecture: &'static str,
+    },
+    /// Rotations of this architecture cannot be learned.
+    #[error("{path}: rotations of {architecture} cannot be learned: expected RMSNorms, found LayerNorms")]
+    RotationsNotLearned {
+        /// The folder or the file.
+        path: PathBuf,
+        /// The model's architecture.
+        architecture: &'static str,
+    },
+    /// A norm cannot be folded into what is behind it.
+    #[error("{path}: {place}{cause}")]
+    NotFolded {
+        /// The folder or the file.
+        path: PathBuf,
+        /// The layer, where it is in one.
+        place: String,
+        /// Which channel.
+        cause: NotFolded,
     },
     /// A width of the model has no transform.
     #[error("{path}: {cause}")]

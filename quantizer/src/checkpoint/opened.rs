@@ -16,7 +16,7 @@ use super::hf_config::{complete_classifier, complete_encoder};
 use super::layer::{LayerWeights, Matrix, StreamNorm};
 use super::names::{Names, neighbours_to_halves};
 use super::{CheckpointError, HfConfig, TensorStore};
-use crate::transforms::Transform;
+use crate::transforms::{NotFolded, Transform};
 
 /// An opened checkpoint: everything about it is known and checked but the weights' values, which are read on demand.
 ///
@@ -224,7 +224,9 @@ impl Checkpoint {
                 position.iter_mut().zip(types.row(0)).for_each(|(number, of_type)| *number += of_type);
             }
         }
-        Ok(Some(Matrix { rows, cols, data }))
+        let mut positions = Matrix { rows, cols, data };
+        self.transform.iter().for_each(|transform| transform.transform_embedding(&mut positions));
+        Ok(Some(positions))
     }
 
     /// The output head, `[vocabulary, hidden]` (of a classifier the heads of its tokens side by side); `None` where it is the embedding, and of
@@ -283,7 +285,8 @@ impl Checkpoint {
     fn stream_norm(&self) -> Result<StreamNorm, CheckpointError> {
         let mut norm = self.stored_norm()?;
         if let Some(transform) = &self.transform {
-            transform.transform_norm(&mut norm, self.stored_tied);
+            let folded = transform.transform_norm(&mut norm, self.stored_tied);
+            folded.map_err(|cause| self.not_folded(None, cause))?;
         }
         Ok(norm)
     }
@@ -326,10 +329,16 @@ impl Checkpoint {
             bare_norms::center_layer(&mut weights);
         }
         self.folded.multiply_layer(&self.spec, layer, &mut weights);
-        self.transform
-            .iter()
-            .for_each(|transform| transform.transform_layer(&self.spec, layer, &mut weights));
+        if let Some(transform) = &self.transform {
+            let folded = transform.transform_layer(&self.spec, layer, &mut weights);
+            folded.map_err(|cause| self.not_folded(Some(layer), cause))?;
+        }
         Ok(weights)
+    }
+
+    fn not_folded(&self, layer: Option<usize>, cause: NotFolded) -> CheckpointError {
+        let place = layer.map_or_else(String::new, |layer| format!("layer {layer} "));
+        CheckpointError::NotFolded { path: self.path.clone(), place, cause }
     }
 
     /// What the weights are given out with.

@@ -35,6 +35,11 @@ fn add_rotation(digest: &mut Sha256, rotation: &Rotation) {
                 (0..matrix.ncols()).for_each(|col| digest.update(matrix[(row, col)].to_le_bytes()));
             }
         }
+        Rotation::Reflected { rotation, normal } => {
+            digest.update([2]);
+            normal.iter().for_each(|value| digest.update(value.to_le_bytes()));
+            add_rotation(digest, rotation);
+        }
     }
 }
 
@@ -52,6 +57,8 @@ mod tests {
             Transform { stream: Some(Rotation::random(12, 2)), ..Transform::default() },
             Transform { stream: Some(Rotation::random(6, 1)), ..Transform::default() },
             Transform { stream: Some(Rotation::random(6, 2)), ..Transform::default() },
+            Transform { stream: Some(Rotation::random_keeping_mean(12, 1)), ..Transform::default() },
+            Transform { stream: Some(Rotation::random_keeping_mean(12, 2)), ..Transform::default() },
             Transform { heads: vec![Rotation::random(12, 1)], ..Transform::default() },
             Transform { scales: vec![scaled(1.0)], ..Transform::default() },
             Transform { scales: vec![scaled(2.0)], ..Transform::default() },

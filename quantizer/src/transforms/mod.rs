@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! scales (smooth)   x / s enters a linear whose columns are multiplied with s: into the norm or the linear before
-//! norms             an RMSNorm's gain into the columns of the matrices behind it
-//! stream (R1)       the residual stream in another basis: E R, W R of what reads it, R^T W of what writes it
+//! norms             a norm's gain into the columns of the matrices behind it, a LayerNorm's bias into their biases
+//! stream (R1)       the residual stream in another basis: E R, W R of what reads it, R^T W of what writes it; under LayerNorms 1 R = 1
 //! heads (R2)        each head's values in another basis: R^T W of values, W R of the output projection
 //! online            the inputs of the output and down projections in another basis: W H, and the forward computes x H
 //! ```
@@ -20,6 +20,7 @@ mod smooth;
 pub mod spinquant;
 
 pub use build::{TransformError, build};
+pub use norms::NotFolded;
 pub use rotation::Rotation;
 pub use scales::LayerScales;
 pub use select::{Candidate, SelectError, Selected, select};
@@ -96,12 +97,16 @@ const SEED: u64 = 0x0051_0a20;
 
 impl Transform {
     /// QuaRot's rotations that need nothing at run time: R1 and R2, random (Ashkboos et al., arXiv 2404.00456, section 3.1, without the online
-    /// transforms).
+    /// transforms). Under LayerNorms R1 keeps the mean, so that they needn't become RMSNorms, which the paper makes of them.
     pub fn quarot(spec: &ModelSpec) -> Transform {
+        let stream = match spec.architecture.has_layer_norm() {
+            true => Rotation::random_keeping_mean,
+            false => Rotation::random,
+        };
         let head = |layer| Rotation::random(spec.head_dim as usize, SEED + 1 + u64::from(layer));
         Transform {
             kind: TransformKind::Quarot,
-            stream: Some(Rotation::random(spec.hidden as usize, SEED)),
+            stream: Some(stream(spec.hidden as usize, SEED)),
             heads: (0..spec.layers).map(head).collect(),
             ..Transform::default()
         }
@@ -118,21 +123,31 @@ impl Transform {
         }
     }
 
-    /// Whether the stream of this model can be rotated: its norms are RMSNorms in front of attention and MLP, and of nothing else.
+    /// Whether the stream of this model can be rotated: its norms are in front of attention and MLP, and of nothing else.
     pub fn rotates_stream_of(architecture: Architecture) -> bool {
-        matches!(architecture, Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3)
+        use Architecture as A;
+        architecture.is_decoder() && !matches!(architecture, A::Gemma2 | A::Gemma3 | A::Olmo2)
     }
 
     /// Transforms the weights of a block.
-    pub(crate) fn transform_layer(&self, spec: &ModelSpec, layer: usize, weights: &mut LayerWeights) {
+    ///
+    /// # Errors
+    /// A norm that can't be folded.
+    pub(crate) fn transform_layer(
+        &self,
+        spec: &ModelSpec,
+        layer: usize,
+        weights: &mut LayerWeights,
+    ) -> Result<(), NotFolded> {
         if let Some(scales) = self.scales.get(layer) {
             scales.multiply(spec, weights);
         }
         if let Some(stream) = &self.stream {
-            norms::fold_and_rotate(weights, stream);
-            for kind in [K::Output, K::Down] {
+            norms::fold_and_rotate(weights, stream)?;
+            for (kind, bias) in [(K::Output, K::OutputBias), (K::Down, K::DownBias)] {
                 let written = weights.matrix_mut(kind).into_iter();
                 written.for_each(|matrix| rotate_outputs(&mut matrix.data, matrix.cols, stream));
+                weights.vector_mut(bias).into_iter().for_each(|bias| rotate_outputs(bias, 1, stream));
             }
         }
         if let Some(heads) = self.heads.get(layer) {
@@ -150,9 +165,10 @@ impl Transform {
                 rotate_inputs(matrix, &Rotation::plain(hadamard));
             }
         }
+        Ok(())
     }
 
-    /// Transforms the embedding.
+    /// Transforms the embedding, or the vectors of positions.
     pub(crate) fn transform_embedding(&self, embedding: &mut Matrix) {
         self.stream.iter().for_each(|stream| rotate_inputs(embedding, stream));
     }
@@ -167,9 +183,13 @@ impl Transform {
     /// Transforms the last norm: its gain goes into the head, or, where that is the embedding E, into what stands between.
     ///
     /// With `u` the norm's output without gain, `u R` comes out of the rotated stream's. The logits are
-    /// `(u diag(g)) E^T = (u R) (R^T diag(g) R) (E R)^T`.
-    pub(crate) fn transform_norm(&self, norm: &mut StreamNorm, tied_head: bool) {
-        let Some(stream) = &self.stream else { return };
+    /// `(u diag(g)) E^T = (u R) (R^T diag(g) R) (E R)^T`. A LayerNorm's bias stays with it.
+    ///
+    /// # Errors
+    /// A bias where the gain is 0.
+    pub(crate) fn transform_norm(&self, norm: &mut StreamNorm, tied_head: bool) -> Result<(), NotFolded> {
+        let Some(stream) = &self.stream else { return Ok(()) };
+        norms::divide_and_rotate(K::FinalNorm.name(), &norm.gain, &mut norm.bias, stream)?;
         if tied_head {
             let elems = norm.gain.len();
             let mut data = vec![0.0; elems * elems];
@@ -180,5 +200,6 @@ impl Transform {
             norm.head_input = Some(matrix);
         }
         norm.gain.fill(1.0);
+        Ok(())
     }
 }

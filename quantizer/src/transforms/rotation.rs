@@ -19,6 +19,13 @@ pub enum Rotation {
     },
     /// R itself, by rows.
     Dense(Mat<f64>),
+    /// Another rotation, then a reflection: `R (I - 2 z z^T)`.
+    Reflected {
+        /// R.
+        rotation: Box<Rotation>,
+        /// z, of length 1; zeros where nothing is reflected.
+        normal: Vec<f64>,
+    },
 }
 
 impl Rotation {
@@ -35,6 +42,24 @@ impl Rotation {
         }
     }
 
+    /// A random rotation that leaves a row's mean where it is: `1 R = 1`, so that the row without its mean is rotated too. What LayerNorm computes
+    /// before its gain then turns with its input.
+    ///
+    /// It is [`Rotation::random`], behind which what has become of the ones is reflected back to them (A. S. Householder, "Unitary triangularization
+    /// of a nonsymmetric matrix", J. ACM 5, 1958). The same for the same seed.
+    pub fn random_keeping_mean(elems: usize, seed: u64) -> Rotation {
+        let rotation = Box::new(Rotation::random(elems, seed));
+        let ones = vec![1.0 / (elems as f64).sqrt(); elems];
+        let mut normal = ones.clone();
+        rotation.apply(&mut normal);
+        normal.iter_mut().zip(&ones).for_each(|(rotated, one)| *rotated -= one);
+        let length = normal.iter().map(|value| value * value).sum::<f64>().sqrt();
+        // Ones that stay within rounding need no reflection, and have no direction for one.
+        let factor = if length > 1e-8 { 1.0 / length } else { 0.0 };
+        normal.iter_mut().for_each(|value| *value *= factor);
+        Rotation::Reflected { rotation, normal }
+    }
+
     /// A Hadamard transform without signs: what the forward computes.
     pub fn plain(hadamard: Hadamard) -> Rotation {
         Rotation::Hadamard { signs: vec![1.0; hadamard.elems()], hadamard: Box::new(hadamard) }
@@ -45,6 +70,7 @@ impl Rotation {
         match self {
             Rotation::Hadamard { signs, .. } => signs.len(),
             Rotation::Dense(matrix) => matrix.nrows(),
+            Rotation::Reflected { normal, .. } => normal.len(),
         }
     }
 
@@ -65,6 +91,11 @@ impl Rotation {
                 for (col, value) in row.iter_mut().enumerate() {
                     *value = before.iter().enumerate().map(|(at, before)| before * matrix[(at, col)]).sum();
                 }
+            }
+            Rotation::Reflected { rotation, normal } => {
+                rotation.apply(row);
+                let along: f64 = row.iter().zip(normal).map(|(value, normal)| value * normal).sum();
+                row.iter_mut().zip(normal).for_each(|(value, normal)| *value -= 2.0 * along * normal);
             }
         }
     }
@@ -150,19 +181,39 @@ mod tests {
         for elems in [32, 48, 24, 6, 46] {
             let rotation = Rotation::random(elems, 7);
             assert_eq!(matches!(rotation, Rotation::Dense(_)), Hadamard::new(elems).is_none());
-            let dense = rotation.dense();
-            let identity = dense.transpose() * &dense;
-            for (at, col) in (0..elems * elems).map(|index| (index / elems, index % elems)) {
-                let expected = f64::from(u8::from(at == col));
-                assert!((identity[(at, col)] - expected).abs() < 1e-12, "{elems}: {at}, {col}");
+            for random in [Rotation::random, Rotation::random_keeping_mean] {
+                let dense = random(elems, 7).dense();
+                let identity = dense.transpose() * &dense;
+                for (at, col) in (0..elems * elems).map(|index| (index / elems, index % elems)) {
+                    let expected = f64::from(u8::from(at == col));
+                    assert!((identity[(at, col)] - expected).abs() < 1e-12, "{elems}: {at}, {col}");
+                }
+                let rotated = |seed| {
+                    let mut values = row(elems);
+                    random(elems, seed).apply(&mut values);
+                    values
+                };
+                assert_eq!(rotated(7), rotated(7));
+                assert_ne!(rotated(7), rotated(8));
             }
-            let rotated = |seed| {
-                let mut values = row(elems);
-                Rotation::random(elems, seed).apply(&mut values);
-                values
-            };
-            assert_eq!(rotated(7), rotated(7));
-            assert_ne!(rotated(7), rotated(8));
+        }
+    }
+
+    #[test]
+    fn the_mean_is_kept_and_the_rest_is_rotated() {
+        // 1 has nothing but its mean.
+        for elems in [1, 2, 6, 24, 46, 64] {
+            let rotation = Rotation::random_keeping_mean(elems, 5);
+            let mut ones = vec![1.0; elems];
+            rotation.apply(&mut ones);
+            assert!(ones.iter().all(|one| (one - 1.0).abs() < 1e-12), "{elems}: {ones:?}");
+            let mean = |row: &[f64]| row.iter().sum::<f64>() / elems as f64;
+            let (before, mut after) = (row(elems), row(elems));
+            rotation.apply(&mut after);
+            assert!((mean(&before) - mean(&after)).abs() < 1e-12, "{elems}");
+            let apart = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            // Of two numbers there is but one direction beside the mean, which may stay.
+            assert!(apart > 0.01 || elems <= 2, "{elems}: {apart}");
         }
     }
 

@@ -84,7 +84,9 @@ pub fn select(
         progress(kind, None);
         let transformed = match build(machine, checkpoint, kind, &training, positions, plan, &mut |_| ()) {
             Err(TransformError::Checkpoint(
-                cause @ (CheckpointError::StreamNotRotated { .. } | CheckpointError::NoTransform { .. }),
+                cause @ (CheckpointError::StreamNotRotated { .. }
+                | CheckpointError::RotationsNotLearned { .. }
+                | CheckpointError::NoTransform { .. }),
             )) => {
                 let refused_because = Some(cause.to_string());
                 candidates.push(Candidate { transform: kind.name(), mean_kl: None, refused_because });

@@ -8,7 +8,7 @@ use super::state::{self, State};
 use super::{
     Learned, Objective, SpinQuantError, SpinQuantOptions, SpinQuantReport, Start, StateFile, StepReport,
 };
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::choose::is_held_out;
 use crate::dense::DenseLogits;
 use crate::inputs::Inputs;
@@ -41,6 +41,11 @@ pub fn learn(
     let plain = checkpoint.transformed(Transform::default())?;
     // The refusal of other architectures.
     plain.transformed(Transform::quarot(&plain.spec))?;
+    let architecture = plain.spec.architecture;
+    if architecture.has_layer_norm() {
+        let (path, architecture) = (plain.path().to_owned(), architecture.name());
+        return Err(CheckpointError::RotationsNotLearned { path, architecture }.into());
+    }
     check(options)?;
     check_windows(windows, positions, plain.spec.vocabulary)?;
     let solver = SolverOptions::for_container(options.bits, options.group);

@@ -9,11 +9,12 @@ use conformance::tiny::{self, Random};
 use rescomp_formats::cache_format::CacheFormat;
 use rescomp_formats::container::{CheckedContainer, Container, Integrity};
 use rescomp_formats::layouts::Layout;
-use rescomp_quantizer::checkpoint::Checkpoint;
+use rescomp_quantizer::checkpoint::{Checkpoint, CheckpointError};
 use rescomp_quantizer::methods::{GroupSize, Method, SolverOptions};
 use rescomp_quantizer::pack::{PackImages, PackOptions, pack};
 use rescomp_quantizer::plan::BlockPlan;
 use rescomp_quantizer::tokenizer_json::tokenizer_section;
+use rescomp_quantizer::transforms::Transform;
 use rescomp_runtime::Machine;
 use rescomp_runtime::classifier::{Classifier, ClassifierPlan};
 use rescomp_runtime::encoder::{Encoder, EncoderPlan};
@@ -199,6 +200,46 @@ fn encoder_packs_checks_and_computes(checkpoint: &Checkpoint, folder: &Path) {
     }
 }
 
+/// The same of a decoder, at widths and how far logits may be off at each.
+fn decoder_packs_checks_and_computes(checkpoint: &Checkpoint, folder: &Path, widths: &[(u8, f64)]) {
+    let transform = checkpoint.transform().map_or("none", |transform| transform.kind.name());
+    let mut before = f64::INFINITY;
+    for &(bits, most) in widths {
+        let options = options(checkpoint, bits);
+        let packed = pack(conformance::serial_machine(), checkpoint, &options, &mut |_| ()).unwrap();
+        let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
+        let windows = container.check_windows().unwrap();
+        let positions = windows.sizes().positions;
+        for kernels in kernels::available() {
+            let machine = Machine { kernels, executor: &Serial };
+            let mut memory = conformance::memory(&container, positions, 5);
+            let format = ActivationFormat::Int8;
+            let mut session = conformance::session(&container, machine, positions, 5, format, &mut memory);
+            let measured = measure(&mut session, &windows, |_| ()).unwrap();
+            let recorded = conformance::record(container.manifest()).logits_sha256;
+            assert_eq!(
+                measured.logits_sha256,
+                recorded,
+                "{} {transform} {bits} {}",
+                folder.display(),
+                kernels.name
+            );
+        }
+        let distance = distance(&container, folder);
+        let report = &packed.report;
+        let kl = report.check.windows().unwrap().mean_kl;
+        println!("{} {transform} {bits} bits: off by {distance:.4}, KL {kl:.5}", report.checkpoint);
+        assert!(
+            distance < most && distance < before,
+            "{} {transform} {bits} bits: {distance}",
+            folder.display()
+        );
+        before = distance;
+        let matrices = if checkpoint.spec.architecture.has_gate() { 7 } else { 6 };
+        assert_eq!(report.matrices.len(), 3 * matrices);
+    }
+}
+
 /// Every method solves an encoder's matrices, at every width.
 #[test]
 fn every_method_and_width_packs_an_encoder() {
@@ -230,31 +271,28 @@ fn every_architecture_packs_checks_and_computes() {
             encoder_packs_checks_and_computes(&checkpoint, &folder);
             continue;
         }
-        let mut before = f64::INFINITY;
-        for (bits, most) in [(3, 1.0), (4, 0.6), (8, 0.1)] {
-            let options = options(&checkpoint, bits);
-            let packed = pack(conformance::serial_machine(), &checkpoint, &options, &mut |_| ()).unwrap();
-            let container = Container::open(&packed.file).unwrap().check(Integrity::Digest).unwrap();
-            let windows = container.check_windows().unwrap();
-            let positions = windows.sizes().positions;
-            for kernels in kernels::available() {
-                let machine = Machine { kernels, executor: &Serial };
-                let mut memory = conformance::memory(&container, positions, 5);
-                let format = ActivationFormat::Int8;
-                let mut session =
-                    conformance::session(&container, machine, positions, 5, format, &mut memory);
-                let measured = measure(&mut session, &windows, |_| ()).unwrap();
-                let recorded = conformance::record(container.manifest()).logits_sha256;
-                assert_eq!(measured.logits_sha256, recorded, "{} {bits} {}", folder.display(), kernels.name);
+        decoder_packs_checks_and_computes(&checkpoint, &folder, &[(3, 1.0), (4, 0.6), (8, 0.1)]);
+    }
+}
+
+/// With their streams in another basis, and their Hadamard transforms: the same logits.
+#[test]
+fn every_rotated_architecture_packs_checks_and_computes() {
+    let mut rotated = 0;
+    for folder in folders() {
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        if !Transform::rotates_stream_of(checkpoint.spec.architecture) {
+            continue;
+        }
+        rotated += 1;
+        for transform in [Transform::quarot(&checkpoint.spec), Transform::quarot_online(&checkpoint.spec)] {
+            match checkpoint.transformed(transform) {
+                Ok(transformed) => {
+                    decoder_packs_checks_and_computes(&transformed, &folder, &[(3, 1.0), (8, 0.1)]);
+                }
+                Err(error) => assert!(matches!(error, CheckpointError::NoTransform { .. }), "{error}"),
             }
-            let distance = distance(&container, &folder);
-            let report = &packed.report;
-            let kl = report.check.windows().unwrap().mean_kl;
-            println!("{} {bits} bits: off by {distance:.4}, KL {kl:.5}", report.checkpoint);
-            assert!(distance < most && distance < before, "{} {bits} bits: {distance}", folder.display());
-            before = distance;
-            let matrices = if checkpoint.spec.architecture.has_gate() { 7 } else { 6 };
-            assert_eq!(report.matrices.len(), 3 * matrices);
         }
     }
+    assert_eq!(rotated, 20);
 }

@@ -151,7 +151,7 @@ pub struct Learned {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpinQuantError {
-    /// The checkpoint could not be read, or its stream cannot be rotated.
+    /// The checkpoint could not be read, its stream cannot be rotated, or rotations of its architecture cannot be learned.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The full-precision model could not be run.

@@ -4,7 +4,7 @@
 //! host:      cargo test --workspace
 //! emulated:  build the tests of formats, runtime, conformance and the runner once for aarch64
 //!            look for SDOT where it must be, and nowhere else, in the runtime's tests and in the runner
-//!            for each processor: run each program below qemu-aarch64 -cpu PROCESSOR
+//!            run them below qemu-aarch64 -cpu PROCESSOR: on the first processor all, on the others what has kernels in it
 //! at the end, alone on its line: N passed, N failed
 //! ```
 //!
@@ -32,8 +32,22 @@ use crate::toolchain::{self, Toolchain};
 /// The target whose toolchain and processors are taken.
 const TARGET: &str = "aarch64";
 
-/// Crates whose tests run on emulated processors.
-const PACKAGES: [&str; 4] = ["rescomp-formats", "rescomp-runtime", "conformance", "rescomp"];
+/// A crate whose tests run on emulated processors.
+struct Emulated {
+    package: &'static str,
+    /// Its folder in the project.
+    folder: &'static str,
+    /// Whether it computes with the kernels of each processor. What does not has the same instructions on all of them, and one is enough.
+    has_kernels: bool,
+}
+
+/// These crates. (The runner's kernels are run on each processor by `pack`.)
+const EMULATED: [Emulated; 4] = [
+    Emulated { package: "rescomp-formats", folder: "formats", has_kernels: false },
+    Emulated { package: "rescomp-runtime", folder: "runtime", has_kernels: true },
+    Emulated { package: "conformance", folder: "tests", has_kernels: true },
+    Emulated { package: "rescomp", folder: "targets/linux", has_kernels: false },
+];
 
 /// The crate, by its library's name, whose test program has every kernel.
 const KERNELS_CRATE: &str = "rescomp_runtime";
@@ -126,6 +140,12 @@ pub(crate) struct TestProgram {
     pub(crate) executable: PathBuf,
     /// The package's folder, where cargo would run it.
     pub(crate) folder: PathBuf,
+}
+
+impl TestProgram {
+    fn starts_others(&self) -> bool {
+        STARTS_OTHERS.contains(&self.name.as_str())
+    }
 }
 
 /// The parts of cargo's messages that are read here.
@@ -223,26 +243,39 @@ fn test_emulated(root: &Path, flags: &TestFlags) -> Result<Counts, Error> {
     output::line(&format!("== emulated: {}; {}", toolchain.how, emulator.version()));
     let programs = build(root, &toolchain)?;
     let mut sum = test_instructions(root, &target, &toolchain, &programs)?;
-    // Side by side: one of the programs runs a test at a time.
-    let by_cpu = cpus.par_iter().map(|cpu| test_on(&emulator, cpu, &programs));
-    for counts in by_cpu.collect::<Vec<_>>() {
-        sum.add(counts?);
+    let mut runs = runs(cpus, &programs);
+    // Side by side, and that first which runs a test at a time and so takes longest.
+    runs.sort_by_key(|(_, program)| !program.starts_others());
+    let start = Instant::now();
+    let counted: Vec<_> = runs
+        .par_iter()
+        .with_max_len(1)
+        .map(|(cpu, program)| Ok((*cpu, run_program(&emulator, cpu, program)?)))
+        .collect::<Result<_, Error>>()?;
+    for cpu in cpus {
+        let mut of_cpu = Counts::default();
+        let of_programs = counted.iter().filter(|(other, _)| *other == cpu);
+        of_programs.for_each(|(_, counts)| of_cpu.add(counts.clone()));
+        output::line(&format!("== {cpu}: {}", of_cpu.shown()));
+        if of_cpu.passed + of_cpu.failed == 0 {
+            return Err(Error::failed(format!("no test was run on {cpu}")));
+        }
+        sum.add(of_cpu);
     }
+    output::line(&format!("== emulated: {} ({} s)", sum.shown(), start.elapsed().as_secs()));
     Ok(sum)
 }
 
-/// All programs on one processor, one after the other.
-fn test_on(emulator: &Emulator, cpu: &str, programs: &[TestProgram]) -> Result<Counts, Error> {
-    let start = Instant::now();
-    let mut counts = Counts::default();
-    for program in programs {
-        counts.add(run_program(emulator, cpu, program)?);
-    }
-    output::line(&format!("== {cpu}: {} ({} s)", counts.shown(), start.elapsed().as_secs()));
-    if counts.passed + counts.failed == 0 {
-        return Err(Error::failed(format!("no test was run on {cpu}")));
-    }
-    Ok(counts)
+/// Which program runs on which processor.
+fn runs<'a>(cpus: &'a [String], programs: &'a [TestProgram]) -> Vec<(&'a str, &'a TestProgram)> {
+    let has_kernels = |program: &TestProgram| {
+        EMULATED.iter().any(|emulated| emulated.has_kernels && program.folder.ends_with(emulated.folder))
+    };
+    let on = |(at, cpu): (usize, &'a String)| {
+        let taken = programs.iter().filter(move |program| at == 0 || has_kernels(program));
+        taken.map(move |program| (cpu.as_str(), program))
+    };
+    cpus.iter().enumerate().flat_map(on).collect()
 }
 
 /// Looks for the fast path in the programs that have all kernels: the runtime's tests, and the runner as devices get it.
@@ -287,7 +320,7 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<TestProgram>, Error> 
     // Problems are printed as they are; standard output carries the messages for programs.
     cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
     cargo.args(["--no-default-features", "--features", FEATURES]);
-    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    cargo.args(EMULATED.iter().flat_map(|emulated| ["--package", emulated.package]));
     let mut programs = Vec::new();
     let status = command::stream(&mut cargo, None, |line| programs.extend(program_of(line)))?;
     if !status.success() {
@@ -315,7 +348,7 @@ pub(crate) fn program_of(line: &str) -> Option<TestProgram> {
 
 fn run_program(emulator: &Emulator, cpu: &str, program: &TestProgram) -> Result<Counts, Error> {
     let mut emulated = emulator.command(cpu, &program.executable);
-    if STARTS_OTHERS.contains(&program.name.as_str()) {
+    if program.starts_others() {
         emulated.arg("--test-threads=1");
     }
     command::clean(&mut emulated);
@@ -379,6 +412,31 @@ mod tests {
         assert_eq!(crashed.failures, ["max: forward: ended with an error and without a failed test"]);
         assert_eq!(counts.clone().of_program(true, "host"), counts);
         assert_eq!(Counts { failed: 2, ..counts }.of_program(false, "host").failed, 2);
+    }
+
+    #[test]
+    fn all_run_on_the_first_processor_and_kernels_on_every_one() {
+        let root = root::root().expect("the project");
+        let program = |name: &str, folder: &str| TestProgram {
+            name: name.to_owned(),
+            executable: PathBuf::new(),
+            folder: root.join(folder),
+        };
+        let programs: Vec<TestProgram> =
+            EMULATED.iter().map(|emulated| program(emulated.package, emulated.folder)).collect();
+        assert!(programs.iter().all(|program| program.folder.join("Cargo.toml").exists()));
+        let cpus = ["a53", "max"].map(str::to_owned);
+        let names: Vec<_> =
+            runs(&cpus, &programs).into_iter().map(|(cpu, program)| (cpu, program.name.as_str())).collect();
+        let expected = [
+            ("a53", "rescomp-formats"),
+            ("a53", "rescomp-runtime"),
+            ("a53", "conformance"),
+            ("a53", "rescomp"),
+            ("max", "rescomp-runtime"),
+            ("max", "conformance"),
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -30,7 +30,10 @@ impl<T: Real> Nearest<T> {
             return self.grid.nearest_evenly_spaced(scaled);
         }
         // Counting compares all bounds at once; stepping from level to level would wait for each sum.
-        let above = self.bounds.iter().map(|bound| u8::from(scaled > *bound)).sum::<u8>();
+        let mut above = 0_u8;
+        for bound in &self.bounds {
+            above = above.wrapping_add(u8::from(scaled > *bound));
+        }
         // An infinity is above no infinite bound, so there are as many as levels but one.
         let level = self.levels[usize::from(above) % MAX_LEVELS];
         if scaled.partial_cmp(&scaled).is_none() { scaled } else { level }

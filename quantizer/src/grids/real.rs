@@ -69,7 +69,8 @@ macro_rules! impl_real {
                 // A fifth of the exponent (and of the mantissa, as if it were linear): within 4 % of the
                 // root.
                 let one = <$type>::to_bits(1.0);
-                let mut root = <$type>::from_bits(square.to_bits() / 5 + (one - one / 5));
+                // A sum far below the largest integer; one that is checked would keep loops from being vectorized.
+                let mut root = <$type>::from_bits((square.to_bits() / 5).wrapping_add(one - one / 5));
                 for _ in 0..$newton_steps {
                     let fourth = root * root * root * root;
                     root = 0.8 * root + 0.2 * (square / fourth);

@@ -151,7 +151,11 @@ impl ScaleSearch {
             let scale = self.format.round(shrink * range / highest);
             let mut cost = T::ZERO;
             for (weights, importance) in weights.chunks(CHUNK).zip(importance.chunks(CHUNK)) {
-                cost += self.chunk_cost(weights, scale, |at, error| importance[at] * error * error);
+                let mut errors = self.errors(weights, scale);
+                for (error, importance) in errors.iter_mut().zip(importance) {
+                    *error = *importance * *error * *error;
+                }
+                cost += sum(&errors[..weights.len()]);
             }
             if cost < lowest_cost {
                 (best, lowest_cost) = (scale, cost);
@@ -160,31 +164,26 @@ impl ScaleSearch {
         best
     }
 
-    /// The sum over up to [`CHUNK`] weights of `cost(place, value - w)`.
+    /// `value - w` of up to [`CHUNK`] weights; the rest is of no meaning.
     #[inline(always)]
-    fn chunk_cost<T: Real>(&self, weights: &[T], scale: T, cost: impl Fn(usize, T) -> T) -> T {
+    fn errors<T: Real>(&self, weights: &[T], scale: T) -> [T; CHUNK] {
         let mut errors = self.rounded(weights, scale);
-        errors.iter_mut().zip(weights).for_each(|(error, weight)| *error = scale * *error - *weight);
-        let mut sums = [T::ZERO; LANES];
-        let (whole, rest) = errors[..weights.len()].as_chunks::<LANES>();
-        let done = whole.len() * LANES;
-        for (lane, (sum, error)) in sums.iter_mut().zip(rest).enumerate() {
-            *sum = cost(done + lane, *error);
+        for (error, weight) in errors.iter_mut().zip(weights) {
+            *error = scale * *error - *weight;
         }
-        for (chunk, errors) in whole.iter().enumerate() {
-            for (lane, (sum, error)) in sums.iter_mut().zip(errors).enumerate() {
-                *sum += cost(chunk * LANES + lane, *error);
-            }
-        }
-        sums.iter().fold(T::ZERO, |total, sum| total + *sum)
+        errors
     }
 
     /// `sum |value - w|^2.4`, or `None` as soon as it is known not to be below `limit`.
     #[inline(always)]
     fn cost_below<T: Real>(&self, weights: &[T], scale: T, limit: T) -> Option<T> {
         let mut total = T::ZERO;
-        for chunk in weights.chunks(CHUNK) {
-            total += self.chunk_cost(chunk, scale, |_, error| error.power_2_4());
+        for weights in weights.chunks(CHUNK) {
+            let mut errors = self.errors(weights, scale);
+            for error in &mut errors {
+                *error = error.power_2_4();
+            }
+            total += sum(&errors[..weights.len()]);
             if total >= limit {
                 return None;
             }
@@ -196,10 +195,26 @@ impl ScaleSearch {
     #[inline(always)]
     fn rounded<T: Real>(&self, weights: &[T], scale: T) -> [T; CHUNK] {
         let mut rounded = [T::ZERO; CHUNK];
-        rounded.iter_mut().zip(weights).for_each(|(rounded, weight)| *rounded = *weight / scale);
+        for (rounded, weight) in rounded.iter_mut().zip(weights) {
+            *rounded = *weight / scale;
+        }
         self.grid.round_all(&mut rounded);
         rounded
     }
+}
+
+/// The sum, in lanes. No place is counted here: that would be checked in some builds, and each check keeps loops from being vectorized.
+#[inline(always)]
+fn sum<T: Real>(costs: &[T]) -> T {
+    let mut sums = [T::ZERO; LANES];
+    let (whole, rest) = costs.as_chunks::<LANES>();
+    sums[..rest.len()].copy_from_slice(rest);
+    for costs in whole {
+        for (sum, cost) in sums.iter_mut().zip(costs) {
+            *sum += *cost;
+        }
+    }
+    sums.iter().fold(T::ZERO, |total, sum| total + *sum)
 }
 
 #[cfg(test)]

@@ -25,10 +25,14 @@ pub fn round_to_nearest<T: Real>(
     let mut solution = Solution::zeros(weights.rows(), weights.columns(), options.group, search.grid);
     let (group_elems, columns) = (solution.group_elems, solution.columns);
     solution.scales.par_chunks_mut(columns.div_ceil(group_elems)).enumerate().for_each(|(row, scales)| {
-        let groups = weights.row(row).chunks(group_elems).zip(scales);
         vectorized(
             #[inline(always)]
-            || groups.for_each(|(weights, scale)| *scale = search.scale(weights)),
+            || {
+                // A loop: what `for_each` is given need not be inlined, and would then be compiled for SSE2 alone.
+                for (weights, scale) in weights.row(row).chunks(group_elems).zip(scales) {
+                    *scale = search.scale(weights);
+                }
+            },
         );
     });
     let groups = solution.groups_per_row();

@@ -108,57 +108,68 @@ fn scores_together<L: Lanes, S: Stored, const N: usize, const Q: usize>(
     let (keys, _) = keys.as_chunks::<N>();
     let Some(queries) = queries.first_chunk::<Q>() else { return };
     let (blocks, rest) = keys[..count].as_chunks::<FOLDED_TOGETHER>();
-    let mut sums = [[[0.0; LANES]; FOLDED_TOGETHER]; Q];
+    let nothing = L::Part::zero();
+    let mut sums = [[nothing.folded(nothing); FOLDED_TOGETHER]; Q];
     for (block, keys) in blocks.iter().enumerate() {
         let (pairs, _) = keys.as_chunks::<KEYS_TOGETHER>();
         for (pair, keys) in pairs.iter().enumerate() {
             products::<L, S, N, Q, KEYS_TOGETHER>(queries, keys, pair * KEYS_TOGETHER, &mut sums);
         }
         for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(count)) {
-            let mut lanes = [L::splat(0.0); FOLDED_TOGETHER];
-            for (lanes, sums) in lanes.iter_mut().zip(sums) {
-                *lanes = L::load(sums);
-            }
             let (scores, _) = scores.as_chunks_mut::<FOLDED_TOGETHER>();
-            for (score, folded) in scores[block].iter_mut().zip(L::fold_sums(lanes)) {
+            for (score, folded) in scores[block].iter_mut().zip(L::Part::fold_sums(*sums)) {
                 *score = folded * scale;
             }
         }
     }
-    let first = blocks.len() * FOLDED_TOGETHER;
     for (index, key) in rest.iter().enumerate() {
-        products::<L, S, N, Q, 1>(queries, core::array::from_ref(key), 0, &mut sums);
-        for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(count)) {
-            scores[first + index] = L::load(&sums[0]).fold_sum() * scale;
+        products::<L, S, N, Q, 1>(queries, core::array::from_ref(key), index, &mut sums);
+    }
+    for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(count)) {
+        let last = &mut scores[blocks.len() * FOLDED_TOGETHER..];
+        for (score, folded) in last.iter_mut().zip(L::Part::fold_sums(*sums)) {
+            *score = folded * scale;
         }
     }
 }
 
-/// The products of `Q` queries and `T` keys, summed by lane, in places `first` on of `sums`. A part of the lanes at a time, so that the sums
-/// fit the registers.
+/// The products of `Q` queries and `T` keys, summed by lane and folded as far as a part is, in places `first` on of `sums`.
 #[inline(always)]
 fn products<L: Lanes, S: Stored, const N: usize, const Q: usize, const T: usize>(
     queries: &[[[f32; LANES]; N]; Q],
     keys: &[[[S; LANES]; N]; T],
     first: usize,
-    sums: &mut [[[f32; LANES]; FOLDED_TOGETHER]; Q],
+    sums: &mut [[<L::Part as Part>::Folded; FOLDED_TOGETHER]; Q],
 ) {
-    for part in 0..LANES / L::Part::LANES {
-        let mut of_part = [[L::Part::zero(); Q]; T];
-        for chunk in 0..N {
-            for (sums, key) in of_part.iter_mut().zip(keys) {
-                let key = S::load_part::<L::Part>(&key[chunk], part);
-                for (sum, query) in sums.iter_mut().zip(queries) {
-                    *sum = L::Part::load(&query[chunk], part).fma(key, *sum);
-                }
-            }
+    let low = products_of_part::<L, S, N, Q, T>(queries, keys, 0);
+    let high = match L::Part::LANES {
+        LANES => low,
+        _ => products_of_part::<L, S, N, Q, T>(queries, keys, 1),
+    };
+    for (key, (low, high)) in low.into_iter().zip(high).enumerate() {
+        for (sums, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
+            sums[first + key] = low.folded(high);
         }
-        for (key, of_part) in of_part.into_iter().enumerate() {
-            for (sums, sum) in sums.iter_mut().zip(of_part) {
-                sum.store(&mut sums[first + key], part);
+    }
+}
+
+/// A part of the lanes at a time, so that the sums fit the registers.
+#[inline(always)]
+fn products_of_part<L: Lanes, S: Stored, const N: usize, const Q: usize, const T: usize>(
+    queries: &[[[f32; LANES]; N]; Q],
+    keys: &[[[S; LANES]; N]; T],
+    part: usize,
+) -> [[L::Part; Q]; T] {
+    let mut of_part = [[L::Part::zero(); Q]; T];
+    for chunk in 0..N {
+        for (sums, key) in of_part.iter_mut().zip(keys) {
+            let key = S::load_part::<L::Part>(&key[chunk], part);
+            for (sum, query) in sums.iter_mut().zip(queries) {
+                *sum = L::Part::load(&query[chunk], part).fma(key, *sum);
             }
         }
     }
+    of_part
 }
 
 /// `N` times sixteen values, in registers.

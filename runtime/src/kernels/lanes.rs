@@ -39,7 +39,7 @@ pub(super) trait Elementwise: Copy {
 
 /// Sixteen lanes in registers.
 pub(super) trait Lanes: Elementwise {
-    /// Some of the lanes.
+    /// All of the lanes, or half of them.
     type Part: Part;
     /// Values of this type that fit the registers as sums, beside the operands of one more addition to each.
     const SUMS: usize;
@@ -99,9 +99,11 @@ pub(super) trait Lanes: Elementwise {
     }
 }
 
-/// Some of the sixteen lanes: as many as leave registers for several sums and their operands. Lanes `part * LANES ..` are a part.
+/// All of the sixteen lanes, or half of them: as many as leave registers for several sums and their operands.
 pub(super) trait Part: Copy {
-    /// How many.
+    /// What is left of sixteen lanes after the first folds.
+    type Folded: Copy;
+    /// How many: 16, or 8: lanes `part * LANES ..` are a part.
     const LANES: usize;
     /// +0 in each.
     fn zero() -> Self;
@@ -111,8 +113,10 @@ pub(super) trait Part: Copy {
     fn load_f16(values: &[u16; LANES], part: usize) -> Self;
     /// `self * factor + addend`, rounded once.
     fn fma(self, factor: Self, addend: Self) -> Self;
-    /// Writes a part of sixteen values.
-    fn store(self, values: &mut [f32; LANES], part: usize);
+    /// The first folds of sixteen lanes in two parts. Of one part, `second` is of no meaning.
+    fn folded(self, second: Self) -> Self::Folded;
+    /// The other folds, of eight sums side by side.
+    fn fold_sums(sums: [Self::Folded; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER];
 }
 
 /// All lanes as one part.
@@ -120,6 +124,7 @@ pub(super) trait Part: Copy {
 pub(super) struct Whole<L>(L);
 
 impl<L: Lanes> Part for Whole<L> {
+    type Folded = L;
     const LANES: usize = LANES;
 
     #[inline(always)]
@@ -139,8 +144,12 @@ impl<L: Lanes> Part for Whole<L> {
         Whole(self.0.fma(factor.0, addend.0))
     }
     #[inline(always)]
-    fn store(self, values: &mut [f32; LANES], _part: usize) {
-        self.0.store(values);
+    fn folded(self, _second: Self) -> L {
+        self.0
+    }
+    #[inline(always)]
+    fn fold_sums(sums: [L; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
+        L::fold_sums(sums)
     }
 }
 

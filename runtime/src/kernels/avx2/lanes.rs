@@ -129,11 +129,6 @@ impl Lanes for Avx2Lanes {
         // SAFETY: has AVX2.
         unsafe { fold_sum(self.0[0], self.0[1]) }
     }
-    #[inline(always)]
-    fn fold_sums(sums: [Self; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
-        // SAFETY: has AVX2.
-        unsafe { fold_sums(sums.map(|sum| sum.0)) }
-    }
 }
 
 /// One of the registers.
@@ -141,6 +136,8 @@ impl Lanes for Avx2Lanes {
 pub(super) struct Avx2Half(__m256);
 
 impl Part for Avx2Half {
+    /// Eight lanes.
+    type Folded = __m256;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -166,10 +163,14 @@ impl Part for Avx2Half {
         Avx2Half(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
     }
     #[inline(always)]
-    fn store(self, values: &mut [f32; LANES], part: usize) {
-        let (halves, _) = values.as_chunks_mut::<8>();
-        // SAFETY: eight writable values; has AVX2.
-        unsafe { _mm256_storeu_ps(halves[part].as_mut_ptr(), self.0) };
+    fn folded(self, second: Self) -> __m256 {
+        // SAFETY: has AVX2.
+        unsafe { _mm256_add_ps(self.0, second.0) }
+    }
+    #[inline(always)]
+    fn fold_sums(sums: [__m256; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
+        // SAFETY: has AVX2.
+        unsafe { fold_eights(sums) }
     }
 }
 
@@ -255,12 +256,6 @@ pub(in crate::kernels) fn fold_eight(eight: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<0b01>(two, two)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn fold_sums(sums: [[__m256; 2]; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
-    fold_eights(sums.map(|[low, high]| _mm256_add_ps(low, high)))
 }
 
 /// The folds of [`fold_eight`], two sums a register, then four, then eight.

@@ -4,7 +4,7 @@
 //! NEON and reached through `detect`. That is the "has NEON" of every block below.
 
 use super::sums;
-use crate::kernels::lanes::{Elementwise, LANES, Lanes, Part};
+use crate::kernels::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Part};
 use core::arch::aarch64::*;
 
 #[derive(Clone, Copy)]
@@ -143,6 +143,8 @@ impl Lanes for NeonLanes {
 pub(in crate::kernels) struct NeonHalf([float32x4_t; 2]);
 
 impl Part for NeonHalf {
+    /// Four lanes.
+    type Folded = float32x4_t;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -176,13 +178,33 @@ impl Part for NeonHalf {
         ])
     }
     #[inline(always)]
-    fn store(self, values: &mut [f32; LANES], part: usize) {
-        let (quarters, _) = values.as_chunks_mut::<4>();
-        for (quarter, register) in quarters[2 * part..].iter_mut().zip(self.0) {
-            // SAFETY: four writable values; has NEON.
-            unsafe { vst1q_f32(quarter.as_mut_ptr(), register) };
-        }
+    fn folded(self, second: Self) -> float32x4_t {
+        let ([a, b], [c, d]) = (self.0, second.0);
+        // SAFETY: has NEON.
+        unsafe { vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d)) }
     }
+    #[inline(always)]
+    fn fold_sums(sums: [float32x4_t; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
+        // SAFETY: has NEON.
+        unsafe { fold_fours(sums) }
+    }
+}
+
+/// The last two of [`fold_sum`]'s folds, two sums a register, then four.
+#[inline]
+#[target_feature(enable = "neon")]
+fn fold_fours(sums: [float32x4_t; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
+    let two =
+        [[sums[0], sums[1]], [sums[2], sums[3]], [sums[4], sums[5]], [sums[6], sums[7]]].map(|[a, b]| {
+            let (a, b) = (vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b));
+            vaddq_f32(vreinterpretq_f32_f64(vzip1q_f64(a, b)), vreinterpretq_f32_f64(vzip2q_f64(a, b)))
+        });
+    let mut folded = [0.0; FOLDED_TOGETHER];
+    // SAFETY: eight writable values.
+    unsafe { vst1q_f32(folded.as_mut_ptr(), vpaddq_f32(two[0], two[1])) };
+    // SAFETY: likewise.
+    unsafe { vst1q_f32(folded[4..].as_mut_ptr(), vpaddq_f32(two[2], two[3])) };
+    folded
 }
 
 #[inline]

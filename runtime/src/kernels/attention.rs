@@ -153,7 +153,7 @@ fn products<L: Lanes, S: Stored, const N: usize, const Q: usize, const T: usize>
     }
 }
 
-/// A part of the lanes at a time, so that the sums fit the registers.
+/// The products of one part of the lanes, summed: a part at a time, so that the sums fit the registers.
 #[inline(always)]
 fn products_of_part<L: Lanes, S: Stored, const N: usize, const Q: usize, const T: usize>(
     queries: &[[[f32; LANES]; N]; Q],

@@ -58,9 +58,7 @@ fn a_rotated_model_is_the_same_model_and_its_tied_head_stays_tied() {
 #[test]
 fn a_transform_is_chosen_by_what_it_gives() {
     let case = Case::one_layer();
-    // As few as there can be: learning rotations takes long enough.
-    let pack = |output, more: &[&str]| pack_on(&case, output, 4, more);
-    let found = report(&pack("auto", &["--bits=2", "--transform=auto"]));
+    let found = report(&pack(&case, "auto", &["--bits=2", "--transform=auto"]));
     let candidates = found["transform_choice"]["candidates"].as_array().expect("a list").clone();
     let names: Vec<&Value> = candidates.iter().map(|candidate| &candidate["transform"]).collect();
     assert_eq!(names, [&json!("none"), &json!("smooth"), &json!("quarot"), &json!("spinquant")]);
@@ -73,7 +71,7 @@ fn a_transform_is_chosen_by_what_it_gives() {
     assert_eq!(found["pack"]["transform"], *chosen);
     // The same container as where it is named.
     let name = chosen.as_str().expect("a name");
-    report(&pack("named", &["--bits=2", "--transform", name]));
+    report(&pack(&case, "named", &["--bits=2", "--transform", name]));
     let file = |folder: &str| fs::read(case.path(folder).join("model.rescomp")).expect("readable");
     assert!(file("auto") == file("named"));
 }

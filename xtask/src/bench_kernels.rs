@@ -38,6 +38,8 @@ const COUNTED_TARGET: &str = "aarch64";
 struct Report {
     /// Weights that share a scale.
     group: String,
+    /// How the levels of 2 to 4 bits are spaced.
+    levels: &'static str,
     timed: Option<Timed>,
     counted: Vec<Counted>,
     /// What counted, with versions.
@@ -54,6 +56,7 @@ pub(crate) fn run(flags: &KernelsFlags) -> Result<(), Error> {
     let root = root::root()?;
     let mut report = Report {
         group: flags.group.to_string(),
+        levels: flags.levels.name(),
         timed: None,
         counted: Vec::new(),
         tools: Vec::new(),

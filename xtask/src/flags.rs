@@ -445,6 +445,13 @@ pub(crate) enum Levels {
     Uniform,
 }
 
+impl Levels {
+    /// As command lines have it.
+    pub(crate) fn name(self) -> &'static str {
+        Spacing::from(self).name()
+    }
+}
+
 impl From<Levels> for Spacing {
     fn from(levels: Levels) -> Spacing {
         match levels {

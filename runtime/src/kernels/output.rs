@@ -51,17 +51,25 @@ impl<'a> OutputRows<'a> {
     #[inline]
     pub fn store(&mut self, token: usize, row: usize, values: &[f32; TILE_ROWS]) {
         assert!(token < self.tokens, "token {token} of {}", self.tokens);
-        let count = self.rows.saturating_sub(row).min(TILE_ROWS);
-        if count == 0 {
-            return;
+        if row.checked_add(TILE_ROWS).is_none_or(|end| end > self.rows) {
+            return self.store_part(token, row, values);
         }
-        // SAFETY: token < tokens and row + count <= rows, so the offset stays inside the output that `new` measured.
+        // SAFETY: token < tokens and row + 8 <= rows, so the offset stays inside the output that `new` measured.
         let target = unsafe { self.start.add(token * self.stride_elems + row) };
-        if count == TILE_ROWS {
-            // SAFETY: eight elements from `target` on are inside this token's rows, which this view alone may write.
-            unsafe { target.cast::<[f32; TILE_ROWS]>().write(*values) };
-        } else {
-            // SAFETY: likewise for `count` elements; `values` is a local of the caller and can't overlap.
+        // SAFETY: eight elements from `target` on are inside this token's rows, which this view alone may write.
+        unsafe { target.cast::<[f32; TILE_ROWS]>().write(*values) };
+    }
+
+    /// [`OutputRows::store`] of a tile that the view has less than eight rows of. Apart, or the compiler makes one copy of unknown length
+    /// for both: a call, around which the caller's registers are saved.
+    #[cold]
+    #[inline(never)]
+    fn store_part(&mut self, token: usize, row: usize, values: &[f32; TILE_ROWS]) {
+        let count = self.rows.saturating_sub(row).min(TILE_ROWS);
+        if token < self.tokens && count > 0 {
+            // SAFETY: token < tokens and row + count <= rows, so the offset stays inside the output that `new` measured.
+            let target = unsafe { self.start.add(token * self.stride_elems + row) };
+            // SAFETY: `count` elements from `target` on are this view's, and `values` is a local of the caller: they can't overlap.
             unsafe { core::ptr::copy_nonoverlapping(values.as_ptr(), target, count) };
         }
     }

@@ -29,6 +29,8 @@ struct Report {
     cpu: String,
     /// Weights that share a scale.
     group: String,
+    /// How the levels of 2 to 4 bits are spaced.
+    levels: String,
     /// In the order in which they ran: by shape, bits, kernels, tokens.
     runs: Vec<Run>,
 }
@@ -60,10 +62,20 @@ pub(crate) fn run(flags: &BenchKernelsFlags) -> Result<Exit, Error> {
     let mut runs = Vec::new();
     for &shape in &flags.shapes {
         for &bits in &flags.bits {
-            runs.extend(runs_of(&Synthetic::new(shape, flags.group, bits)?, bits, &tables, flags)?);
+            runs.extend(runs_of(
+                &Synthetic::new(shape, flags.group, bits, flags.levels)?,
+                bits,
+                &tables,
+                flags,
+            )?);
         }
     }
-    let report = Report { cpu: machine::cpu(), group: flags.group.to_string(), runs };
+    let report = Report {
+        cpu: machine::cpu(),
+        group: flags.group.to_string(),
+        levels: flags.levels.to_string(),
+        runs,
+    };
     output::text(&if flags.json { output::json(&report)? } else { in_words(&report) });
     Ok(Exit::Success)
 }
@@ -144,9 +156,9 @@ fn in_words(report: &Report) -> String {
         ]);
     }
     format!(
-        "{table}\n{}; groups of {}; one thread. A weight counts once a token; GB are those of the packed matrix, once a product. \
+        "{table}\n{}; groups of {}; {} levels; one thread. A weight counts once a token; GB are those of the packed matrix, once a product. \
          Quantization of the activations is its share of both together, and not in the rates.\n",
-        report.cpu, report.group
+        report.cpu, report.group, report.levels
     )
 }
 

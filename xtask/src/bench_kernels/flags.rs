@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::flags::{GroupSize, at_least_one, bits};
+use crate::flags::{GroupSize, Levels, at_least_one, bits};
 
 /// Options of `bench kernels`.
 #[derive(Debug, Args)]
@@ -19,6 +19,9 @@ pub(crate) struct KernelsFlags {
     /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
     #[arg(long, value_name = "32|64|128|row", default_value_t = GroupSize::Elements(64))]
     pub(crate) group: GroupSize,
+    /// How the levels of 2 to 4 bits are spaced.
+    #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
+    pub(crate) levels: Levels,
     /// Tokens at once, separated by commas: 1 as in decode, several as in prefill.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,4,8", value_parser = at_least_one)]
     pub(crate) tokens: Vec<usize>,

@@ -65,6 +65,7 @@ pub(crate) fn ask(command: &mut Command, flags: &KernelsFlags, shape: Shape, bit
     let tokens: Vec<String> = flags.tokens.iter().map(usize::to_string).collect();
     command.args(["bench-kernels", "--json", "--shapes", &shape.to_string(), "--bits", &bits.to_string()]);
     command.args(["--group", &flags.group.to_string(), "--tokens", &tokens.join(",")]);
+    command.args(["--levels", flags.levels.name()]);
 }
 
 /// Reads the answer.

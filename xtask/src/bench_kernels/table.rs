@@ -9,7 +9,8 @@ use super::timed::Timed;
 
 /// All of the report.
 pub(crate) fn text_of(report: &Report) -> String {
-    let mut lines = vec![format!("Groups of {}; a weight counts once a token.", report.group)];
+    let mut lines =
+        vec![format!("Groups of {}; {} levels; a weight counts once a token.", report.group, report.levels)];
     lines.extend(report.timed.iter().flat_map(timed_lines));
     lines.extend(report.counted.iter().flat_map(counted_lines));
     if !report.counted.is_empty() {
@@ -170,6 +171,7 @@ mod tests {
         };
         let report = Report {
             group: "64".to_owned(),
+            levels: "normal",
             timed: Some(Timed { cpu: "a processor".to_owned(), runs }),
             counted: vec![counted(Some(800.0)), counted(None)],
             tools: vec!["QEMU 1".to_owned(), "LLVM 2".to_owned()],

@@ -56,6 +56,21 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
+            fn add_step<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+                tables: Tables,
+                weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
+                scale_codes: [ScaleCodes; TILES],
+                activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
+                scales: [f32; TOKENS],
+                sums: &mut [[Sums; TOKENS]; TILES],
+            ) {
+                // SAFETY: likewise.
+                unsafe {
+                    add_step::<WORDS, TILES, TOKENS, GROUP>(tables, weights, scale_codes, activations, scales, sums);
+                }
+            }
+
+            #[inline(always)]
             fn add_rest<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
                 tables: Tables,
                 weights: [&[[Word; WORDS]]; TILES],
@@ -74,6 +89,31 @@ macro_rules! blocks {
                         scales,
                         sums,
                     );
+                }
+            }
+        }
+
+        /// A step of two units; `GROUP`, which is not 32, makes one call of each instance (see `Block::add`).
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_step<const WORDS: usize, const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+            tables: Tables,
+            weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
+            scale_codes: [ScaleCodes; TILES],
+            activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
+            scales: [f32; TOKENS],
+            sums: &mut [[Sums; TOKENS]; TILES],
+        ) {
+            let mut integers = [[zero(); TOKENS]; TILES];
+            let (w, a) = (weights.map(|w| &w[0]), activations.map(|a| &a[0]));
+            unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: true);
+            let (w, a) = (weights.map(|w| &w[1]), activations.map(|a| &a[1]));
+            unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: false);
+            for tile in 0..TILES {
+                let multipliers = lookup::multipliers::<0>(&tables, scale_codes[tile][0]);
+                for token in 0..TOKENS {
+                    let totals = lookup::multiply(by_row(integers[tile][token]), multipliers);
+                    sums[tile][token] = sums::add_total(sums[tile][token], totals, scales[token]);
                 }
             }
         }

@@ -9,12 +9,13 @@ use crate::kernels::neon::lookup::{self, Tables};
 use crate::kernels::neon::sums;
 use crate::kernels::neon_dotprod::codebook as few;
 use crate::kernels::neon_dotprod::loads::{self, Halves};
-use crate::kernels::nr8k4::codebook::{STEP_UNITS, codebook, lookup_tables, width};
+use crate::kernels::nr8k4::codebook::{STEP_UNITS, lookup_tables, width};
+use crate::kernels::nr8k4::prepared::Coded;
 use crate::kernels::nr8k4::{Walk, Word};
 use crate::kernels::quantized::Activations;
 use core::arch::aarch64::*;
 use core::array::from_fn;
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES};
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
 use rescomp_formats::matrix::{MatrixView, STEP_ELEMS};
 
 products! {
@@ -30,34 +31,31 @@ struct Codebook<const WORDS: usize>;
 impl<const WORDS: usize> Walk for Codebook<WORDS> {
     const WIDTH: CodeWidth = width::<WORDS>();
     const MOST_TOKENS: usize = 8;
-    type Tables = Tables;
+    type Prepared<'a> = Coded<'a, Tables, WORDS>;
 
     #[inline(always)]
-    fn tables(matrix: &MatrixView<'_>) -> Tables {
+    fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a> {
         let (levels, multipliers) = lookup_tables(matrix);
         // SAFETY: instantiated only in the products of this module, which have NEON and i8mm.
-        unsafe { lookup::tables::<WORDS>(levels, multipliers) }
+        let tables = unsafe { lookup::tables::<WORDS>(levels, multipliers) };
+        Coded::new(tables, matrix, activations)
     }
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        tables: Tables,
-        matrix: &MatrixView<'_>,
-        activations: &Activations<'_>,
+        matrix: Self::Prepared<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
-        let shape = matrix.shape();
         // A loop and no closure: `cargo xtask test` follows calls of this crate's functions to SMMLA where nothing is inlined.
         let mut outputs = [[[0.0; TILE_ROWS]; TOKENS]; TILES];
         for (tile, output) in (tile..).zip(&mut outputs) {
             // SAFETY: likewise.
             *output = unsafe {
-                if cfg!(feature = "groups-32") && shape.has_scale_codes() && shape.group_elems() == UNIT_ELEMS
-                {
-                    walk::<WORDS, TOKENS, true>(tables, matrix, activations, tile, token)
+                if cfg!(feature = "groups-32") && matrix.group == UNIT_ELEMS {
+                    walk::<WORDS, TOKENS, true>(matrix, tile, token)
                 } else {
-                    walk::<WORDS, TOKENS, false>(tables, matrix, activations, tile, token)
+                    walk::<WORDS, TOKENS, false>(matrix, tile, token)
                 }
             };
         }
@@ -69,28 +67,19 @@ impl<const WORDS: usize> Walk for Codebook<WORDS> {
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn walk<const WORDS: usize, const TOKENS: usize, const BY_UNIT: bool>(
-    tables: Tables,
-    matrix: &MatrixView<'_>,
-    activations: &Activations<'_>,
+    matrix: Coded<'_, Tables, WORDS>,
     tile: usize,
     token: usize,
 ) -> [[f32; TILE_ROWS]; TOKENS] {
-    let shape = matrix.shape();
-    let (units, steps, pairs) = (shape.units(), shape.steps(), shape.scale_code_pairs());
-    let book = codebook(matrix);
-    let (words, _) = matrix.codes().as_chunks::<{ TILE_ROWS * WORD_BYTES }>();
-    let (words, _) = words.as_chunks::<WORDS>();
-    let words: &[[Word; WORDS]] = &words[tile * units..][..units];
-    let (octets, _) = book.scale_codes.as_chunks::<TILE_ROWS>();
-    let octets: &[[u8; TILE_ROWS]] = &octets[tile * pairs..][..pairs];
-    let (codes, _) = activations.codes.as_chunks::<UNIT_ELEMS>();
-    let codes: [&[[i8; UNIT_ELEMS]]; TOKENS] = from_fn(|index| &codes[(token + index) * units..][..units]);
-    let scales: [&[f32]; TOKENS] = from_fn(|index| &activations.scales[(token + index) * steps..][..steps]);
+    let (tables, units) = (matrix.tables, matrix.tokens.units);
+    let (words, octets) = (matrix.words(tile), matrix.octets(tile));
+    let codes: [_; TOKENS] = from_fn(|index| matrix.tokens.codes(token + index));
+    let scales: [_; TOKENS] = from_fn(|index| matrix.tokens.scales(token + index));
     // A step is a group, or half of one of 128; a row that is one group has no scale codes.
-    let steps_per_group_log2 = u32::from(shape.group_elems() > STEP_ELEMS);
+    let steps_per_group_log2 = u32::from(matrix.group > STEP_ELEMS);
 
     let mut row_sums: Squares<float32x4_t, TOKENS> = [[vdupq_n_f32(0.0); 2]; TOKENS];
-    for step in 0..steps {
+    for step in 0..matrix.tokens.steps {
         let first = step * STEP_UNITS;
         let mut integers = squares::zero::<TOKENS>();
         let mut totals = squares::zero::<TOKENS>();
@@ -136,8 +125,7 @@ fn walk<const WORDS: usize, const TOKENS: usize, const BY_UNIT: bool>(
             }
         }
     }
-    let (row_scales, _) = book.row_scales.as_chunks::<TILE_ROWS>();
-    let (row_scales, unit) = (&row_scales[tile], shape.row_scale_unit());
+    let (row_scales, unit) = (&matrix.row_scales[tile], matrix.unit);
     squares::rows(row_sums).map(|rows| sums::scaled_rows(rows, row_scales, unit))
 }
 

@@ -5,13 +5,13 @@ use super::squares::{self, ByRow, Squares};
 use crate::kernels::TILE_ROWS;
 use crate::kernels::neon::sums;
 use crate::kernels::neon_dotprod::int8 as few;
-use crate::kernels::nr8k4::scaled::{WORDS, group_scales};
-use crate::kernels::nr8k4::{Walk, Word};
+use crate::kernels::nr8k4::Walk;
+use crate::kernels::nr8k4::prepared::Scaled;
 use crate::kernels::quantized::Activations;
 use core::arch::aarch64::*;
 use core::array::from_fn;
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES};
-use rescomp_formats::matrix::{MatrixView, STEP_ELEMS};
+use rescomp_formats::encodings::CodeWidth;
+use rescomp_formats::matrix::MatrixView;
 
 products! {
     INT8 = "int8", Int8, fewest: 8, few::INT8, gemm_int8_neon_i8mm;
@@ -22,16 +22,16 @@ struct Int8;
 impl Walk for Int8 {
     const WIDTH: CodeWidth = CodeWidth::Int8;
     const MOST_TOKENS: usize = 8;
-    type Tables = ();
+    type Prepared<'a> = Scaled<'a>;
 
     #[inline(always)]
-    fn tables(_: &MatrixView<'_>) {}
+    fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Scaled<'a> {
+        Scaled::new(matrix, activations)
+    }
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        (): (),
-        matrix: &MatrixView<'_>,
-        activations: &Activations<'_>,
+        matrix: Scaled<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
@@ -39,7 +39,7 @@ impl Walk for Int8 {
         let mut outputs = [[[0.0; TILE_ROWS]; TOKENS]; TILES];
         for (tile, output) in (tile..).zip(&mut outputs) {
             // SAFETY: instantiated only in the products of this module, which have NEON and i8mm.
-            *output = unsafe { walk::<TOKENS>(matrix, activations, tile, token) };
+            *output = unsafe { walk::<TOKENS>(matrix, tile, token) };
         }
         outputs
     }
@@ -48,32 +48,14 @@ impl Walk for Int8 {
 /// The outputs of a tile.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
-fn walk<const TOKENS: usize>(
-    matrix: &MatrixView<'_>,
-    activations: &Activations<'_>,
-    tile: usize,
-    token: usize,
-) -> [[f32; TILE_ROWS]; TOKENS] {
-    let shape = matrix.shape();
-    let (units, steps, groups) = (shape.units(), shape.steps(), shape.groups());
-    let step_units = shape.step_elems() / UNIT_ELEMS;
-    // A group is a step, or two, or the row.
-    let group_of_step = |step: usize| match groups {
-        1 => 0,
-        _ if shape.group_elems() > STEP_ELEMS => step / 2,
-        _ => step,
-    };
-    let (words, _) = matrix.codes().as_chunks::<{ TILE_ROWS * WORD_BYTES }>();
-    let (words, _) = words.as_chunks::<WORDS>();
-    let words: &[[Word; WORDS]] = &words[tile * units..][..units];
-    let (weight_scales, _) = group_scales(matrix).as_chunks::<TILE_ROWS>();
-    let weight_scales: &[[u16; TILE_ROWS]] = &weight_scales[tile * groups..][..groups];
-    let (codes, _) = activations.codes.as_chunks::<UNIT_ELEMS>();
-    let codes: [&[[i8; UNIT_ELEMS]]; TOKENS] = from_fn(|index| &codes[(token + index) * units..][..units]);
-    let scales: [&[f32]; TOKENS] = from_fn(|index| &activations.scales[(token + index) * steps..][..steps]);
+fn walk<const TOKENS: usize>(matrix: Scaled<'_>, tile: usize, token: usize) -> [[f32; TILE_ROWS]; TOKENS] {
+    let (units, step_units) = (matrix.tokens.units, matrix.step_units);
+    let (words, weight_scales) = (matrix.words(tile), matrix.weight_scales(tile));
+    let codes: [_; TOKENS] = from_fn(|index| matrix.tokens.codes(token + index));
+    let scales: [_; TOKENS] = from_fn(|index| matrix.tokens.scales(token + index));
 
     let mut row_sums: Squares<float32x4_t, TOKENS> = [[vdupq_n_f32(0.0); 2]; TOKENS];
-    for step in 0..steps {
+    for step in 0..matrix.tokens.steps {
         let first = step * step_units;
         let mut integers = squares::zero::<TOKENS>();
         for unit in first..units.min(first + step_units) {
@@ -97,7 +79,7 @@ fn walk<const TOKENS: usize>(
             half_unit!(0);
             half_unit!(1);
         }
-        let weight_scales = by_row(&weight_scales[group_of_step(step)]);
+        let weight_scales = by_row(&weight_scales[matrix.group_of_step(step)]);
         let scales = squares::by_token(scales.map(|scales| &scales[step]));
         for (index, (sums, integers)) in row_sums.iter_mut().zip(integers).enumerate() {
             for (square, (sums, integers)) in sums.iter_mut().zip(integers).enumerate() {

@@ -7,6 +7,7 @@
 //! A backend supplies one block ([`Block`]). It finds levels and multipliers by table lookup within a register: a nibble of the
 //! packed codes indexes a table of sixteen bytes (see `rescomp_formats::encodings` for what a nibble holds).
 
+use super::prepared::{Coded, Octet};
 use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
 use crate::kernels::prefetch::{distance, prefetch};
@@ -15,7 +16,7 @@ use crate::parts::{Part, not_built};
 use core::array::from_fn;
 use core::marker::PhantomData;
 use rescomp_formats::encodings::stacked::{HIGH_BITS, low_level};
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES, int3};
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, int3};
 use rescomp_formats::matrix::{Codebook, MatrixView, STEP_ELEMS, Scaling, TABLE_ENTRIES};
 
 /// Units of a step.
@@ -24,9 +25,6 @@ pub(in crate::kernels) const STEP_UNITS: usize = STEP_ELEMS / UNIT_ELEMS;
 pub(in crate::kernels) const BLOCK_UNITS: usize = 2 * STEP_UNITS;
 /// Steps of a block.
 pub(in crate::kernels) const BLOCK_STEPS: usize = 2;
-/// Bytes of the scale codes of a tile for two groups.
-type Octet = [u8; TILE_ROWS];
-
 /// Scale codes of a block and a tile, each a byte a row: by step. Groups of 32 take the nibbles of a step's byte by unit, all others
 /// the nibbles of the first byte by step.
 pub(in crate::kernels) type ScaleCodes = [u64; BLOCK_STEPS];
@@ -59,6 +57,15 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
         scale_codes: [ScaleCodes; TILES],
         activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
         activation_scales: [&[f32; BLOCK_STEPS]; TOKENS],
+        sums: &mut [[Self::Sums; TOKENS]; TILES],
+    );
+    /// Adds one step behind the last block to `sums`. `GROUP` is not 32.
+    fn add_step<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+        tables: Self::Tables,
+        weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
+        scale_codes: [ScaleCodes; TILES],
+        activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
+        activation_scales: [f32; TOKENS],
         sums: &mut [[Self::Sums; TOKENS]; TILES],
     );
     /// Adds the 1 to 3 units after the last block to `sums`.
@@ -158,37 +165,27 @@ pub(in crate::kernels) struct Blocks<B, const WORDS: usize>(PhantomData<B>);
 impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
     const WIDTH: CodeWidth = width::<WORDS>();
     const MOST_TOKENS: usize = B::MOST_TOKENS;
-    type Tables = B::Tables;
+    type Prepared<'a> = Coded<'a, B::Tables, WORDS>;
 
     #[inline(always)]
-    fn tables(matrix: &MatrixView<'_>) -> B::Tables {
+    fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a> {
         let (levels, multipliers) = lookup_tables(matrix);
-        B::tables(levels, multipliers)
+        Coded::new(B::tables(levels, multipliers), matrix, activations)
     }
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        tables: B::Tables,
-        matrix: &MatrixView<'_>,
-        activations: &Activations<'_>,
+        matrix: Self::Prepared<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
-        let shape = matrix.shape();
-        let sums = match if shape.has_scale_codes() { shape.group_elems() } else { 0 } {
-            32 if cfg!(feature = "groups-32") => {
-                walk::<B, WORDS, TILES, TOKENS, 32>(tables, matrix, activations, tile, token)
-            }
-            64 if cfg!(feature = "groups-64") => {
-                walk::<B, WORDS, TILES, TOKENS, 64>(tables, matrix, activations, tile, token)
-            }
-            _ if cfg!(feature = "other-groups") => {
-                walk::<B, WORDS, TILES, TOKENS, 0>(tables, matrix, activations, tile, token)
-            }
+        let sums = match matrix.group {
+            32 if cfg!(feature = "groups-32") => walk::<B, WORDS, TILES, TOKENS, 32>(matrix, tile, token),
+            64 if cfg!(feature = "groups-64") => walk::<B, WORDS, TILES, TOKENS, 64>(matrix, tile, token),
+            _ if cfg!(feature = "other-groups") => walk::<B, WORDS, TILES, TOKENS, 0>(matrix, tile, token),
             _ => not_built(Part::OtherGroups),
         };
-        let unit = shape.row_scale_unit();
-        let (row_scales, _) = codebook(matrix).row_scales.as_chunks::<TILE_ROWS>();
+        let Coded { row_scales, unit, .. } = matrix;
         from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index], unit)))
     }
 }
@@ -219,24 +216,17 @@ pub(in crate::kernels) fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> 
 
 #[inline(always)]
 fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: usize, const GROUP: usize>(
-    tables: B::Tables,
-    matrix: &MatrixView<'_>,
-    activations: &Activations<'_>,
+    matrix: Coded<'_, B::Tables, WORDS>,
     tile: usize,
     token: usize,
 ) -> [[B::Sums; TOKENS]; TILES] {
-    let shape = matrix.shape();
-    let (units, steps, pairs) = (shape.units(), shape.steps(), shape.scale_code_pairs());
-    let (words, _) = matrix.codes().as_chunks::<{ TILE_ROWS * WORD_BYTES }>();
-    let (words, _) = words.as_chunks::<WORDS>();
-    let (octets, _) = codebook(matrix).scale_codes.as_chunks::<TILE_ROWS>();
-    let (codes, _) = activations.codes.as_chunks::<UNIT_ELEMS>();
+    let (tables, units) = (matrix.tables, matrix.tokens.units);
     let words: [(&[[[Word; WORDS]; BLOCK_UNITS]], _); TILES] =
-        from_fn(|index| words[(tile + index) * units..][..units].as_chunks());
-    let octets: [&[Octet]; TILES] = from_fn(|index| &octets[(tile + index) * pairs..][..pairs]);
+        from_fn(|index| matrix.words(tile + index).as_chunks());
+    let octets: [&[Octet]; TILES] = from_fn(|index| matrix.octets(tile + index));
     let codes: [(&[[[i8; UNIT_ELEMS]; BLOCK_UNITS]], _); TOKENS] =
-        from_fn(|index| codes[(token + index) * units..][..units].as_chunks());
-    let scales: [&[f32]; TOKENS] = from_fn(|index| &activations.scales[(token + index) * steps..][..steps]);
+        from_fn(|index| matrix.tokens.codes(token + index).as_chunks());
+    let scales: [&[f32]; TOKENS] = from_fn(|index| matrix.tokens.scales(token + index));
 
     // As many as there are whole blocks, so that the loop needs no check of an index.
     let blocks = units / BLOCK_UNITS;
@@ -266,7 +256,17 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
             &mut sums,
         );
     }
-    if blocks * BLOCK_UNITS < units {
+    if TOKENS == 1 && GROUP != 32 && units % BLOCK_UNITS == STEP_UNITS {
+        // As many models' rows end, and where they are short it is a good part of them.
+        B::add_step::<TILES, TOKENS, GROUP>(
+            tables,
+            from_fn(|index| &words[index].1.as_chunks().0[0]),
+            from_fn(|index| scale_codes::<GROUP>(octets[index], blocks)),
+            from_fn(|index| &codes[index].1.as_chunks().0[0]),
+            from_fn(|index| scales[index][BLOCK_STEPS * blocks]),
+            &mut sums,
+        );
+    } else if blocks * BLOCK_UNITS < units {
         // A copy, since the call below needs sums in memory: those of the loop above stay in registers.
         let mut with_rest = sums;
         B::add_rest::<TILES, TOKENS, GROUP>(

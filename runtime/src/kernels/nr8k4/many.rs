@@ -20,7 +20,7 @@ pub(in crate::kernels) fn gemm_of_many<W: Walk, const FEWEST: usize>(
     rest: MatrixProduct,
 ) {
     check(matrix, activations, &tiles, output, Some(W::WIDTH));
-    let tables = W::tables(matrix);
+    let prepared = W::prepare(matrix, activations);
     let (many, shape) = (activations.tokens / FEWEST * FEWEST, matrix.shape());
     for first in tiles.clone().step_by(TILES_IN_CACHE) {
         let near = first..tiles.end.min(first + TILES_IN_CACHE);
@@ -29,10 +29,10 @@ pub(in crate::kernels) fn gemm_of_many<W: Walk, const FEWEST: usize>(
             let mut token = 0;
             while token < many {
                 if FEWEST == 8 || many - token >= 8 {
-                    put(output, row, token, W::outputs::<1, 8>(tables, matrix, activations, tile, token));
+                    put(output, row, token, W::outputs::<1, 8>(prepared, tile, token));
                     token += 8;
                 } else {
-                    put(output, row, token, W::outputs::<1, 4>(tables, matrix, activations, tile, token));
+                    put(output, row, token, W::outputs::<1, 4>(prepared, tile, token));
                     token += 4;
                 }
             }

@@ -12,6 +12,7 @@ pub(super) mod codebook;
 pub(super) mod many;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod pairs;
+pub(super) mod prepared;
 pub(super) mod scaled;
 
 use super::quantized::{Activations, check};
@@ -29,17 +30,15 @@ pub(super) trait Walk {
     const WIDTH: CodeWidth;
     /// Most tokens at once, 2, 4 or 8: as many as the sums and operands of fit the registers.
     const MOST_TOKENS: usize;
-    /// What is loaded once a product.
-    type Tables: Copy;
+    /// What is made ready once a product.
+    type Prepared<'a>: Copy;
 
-    /// Loads it.
-    fn tables(matrix: &MatrixView<'_>) -> Self::Tables;
+    /// Makes it ready.
+    fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a>;
 
     /// The outputs of `TILES` tiles from `tile` on and `TOKENS` tokens from `token` on.
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        tables: Self::Tables,
-        matrix: &MatrixView<'_>,
-        activations: &Activations<'_>,
+        prepared: Self::Prepared<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES];
@@ -54,16 +53,16 @@ pub(super) fn gemv<W: Walk>(
     output: &mut OutputRows<'_>,
 ) {
     check(matrix, activations, &tiles, output, Some(W::WIDTH));
-    let tables = W::tables(matrix);
+    let prepared = W::prepare(matrix, activations);
     for token in 0..activations.tokens {
         let mut tile = tiles.start;
         while tile < tiles.end {
             let row = (tile - tiles.start) * TILE_ROWS;
             if tile + 1 < tiles.end {
-                put(output, row, token, W::outputs::<2, 1>(tables, matrix, activations, tile, token));
+                put(output, row, token, W::outputs::<2, 1>(prepared, tile, token));
                 tile += 2;
             } else {
-                put(output, row, token, W::outputs::<1, 1>(tables, matrix, activations, tile, token));
+                put(output, row, token, W::outputs::<1, 1>(prepared, tile, token));
                 tile += 1;
             }
         }
@@ -79,26 +78,26 @@ pub(super) fn gemm<W: Walk>(
     output: &mut OutputRows<'_>,
 ) {
     check(matrix, activations, &tiles, output, Some(W::WIDTH));
-    let tables = W::tables(matrix);
+    let prepared = W::prepare(matrix, activations);
     for tile in tiles.clone() {
         let row = (tile - tiles.start) * TILE_ROWS;
         let mut token = 0;
         while token < activations.tokens {
             match activations.tokens - token {
                 1 => {
-                    put(output, row, token, W::outputs::<1, 1>(tables, matrix, activations, tile, token));
+                    put(output, row, token, W::outputs::<1, 1>(prepared, tile, token));
                     token += 1;
                 }
                 left if W::MOST_TOKENS < 4 || left < 4 => {
-                    put(output, row, token, W::outputs::<1, 2>(tables, matrix, activations, tile, token));
+                    put(output, row, token, W::outputs::<1, 2>(prepared, tile, token));
                     token += 2;
                 }
                 left if W::MOST_TOKENS < 8 || left < 8 => {
-                    put(output, row, token, W::outputs::<1, 4>(tables, matrix, activations, tile, token));
+                    put(output, row, token, W::outputs::<1, 4>(prepared, tile, token));
                     token += 4;
                 }
                 _ => {
-                    put(output, row, token, W::outputs::<1, 8>(tables, matrix, activations, tile, token));
+                    put(output, row, token, W::outputs::<1, 8>(prepared, tile, token));
                     token += 8;
                 }
             }

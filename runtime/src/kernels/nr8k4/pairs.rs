@@ -12,12 +12,17 @@ pub(in crate::kernels) trait Pair {
     const WIDTH: CodeWidth;
     /// What is made ready once a product.
     type Prepared<'a>: Copy;
+    /// What is made ready once a token.
+    type Token<'a>;
 
     /// Makes it ready.
     fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a>;
 
+    /// Makes a token ready.
+    fn token<'a>(prepared: Self::Prepared<'a>, token: usize) -> Self::Token<'a>;
+
     /// The outputs of these tiles, which may be one and the same.
-    fn outputs(prepared: Self::Prepared<'_>, tiles: [usize; 2], token: usize) -> [[f32; TILE_ROWS]; 2];
+    fn outputs(token: &Self::Token<'_>, tiles: [usize; 2]) -> [[f32; TILE_ROWS]; 2];
 }
 
 /// The product for one token at a time by pairs of tiles. A last one without a partner is computed twice, which spares the
@@ -32,12 +37,15 @@ pub(in crate::kernels) fn gemv_by_pairs<P: Pair>(
     check(matrix, activations, &tiles, output, Some(P::WIDTH));
     let prepared = P::prepare(matrix, activations);
     for token in 0..activations.tokens {
-        for first in tiles.clone().step_by(2) {
-            let second = (first + 1).min(tiles.end - 1);
-            let outputs = P::outputs(prepared, [first, second], token);
+        let of_token = P::token(prepared, token);
+        let mut first = tiles.start;
+        while first < tiles.end {
+            let second = if first + 1 < tiles.end { first + 1 } else { first };
+            let outputs = P::outputs(&of_token, [first, second]);
             for (tile, rows) in [first, second].into_iter().zip(&outputs) {
                 output.store(token, (tile - tiles.start) * TILE_ROWS, rows);
             }
+            first += 2;
         }
     }
 }

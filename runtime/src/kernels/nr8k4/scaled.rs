@@ -6,14 +6,15 @@
 //!
 //! A backend supplies one step ([`Step`]).
 
+use super::prepared::Scaled;
 use super::{Walk, Word};
 use crate::kernels::TILE_ROWS;
 use crate::kernels::prefetch::{distance, prefetch};
 use crate::kernels::quantized::Activations;
 use core::array::from_fn;
 use core::marker::PhantomData;
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, WORD_BYTES};
-use rescomp_formats::matrix::{MatrixView, STEP_ELEMS, Scaling};
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
+use rescomp_formats::matrix::{MatrixView, Scaling};
 
 /// Words a unit.
 pub(in crate::kernels) const WORDS: usize = 8;
@@ -50,24 +51,24 @@ pub(in crate::kernels) struct Steps<S>(PhantomData<S>);
 impl<S: Step> Walk for Steps<S> {
     const WIDTH: CodeWidth = CodeWidth::Int8;
     const MOST_TOKENS: usize = S::MOST_TOKENS;
-    type Tables = ();
+    type Prepared<'a> = Scaled<'a>;
 
     #[inline(always)]
-    fn tables(_: &MatrixView<'_>) {}
+    fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Scaled<'a> {
+        Scaled::new(matrix, activations)
+    }
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        (): (),
-        matrix: &MatrixView<'_>,
-        activations: &Activations<'_>,
+        matrix: Scaled<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
         // With the length of a step known, its loop unrolls.
-        let sums = if cfg!(feature = "groups-32") && matrix.shape().step_elems() == UNIT_ELEMS {
-            walk::<S, TILES, TOKENS, 1>(matrix, activations, tile, token)
+        let sums = if cfg!(feature = "groups-32") && matrix.step_units == 1 {
+            walk::<S, TILES, TOKENS, 1>(matrix, tile, token)
         } else {
-            walk::<S, TILES, TOKENS, 2>(matrix, activations, tile, token)
+            walk::<S, TILES, TOKENS, 2>(matrix, tile, token)
         };
         sums.map(|sums| sums.map(S::rows))
     }
@@ -84,32 +85,19 @@ pub(in crate::kernels) fn group_scales<'a>(matrix: &MatrixView<'a>) -> &'a [u16]
 
 #[inline(always)]
 fn walk<S: Step, const TILES: usize, const TOKENS: usize, const STEP_UNITS: usize>(
-    matrix: &MatrixView<'_>,
-    activations: &Activations<'_>,
+    matrix: Scaled<'_>,
     tile: usize,
     token: usize,
 ) -> [[S::Sums; TOKENS]; TILES] {
-    let shape = matrix.shape();
-    let (units, groups) = (shape.units(), shape.groups());
+    let (units, steps) = (matrix.tokens.units, matrix.tokens.steps);
     let whole_steps = units / STEP_UNITS;
-    // A group is a step, or two, or the row.
-    let group_of_step = |step: usize| match groups {
-        1 => 0,
-        _ if shape.group_elems() > STEP_ELEMS => step / 2,
-        _ => step,
-    };
-    let (words, _) = matrix.codes().as_chunks::<{ TILE_ROWS * WORD_BYTES }>();
-    let (words, _) = words.as_chunks::<WORDS>();
-    let weights = from_fn(|index| words[(tile + index) * units..][..units].as_chunks::<STEP_UNITS>());
-    let weights: [(&[[[Word; WORDS]; STEP_UNITS]], _); TILES] = weights;
-    let (scales, _) = group_scales(matrix).as_chunks::<TILE_ROWS>();
-    let scales: [&[[u16; TILE_ROWS]]; TILES] = from_fn(|index| &scales[(tile + index) * groups..][..groups]);
-    let (codes, _) = activations.codes.as_chunks::<UNIT_ELEMS>();
-    let codes: [_; TOKENS] =
-        from_fn(|index| codes[(token + index) * units..][..units].as_chunks::<STEP_UNITS>());
-    let steps = shape.steps();
-    let activation_scales: [_; TOKENS] =
-        from_fn(|index| activations.scales[(token + index) * steps..][..steps].split_at(whole_steps));
+    let weights: [(&[[[Word; WORDS]; STEP_UNITS]], _); TILES] =
+        from_fn(|index| matrix.words(tile + index).as_chunks());
+    let scales: [&[[u16; TILE_ROWS]]; TILES] = from_fn(|index| matrix.weight_scales(tile + index));
+    let codes: [(&[[[i8; UNIT_ELEMS]; STEP_UNITS]], _); TOKENS] =
+        from_fn(|index| matrix.tokens.codes(token + index).as_chunks());
+    let activation_scales: [(&[f32], &[f32]); TOKENS] =
+        from_fn(|index| matrix.tokens.scales(token + index).split_at(whole_steps));
 
     let mut sums = [[S::zero(); TOKENS]; TILES];
     let ahead = distance(TILES * units * size_of::<[Word; WORDS]>());
@@ -122,7 +110,7 @@ fn walk<S: Step, const TILES: usize, const TOKENS: usize, const STEP_UNITS: usiz
         }
         S::add::<TILES, TOKENS, STEP_UNITS>(
             from_fn(|index| weights[index].0[step].as_slice()),
-            from_fn(|index| &scales[index][group_of_step(step)]),
+            from_fn(|index| &scales[index][matrix.group_of_step(step)]),
             from_fn(|index| codes[index].0[step].as_slice()),
             from_fn(|index| activation_scales[index].0[step]),
             &mut sums,
@@ -131,7 +119,7 @@ fn walk<S: Step, const TILES: usize, const TOKENS: usize, const STEP_UNITS: usiz
     if whole_steps < steps {
         S::add::<TILES, TOKENS, 0>(
             from_fn(|index| weights[index].1),
-            from_fn(|index| &scales[index][group_of_step(whole_steps)]),
+            from_fn(|index| &scales[index][matrix.group_of_step(whole_steps)]),
             from_fn(|index| codes[index].1),
             from_fn(|index| activation_scales[index].1[0]),
             &mut sums,

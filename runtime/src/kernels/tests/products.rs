@@ -11,6 +11,8 @@ use std::{format, vec};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Codes {
     Random,
+    /// Levels one apart, which a kernel may compute otherwise, where a matrix chooses them.
+    Consecutive,
     /// All at the ends of their ranges, with signs that make every product as large as it gets.
     Extreme,
 }
@@ -40,7 +42,7 @@ impl Case {
         let section = &mut bytemuck::cast_slice_mut(&mut memory)[2..][..shape.section_bytes()];
         pack(random, &shape, kind, section);
         let code = |random: &mut Random| match kind {
-            Codes::Random => random.code(-127, 127),
+            Codes::Random | Codes::Consecutive => random.code(-127, 127),
             Codes::Extreme => [-127, 127][random.code(0, 3) as usize / 3],
         };
         let codes = (0..tokens * shape.padded_cols())
@@ -89,7 +91,7 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
     let Some(levels) = shape.width().levels() else {
         let codes: Vec<i8> = (0..places)
             .map(|_| match kind {
-                Codes::Random => random.code(-127, 127),
+                Codes::Random | Codes::Consecutive => random.code(-127, 127),
                 Codes::Extreme => [-127, 127][random.code(0, 3) as usize / 3],
             })
             .collect();
@@ -99,7 +101,7 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
     let highest = (levels - 1) as i8;
     let codes: Vec<u8> = (0..places)
         .map(|_| match kind {
-            Codes::Random => random.code(0, highest) as u8,
+            Codes::Random | Codes::Consecutive => random.code(0, highest) as u8,
             Codes::Extreme => [0, highest][random.code(0, 3) as usize / 3] as u8,
         })
         .collect();
@@ -111,11 +113,10 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
         _ => rising(random, 1..=255, 16).try_into().expect("sixteen"),
     };
     let bound = shape.width().level_bound();
-    // Levels one apart, which a kernel may compute otherwise, or any.
     let lowest = -i32::from(random.code(0, 2 * bound - highest)) + i32::from(bound - highest);
     let one_apart = || (0..levels as i32).map(|code| lowest + code).collect::<Vec<_>>();
     let mut table = fixed_levels(shape.width(), levels)
-        .or_else(|| (kind == Codes::Random && random.code(0, 3) == 0).then(one_apart))
+        .or_else(|| (kind == Codes::Consecutive).then(one_apart))
         .unwrap_or_else(|| rising(random, -i32::from(bound)..=bound.into(), levels));
     if kind == Codes::Extreme {
         (table[0], table[levels - 1]) = ((-bound).into(), bound.into());
@@ -165,7 +166,7 @@ fn every_product_equals_the_portable_one() {
                 // Row counts 1..=34 and token counts 1..=9, out of step with the groups.
                 let rows = 1 + (cols * 5 + index as u32) % if cols % 10 == 0 { 34 } else { 17 };
                 let tokens = 1 + (cols as usize + 3 * index) % 9;
-                let kind = if cols % 3 == 0 { Codes::Extreme } else { Codes::Random };
+                let kind = [Codes::Extreme, Codes::Random, Codes::Consecutive][(cols as usize + index) % 3];
                 let case = Case::new(&mut random, (rows, cols), group, width, Layout::Nr8k4, tokens, kind);
                 let expected = case.run(scalar::portable::product);
                 assert!(expected.iter().all(|value| !value.is_nan()));
@@ -205,6 +206,27 @@ fn products_of_many_tiles_equal_the_portable_one() {
                 for kernels in available() {
                     for product in products(kernels, width) {
                         let what = format!("{} {width:?} {shape:?} {group:?}", kernels.name);
+                        assert_same_bits(&case.run(product), &expected, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows around the length up to which a kernel sums the activations of each step, or of each unit, once for all rows.
+#[test]
+fn products_of_long_rows_equal_the_portable_one() {
+    let mut random = Random(9);
+    for cols in [255 * 32, 256 * 32, 257 * 32, 256 * 64 - 32, 256 * 64, 256 * 64 + 1, 257 * 64] {
+        for group in GROUPS {
+            for kind in [Codes::Random, Codes::Consecutive] {
+                let shape = (17, cols);
+                let case = Case::new(&mut random, shape, group, CodeWidth::Int4, Layout::Nr8k4, 1, kind);
+                let expected = case.run(scalar::portable::product);
+                for kernels in available() {
+                    for product in products(kernels, CodeWidth::Int4) {
+                        let what = format!("{} {shape:?} {group:?} {kind:?}", kernels.name);
                         assert_same_bits(&case.run(product), &expected, &what);
                     }
                 }

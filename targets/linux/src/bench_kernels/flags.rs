@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::flags::at_least_one;
 
@@ -22,6 +22,9 @@ pub(crate) struct BenchKernelsFlags {
     /// Weights of a row that share one scale: 32, 64, 128, or `row` for the whole row.
     #[arg(long, value_name = "32|64|128|row", default_value_t = Group::Elems(64))]
     pub(crate) group: Group,
+    /// How the levels of 2 to 4 bits are spaced, as `pack --levels` has them.
+    #[arg(long, value_enum, value_name = "SPACING", default_value_t = Levels::Normal)]
+    pub(crate) levels: Levels,
     /// Tokens at once, separated by commas: 1 as in decode, several as in prefill.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,4,8", value_parser = tokens())]
     pub(crate) tokens: Vec<usize>,
@@ -67,6 +70,24 @@ impl FromStr for Shape {
             (rows % 8 == 0 && (1..=1 << 30).contains(&weights)).then_some(Shape { rows, cols })
         });
         parsed.ok_or_else(|| "expected ROWSxCOLS, such as 1536x576, with rows a multiple of 8".to_owned())
+    }
+}
+
+/// How the levels of a matrix are spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Levels {
+    /// Over the whole range: kernels look them up.
+    Normal,
+    /// Consecutive integers: -2..=1, -4..=3, -8..=7.
+    Uniform,
+}
+
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Levels::Normal => "normal",
+            Levels::Uniform => "uniform",
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use rescomp_formats::matrix::{
 };
 use rescomp_runtime::memory::AlignedBytes;
 
-use super::flags::{Group, Shape};
+use super::flags::{Group, Levels, Shape};
 use crate::error::Error;
 
 /// The layout that has kernels of its own.
@@ -25,11 +25,11 @@ pub(crate) struct Synthetic {
 }
 
 impl Synthetic {
-    /// A matrix of this shape and width.
+    /// A matrix of this shape, width and spacing of levels.
     ///
     /// # Errors
     /// `Exit::Input` for a shape that no matrix has.
-    pub(crate) fn new(shape: Shape, group: Group, bits: u8) -> Result<Synthetic, Error> {
+    pub(crate) fn new(shape: Shape, group: Group, bits: u8, spacing: Levels) -> Result<Synthetic, Error> {
         let width = CodeWidth::from_bits(bits)
             .ok_or_else(|| Error::usage(format!("--bits {bits}: expected 2, 3, 4, 5, 6 or 8")))?;
         let wrong = |why: &dyn std::fmt::Display| Error::usage(format!("--shapes {shape}: {why}"));
@@ -38,7 +38,7 @@ impl Synthetic {
                 .map_err(|error| wrong(&error))
         };
         let (whole, tile) = (of_rows(shape.rows)?, of_rows(LAYOUT.tile_rows() as u32)?);
-        let tile_section = packed(&tile).map_err(|error| wrong(&error))?;
+        let tile_section = packed(&tile, spacing).map_err(|error| wrong(&error))?;
         Ok(Synthetic { shape: whole, section: AlignedBytes::new(&repeated(&tile, &tile_section, &whole)) })
     }
 
@@ -58,7 +58,7 @@ impl Synthetic {
 }
 
 /// The section of a matrix with codes and scales of all kinds.
-fn packed(shape: &MatrixShape) -> Result<Vec<u8>, rescomp_formats::matrix::PackError> {
+fn packed(shape: &MatrixShape, spacing: Levels) -> Result<Vec<u8>, rescomp_formats::matrix::PackError> {
     let mut section = vec![0; shape.section_bytes()];
     let (rows, cols, groups) = (shape.rows(), shape.cols(), shape.groups());
     match shape.width().levels() {
@@ -75,7 +75,7 @@ fn packed(shape: &MatrixShape) -> Result<Vec<u8>, rescomp_formats::matrix::PackE
             let has_codes = shape.has_scale_codes();
             let scale_codes = if has_codes { rows * groups } else { 0 };
             let matrix = CodebookMatrix {
-                levels: &levels(shape.width(), count),
+                levels: &levels(shape.width(), count, spacing),
                 multipliers: std::array::from_fn(|index| if has_codes { 16 * index as u8 + 15 } else { 0 }),
                 codes: &codes,
                 scale_codes: &(0..scale_codes)
@@ -89,10 +89,13 @@ fn packed(shape: &MatrixShape) -> Result<Vec<u8>, rescomp_formats::matrix::PackE
     Ok(section)
 }
 
-/// Levels of a width, evenly over its range where a matrix chooses them.
-fn levels(width: CodeWidth, count: usize) -> Vec<i8> {
+/// Levels of a width; evenly over its range, or consecutive, where a matrix chooses them.
+fn levels(width: CodeWidth, count: usize, spacing: Levels) -> Vec<i8> {
     let bound = i32::from(width.level_bound());
-    let even = |code: usize| (2 * bound * code as i32 / (count as i32 - 1) - bound) as i8;
+    let even = |code: usize| match spacing {
+        Levels::Normal => (2 * bound * code as i32 / (count as i32 - 1) - bound) as i8,
+        Levels::Uniform => (code as i32 - count as i32 / 2) as i8,
+    };
     (0..count).map(|code| width.fixed_level(code as u8).unwrap_or(even(code))).collect()
 }
 
@@ -127,7 +130,8 @@ mod tests {
         for bits in [2, 3, 4, 5, 6, 8] {
             for group in [Group::Elems(32), Group::Elems(64), Group::Elems(128), Group::Row] {
                 for (rows, cols) in [(8, 1), (16, 64), (24, 576), (8, 100)] {
-                    let matrix = Synthetic::new(Shape { rows, cols }, group, bits).expect("a matrix");
+                    let matrix =
+                        Synthetic::new(Shape { rows, cols }, group, bits, Levels::Normal).expect("a matrix");
                     let view = matrix.view().expect("a view");
                     assert_eq!(view.check(&matrix.section), Ok(()), "{bits} {group:?} {rows}x{cols}");
                     let row = |row: usize| {
@@ -143,11 +147,22 @@ mod tests {
     }
 
     #[test]
+    fn levels_are_spaced_as_asked() {
+        assert_eq!(levels(CodeWidth::Int2, 4, Levels::Uniform), [-2, -1, 0, 1]);
+        assert_eq!(levels(CodeWidth::Int4, 16, Levels::Uniform), (-8..8).collect::<Vec<i8>>());
+        let normal = levels(CodeWidth::Int4, 16, Levels::Normal);
+        assert!(normal.windows(2).all(|pair| pair[1] - pair[0] > 1), "{normal:?}");
+        // At 5 bits the width itself says.
+        assert_eq!(levels(CodeWidth::Int5, 16, Levels::Uniform), levels(CodeWidth::Int5, 16, Levels::Normal));
+    }
+
+    #[test]
     fn what_is_no_matrix_is_refused() {
         let shape = Shape { rows: 8, cols: 1 << 24 };
-        let error = Synthetic::new(shape, Group::Elems(64), 4).expect_err("refused");
+        let error = Synthetic::new(shape, Group::Elems(64), 4, Levels::Normal).expect_err("refused");
         assert!(error.to_string().contains("--shapes 8x16777216"), "{error}");
-        let error = Synthetic::new(Shape { rows: 8, cols: 64 }, Group::Elems(64), 7).expect_err("refused");
+        let error = Synthetic::new(Shape { rows: 8, cols: 64 }, Group::Elems(64), 7, Levels::Normal)
+            .expect_err("refused");
         assert!(error.to_string().contains("--bits 7"), "{error}");
     }
 }

@@ -136,7 +136,7 @@ impl Seconds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench_kernels::flags::{Group, Shape};
+    use crate::bench_kernels::flags::{Group, Levels, Shape};
     use rescomp_runtime::kernels;
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         for bits in [2, 3, 4, 5, 6, 8] {
             for tokens in [1, 3, 4] {
                 let shape = Shape { rows: 24, cols: 160 };
-                let matrix = Synthetic::new(shape, Group::Elems(64), bits).expect("a matrix");
+                let matrix = Synthetic::new(shape, Group::Elems(64), bits, Levels::Normal).expect("a matrix");
                 let outputs: Vec<Vec<u32>> = kernels::available()
                     .map(|kernels| {
                         let mut trial = Trial::new(kernels, &matrix, tokens).expect("a trial");
@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn times_are_in_order() {
-        let matrix = Synthetic::new(Shape { rows: 8, cols: 64 }, Group::Elems(64), 4).expect("a matrix");
+        let matrix = Synthetic::new(Shape { rows: 8, cols: 64 }, Group::Elems(64), 4, Levels::Normal)
+            .expect("a matrix");
         let trial = |tokens| Trial::new(kernels::best(), &matrix, tokens).expect("a trial");
         let times = time(3, &mut [trial(1), trial(2)]);
         assert_eq!(times.len(), 2);

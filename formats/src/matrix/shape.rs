@@ -167,7 +167,11 @@ impl MatrixShape {
     /// What the row scale of a codebook matrix counts: levels are 64ths, multipliers 256ths of it. So row scales are about as large as
     /// weights, well inside the range of f16, and the unit is a power of two, which multiplies exactly.
     pub const fn row_scale_unit(&self) -> f32 {
-        if self.has_scale_codes() { 1.0 / (64.0 * 256.0) } else { 1.0 / 64.0 }
+        Self::unit_of_row_scales(self.has_scale_codes())
+    }
+    /// [`MatrixShape::row_scale_unit`] of a matrix with scale codes, or without.
+    pub const fn unit_of_row_scales(has_scale_codes: bool) -> f32 {
+        if has_scale_codes { 1.0 / (64.0 * 256.0) } else { 1.0 / 64.0 }
     }
     /// Bytes of a row's scale codes: two groups a byte; 0 where there are none.
     pub const fn scale_code_pairs(&self) -> usize {

@@ -45,32 +45,7 @@ macro_rules! blocks {
                 let scales = scales.map(|scales| scales.as_slice());
                 // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
                 unsafe {
-                    add::<WORDS, TILES, TOKENS, BLOCK_UNITS, GROUP>(
-                        tables,
-                        weights,
-                        scale_codes,
-                        activations,
-                        scales,
-                        sums,
-                    )
-                }
-            }
-
-            #[inline(always)]
-            fn add_step<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
-                tables: Tables,
-                weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
-                scale_codes: [ScaleCodes; TILES],
-                activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
-                scales: [f32; TOKENS],
-                sums: &mut [[__m256; TOKENS]; TILES],
-            ) {
-                let (weights, activations) =
-                    (weights.map(|w| w.as_slice()), activations.map(|a| a.as_slice()));
-                let scales = scales.each_ref().map(core::slice::from_ref);
-                // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
-                unsafe {
-                    add::<WORDS, TILES, TOKENS, STEP_UNITS, GROUP>(
+                    add::<WORDS, TILES, TOKENS, true, GROUP>(
                         tables,
                         weights,
                         scale_codes,
@@ -92,7 +67,7 @@ macro_rules! blocks {
             ) {
                 // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
                 unsafe {
-                    add::<WORDS, TILES, TOKENS, 0, GROUP>(
+                    add::<WORDS, TILES, TOKENS, false, GROUP>(
                         tables,
                         weights,
                         scale_codes,
@@ -104,14 +79,13 @@ macro_rules! blocks {
             }
         }
 
-        /// Some units, as many as `UNITS` says where that isn't 0.
         #[inline]
         #[target_feature(enable = $features)]
         fn add<
             const WORDS: usize,
             const TILES: usize,
             const TOKENS: usize,
-            const UNITS: usize,
+            const WHOLE: bool,
             const GROUP: usize,
         >(
             tables: Tables,
@@ -121,7 +95,7 @@ macro_rules! blocks {
             activation_scales: [&[f32]; TOKENS],
             sums: &mut [[__m256; TOKENS]; TILES],
         ) {
-            let units = if UNITS > 0 { UNITS } else { weights[0].len() };
+            let units = if WHOLE { BLOCK_UNITS } else { weights[0].len() };
             for step in 0..units.div_ceil(STEP_UNITS) {
                 let step_units = STEP_UNITS * step..units.min(STEP_UNITS * (step + 1));
                 let mut totals = [[_mm256_setzero_si256(); TOKENS]; TILES];

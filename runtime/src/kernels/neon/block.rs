@@ -12,6 +12,7 @@ macro_rules! blocks {
     ($features:literal, most_tokens: $most_tokens:literal) => {
         impl<const WORDS: usize> Block<WORDS> for Codebook {
             const MOST_TOKENS: usize = $most_tokens;
+            const HAS_STEP: bool = true;
             type Tables = Tables;
             type Sums = Sums;
 

@@ -200,7 +200,7 @@ fn walk<const WORDS: usize, const GROUP: usize, const CONSECUTIVE: bool>(
     token: &CodebookToken<'_, WORDS>,
     tiles: [usize; 2],
 ) -> [[f32; TILE_ROWS]; 2] {
-    let Coded { tables: Levels { ref tables, .. }, pairs, words, octets, unit, .. } = token.matrix;
+    let Coded { tables: Levels { ref tables, .. }, pairs, words, octets, .. } = token.matrix;
     let units = token.codes.len();
     let row_scales = tiles.map(|tile| &token.matrix.row_scales[tile]);
     // Tiles that have row scales have words and octets: all lists are of the same tiles.
@@ -300,7 +300,10 @@ fn walk<const WORDS: usize, const GROUP: usize, const CONSECUTIVE: bool>(
         }
     }
     let [a, b, c, d] = row_sums;
-    [sums::scaled_rows([a, b], row_scales[0], unit), sums::scaled_rows([c, d], row_scales[1], unit)]
+    [
+        sums::scaled_rows([a, b], row_scales[0], token.matrix.row_scale_unit()),
+        sums::scaled_rows([c, d], row_scales[1], token.matrix.row_scale_unit()),
+    ]
 }
 
 /// What the product of a matrix of 8 bits needs of a token.

@@ -43,7 +43,7 @@ impl<const WORDS: usize> Walk for Codebook<WORDS> {
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        matrix: Self::Prepared<'_>,
+        matrix: &Self::Prepared<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
@@ -67,7 +67,7 @@ impl<const WORDS: usize> Walk for Codebook<WORDS> {
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn walk<const WORDS: usize, const TOKENS: usize, const BY_UNIT: bool>(
-    matrix: Coded<'_, Tables, WORDS>,
+    matrix: &Coded<'_, Tables, WORDS>,
     tile: usize,
     token: usize,
 ) -> [[f32; TILE_ROWS]; TOKENS] {
@@ -125,7 +125,7 @@ fn walk<const WORDS: usize, const TOKENS: usize, const BY_UNIT: bool>(
             }
         }
     }
-    let (row_scales, unit) = (&matrix.row_scales[tile], matrix.unit);
+    let (row_scales, unit) = (&matrix.row_scales[tile], matrix.row_scale_unit());
     squares::rows(row_sums).map(|rows| sums::scaled_rows(rows, row_scales, unit))
 }
 

@@ -31,7 +31,7 @@ impl Walk for Int8 {
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        matrix: Scaled<'_>,
+        matrix: &Scaled<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
@@ -48,7 +48,7 @@ impl Walk for Int8 {
 /// The outputs of a tile.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
-fn walk<const TOKENS: usize>(matrix: Scaled<'_>, tile: usize, token: usize) -> [[f32; TILE_ROWS]; TOKENS] {
+fn walk<const TOKENS: usize>(matrix: &Scaled<'_>, tile: usize, token: usize) -> [[f32; TILE_ROWS]; TOKENS] {
     let (units, step_units) = (matrix.tokens.units, matrix.step_units);
     let (words, weight_scales) = (matrix.words(tile), matrix.weight_scales(tile));
     let codes: [_; TOKENS] = from_fn(|index| matrix.tokens.codes(token + index));

@@ -15,6 +15,7 @@ use crate::kernels::quantized::Activations;
 use crate::parts::{Part, not_built};
 use core::array::from_fn;
 use core::marker::PhantomData;
+use core::slice;
 use rescomp_formats::encodings::stacked::{HIGH_BITS, low_level};
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, int3};
 use rescomp_formats::matrix::{Codebook, MatrixView, STEP_ELEMS, Scaling, TABLE_ENTRIES};
@@ -59,7 +60,10 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
         activation_scales: [&[f32; BLOCK_STEPS]; TOKENS],
         sums: &mut [[Self::Sums; TOKENS]; TILES],
     );
+    /// Whether one step behind the last block has code of its own for one token: [`Block::add_step`]. On x86-64 it gains nothing.
+    const HAS_STEP: bool = false;
     /// Adds one step behind the last block to `sums`. `GROUP` is not 32.
+    #[inline(always)]
     fn add_step<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
         tables: Self::Tables,
         weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
@@ -67,7 +71,16 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
         activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
         activation_scales: [f32; TOKENS],
         sums: &mut [[Self::Sums; TOKENS]; TILES],
-    );
+    ) {
+        Self::add_rest::<TILES, TOKENS, GROUP>(
+            tables,
+            weights.map(|words| words.as_slice()),
+            scale_codes,
+            activations.map(|codes| codes.as_slice()),
+            activation_scales.each_ref().map(slice::from_ref),
+            sums,
+        );
+    }
     /// Adds the 1 to 3 units after the last block to `sums`.
     fn add_rest<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
         tables: Self::Tables,
@@ -175,7 +188,7 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        matrix: Self::Prepared<'_>,
+        matrix: &Self::Prepared<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
@@ -185,7 +198,7 @@ impl<B: Block<WORDS>, const WORDS: usize> Walk for Blocks<B, WORDS> {
             _ if cfg!(feature = "other-groups") => walk::<B, WORDS, TILES, TOKENS, 0>(matrix, tile, token),
             _ => not_built(Part::OtherGroups),
         };
-        let Coded { row_scales, unit, .. } = matrix;
+        let (row_scales, unit) = (matrix.row_scales, matrix.row_scale_unit());
         from_fn(|index| from_fn(|token| B::rows(sums[index][token], &row_scales[tile + index], unit)))
     }
 }
@@ -216,7 +229,7 @@ pub(in crate::kernels) fn codebook<'a>(matrix: &MatrixView<'a>) -> Codebook<'a> 
 
 #[inline(always)]
 fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: usize, const GROUP: usize>(
-    matrix: Coded<'_, B::Tables, WORDS>,
+    matrix: &Coded<'_, B::Tables, WORDS>,
     tile: usize,
     token: usize,
 ) -> [[B::Sums; TOKENS]; TILES] {
@@ -256,7 +269,7 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
             &mut sums,
         );
     }
-    if TOKENS == 1 && GROUP != 32 && units % BLOCK_UNITS == STEP_UNITS {
+    if B::HAS_STEP && TOKENS == 1 && GROUP != 32 && units % BLOCK_UNITS == STEP_UNITS {
         // As many models' rows end, and where they are short it is a good part of them.
         B::add_step::<TILES, TOKENS, GROUP>(
             tables,

@@ -3,6 +3,7 @@
 use super::{Walk, put};
 use crate::kernels::quantized::{Activations, MatrixProduct, check};
 use crate::kernels::{OutputRows, TILE_ROWS};
+use core::hint::black_box;
 use core::ops::Range;
 use rescomp_formats::matrix::MatrixView;
 
@@ -29,10 +30,10 @@ pub(in crate::kernels) fn gemm_of_many<W: Walk, const FEWEST: usize>(
             let mut token = 0;
             while token < many {
                 if FEWEST == 8 || many - token >= 8 {
-                    put(output, row, token, W::outputs::<1, 8>(prepared, tile, token));
+                    put(output, row, token, W::outputs::<1, 8>(black_box(&prepared), tile, token));
                     token += 8;
                 } else {
-                    put(output, row, token, W::outputs::<1, 4>(prepared, tile, token));
+                    put(output, row, token, W::outputs::<1, 4>(black_box(&prepared), tile, token));
                     token += 4;
                 }
             }

@@ -7,7 +7,7 @@ use super::scaled::{self, group_scales};
 use crate::kernels::TILE_ROWS;
 use crate::kernels::quantized::Activations;
 use rescomp_formats::encodings::{UNIT_ELEMS, WORD_BYTES};
-use rescomp_formats::matrix::{MatrixView, STEP_ELEMS};
+use rescomp_formats::matrix::{MatrixShape, MatrixView, STEP_ELEMS};
 
 /// Bytes of the scale codes of a tile for two groups.
 pub(in crate::kernels) type Octet = [u8; TILE_ROWS];
@@ -61,8 +61,6 @@ pub(in crate::kernels) struct Coded<'a, T, const WORDS: usize> {
     pub(in crate::kernels) words: &'a [[Word; WORDS]],
     pub(in crate::kernels) octets: &'a [Octet],
     pub(in crate::kernels) row_scales: &'a [[u16; TILE_ROWS]],
-    /// What the row scales count.
-    pub(in crate::kernels) unit: f32,
     pub(in crate::kernels) tokens: Tokens<'a>,
 }
 
@@ -79,9 +77,14 @@ impl<'a, T, const WORDS: usize> Coded<'a, T, WORDS> {
             words: words(matrix, tiles),
             octets: &book.scale_codes.as_chunks().0[..tiles * pairs],
             row_scales: &book.row_scales.as_chunks().0[..tiles],
-            unit: shape.row_scale_unit(),
             tokens: Tokens::new(matrix, activations),
         }
+    }
+
+    /// What the row scales count. Found anew for each tile: kept, it would hold a vector register all along the walk.
+    #[inline(always)]
+    pub(in crate::kernels) fn row_scale_unit(&self) -> f32 {
+        MatrixShape::unit_of_row_scales(self.group > 0)
     }
 
     /// The units of a tile.

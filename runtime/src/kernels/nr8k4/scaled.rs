@@ -60,7 +60,7 @@ impl<S: Step> Walk for Steps<S> {
 
     #[inline(always)]
     fn outputs<const TILES: usize, const TOKENS: usize>(
-        matrix: Scaled<'_>,
+        matrix: &Scaled<'_>,
         tile: usize,
         token: usize,
     ) -> [[[f32; TILE_ROWS]; TOKENS]; TILES] {
@@ -85,7 +85,7 @@ pub(in crate::kernels) fn group_scales<'a>(matrix: &MatrixView<'a>) -> &'a [u16]
 
 #[inline(always)]
 fn walk<S: Step, const TILES: usize, const TOKENS: usize, const STEP_UNITS: usize>(
-    matrix: Scaled<'_>,
+    matrix: &Scaled<'_>,
     tile: usize,
     token: usize,
 ) -> [[S::Sums; TOKENS]; TILES] {

@@ -67,7 +67,14 @@ macro_rules! blocks {
             ) {
                 // SAFETY: likewise.
                 unsafe {
-                    add_step::<WORDS, TILES, TOKENS, GROUP>(tables, weights, scale_codes, activations, scales, sums);
+                    add_step::<WORDS, TILES, TOKENS, GROUP>(
+                        tables,
+                        weights,
+                        scale_codes,
+                        activations,
+                        scales,
+                        sums,
+                    );
                 }
             }
 

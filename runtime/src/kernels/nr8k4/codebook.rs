@@ -26,6 +26,7 @@ pub(in crate::kernels) const STEP_UNITS: usize = STEP_ELEMS / UNIT_ELEMS;
 pub(in crate::kernels) const BLOCK_UNITS: usize = 2 * STEP_UNITS;
 /// Steps of a block.
 pub(in crate::kernels) const BLOCK_STEPS: usize = 2;
+
 /// Scale codes of a block and a tile, each a byte a row: by step. Groups of 32 take the nibbles of a step's byte by unit, all others
 /// the nibbles of the first byte by step.
 pub(in crate::kernels) type ScaleCodes = [u64; BLOCK_STEPS];
@@ -36,6 +37,8 @@ pub(in crate::kernels) type ScaleCodes = [u64; BLOCK_STEPS];
 pub(in crate::kernels) trait Block<const WORDS: usize> {
     /// See [`Walk::MOST_TOKENS`].
     const MOST_TOKENS: usize;
+    /// Whether one step behind the last block has code of its own for one token: [`Block::add_step`]. On x86-64 it gains nothing.
+    const HAS_STEP: bool = false;
     /// Levels and multipliers in registers.
     type Tables: Copy;
     /// Eight row sums in registers.
@@ -60,8 +63,6 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
         activation_scales: [&[f32; BLOCK_STEPS]; TOKENS],
         sums: &mut [[Self::Sums; TOKENS]; TILES],
     );
-    /// Whether one step behind the last block has code of its own for one token: [`Block::add_step`]. On x86-64 it gains nothing.
-    const HAS_STEP: bool = false;
     /// Adds one step behind the last block to `sums`. `GROUP` is not 32.
     #[inline(always)]
     fn add_step<const TILES: usize, const TOKENS: usize, const GROUP: usize>(

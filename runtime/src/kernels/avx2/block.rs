@@ -32,20 +32,17 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize, const STEPS: usize>(
                 tables: Tables,
-                weights: [&[[Word; WORDS]; BLOCK_UNITS]; TILES],
+                weights: [&[[Word; WORDS]]; TILES],
                 scale_codes: [ScaleCodes; TILES],
-                activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
-                scales: [&[f32; BLOCK_STEPS]; TOKENS],
+                activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+                scales: [&[f32]; TOKENS],
                 sums: &mut [[__m256; TOKENS]; TILES],
             ) {
-                let (weights, activations) =
-                    (weights.map(|w| w.as_slice()), activations.map(|a| a.as_slice()));
-                let scales = scales.map(|scales| scales.as_slice());
                 // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
                 unsafe {
-                    add::<WORDS, TILES, TOKENS, true, GROUP>(
+                    add::<WORDS, TILES, TOKENS, STEPS, GROUP>(
                         tables,
                         weights,
                         scale_codes,
@@ -67,7 +64,7 @@ macro_rules! blocks {
             ) {
                 // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
                 unsafe {
-                    add::<WORDS, TILES, TOKENS, false, GROUP>(
+                    add::<WORDS, TILES, TOKENS, 0, GROUP>(
                         tables,
                         weights,
                         scale_codes,
@@ -79,13 +76,14 @@ macro_rules! blocks {
             }
         }
 
+        /// Whole steps, as many as `STEPS` says, or where that is 0 the units that there are.
         #[inline]
         #[target_feature(enable = $features)]
         fn add<
             const WORDS: usize,
             const TILES: usize,
             const TOKENS: usize,
-            const WHOLE: bool,
+            const STEPS: usize,
             const GROUP: usize,
         >(
             tables: Tables,
@@ -95,7 +93,7 @@ macro_rules! blocks {
             activation_scales: [&[f32]; TOKENS],
             sums: &mut [[__m256; TOKENS]; TILES],
         ) {
-            let units = if WHOLE { BLOCK_UNITS } else { weights[0].len() };
+            let units = if STEPS > 0 { STEPS * STEP_UNITS } else { weights[0].len() };
             for step in 0..units.div_ceil(STEP_UNITS) {
                 let step_units = STEP_UNITS * step..units.min(STEP_UNITS * (step + 1));
                 let mut totals = [[_mm256_setzero_si256(); TOKENS]; TILES];

@@ -12,7 +12,7 @@ macro_rules! blocks {
     ($features:literal, most_tokens: $most_tokens:literal) => {
         impl<const WORDS: usize> Block<WORDS> for Codebook {
             const MOST_TOKENS: usize = $most_tokens;
-            const HAS_STEP: bool = true;
+            const ADDS_STEPS: bool = true;
             type Tables = Tables;
             type Sums = Sums;
 
@@ -35,39 +35,17 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize, const STEPS: usize>(
                 tables: Tables,
-                weights: [&[[Word; WORDS]; BLOCK_UNITS]; TILES],
+                weights: [&[[Word; WORDS]]; TILES],
                 scale_codes: [ScaleCodes; TILES],
-                activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
-                scales: [&[f32; BLOCK_STEPS]; TOKENS],
+                activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+                scales: [&[f32]; TOKENS],
                 sums: &mut [[Sums; TOKENS]; TILES],
             ) {
                 // SAFETY: likewise.
                 unsafe {
-                    add::<WORDS, TILES, TOKENS, GROUP>(
-                        tables,
-                        weights,
-                        scale_codes,
-                        activations,
-                        scales,
-                        sums,
-                    );
-                }
-            }
-
-            #[inline(always)]
-            fn add_step<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
-                tables: Tables,
-                weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
-                scale_codes: [ScaleCodes; TILES],
-                activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
-                scales: [f32; TOKENS],
-                sums: &mut [[Sums; TOKENS]; TILES],
-            ) {
-                // SAFETY: likewise.
-                unsafe {
-                    add_step::<WORDS, TILES, TOKENS, GROUP>(
+                    add::<WORDS, TILES, TOKENS, GROUP, STEPS>(
                         tables,
                         weights,
                         scale_codes,
@@ -101,39 +79,20 @@ macro_rules! blocks {
             }
         }
 
-        /// A step of two units; `GROUP`, which is not 32, makes one call of each instance (see `Block::add`).
         #[inline]
         #[target_feature(enable = $features)]
-        fn add_step<const WORDS: usize, const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+        fn add<
+            const WORDS: usize,
+            const TILES: usize,
+            const TOKENS: usize,
+            const GROUP: usize,
+            const STEPS: usize,
+        >(
             tables: Tables,
-            weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
+            weights: [&[[Word; WORDS]]; TILES],
             scale_codes: [ScaleCodes; TILES],
-            activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
-            scales: [f32; TOKENS],
-            sums: &mut [[Sums; TOKENS]; TILES],
-        ) {
-            let mut integers = [[zero(); TOKENS]; TILES];
-            let (w, a) = (weights.map(|w| &w[0]), activations.map(|a| &a[0]));
-            unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: true);
-            let (w, a) = (weights.map(|w| &w[1]), activations.map(|a| &a[1]));
-            unit!(WORDS, TILES, TOKENS, tables, w, a, integers, begin: false);
-            for tile in 0..TILES {
-                let multipliers = lookup::multipliers::<0>(&tables, scale_codes[tile][0]);
-                for token in 0..TOKENS {
-                    let totals = lookup::multiply(by_row(integers[tile][token]), multipliers);
-                    sums[tile][token] = sums::add_total(sums[tile][token], totals, scales[token]);
-                }
-            }
-        }
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn add<const WORDS: usize, const TILES: usize, const TOKENS: usize, const GROUP: usize>(
-            tables: Tables,
-            weights: [&[[Word; WORDS]; BLOCK_UNITS]; TILES],
-            scale_codes: [ScaleCodes; TILES],
-            activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
-            scales: [&[f32; BLOCK_STEPS]; TOKENS],
+            activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+            scales: [&[f32]; TOKENS],
             sums: &mut [[Sums; TOKENS]; TILES],
         ) {
             macro_rules! step {
@@ -178,7 +137,9 @@ macro_rules! blocks {
             }
             // Loops over steps and units stay loops, which costs a twelfth of the instructions; so they are written out.
             step!(0, 0, 1);
-            step!(1, 2, 3);
+            if STEPS > 1 {
+                step!(1, 2, 3);
+            }
         }
 
         #[inline(never)]

@@ -10,7 +10,7 @@ use crate::kernels::neon::block::blocks;
 use crate::kernels::neon::lookup::{self, Tables};
 use crate::kernels::neon::sums::{self, Sums};
 use crate::kernels::nr8k4::Word;
-use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, BLOCK_UNITS, Block, Blocks, STEP_UNITS, ScaleCodes};
+use crate::kernels::nr8k4::codebook::{Block, Blocks, STEP_UNITS, ScaleCodes};
 use core::arch::aarch64::*;
 use rescomp_formats::encodings::UNIT_ELEMS;
 use rescomp_formats::matrix::TABLE_ENTRIES;

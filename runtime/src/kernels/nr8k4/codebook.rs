@@ -15,7 +15,6 @@ use crate::kernels::quantized::Activations;
 use crate::parts::{Part, not_built};
 use core::array::from_fn;
 use core::marker::PhantomData;
-use core::slice;
 use rescomp_formats::encodings::stacked::{HIGH_BITS, low_level};
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, int3};
 use rescomp_formats::matrix::{Codebook, MatrixView, STEP_ELEMS, Scaling, TABLE_ENTRIES};
@@ -37,8 +36,8 @@ pub(in crate::kernels) type ScaleCodes = [u64; BLOCK_STEPS];
 pub(in crate::kernels) trait Block<const WORDS: usize> {
     /// See [`Walk::MOST_TOKENS`].
     const MOST_TOKENS: usize;
-    /// Whether one step behind the last block has code of its own for one token: [`Block::add_step`]. On x86-64 it gains nothing.
-    const HAS_STEP: bool = false;
+    /// Whether a step behind the last block is added by [`Block::add`], too, for one token. On x86-64 that gains nothing.
+    const ADDS_STEPS: bool = false;
     /// Levels and multipliers in registers.
     type Tables: Copy;
     /// Eight row sums in registers.
@@ -50,38 +49,19 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
     fn zero() -> Self::Sums;
     /// `sums * (f32(row_scales) * unit)`, by row; the scales are f16 bits.
     fn rows(sums: Self::Sums, row_scales: &[u16; TILE_ROWS], unit: f32) -> [f32; TILE_ROWS];
-    /// Adds one block to `sums`. `GROUP` is the columns of a group where they are 32 (each unit has a scale code) or 64, else 0; then, as
-    /// at 64, each step has one.
+    /// Adds `STEPS` steps to `sums`, those of a block or one behind the last. `GROUP` is the columns of a group where they are 32 (each unit
+    /// has a scale code) or 64, else 0; then, as at 64, each step has one.
     ///
     /// There is one call of each instance in a product of several tiles or tokens, and the compiler inlines what is called once,
     /// whatever its size: so the sums stay in registers.
-    fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
+    fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize, const STEPS: usize>(
         tables: Self::Tables,
-        weights: [&[[Word; WORDS]; BLOCK_UNITS]; TILES],
+        weights: [&[[Word; WORDS]]; TILES],
         scale_codes: [ScaleCodes; TILES],
-        activations: [&[[i8; UNIT_ELEMS]; BLOCK_UNITS]; TOKENS],
-        activation_scales: [&[f32; BLOCK_STEPS]; TOKENS],
+        activations: [&[[i8; UNIT_ELEMS]]; TOKENS],
+        activation_scales: [&[f32]; TOKENS],
         sums: &mut [[Self::Sums; TOKENS]; TILES],
     );
-    /// Adds one step behind the last block to `sums`. `GROUP` is not 32.
-    #[inline(always)]
-    fn add_step<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
-        tables: Self::Tables,
-        weights: [&[[Word; WORDS]; STEP_UNITS]; TILES],
-        scale_codes: [ScaleCodes; TILES],
-        activations: [&[[i8; UNIT_ELEMS]; STEP_UNITS]; TOKENS],
-        activation_scales: [f32; TOKENS],
-        sums: &mut [[Self::Sums; TOKENS]; TILES],
-    ) {
-        Self::add_rest::<TILES, TOKENS, GROUP>(
-            tables,
-            weights.map(|words| words.as_slice()),
-            scale_codes,
-            activations.map(|codes| codes.as_slice()),
-            activation_scales.each_ref().map(slice::from_ref),
-            sums,
-        );
-    }
     /// Adds the 1 to 3 units after the last block to `sums`.
     fn add_rest<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
         tables: Self::Tables,
@@ -261,23 +241,23 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
                 prefetch(&words[block], ahead);
             }
         }
-        B::add::<TILES, TOKENS, GROUP>(
+        B::add::<TILES, TOKENS, GROUP, BLOCK_STEPS>(
             tables,
-            from_fn(|index| &whole_words[index][block]),
+            from_fn(|index| whole_words[index][block].as_slice()),
             from_fn(|index| scale_codes::<GROUP>(whole_octets[index], block)),
-            from_fn(|index| &whole_codes[index][block]),
-            from_fn(|index| &whole_scales[index][block]),
+            from_fn(|index| whole_codes[index][block].as_slice()),
+            from_fn(|index| whole_scales[index][block].as_slice()),
             &mut sums,
         );
     }
-    if B::HAS_STEP && TOKENS == 1 && GROUP != 32 && units % BLOCK_UNITS == STEP_UNITS {
+    if B::ADDS_STEPS && TOKENS == 1 && GROUP != 32 && units % BLOCK_UNITS == STEP_UNITS {
         // As many models' rows end, and where they are short it is a good part of them.
-        B::add_step::<TILES, TOKENS, GROUP>(
+        B::add::<TILES, TOKENS, GROUP, 1>(
             tables,
-            from_fn(|index| &words[index].1.as_chunks().0[0]),
+            words.map(|(_, rest)| rest.as_chunks::<STEP_UNITS>().0[0].as_slice()),
             from_fn(|index| scale_codes::<GROUP>(octets[index], blocks)),
-            from_fn(|index| &codes[index].1.as_chunks().0[0]),
-            from_fn(|index| scales[index][BLOCK_STEPS * blocks]),
+            codes.map(|(_, rest)| rest.as_chunks::<STEP_UNITS>().0[0].as_slice()),
+            scales.map(|scales| &scales[BLOCK_STEPS * blocks..][..1]),
             &mut sums,
         );
     } else if blocks * BLOCK_UNITS < units {

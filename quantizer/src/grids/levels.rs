@@ -153,11 +153,6 @@ impl Grid {
         }
     }
 
-    /// The levels of a grid that has a table; none where all integers are levels.
-    pub(crate) fn table_of_levels(&self) -> &[i8] {
-        &self.table[..usize::from(self.count)]
-    }
-
     /// All levels, increasing.
     pub fn levels(&self) -> Vec<i8> {
         match self.count {

@@ -2,12 +2,10 @@
 
 pub mod coding;
 pub mod levels;
-mod nearest;
 mod real;
 pub mod scales;
 
 pub use coding::{RowScales, ScaleCoding};
 pub use levels::{Grid, Spacing, UnsupportedBits};
-pub(crate) use nearest::Nearest;
 pub use real::Real;
 pub use scales::{ScaleFormat, ScaleSearch};

@@ -52,6 +52,12 @@ impl<T: Real> Matrix<T> {
         }
     }
 
+    /// The same entries as another type has them.
+    pub(super) fn converted<S: Real>(&self) -> Matrix<S> {
+        let values = self.values.iter().map(|value| S::from_f64(value.to_f64())).collect();
+        Matrix { columns: self.columns, values }
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.values.len() / self.columns
     }
@@ -71,6 +77,11 @@ impl<T: Real> Matrix<T> {
     /// Rows `first..first + count`, contiguous.
     pub(super) fn row_range(&self, first: usize, count: usize) -> &[T] {
         &self.values[first * self.columns..(first + count) * self.columns]
+    }
+
+    /// What copies whole rows from this one, the first of which it is told.
+    pub(super) fn rows_writer(&self) -> impl Fn(usize, &mut [T]) + Sync {
+        |first, rows| rows.copy_from_slice(self.row_range(first, rows.len() / self.columns))
     }
 
     /// A copy whose column j is this one's column `order[j]`.
@@ -101,4 +112,20 @@ impl<T: Real> Matrix<T> {
             .enumerate()
             .map(move |(strip, values)| (strip * rows, values))
     }
+}
+
+/// The sum of products, in f64.
+pub(super) fn dot<T: Real>(left: &[T], right: &[T]) -> f64 {
+    // Partial sums, so that the compiler can vectorize without reordering.
+    let (left, left_rest) = left.as_chunks::<8>();
+    let (right, right_rest) = right.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (left, right) in left.iter().zip(right) {
+        for (sum, (left, right)) in sums.iter_mut().zip(left.iter().zip(right)) {
+            *sum += left.to_f64() * right.to_f64();
+        }
+    }
+    let rest: f64 =
+        left_rest.iter().zip(right_rest).map(|(left, right)| left.to_f64() * right.to_f64()).sum();
+    sums.iter().sum::<f64>() + rest
 }

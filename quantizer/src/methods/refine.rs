@@ -24,15 +24,17 @@ use faer::{Accum, Mat, MatRef, Par, RowRef};
 use rayon::prelude::*;
 
 use super::factors::{Prepared, STRIP_ROWS, cholesky_escalating};
-use super::matrix::Matrix;
+use super::matrix::{Matrix, dot};
 use super::options::not_negative;
 use super::{MethodError, Solution};
 use crate::grids::coding::{Multipliers, RowScales, fit_row, nearest};
-use crate::grids::{Nearest, Real, ScaleFormat};
+use crate::grids::{Grid, Real, ScaleFormat};
 use crate::vectorized::vectorized;
 
 /// The system of a row's scales is singular where groups are redundant: its ridge, as a share of its mean diagonal.
 const SCALE_RIDGE: f64 = 1e-10;
+/// Columns whose codes are looked at together.
+const LOOKED_AT: usize = 16;
 
 /// When refinement stops.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,17 +83,21 @@ pub fn refine<T: Real>(
     }
     let mut target = Matrix::checked("target", target, (solution.rows, n))?;
     // Dead columns are to stay as they are: 0, or the nearest to the original weight in a grid without 0.
-    let values = solution.values();
-    for row in 0..target.rows() {
-        prepared.dead_columns().iter().for_each(|dead| target.row_mut(row)[*dead] = values[row * n + *dead]);
+    if !prepared.dead_columns().is_empty() {
+        let values = solution.values();
+        for row in 0..target.rows() {
+            let dead = prepared.dead_columns().iter();
+            dead.for_each(|dead| target.row_mut(row)[*dead] = values[row * n + *dead]);
+        }
     }
     let hessian = prepared.damped();
     let group_elems = solution.group_elems;
     let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
     let problem = Problem {
         hessian: &hessian,
+        diagonal: (0..n).map(|column| hessian.row(column)[column]).collect(),
         group_elems,
-        nearest: Nearest::new(solution.grid),
+        grid: solution.grid,
         format,
         multipliers,
         limits,
@@ -124,8 +130,10 @@ pub fn refine<T: Real>(
 struct Problem<'a, T> {
     /// Hd, n x n.
     hessian: &'a Matrix<T>,
+    /// Its diagonal.
+    diagonal: Vec<T>,
     group_elems: usize,
-    nearest: Nearest<T>,
+    grid: Grid,
     format: ScaleFormat,
     /// Of coded scales.
     multipliers: Option<Multipliers>,
@@ -148,9 +156,9 @@ impl<T: Real> Problem<'_, T> {
         let mut projected = Matrix::zeros(rows, n);
         matmul(projected.view_mut(), Accum::Replace, target, self.hessian.view(), T::ONE, Par::Seq);
 
-        let mut gradients = self.gradients(target, &integers, &fitted);
-        let before: Vec<f64> =
-            (0..rows).map(|i| self.loss(target, i, &integers, &fitted, &gradients)).collect();
+        let (mut errors, mut gradients) = (Matrix::zeros(rows, n), Matrix::zeros(rows, n));
+        self.gradients(target, &integers, &fitted, &mut errors, &mut gradients);
+        let before: Vec<f64> = (0..rows).map(|row| dot(errors.row(row), gradients.row(row))).collect();
         let mut losses = before.clone();
         let mut active = vec![true; rows];
         let mut taken = 0;
@@ -168,7 +176,7 @@ impl<T: Real> Problem<'_, T> {
                 };
                 system.fit(fitted.row_mut(row), storage);
             }
-            gradients = self.gradients(target, &integers, &fitted);
+            self.gradients(target, &integers, &fitted, &mut errors, &mut gradients);
             for row in (0..rows).filter(|row| active[*row]) {
                 let (integers, gradients) = (integers.row_mut(row), gradients.row_mut(row));
                 vectorized(
@@ -178,16 +186,17 @@ impl<T: Real> Problem<'_, T> {
             }
             // The next sweep makes the gradients afresh, and so does the end: the errors of many updates do not add up.
             for row in (0..rows).filter(|row| active[*row]).collect::<Vec<_>>() {
-                let loss = self.loss(target, row, &integers, &fitted, &gradients);
+                self.errors(target.row(row), integers.row(row), fitted.row(row), errors.row_mut(row));
+                let loss = dot(errors.row(row), gradients.row(row));
                 active[row] &= loss < losses[row] * (1.0 - self.limits.least_gain);
                 losses[row] = loss;
             }
         }
         if taken > 0 {
-            gradients = self.gradients(target, &integers, &fitted);
+            self.gradients(target, &integers, &fitted, &mut errors, &mut gradients);
         }
         for row in 0..rows {
-            losses[row] = self.loss(target, row, &integers, &fitted, &gradients);
+            losses[row] = dot(errors.row(row), gradients.row(row));
             if losses[row] <= before[row] {
                 let to = codes[row * n..(row + 1) * n].iter_mut();
                 to.zip(integers.row(row)).for_each(|(code, integer)| *code = integer.to_code());
@@ -200,30 +209,19 @@ impl<T: Real> Problem<'_, T> {
         Refined { sweeps: taken, loss_before: before.iter().sum(), loss_after: losses.iter().sum() }
     }
 
-    /// `(W1 - Q) Hd`.
-    fn gradients(&self, target: MatRef<'_, T>, integers: &Matrix<T>, scales: &Matrix<T>) -> Matrix<T> {
-        let (rows, n) = (target.nrows(), target.ncols());
-        let mut errors = Matrix::zeros(rows, n);
-        for row in 0..rows {
-            self.errors(target.row(row), integers.row(row), scales.row(row), errors.row_mut(row));
-        }
-        let mut gradients = Matrix::zeros(rows, n);
-        matmul(gradients.view_mut(), Accum::Replace, errors.view(), self.hessian.view(), T::ONE, Par::Seq);
-        gradients
-    }
-
-    /// L of a row.
-    fn loss(
+    /// `errors = W1 - Q` and `gradients = errors Hd`.
+    fn gradients(
         &self,
         target: MatRef<'_, T>,
-        row: usize,
         integers: &Matrix<T>,
         scales: &Matrix<T>,
-        gradients: &Matrix<T>,
-    ) -> f64 {
-        let mut errors = vec![T::ZERO; integers.columns()];
-        self.errors(target.row(row), integers.row(row), scales.row(row), &mut errors);
-        dot(&errors, gradients.row(row))
+        errors: &mut Matrix<T>,
+        gradients: &mut Matrix<T>,
+    ) {
+        for row in 0..target.nrows() {
+            self.errors(target.row(row), integers.row(row), scales.row(row), errors.row_mut(row));
+        }
+        matmul(gradients.view_mut(), Accum::Replace, errors.view(), self.hessian.view(), T::ONE, Par::Seq);
     }
 
     /// `W1 - Q` of a row.
@@ -273,19 +271,42 @@ impl<T: Real> Problem<'_, T> {
     }
 
     /// The best code of every column in turn; `gradient` is that of the row and stays so.
+    ///
+    /// Where nothing changes, the columns that follow see the same gradient: so many are looked at together, up to the first change.
     #[inline(always)]
     fn search_codes(&self, integers: &mut [T], scales: &[T], gradient: &mut [T]) {
-        for j in 0..integers.len() {
-            let scale = scales[j / self.group_elems];
-            let hessian = self.hessian.row(j);
-            let (code, curvature) = (integers[j], hessian[j] * scale);
-            let best = self.nearest.rounded(code + gradient[j] / curvature);
-            let change = best - code;
-            // L changes by -2 change scale e + (change scale)^2 Hd[j, j].
-            if change * curvature * change < (change + change) * gradient[j] {
-                integers[j] = best;
-                let step = change * scale;
-                gradient.iter_mut().zip(hessian).for_each(|(e, h)| *e -= step * *h);
+        for (group, scale) in scales.iter().enumerate() {
+            let mut next = group * self.group_elems;
+            let end = (next + self.group_elems).min(integers.len());
+            while next < end {
+                let width = LOOKED_AT.min(end - next);
+                // Lanes beyond the width change nothing: a gradient of 0 is a minimum of the integer that is there.
+                let (mut codes, mut slopes) = ([T::ZERO; LOOKED_AT], [T::ZERO; LOOKED_AT]);
+                let mut curvatures = [T::ONE; LOOKED_AT];
+                codes[..width].copy_from_slice(&integers[next..next + width]);
+                slopes[..width].copy_from_slice(&gradient[next..next + width]);
+                curvatures[..width].copy_from_slice(&self.diagonal[next..next + width]);
+                curvatures[..width].iter_mut().for_each(|curvature| *curvature = *curvature * *scale);
+                let mut best = codes;
+                for (best, (slope, curvature)) in best.iter_mut().zip(slopes.iter().zip(&curvatures)) {
+                    *best = *best + *slope / *curvature;
+                }
+                self.grid.round_all(&mut best);
+                let mut improves = [false; LOOKED_AT];
+                for (lane, improves) in improves.iter_mut().enumerate() {
+                    let (change, curvature) = (best[lane] - codes[lane], curvatures[lane]);
+                    // L changes by -2 change scale e + (change scale)^2 Hd[j, j].
+                    *improves = change * curvature * change < (change + change) * slopes[lane];
+                }
+                let Some(first) = improves[..width].iter().position(|improves| *improves) else {
+                    next += width;
+                    continue;
+                };
+                let column = next + first;
+                let step = (best[first] - codes[first]) * *scale;
+                integers[column] = best[first];
+                gradient.iter_mut().zip(self.hessian.row(column)).for_each(|(e, h)| *e -= step * *h);
+                next = column + 1;
             }
         }
     }
@@ -418,28 +439,11 @@ impl ScaleSystem {
     }
 }
 
-/// The sum of products, in f64.
-fn dot<T: Real>(left: &[T], right: &[T]) -> f64 {
-    // Partial sums, so that the compiler can vectorize without reordering.
-    let (left, left_rest) = left.as_chunks::<8>();
-    let (right, right_rest) = right.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for (left, right) in left.iter().zip(right) {
-        for (sum, (left, right)) in sums.iter_mut().zip(left.iter().zip(right)) {
-            *sum += left.to_f64() * right.to_f64();
-        }
-    }
-    let rest: f64 =
-        left_rest.iter().zip(right_rest).map(|(left, right)| left.to_f64() * right.to_f64()).sum();
-    sums.iter().sum::<f64>() + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::reference::{Problem as Moments, inverse};
     use super::super::{ClipSearch, GroupSize, Method, SolverOptions, Start, prepare, solve};
     use super::*;
-    use crate::grids::Grid;
     use crate::grids::Spacing;
     use proptest::prelude::*;
 
@@ -593,7 +597,13 @@ mod tests {
             let multipliers = solution.coding.as_ref().map(|coding| coding.multipliers);
             let mut row_scales = solution.coding.as_ref().map(|coding| coding.row_scales.clone());
             let problem = Problem {
-                hessian: &hessian, group_elems: solution.group_elems, nearest: Nearest::new(solution.grid), format, multipliers, limits,
+                hessian: &hessian,
+                diagonal: (0..n).map(|column| hessian.row(column)[column]).collect(),
+                group_elems: solution.group_elems,
+                grid: solution.grid,
+                format,
+                multipliers,
+                limits,
             };
             let groups = solution.groups_per_row();
             let target_view = Matrix::from_fn(m, n, |i, j| target[(i, j)]);
@@ -632,7 +642,8 @@ mod tests {
                     system.fit(scales.row_mut(row), storage);
                 }
                 check(&integers, &scales, &row_scales, "scales");
-                let mut gradients = problem.gradients(target_view.view(), &integers, &scales);
+                let (mut errors, mut gradients) = (Matrix::zeros(m, n), Matrix::zeros(m, n));
+                problem.gradients(target_view.view(), &integers, &scales, &mut errors, &mut gradients);
                 for row in 0..m {
                     problem.search_codes(integers.row_mut(row), scales.row(row), gradients.row_mut(row));
                 }

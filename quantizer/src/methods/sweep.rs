@@ -24,8 +24,8 @@
 //! - A start of `W0 + W0 D (H + lambda I)^-1` with a1 = a2 = 0 solves the asymmetric objective exactly
 //!   ([`super::exact`]; QEP, NeurIPS 2025).
 //!
-//! Rows do not touch each other, so strips of rows of a fixed size run in parallel, each with a permuted copy
-//! of its weights that is walked along contiguous rows. The update beyond the block is one product a strip.
+//! Rows do not touch each other, so strips of rows of a fixed size run in parallel, and within a strip a column of a lazy block is
+//! rounded for all rows at once, a row a lane of a vector. The update beyond the block is one product a strip.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ use rayon::prelude::*;
 use super::factors::{Correction, Prepared, STRIP_ROWS};
 use super::matrix::Matrix;
 use super::{ClipSearch, LazyVariant, MethodError, Solution, SolverOptions, Start, SweepConfiguration, rtn};
-use crate::grids::{Nearest, Real, ScaleCoding, ScaleSearch};
+use crate::grids::{Real, ScaleCoding, ScaleSearch};
 use crate::vectorized::vectorized;
 
 /// Quantizes `weights` W0 (m x n) with the factors of its input. `configuration` is what
@@ -162,8 +162,6 @@ pub fn solve_with_scales<T: Real>(
 struct Sweep<'a, T> {
     prepared: &'a Prepared<T>,
     search: ScaleSearch,
-    /// Of the search's grid.
-    nearest: Nearest<T>,
     static_groups: bool,
     group_elems: usize,
     block: usize,
@@ -178,16 +176,37 @@ struct Sweep<'a, T> {
     anchor: Option<(Arc<Matrix<T>>, T)>,
 }
 
-/// One row of a strip in the order of the sweep.
-struct Row<'a, T> {
-    index: usize,
-    original: &'a [T],
-    current: &'a mut [T],
-    codes: &'a mut [i8],
-    scales: &'a mut [T],
-    /// E and G of the block.
-    errors: &'a mut [T],
-    gains: &'a mut [T],
+/// One value of each row of a strip: what the sweep does with a column, it does with all rows at once.
+type Lanes<T> = [T; STRIP_ROWS];
+
+/// The columns of a lazy block, in the order of the sweep.
+struct Block<T> {
+    /// W0.
+    original: Vec<Lanes<T>>,
+    /// W.
+    current: Vec<Lanes<T>>,
+    /// E and G.
+    errors: Vec<Lanes<T>>,
+    gains: Vec<Lanes<T>>,
+    codes: Vec<Lanes<i8>>,
+}
+
+impl<T: Real> Block<T> {
+    fn new(columns: usize) -> Self {
+        let zeros = vec![[T::ZERO; STRIP_ROWS]; columns];
+        Block {
+            original: zeros.clone(),
+            current: zeros.clone(),
+            errors: zeros.clone(),
+            gains: zeros,
+            codes: vec![[0; STRIP_ROWS]; columns],
+        }
+    }
+
+    /// Columns of E or G as a matrix, rows in columns.
+    fn transposed(columns: &[Lanes<T>]) -> MatRef<'_, T> {
+        MatRef::from_row_major_slice(columns.as_flattened(), columns.len(), STRIP_ROWS)
+    }
 }
 
 impl<'a, T: Real> Sweep<'a, T> {
@@ -215,7 +234,6 @@ impl<'a, T: Real> Sweep<'a, T> {
         };
         Ok(Self {
             prepared,
-            nearest: Nearest::new(search.grid),
             search,
             static_groups,
             group_elems,
@@ -265,34 +283,29 @@ impl<'a, T: Real> Sweep<'a, T> {
             matmul(current.view_mut(), Accum::Add, original.view(), matrix.view(), *strength, Par::Seq);
         }
 
-        let block = self.block.min(n);
-        let (mut errors, mut gains) = (Matrix::zeros(STRIP_ROWS, block), Matrix::zeros(STRIP_ROWS, block));
-        let mut ordered_codes = vec![0; rows * n];
+        let mut block = Block::new(self.block.min(n));
         let mut start = 0;
         while start < n {
             let end = self.block_end(start, n);
-            for (row, codes) in ordered_codes.chunks_mut(n).enumerate() {
-                let row = Row {
-                    index: first + row,
-                    original: original.row(row),
-                    current: current.row_mut(row),
-                    codes,
-                    scales: &mut scales[row * groups..(row + 1) * groups],
-                    errors: errors.row_mut(row),
-                    gains: gains.row_mut(row),
-                };
-                vectorized(
-                    #[inline(always)]
-                    || self.row_block(row, start, end),
-                )?;
+            for (column, (w0, w)) in (start..end).zip(block.original.iter_mut().zip(&mut block.current)) {
+                for row in 0..STRIP_ROWS {
+                    (w0[row], w[row]) = (original.row(row)[column], current.row(row)[column]);
+                }
             }
-            self.update_beyond(&mut current, &errors, &gains, start, end);
+            vectorized(
+                #[inline(always)]
+                || self.columns(&mut block, &current, scales, start, end),
+            )
+            .map_err(|(row, column)| MethodError::Diverged { row: first + row, column: order[column] })?;
+            for (column, ordered) in order[start..end].iter().zip(&block.codes) {
+                codes.chunks_mut(n).zip(ordered).for_each(|(codes, code)| codes[*column] = *code);
+            }
+            self.update_beyond(&mut current, &block, start, end);
             start = end;
         }
-        for (row, (codes, ordered)) in codes.chunks_mut(n).zip(ordered_codes.chunks(n)).enumerate() {
-            order.iter().zip(ordered).for_each(|(column, code)| codes[*column] = *code);
-            if !self.search.grid.has_zero() {
-                // A dead input's weight can't be 0: then nothing is nearer to the original model than the weight itself.
+        if !self.search.grid.has_zero() {
+            // A dead input's weight can't be 0: then nothing is nearer to the original model than the weight itself.
+            for (row, codes) in codes.chunks_mut(n).enumerate() {
                 for &dead in self.prepared.dead_columns() {
                     let scale = scales[row * groups + dead / self.group_elems];
                     codes[dead] = self.search.grid.level(weights.row(first + row)[dead], scale);
@@ -312,72 +325,95 @@ impl<'a, T: Real> Sweep<'a, T> {
         if !self.static_groups && straddles { last_group } else { end }
     }
 
-    /// Rounds the columns `start..end` of a row, and compensates among them.
+    /// Rounds the columns `start..end` of all rows, and compensates among them. `current` has W in front of this block. A weight that is
+    /// not finite is an error with its row and column in the strip.
     #[inline(always)]
-    fn row_block(&self, row: Row<'_, T>, start: usize, end: usize) -> Result<(), MethodError> {
-        let order = self.prepared.order();
-        let (alpha1, alpha2, grid) = (self.alpha1, self.alpha2, &self.search.grid);
+    fn columns(
+        &self,
+        block: &mut Block<T>,
+        current: &Matrix<T>,
+        scales: &mut [T],
+        start: usize,
+        end: usize,
+    ) -> Result<(), (usize, usize)> {
+        let (n, order, grid) = (self.prepared.columns(), self.prepared.order(), &self.search.grid);
+        let (alpha1, alpha2) = (self.alpha1, self.alpha2);
+        let groups = n.div_ceil(self.group_elems);
         for j in start..end {
+            let (before, later) = block.current[..end - start].split_at_mut(j - start + 1);
+            let (w, w0) = (&before[j - start], &block.original[j - start]);
             let group = order[j] / self.group_elems;
             if !self.static_groups && j % self.group_elems == 0 {
-                let group_end = (j + self.group_elems).min(row.current.len());
-                row.scales[group] = self.search.scale(&row.current[j..group_end]);
+                // A group that ends beyond the block begins with it: what is beyond is as it was.
+                let group_end = (j + self.group_elems).min(n);
+                let (inside, beyond) = (group_end.min(end) - j - 1, group_end.max(end));
+                for (row, scales) in scales.chunks_exact_mut(groups).enumerate() {
+                    let mut values: Vec<T> =
+                        std::iter::once(w).chain(&later[..inside]).map(|column| column[row]).collect();
+                    values.extend_from_slice(&current.row(row)[end..beyond]);
+                    scales[group] = self.search.scale(&values);
+                }
             }
-            let scale = row.scales[group];
-            let (w, w0) = (row.current[j], row.original[j]);
-            if !w.finite() {
-                return Err(MethodError::Diverged { row: row.index, column: order[j] });
+            // Rows beyond the last are 0.
+            let mut scale = [T::ONE; STRIP_ROWS];
+            scale.iter_mut().zip(scales.chunks_exact(groups)).for_each(|(to, scales)| *to = scales[group]);
+            if let Some(row) = w.iter().position(|w| !w.finite()) {
+                return Err((row, j));
             }
-            let rounded = self.nearest.rounded(w / scale);
-            let q = scale * rounded;
-            row.codes[j] = rounded.to_code();
+            let mut rounded = *w;
+            rounded.iter_mut().zip(&scale).for_each(|(w, scale)| *w = *w / *scale);
+            grid.round_all(&mut rounded);
 
             let factor = self.prepared.factor().row(j);
             let pivot = factor[j];
-            let error = ((w - q) + alpha2 * (w0 - w)) / pivot;
-            let gain = alpha1 * w + alpha2 * (w0 - w);
-            let later = row.current[j + 1..end].iter_mut().zip(&factor[j + 1..end]);
+            let (mut error, mut gain) = ([T::ZERO; STRIP_ROWS], [T::ZERO; STRIP_ROWS]);
+            for row in 0..STRIP_ROWS {
+                let (w, w0, q) = (w[row], w0[row], scale[row] * rounded[row]);
+                block.codes[j - start][row] = rounded[row].to_code();
+                error[row] = ((w - q) + alpha2 * (w0 - w)) / pivot;
+                gain[row] = alpha1 * w + alpha2 * (w0 - w);
+                let cached = match self.variant {
+                    LazyVariant::Paper => w,
+                    LazyVariant::Original => q,
+                    LazyVariant::AllWeights => grid.limit(w, scale[row]),
+                };
+                block.errors[j - start][row] = ((w - q) + alpha2 * (w0 - cached)) / pivot;
+                block.gains[j - start][row] = alpha1 * cached + alpha2 * (w0 - cached);
+            }
+            let later = later.iter_mut().zip(&factor[j + 1..end]);
             match &self.projection {
-                None => later.for_each(|(w, u)| *w -= error * *u),
+                None => later.for_each(|(w, u)| {
+                    w.iter_mut().zip(&error).for_each(|(w, error)| *w -= *error * *u);
+                }),
                 Some(projection) => {
-                    let later = later.zip(&projection.row(j)[j + 1..end]);
-                    later.for_each(|((w, u), p)| *w = *w - error * *u + gain * *p);
+                    for ((w, u), p) in later.zip(&projection.row(j)[j + 1..end]) {
+                        let terms = error.iter().zip(&gain);
+                        w.iter_mut()
+                            .zip(terms)
+                            .for_each(|(w, (error, gain))| *w = *w - *error * *u + *gain * *p);
+                    }
                 }
             }
-            let cached = match self.variant {
-                LazyVariant::Paper => w,
-                LazyVariant::Original => q,
-                LazyVariant::AllWeights => grid.limit(w, scale),
-            };
-            row.errors[j - start] = ((w - q) + alpha2 * (w0 - cached)) / pivot;
-            row.gains[j - start] = alpha1 * cached + alpha2 * (w0 - cached);
         }
         Ok(())
     }
 
     /// Applies the block `start..end` to the columns from `end` on.
-    fn update_beyond(
-        &self,
-        current: &mut Matrix<T>,
-        errors: &Matrix<T>,
-        gains: &Matrix<T>,
-        start: usize,
-        end: usize,
-    ) {
+    fn update_beyond(&self, current: &mut Matrix<T>, block: &Block<T>, start: usize, end: usize) {
         let n = current.columns();
         if end == n {
             return;
         }
         let (width, beyond) = (end - start, n - end);
         let mut later = current.view_mut().submatrix_mut(0, end, STRIP_ROWS, beyond);
-        let mut add = |sign: T, left: &Matrix<T>, right: &Matrix<T>| {
-            let left = left.view().subcols(0, width);
+        let mut add = |sign: T, left: &[Lanes<T>], right: &Matrix<T>| {
+            let left = Block::transposed(&left[..width]).transpose();
             let right = right.view().submatrix(start, end, width, beyond);
             matmul(later.as_mut(), Accum::Add, left, right, sign, Par::Seq);
         };
-        add(-T::ONE, errors, self.prepared.factor());
+        add(-T::ONE, &block.errors, self.prepared.factor());
         if let Some(projection) = &self.projection {
-            add(T::ONE, gains, projection);
+            add(T::ONE, &block.gains, projection);
         }
     }
 }

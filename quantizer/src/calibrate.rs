@@ -243,15 +243,16 @@ impl BlockWeights for Recorder<'_> {
         input: &[f32],
         outputs: &mut [&mut [f32]],
     ) -> Result<(), RuntimeError> {
-        check_finite(self.dense.layer, set, input)?;
-        self.inputs.keep(set, input);
+        if !self.inputs.keep(set, input) {
+            return Err(RuntimeError::NotFinite { layer: Some(self.dense.layer as u32), set: Some(set) });
+        }
         self.dense.apply(set, tokens, input, outputs)
     }
 }
 
 /// Refuses infinities and NaNs in the input of a set: no quantization of broken activations is worth anything.
 pub(crate) fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Result<(), RuntimeError> {
-    match input.par_chunks(1 << 16).all(|values| values.iter().all(|value| value.is_finite())) {
+    match input.par_chunks(kept::PART).all(kept::all_finite) {
         true => Ok(()),
         false => Err(RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) }),
     }
@@ -304,14 +305,14 @@ impl BlockWeights for Calibrator<'_> {
         let mut matrices = Vec::new();
         for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
-            matrices.push((kind, to_f64(original), self.plan.solver(layer, kind)));
+            matrices.push((kind, original.view(), self.plan.solver(layer, kind)));
         }
-        let problem = |at: usize| (matrices[at].1.as_ref(), &matrices[at].2);
+        let problem = |at: usize| (matrices[at].1, &matrices[at].2);
         let choices = calibration
             .choose((0..matrices.len()).map(problem), self.plan)
             .map_err(|(at, cause)| failed(matrices[at].0.name())(cause))?;
         for (((kind, weights, solver), choice), output) in matrices.iter().zip(choices).zip(outputs) {
-            let (kind, weights) = (*kind, weights.as_ref());
+            let (kind, weights) = (*kind, *weights);
             let solved = calibration.solve(weights, &choice, solver).map_err(failed(kind.name()))?;
             let report =
                 calibration.report(layer, kind, weights, &solved, self.plan).map_err(failed(kind.name()))?;
@@ -336,9 +337,9 @@ pub(crate) struct Calibration {
     /// Of all tokens.
     pub(crate) moments: Moments,
     /// The factors of `moments`; `None` for round-to-nearest, and where they could not be factored.
-    prepared: Option<Prepared<f64>>,
+    prepared: Option<Prepared<f32>>,
     /// The factors of the training tokens and the moments of the held-out ones, where there is something to choose.
-    split: Option<(Prepared<f64>, Moments)>,
+    split: Option<(Prepared<f32>, Moments)>,
     /// Why `moments` could not be factored.
     unsolvable: Option<MethodError>,
     /// Why the training tokens could not be.
@@ -386,14 +387,14 @@ impl Calibration {
                 .push(format!("{tokens} calibration tokens for {n} inputs: at least {needed} are needed"));
         }
         let prepare = |moments: &Moments| {
-            let drift = Some(moments.drift.as_ref());
-            match methods::prepare(moments.hessian.as_ref(), drift, &plan.options) {
+            let [hessian, drift] = moments.matrices();
+            match methods::prepare(hessian.as_ref(), Some(drift.as_ref()), &plan.options) {
                 Err(cause) if cause.is_about_the_data() => Ok(Err(cause)),
                 other => other.map(Ok),
             }
         };
-        let whole = |moments: Moments, split, unchoosable, warnings| {
-            let (prepared, unsolvable) = match prepare(&moments)? {
+        let whole = |moments: Moments, prepared: Result<_, MethodError>, split, unchoosable, warnings| {
+            let (prepared, unsolvable) = match prepared? {
                 Ok(prepared) => (Some(prepared), None),
                 Err(cause) => (None, Some(cause)),
             };
@@ -407,7 +408,9 @@ impl Calibration {
             ));
         }
         if !chooses || windows < 2 {
-            return whole(Moments::new(input, full, n), None, None, warnings);
+            let moments = Moments::new(input, full, n);
+            let prepared = prepare(&moments);
+            return whole(moments, prepared, None, None, warnings);
         }
         let elems = input.len() / windows;
         let part = |held_out: bool| {
@@ -422,16 +425,17 @@ impl Calibration {
         };
         let ((training, training_tokens), (held_out, held_out_tokens)) = (part(false), part(true));
         let moments = training.merged(training_tokens, &held_out, held_out_tokens);
-        match prepare(&training)? {
-            Ok(training) => whole(moments, Some((training, held_out)), None, warnings),
-            Err(cause) => whole(moments, None, Some(cause), warnings),
+        let (of_training, prepared) = rayon::join(|| prepare(&training), || prepare(&moments));
+        match of_training? {
+            Ok(training) => whole(moments, prepared, Some((training, held_out)), None, warnings),
+            Err(cause) => whole(moments, prepared, None, Some(cause), warnings),
         }
     }
 
     /// How each matrix of the set is to be quantized; `None` for round-to-nearest. An error comes with the matrix's index.
     pub(crate) fn choose<'w>(
         &self,
-        problems: impl Iterator<Item = (MatRef<'w, f64>, &'w Solver)>,
+        problems: impl Iterator<Item = (MatRef<'w, f32>, &'w Solver)>,
         plan: &BlockPlan,
     ) -> Result<Vec<Option<Choice>>, (usize, MethodError)> {
         let problems: Vec<_> = problems.collect();
@@ -467,7 +471,7 @@ impl Calibration {
                 }
             }
         }
-        let finish = |(index, (selection, _)): (usize, (Selection<'_>, _))| {
+        let finish = |(index, (selection, _)): (usize, (Selection<'_, f32>, _))| {
             let choice = selection.finish(plan.tuning.refine, rank(index)).map_err(at(index))?;
             Ok(choice.or(fixed(index)))
         };
@@ -477,7 +481,7 @@ impl Calibration {
     /// The solution on all tokens; rounded to nearest where the method has none.
     pub(crate) fn solve(
         &self,
-        weights: MatRef<'_, f64>,
+        weights: MatRef<'_, f32>,
         choice: &Option<Choice>,
         solver: &Solver,
     ) -> Result<Solved, MethodError> {
@@ -492,7 +496,7 @@ impl Calibration {
                 }
             }
         }
-        let solution = methods::rtn::round_to_nearest(weights, &solver.options)?;
+        let solution = methods::rtn::round_to_nearest(weights, &solver.options)?.widened();
         Ok(Solved { solution, low_rank: None, choice: None, refine_sweeps: 0, rounded_because })
     }
 
@@ -501,14 +505,15 @@ impl Calibration {
         &self,
         layer: usize,
         kind: SectionKind,
-        weights: MatRef<'_, f64>,
+        weights: MatRef<'_, f32>,
         solved: &Solved,
         plan: &BlockPlan,
     ) -> Result<MatrixReport, MethodError> {
         let (hessian, drift) = (self.moments.hessian.as_ref(), self.moments.drift.as_ref());
         let factors = solved.low_rank.as_ref().map(|(low_rank, _)| low_rank);
         let nothing = Loss { symmetric: f64::NAN, drift: f64::NAN };
-        let (power, loss, without) = match Objective::new(weights, hessian, Some(drift)) {
+        let weights = choose::widened(weights);
+        let (power, loss, without) = match Objective::new(weights.as_ref(), hessian, Some(drift)) {
             // Moments beyond the range of numbers measure nothing; the weights are finite.
             Err(MethodError::NotFinite { .. }) => (f64::NAN, nothing, None),
             other => {
@@ -706,7 +711,7 @@ mod choosing_tests {
         let single = calibration(&plan, 200, 1);
         assert!(single.split.is_none());
         assert!(matches!(&single.warnings[..], [warning] if warning.starts_with("1 calibration window")));
-        let weights = Mat::from_fn(4, N, |i, j| ((i * N + j) as f64).sin());
+        let weights = Mat::from_fn(4, N, |i, j| ((i * N + j) as f32).sin());
         let solver = plan.solver(0, SectionKind::Query);
         let choices = single.choose([(weights.as_ref(), &solver)].into_iter(), &plan).unwrap();
         let [Some(choice)] = choices[..] else { panic!("{choices:?}") };

@@ -15,9 +15,10 @@
 //!
 //! So on the held-out tokens, what is chosen is never worse than gptq (both solved on the training tokens).
 
-use faer::MatRef;
+use faer::{Mat, MatRef};
 use serde::{Deserialize, Serialize};
 
+use crate::grids::Real;
 use crate::methods::low_rank;
 use crate::methods::{
     self, Alternation, FirstFactors, LowRank, MethodError, Objective, Prepared, RefineLimits, Solution,
@@ -147,34 +148,34 @@ pub struct HeldOut {
 /// The search for one matrix: give it every one of [`Tuning::candidates`], then [`Selection::finish`]. Candidates come by ridge, and
 /// the factors of a ridge are kept in [`Prepared`]: consider a candidate for all matrices of a set before the next one.
 #[derive(Debug)]
-pub struct Selection<'a> {
-    weights: MatRef<'a, f64>,
-    training: &'a Prepared<f64>,
+pub struct Selection<'a, T: Real> {
+    weights: MatRef<'a, T>,
+    training: &'a Prepared<T>,
     /// On the held-out tokens.
-    objective: Objective,
+    objective: Objective<T>,
     options: &'a SolverOptions,
     /// Of static groups: the same for all candidates.
-    scales: Option<StaticScales<f64>>,
+    scales: Option<StaticScales<T>>,
     first: Option<f64>,
-    best: Option<Candidate>,
+    best: Option<Candidate<T>>,
 }
 
 #[derive(Debug)]
-struct Candidate {
+struct Candidate<T> {
     configuration: SweepConfiguration,
-    solution: Solution<f64>,
+    solution: Solution<T>,
     /// On the held-out tokens.
     loss: f64,
 }
 
-impl<'a> Selection<'a> {
+impl<'a, T: Real> Selection<'a, T> {
     /// For `weights` (m x n), to be solved with the factors of the training tokens.
     ///
     /// # Errors
     /// What the search for scales fails with.
     pub fn new(
-        weights: MatRef<'a, f64>,
-        training: &'a Prepared<f64>,
+        weights: MatRef<'a, T>,
+        training: &'a Prepared<T>,
         held_out: &Moments,
         options: &'a SolverOptions,
     ) -> Result<Self, MethodError> {
@@ -182,12 +183,12 @@ impl<'a> Selection<'a> {
             true => Some(methods::static_scales(weights, training, options)?),
             false => None,
         };
-        let Moments { hessian, drift } = held_out;
+        let [hessian, drift] = held_out.matrices();
         let objective = Objective::new(weights, hessian.as_ref(), Some(drift.as_ref()))?;
         Ok(Selection { weights, training, objective, options, scales, first: None, best: None })
     }
 
-    fn loss(&self, solution: &Solution<f64>) -> Result<f64, MethodError> {
+    fn loss(&self, solution: &Solution<T>) -> Result<f64, MethodError> {
         Ok(self.objective.of(solution)?.total())
     }
 
@@ -266,11 +267,12 @@ impl<'a> Selection<'a> {
         sweeps: usize,
         rank: usize,
     ) -> Result<Option<(Alternation, f64)>, MethodError> {
-        let target = self.training.target(self.weights, configuration.start)?;
+        let (weights, training) = (widened(self.weights), self.training.widened());
+        let target = training.target(weights.as_ref(), configuration.start)?;
         let problem = low_rank::Problem {
-            weights: self.weights,
+            weights: weights.as_ref(),
             target: target.as_ref(),
-            prepared: self.training,
+            prepared: &training,
             options: self.options,
             sweeps,
         };
@@ -279,8 +281,10 @@ impl<'a> Selection<'a> {
             let all = Alternation { rank, first, rounds: CORRECTION_ROUNDS };
             let run = problem.alternate(all, |rounds, solution, low_rank| {
                 let values = methods::corrected_values(solution, Some(low_rank));
-                let values = MatRef::from_row_major_slice(&values, solution.rows, solution.columns);
-                let loss = self.objective.of_values(values)?.total();
+                let values = Mat::from_fn(solution.rows, solution.columns, |row, column| {
+                    T::from_f64(values[row * solution.columns + column])
+                });
+                let loss = self.objective.of_values(values.as_ref())?.total();
                 if best.is_none_or(|(_, least)| loss < least) {
                     best = Some((Alternation { rounds, ..all }, loss));
                 }
@@ -310,26 +314,36 @@ pub struct Chosen {
 ///
 /// # Errors
 /// What the solvers fail with.
-pub fn solve(
-    weights: MatRef<'_, f64>,
-    prepared: &Prepared<f64>,
+pub fn solve<T: Real>(
+    weights: MatRef<'_, T>,
+    prepared: &Prepared<T>,
     choice: &Choice,
     options: &SolverOptions,
 ) -> Result<Chosen, MethodError> {
     let mut solution = methods::solve(weights, prepared, Some(&choice.configuration), options)?;
     if choice.sweeps == 0 && choice.low_rank.is_none() {
-        return Ok(Chosen { solution, sweeps: 0, low_rank: None });
+        return Ok(Chosen { solution: solution.widened(), sweeps: 0, low_rank: None });
     }
-    let target = prepared.target(weights, choice.configuration.start)?;
-    let target = target.as_ref();
+    let start = choice.configuration.start;
     let mut sweeps = 0;
     if choice.sweeps > 0 {
+        let target = prepared.target(weights, start)?;
         let limits = RefineLimits::sweeps(choice.sweeps);
         let format = options.row_format(prepared.columns());
-        sweeps = methods::refine(&mut solution, target, prepared, format, limits)?.sweeps;
+        sweeps = methods::refine(&mut solution, target.as_ref(), prepared, format, limits)?.sweeps;
     }
+    let solution = solution.widened();
     let Some(alternation) = choice.low_rank else { return Ok(Chosen { solution, sweeps, low_rank: None }) };
-    let problem = low_rank::Problem { weights, target, prepared, options, sweeps: choice.sweeps };
+    // Factors are found by squares of singular values, which take twice the digits.
+    let (weights, prepared) = (widened(weights), prepared.widened());
+    let target = prepared.target(weights.as_ref(), start)?;
+    let problem = low_rank::Problem {
+        weights: weights.as_ref(),
+        target: target.as_ref(),
+        prepared: &prepared,
+        options,
+        sweeps: choice.sweeps,
+    };
     let (rest, low_rank) = match problem.alternate(alternation, |_, _, _| Ok(())) {
         // The matrix is solved without it.
         Err(cause) if cause.is_about_the_data() => return Ok(Chosen { solution, sweeps, low_rank: None }),
@@ -339,6 +353,11 @@ pub fn solve(
         true => Chosen { solution: rest, sweeps, low_rank: Some((low_rank, solution)) },
         false => Chosen { solution, sweeps, low_rank: None },
     })
+}
+
+/// The same entries in f64.
+pub(crate) fn widened<T: Real>(matrix: MatRef<'_, T>) -> Mat<f64> {
+    Mat::from_fn(matrix.nrows(), matrix.ncols(), |row, column| matrix[(row, column)].to_f64())
 }
 
 /// Whether a window is held out: every 8th, or the last one of fewer.

@@ -191,15 +191,16 @@ impl BlockWeights for Comparer<'_> {
         let mut matrices = Vec::new();
         for &kind in set.kinds() {
             let original = self.weights.matrix(kind).ok_or_else(|| missing(kind, layer))?;
-            matrices.push((kind, to_f64(original)));
+            matrices.push((kind, original));
         }
-        let weights: Vec<MatRef<'_, f64>> = matrices.iter().map(|matrix| matrix.1.as_ref()).collect();
+        let weights: Vec<MatRef<'_, f32>> = matrices.iter().map(|matrix| matrix.1.view()).collect();
         let names: Vec<&'static str> = matrices.iter().map(|matrix| matrix.0.name()).collect();
         let failed = |kind: &'static str| move |cause| CalibrationError::Method { layer, kind, cause };
         let solved = SolvedSet::new(self.comparison, input, &full, input.len() / tokens, &weights)
             .map_err(|(at, cause)| failed(at.map_or(set.name(), |at| names[at]))(cause))?;
         for (at, ((kind, _), output)) in matrices.iter().zip(outputs).enumerate() {
-            let errors = solved.errors(at, weights[at]).map_err(failed(kind.name()))?;
+            let original = to_f64(matrices[at].1);
+            let errors = solved.errors(at, original.as_ref()).map_err(failed(kind.name()))?;
             let warnings = solved.warnings(at);
             let compared = MatrixComparison { layer, kind: kind.name(), methods: errors, warnings };
             (self.progress)(&compared);
@@ -228,7 +229,7 @@ impl SolvedSet {
         input: &[f32],
         full: &[f32],
         n: usize,
-        weights: &[MatRef<'_, f64>],
+        weights: &[MatRef<'_, f32>],
     ) -> Result<SolvedSet, (Option<usize>, MethodError)> {
         let windows = comparison.calibration_windows;
         let split = input.len() / comparison.windows.len() * windows;

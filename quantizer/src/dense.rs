@@ -30,7 +30,7 @@ const STRIP_TOKENS: usize = 512;
 pub fn multiply(weights: &Matrix, input: &[f32], output: &mut [f32]) {
     let (n, k) = (weights.rows, weights.cols);
     assert_eq!(input.len() / k * n, output.len(), "m x k and m x n");
-    let transposed = MatRef::from_row_major_slice(&weights.data, n, k).transpose();
+    let transposed = weights.view().transpose();
     input.par_chunks(STRIP_TOKENS * k).zip(output.par_chunks_mut(STRIP_TOKENS * n)).for_each(
         |(input, output)| {
             let tokens = input.len() / k;

@@ -15,8 +15,8 @@ fn plan(method: Method) -> BlockPlan {
     BlockPlan::new(method, SolverOptions::new(3, GroupSize::elements(8).unwrap()))
 }
 
-fn weights() -> Mat<f64> {
-    Mat::from_fn(4, N, |i, j| f64::from(noise(1000 + i * N + j)))
+fn weights() -> Mat<f32> {
+    Mat::from_fn(4, N, |i, j| noise(1000 + i * N + j))
 }
 
 /// Quantizes a matrix whose input is `size` times noise, in 8 windows of 32 tokens.
@@ -48,7 +48,10 @@ fn assert_was_rounded(
 ) -> MatrixReport {
     // Whatever clip search the method has: rounding has the plain one.
     let options = SolverOptions { clip: ClipSearch::Plain, ..plan.options };
-    assert_eq!(solved.solution, methods::rtn::round_to_nearest(weights().as_ref(), &options).unwrap());
+    assert_eq!(
+        solved.solution,
+        methods::rtn::round_to_nearest(weights().as_ref(), &options).unwrap().widened()
+    );
     let expected = format!("layer 5 down: rounded to nearest, because {cause}");
     let [warning] = &report.warnings[..] else { panic!("{:?}", report.warnings) };
     assert!(warning.starts_with(&expected), "{warning}");
@@ -99,8 +102,8 @@ fn a_candidate_that_diverges_is_passed_over() {
         Moments::new(&input, &full, N)
     };
     let (training, held_out) = (moments(0), moments(9999));
-    let prepared =
-        methods::prepare(training.hessian.as_ref(), Some(training.drift.as_ref()), &plan.options).unwrap();
+    let [hessian, drift] = training.matrices();
+    let prepared = methods::prepare(hessian.as_ref(), Some(drift.as_ref()), &plan.options).unwrap();
     let good = Method::RescompExact.configuration(3).unwrap();
     let diverging = SweepConfiguration { alpha1: 1e300, ..good };
     let weights = weights();
@@ -145,7 +148,7 @@ fn broken_activations_are_named_by_layer_and_set_in_both_streams() {
         let error = recorder.apply(LinearSet::Output, 1, &input, &mut [&mut output]).unwrap_err();
         assert!(error.to_string().ends_with("layer 3, input of output"), "{error}");
         let mut inputs = Kept::default();
-        inputs.keep(LinearSet::Output, &[0.5; 128]);
+        assert!(inputs.keep(LinearSet::Output, &[0.5; 128]));
         let mut calibrator = Calibrator {
             weights: &weights,
             layer: 3,

@@ -1,6 +1,6 @@
 //! The matrices outside of the blocks: the embedding, what makes tokens of an image's patches, and the head.
 
-use super::{Calibration, CalibrationError, MatrixReport, Progress, Run, check_finite, to_f64};
+use super::{Calibration, CalibrationError, MatrixReport, Progress, Run, check_finite};
 use crate::checkpoint::{Checkpoint, Matrix};
 use crate::dense::{DenseLayer, Streams, patch_inputs};
 use crate::inputs::Inputs;
@@ -94,12 +94,11 @@ pub(super) fn linear(
         return Err(RuntimeError::NotFinite { layer: None, set: None }.into());
     }
     let calibration = Calibration::new(plan, input, full, matrix.cols, windows).map_err(failed)?;
-    let (weights, solver) = (to_f64(matrix), plan.solver_for(format));
-    let problem = (weights.as_ref(), &solver);
+    let (weights, solver) = (matrix.view(), plan.solver_for(format));
+    let problem = (weights, &solver);
     let choices = calibration.choose([problem].into_iter(), plan).map_err(|(_, cause)| failed(cause))?;
-    let solved =
-        calibration.solve(weights.as_ref(), &choices.first().copied().flatten(), &solver).map_err(failed)?;
-    let report = calibration.report(0, kind, weights.as_ref(), &solved, plan).map_err(failed)?;
+    let solved = calibration.solve(weights, &choices.first().copied().flatten(), &solver).map_err(failed)?;
+    let report = calibration.report(0, kind, weights, &solved, plan).map_err(failed)?;
     let MatrixReport { relative_error, warnings, .. } = report;
     // It was reported as a matrix of a block, and is in none.
     let warnings =

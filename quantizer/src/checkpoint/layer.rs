@@ -1,5 +1,6 @@
 //! The weights of one block, by what they are.
 
+use faer::MatRef;
 use rescomp_formats::section::{SectionKind, layer_sections};
 use rescomp_formats::spec::ModelSpec;
 
@@ -21,6 +22,11 @@ impl Matrix {
     /// `row` is not below `rows`.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.data[row * self.cols..][..self.cols]
+    }
+
+    /// The matrix as faer sees it.
+    pub(crate) fn view(&self) -> MatRef<'_, f32> {
+        MatRef::from_row_major_slice(&self.data, self.rows, self.cols)
     }
 }
 

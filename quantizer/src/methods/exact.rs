@@ -16,7 +16,7 @@
 //! of its own, larger than the sweep's damping (QEP's code uses 1.0 times the mean diagonal), and a strength.
 
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{MatMut, Par};
+use faer::{Mat, MatMut, Par};
 use rayon::prelude::*;
 
 use super::factors::{STRIP_ROWS, cholesky_escalating};
@@ -41,15 +41,15 @@ pub(super) fn correction<T: Real>(
     ridge: f64,
 ) -> Result<(Matrix<T>, f64), MethodError> {
     let n = hessian.columns();
-    let (lower, ridge) = cholesky_escalating(n, ridge, mean_diagonal, |i, j| hessian.row(i)[j].to_f64())?;
-    let lower = Matrix::from_fn(n, n, |i, j| if j <= i { T::from_f64(lower[(i, j)]) } else { T::ZERO });
+    let (lower, ridge) = cholesky_escalating(n, ridge, mean_diagonal, |i, j| hessian.row(j)[i].to_f64())?;
+    let lower = Mat::from_fn(n, n, |i, j| if j <= i { T::from_f64(lower[(i, j)]) } else { T::ZERO });
     let mut product = drift.clone();
     product.strips_mut(STRIP_ROWS).for_each(|(_, strip)| {
         let rows = strip.len() / n;
         // The transpose of a strip of X in X (L L^T) = D.
         let mut transposed = MatMut::from_row_major_slice_mut(strip, rows, n).transpose_mut();
-        solve_lower_triangular_in_place(lower.view(), transposed.as_mut(), Par::Seq);
-        solve_upper_triangular_in_place(lower.view().transpose(), transposed.as_mut(), Par::Seq);
+        solve_lower_triangular_in_place(lower.as_ref(), transposed.as_mut(), Par::Seq);
+        solve_upper_triangular_in_place(lower.as_ref().transpose(), transposed.as_mut(), Par::Seq);
     });
     Ok((product, ridge))
 }

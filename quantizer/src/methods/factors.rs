@@ -181,7 +181,8 @@ fn factor<T: Real>(
     let n = order.len();
     let last = n - 1;
     let (lower, damping) = cholesky_escalating(n, damping, mean_diagonal, |i, j| {
-        hessian.row(order[last - i])[order[last - j]].to_f64()
+        // Symmetric: read along rows, since the factor is made by columns.
+        hessian.row(order[last - j])[order[last - i]].to_f64()
     })?;
     let mut inverse = Mat::<f64>::zeros(n, n);
     invert_lower_triangular(inverse.as_mut(), lower.as_ref(), Par::Seq);
@@ -283,6 +284,23 @@ impl<T: Real> Prepared<T> {
         let mut diagonal: Vec<T> = (0..self.columns()).map(|j| self.hessian.row(j)[j]).collect();
         self.dead_columns.iter().for_each(|dead| diagonal[*dead] = T::ZERO);
         diagonal
+    }
+
+    /// The same factors in f64.
+    pub fn widened(&self) -> Prepared<f64> {
+        Prepared {
+            hessian: self.hessian.converted(),
+            drift: self.drift.as_ref().map(Matrix::converted),
+            mean_diagonal: self.mean_diagonal,
+            order: self.order.clone(),
+            dead_columns: self.dead_columns.clone(),
+            factor: self.factor.converted(),
+            damping: self.damping,
+            asked_damping: self.asked_damping,
+            activation_order: self.activation_order,
+            projection: Shared::new(),
+            correction: Shared::new(),
+        }
     }
 
     /// [`Prepared::damped_hessian`], row-major.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::factors::STRIP_ROWS;
-use super::matrix::Matrix;
+use super::matrix::{Matrix, dot};
 use super::{GroupSize, MethodError};
 use crate::grids::{Grid, Real, ScaleCoding};
 
@@ -65,14 +65,40 @@ impl<T: Real> Solution<T> {
 
     /// The dequantized weights Q, m x n, row-major.
     pub fn values(&self) -> Vec<T> {
-        let rows = self.codes.chunks(self.columns).zip(self.scales.chunks(self.groups_per_row()));
-        let mut values = Vec::with_capacity(self.codes.len());
-        for (codes, scales) in rows {
-            for (codes, scale) in codes.chunks(self.group_elems).zip(scales) {
-                values.extend(codes.iter().map(|code| *scale * T::from_f64((*code).into())));
+        let mut values = vec![T::ZERO; self.codes.len()];
+        self.write_values(0, &mut values);
+        values
+    }
+
+    /// The values of whole rows, from row `first` on.
+    fn write_values(&self, first: usize, values: &mut [T]) {
+        let (n, groups) = (self.columns, self.groups_per_row());
+        let rows = self.codes[first * n..].chunks(n).zip(self.scales[first * groups..].chunks(groups));
+        for (values, (codes, scales)) in values.chunks_mut(n).zip(rows) {
+            let values = values.chunks_mut(self.group_elems);
+            for (values, (codes, scale)) in values.zip(codes.chunks(self.group_elems).zip(scales)) {
+                let pairs = values.iter_mut().zip(codes);
+                pairs.for_each(|(value, code)| *value = *scale * T::from_f64((*code).into()));
             }
         }
-        values
+    }
+
+    /// The same levels and scales, these as f64: exactly.
+    pub fn widened(&self) -> Solution<f64> {
+        let wide = |values: &[T]| values.iter().map(|value| value.to_f64()).collect();
+        Solution {
+            rows: self.rows,
+            columns: self.columns,
+            group_elems: self.group_elems,
+            grid: self.grid,
+            codes: self.codes.clone(),
+            scales: wide(&self.scales),
+            coding: self.coding.as_ref().map(|coding| ScaleCoding {
+                multipliers: coding.multipliers,
+                row_scales: wide(&coding.row_scales),
+            }),
+            ridge: self.ridge,
+        }
     }
 
     /// [`asymmetric_loss`] of these values for the original `weights`.
@@ -106,19 +132,26 @@ pub fn asymmetric_loss<T: Real>(
     hessian: MatRef<'_, T>,
     drift: Option<MatRef<'_, T>>,
 ) -> Result<f64, MethodError> {
-    let values = Matrix::checked("values", values, (weights.nrows(), weights.ncols().max(1)))?;
-    Ok(Objective::new(weights, hessian, drift)?.parts(&values).total())
+    let (m, n) = (weights.nrows(), weights.ncols().max(1));
+    let checked = |name, matrix, expected| {
+        Matrix::checked(name, matrix, expected).map(|checked| checked.converted::<f64>())
+    };
+    let values = checked("values", values, (m, n))?;
+    let (weights, hessian) = (checked("weights", weights, (m, n))?, checked("hessian", hessian, (n, n))?);
+    let drift = drift.map(|drift| checked("drift", drift, (n, n))).transpose()?;
+    Ok(Objective::of_matrices(weights, hessian, drift).of_rows(values.rows_writer()).total())
 }
 
-/// What a quantization of a matrix is measured by: [`asymmetric_loss`] with everything that does not depend on Q made ready.
+/// What a quantization of a matrix is measured by: [`asymmetric_loss`] with everything that does not depend on Q made ready. Products
+/// are computed in T, and added up in f64.
 #[derive(Debug)]
-pub struct Objective {
+pub struct Objective<T> {
     /// W0, m x n.
-    weights: Matrix<f64>,
+    weights: Matrix<T>,
     /// H, n x n.
-    hessian: Matrix<f64>,
+    hessian: Matrix<T>,
     /// 2 W0 D, m x n.
-    pull: Option<Matrix<f64>>,
+    pull: Option<Matrix<T>>,
 }
 
 /// The terms of [`asymmetric_loss`].
@@ -137,70 +170,85 @@ impl Loss {
     }
 }
 
-impl Objective {
+impl<T: Real> Objective<T> {
     /// For `weights` W0 (m x n), `hessian` H (n x n) and `drift` D (n x n).
     ///
     /// # Errors
     /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
-    pub fn new<T: Real>(
+    pub fn new(
         weights: MatRef<'_, T>,
         hessian: MatRef<'_, T>,
         drift: Option<MatRef<'_, T>>,
     ) -> Result<Self, MethodError> {
         let (m, n) = (weights.nrows(), weights.ncols().max(1));
-        let weights = to_f64(&Matrix::checked("weights", weights, (m, n))?);
-        let hessian = to_f64(&Matrix::checked("hessian", hessian, (n, n))?);
+        let weights = Matrix::checked("weights", weights, (m, n))?;
+        let hessian = Matrix::checked("hessian", hessian, (n, n))?;
         let drift = drift.map(|drift| Matrix::checked("drift", drift, (n, n))).transpose()?;
+        Ok(Self::of_matrices(weights, hessian, drift))
+    }
+
+    fn of_matrices(weights: Matrix<T>, hessian: Matrix<T>, drift: Option<Matrix<T>>) -> Self {
+        let (m, n) = (weights.rows(), weights.columns());
         let pull = drift.map(|drift| {
-            let drift = to_f64(&drift);
             let mut pull = Matrix::zeros(m, n);
             pull.strips_mut(STRIP_ROWS).for_each(|(first, strip)| {
                 let rows = strip.len() / n;
                 let weights = MatRef::from_row_major_slice(weights.row_range(first, rows), rows, n);
                 let strip = MatMut::from_row_major_slice_mut(strip, rows, n);
-                matmul(strip, Accum::Replace, weights, drift.view(), 2.0, Par::Seq);
+                matmul(strip, Accum::Replace, weights, drift.view(), T::from_f64(2.0), Par::Seq);
             });
             pull
         });
-        Ok(Objective { weights, hessian, pull })
+        Objective { weights, hessian, pull }
     }
 
     /// The loss of a solution.
     ///
     /// # Errors
     /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
-    pub fn of<T: Real>(&self, solution: &Solution<T>) -> Result<Loss, MethodError> {
-        let values = solution.values();
-        self.of_values(MatRef::from_row_major_slice(&values, solution.rows, solution.columns))
+    pub fn of(&self, solution: &Solution<T>) -> Result<Loss, MethodError> {
+        let expected = (self.weights.rows(), self.weights.columns());
+        let found = (solution.rows, solution.columns);
+        if found != expected {
+            return Err(MethodError::Shape { matrix: "values", expected, found });
+        }
+        let groups = solution.groups_per_row();
+        if let Some(at) = solution.scales.iter().position(|scale| !scale.finite()) {
+            let (row, column) = (at / groups, at % groups * solution.group_elems);
+            let value = solution.scales[at].to_f64();
+            return Err(MethodError::NotFinite { matrix: "values", row, column, value });
+        }
+        Ok(self.of_rows(|first, values| solution.write_values(first, values)))
     }
 
     /// The loss of dequantized weights, m x n.
     ///
     /// # Errors
     /// [`MethodError::Shape`] and [`MethodError::NotFinite`].
-    pub fn of_values<T: Real>(&self, values: MatRef<'_, T>) -> Result<Loss, MethodError> {
+    pub fn of_values(&self, values: MatRef<'_, T>) -> Result<Loss, MethodError> {
         let expected = (self.weights.rows(), self.weights.columns());
-        Ok(self.parts(&Matrix::checked("values", values, expected)?))
+        Ok(self.of_rows(Matrix::checked("values", values, expected)?.rows_writer()))
     }
 
     /// The loss where every weight is zero, without drift: the power of the matrix's outputs.
     pub fn power(&self) -> f64 {
-        let nothing = Matrix::<f64>::zeros(self.weights.rows(), self.weights.columns());
-        self.parts(&nothing).symmetric
+        self.of_rows(|_, values| values.fill(T::ZERO)).symmetric
     }
 
-    fn parts<T: Real>(&self, values: &Matrix<T>) -> Loss {
+    /// The loss of values that `write` puts into whole rows, the first of which it is told.
+    fn of_rows(&self, write: impl Fn(usize, &mut [T]) + Sync) -> Loss {
         let n = self.weights.columns();
-        let mut errors = Matrix::from_fn(self.weights.rows(), n, |i, j| {
-            self.weights.row(i)[j] - values.row(i)[j].to_f64()
-        });
+        let mut errors = Matrix::zeros(self.weights.rows(), n);
         let sums: Vec<Loss> = errors
             .strips_mut(STRIP_ROWS)
             .map(|(first, errors)| {
                 let rows = errors.len() / n;
+                write(first, errors);
+                let weights = self.weights.row_range(first, rows);
+                errors.iter_mut().zip(weights).for_each(|(error, weight)| *error = *weight - *error);
                 let mut product = Matrix::zeros(rows, n);
                 let strip = MatRef::from_row_major_slice(errors, rows, n);
-                matmul(product.view_mut(), Accum::Replace, strip, self.hessian.view(), 1.0, Par::Seq);
+                matmul(product.view_mut(), Accum::Replace, strip, self.hessian.view(), T::ONE, Par::Seq);
                 let drift = self.pull.as_ref().map(|pull| dot(pull.row_range(first, rows), errors));
                 Loss { symmetric: dot(product.row_range(0, rows), errors), drift: drift.unwrap_or(0.0) }
             })
@@ -210,12 +258,4 @@ impl Objective {
             drift: all.drift + strip.drift,
         })
     }
-}
-
-fn dot(left: &[f64], right: &[f64]) -> f64 {
-    left.iter().zip(right).map(|(left, right)| left * right).sum()
-}
-
-fn to_f64<T: Real>(matrix: &Matrix<T>) -> Matrix<f64> {
-    Matrix::from_fn(matrix.rows(), matrix.columns(), |i, j| matrix.row(i)[j].to_f64())
 }

@@ -59,7 +59,7 @@ pub(super) fn of_window(
             MatMut::from_row_major_slice_mut(gradient, tokens, head.cols),
             Accum::Replace,
             MatRef::from_row_major_slice(logits, tokens, vocabulary),
-            MatRef::from_row_major_slice(&head.data, head.rows, head.cols),
+            head.view(),
             1.0,
             Par::Seq,
         );

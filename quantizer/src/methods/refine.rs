@@ -286,10 +286,10 @@ impl<T: Real> Problem<'_, T> {
                 codes[..width].copy_from_slice(&integers[next..next + width]);
                 slopes[..width].copy_from_slice(&gradient[next..next + width]);
                 curvatures[..width].copy_from_slice(&self.diagonal[next..next + width]);
-                curvatures[..width].iter_mut().for_each(|curvature| *curvature = *curvature * *scale);
+                curvatures[..width].iter_mut().for_each(|curvature| *curvature *= *scale);
                 let mut best = codes;
                 for (best, (slope, curvature)) in best.iter_mut().zip(slopes.iter().zip(&curvatures)) {
-                    *best = *best + *slope / *curvature;
+                    *best += *slope / *curvature;
                 }
                 self.grid.round_all(&mut best);
                 let mut improves = [false; LOOKED_AT];

@@ -361,7 +361,7 @@ impl<'a, T: Real> Sweep<'a, T> {
                 return Err((row, j));
             }
             let mut rounded = *w;
-            rounded.iter_mut().zip(&scale).for_each(|(w, scale)| *w = *w / *scale);
+            rounded.iter_mut().zip(&scale).for_each(|(w, scale)| *w /= *scale);
             grid.round_all(&mut rounded);
 
             let factor = self.prepared.factor().row(j);

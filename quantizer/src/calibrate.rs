@@ -336,7 +336,7 @@ pub(crate) fn share(loss: f64, power: f64) -> f64 {
 pub(crate) struct Calibration {
     /// Of all tokens.
     pub(crate) moments: Moments,
-    /// The factors of `moments`; `None` for round-to-nearest, and where they could not be factored.
+    /// The factors of `moments`, made in f64 and used in f32, as weights are; `None` for round-to-nearest, and where they could not be factored.
     prepared: Option<Prepared<f32>>,
     /// The factors of the training tokens and the moments of the held-out ones, where there is something to choose.
     split: Option<(Prepared<f32>, Moments)>,

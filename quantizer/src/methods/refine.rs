@@ -280,7 +280,7 @@ impl<T: Real> Problem<'_, T> {
             let end = (next + self.group_elems).min(integers.len());
             while next < end {
                 let width = LOOKED_AT.min(end - next);
-                // Lanes beyond the width change nothing: a gradient of 0 is a minimum of the integer that is there.
+                // What stands in lanes beyond the width is not looked at.
                 let (mut codes, mut slopes) = ([T::ZERO; LOOKED_AT], [T::ZERO; LOOKED_AT]);
                 let mut curvatures = [T::ONE; LOOKED_AT];
                 codes[..width].copy_from_slice(&integers[next..next + width]);

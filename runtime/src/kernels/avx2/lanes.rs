@@ -258,19 +258,28 @@ pub(in crate::kernels) fn fold_eight(eight: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<0b01>(two, two)))
 }
 
+/// The halves of two sums, added: a function, since closures are compiled without these instructions where something else calls them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves_added(a: __m256, b: __m256) -> __m256 {
+    _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+}
+
+/// The halves of four sums' halves, added.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn quarters_added(a: __m256, b: __m256) -> __m256 {
+    _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b))
+}
+
 /// The folds of [`fold_eight`], two sums a register, then four, then eight.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(in crate::kernels) fn fold_eights(eight: [__m256; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
     // Sums 0 and 4, 1 and 5, .. each in their half of the register.
-    let four = core::array::from_fn::<_, 4, _>(|pair| {
-        let (a, b) = (eight[pair], eight[pair + 4]);
-        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
-    });
-    let two = [[four[0], four[1]], [four[2], four[3]]].map(|[a, b]| {
-        _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b))
-    });
-    let [a, b] = two;
+    let [e0, e1, e2, e3, e4, e5, e6, e7] = eight;
+    let a = quarters_added(halves_added(e0, e4), halves_added(e1, e5));
+    let b = quarters_added(halves_added(e2, e6), halves_added(e3, e7));
     let one =
         _mm256_add_ps(_mm256_shuffle_ps::<0b10_00_10_00>(a, b), _mm256_shuffle_ps::<0b11_01_11_01>(a, b));
     let mut folded = [0.0; FOLDED_TOGETHER];

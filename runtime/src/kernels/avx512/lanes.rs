@@ -114,7 +114,7 @@ impl Lanes for Avx512Lanes {
     #[inline(always)]
     fn fold_sums(sums: [Self; FOLDED_TOGETHER]) -> [f32; FOLDED_TOGETHER] {
         // SAFETY: has AVX-512.
-        let eights = sums.map(|sum| unsafe { halves_added(sum.0) });
+        let eights = unsafe { all_halves_added(sums) };
         // SAFETY: likewise.
         unsafe { fold_eights(eights) }
     }
@@ -186,4 +186,15 @@ fn to_f16(lanes: __m512) -> [u16; LANES] {
 #[target_feature(enable = "avx512f,avx512dq")]
 fn halves_added(lanes: __m512) -> __m256 {
     _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps::<1>(lanes))
+}
+
+/// That of several. No closure: one is compiled without these instructions, and then called for each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn all_halves_added(sums: [Avx512Lanes; FOLDED_TOGETHER]) -> [__m256; FOLDED_TOGETHER] {
+    let mut eights = [_mm256_setzero_ps(); FOLDED_TOGETHER];
+    for (eight, sum) in eights.iter_mut().zip(sums) {
+        *eight = halves_added(sum.0);
+    }
+    eights
 }

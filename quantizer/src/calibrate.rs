@@ -26,7 +26,7 @@ use crate::methods::{
 use crate::moments::Moments;
 use crate::plan::{BlockPlan, MatrixFormat, Solver, usable_rank};
 use crate::vocabulary::VocabularyMatrix;
-use faer::{Mat, MatRef};
+use faer::MatRef;
 use rayon::prelude::*;
 use rescomp_formats::section::SectionKind;
 use rescomp_runtime::Machine;
@@ -243,16 +243,19 @@ impl BlockWeights for Recorder<'_> {
         input: &[f32],
         outputs: &mut [&mut [f32]],
     ) -> Result<(), RuntimeError> {
-        if !self.inputs.keep(set, input) {
-            return Err(RuntimeError::NotFinite { layer: Some(self.dense.layer as u32), set: Some(set) });
-        }
+        let finite = self.inputs.keep(set, input);
+        expect_finite(finite, self.dense.layer, set)?;
         self.dense.apply(set, tokens, input, outputs)
     }
 }
 
 /// Refuses infinities and NaNs in the input of a set: no quantization of broken activations is worth anything.
 pub(crate) fn check_finite(layer: usize, set: LinearSet, input: &[f32]) -> Result<(), RuntimeError> {
-    match input.par_chunks(kept::PART).all(kept::all_finite) {
+    expect_finite(input.par_chunks(kept::PART).all(kept::all_finite), layer, set)
+}
+
+fn expect_finite(finite: bool, layer: usize, set: LinearSet) -> Result<(), RuntimeError> {
+    match finite {
         true => Ok(()),
         false => Err(RuntimeError::NotFinite { layer: Some(layer as u32), set: Some(set) }),
     }
@@ -512,7 +515,7 @@ impl Calibration {
         let (hessian, drift) = (self.moments.hessian.as_ref(), self.moments.drift.as_ref());
         let factors = solved.low_rank.as_ref().map(|(low_rank, _)| low_rank);
         let nothing = Loss { symmetric: f64::NAN, drift: f64::NAN };
-        let weights = choose::widened(weights);
+        let weights = methods::widened(weights);
         let (power, loss, without) = match Objective::new(weights.as_ref(), hessian, Some(drift)) {
             // Moments beyond the range of numbers measure nothing; the weights are finite.
             Err(MethodError::NotFinite { .. }) => (f64::NAN, nothing, None),
@@ -580,10 +583,6 @@ impl Calibration {
             warnings,
         })
     }
-}
-
-pub(crate) fn to_f64(matrix: &Matrix) -> Mat<f64> {
-    Mat::from_fn(matrix.rows, matrix.cols, |row, col| f64::from(matrix.data[row * matrix.cols + col]))
 }
 
 #[cfg(test)]
@@ -691,6 +690,7 @@ mod choosing_tests {
     use super::*;
     use crate::choose::{Setting, Tuning};
     use crate::methods::{GroupSize, SolverOptions};
+    use faer::Mat;
 
     const N: usize = 16;
 

@@ -267,7 +267,7 @@ impl<'a, T: Real> Selection<'a, T> {
         sweeps: usize,
         rank: usize,
     ) -> Result<Option<(Alternation, f64)>, MethodError> {
-        let (weights, training) = (widened(self.weights), self.training.widened());
+        let (weights, training) = (methods::widened(self.weights), self.training.widened());
         let target = training.target(weights.as_ref(), configuration.start)?;
         let problem = low_rank::Problem {
             weights: weights.as_ref(),
@@ -335,7 +335,7 @@ pub fn solve<T: Real>(
     let solution = solution.widened();
     let Some(alternation) = choice.low_rank else { return Ok(Chosen { solution, sweeps, low_rank: None }) };
     // Factors are found by squares of singular values, which take twice the digits.
-    let (weights, prepared) = (widened(weights), prepared.widened());
+    let (weights, prepared) = (methods::widened(weights), prepared.widened());
     let target = prepared.target(weights.as_ref(), start)?;
     let problem = low_rank::Problem {
         weights: weights.as_ref(),
@@ -353,11 +353,6 @@ pub fn solve<T: Real>(
         true => Chosen { solution: rest, sweeps, low_rank: Some((low_rank, solution)) },
         false => Chosen { solution, sweeps, low_rank: None },
     })
-}
-
-/// The same entries in f64.
-pub(crate) fn widened<T: Real>(matrix: MatRef<'_, T>) -> Mat<f64> {
-    Mat::from_fn(matrix.nrows(), matrix.ncols(), |row, column| matrix[(row, column)].to_f64())
 }
 
 /// Whether a window is held out: every 8th, or the last one of fewer.

@@ -13,7 +13,7 @@
 //! divergence ([`crate::evaluate`]).
 
 use crate::calibrate::{
-    Calibration, CalibrationError, Kept, Recorder, Solved, check_finite, dequantized, share, to_f64,
+    Calibration, CalibrationError, Kept, Recorder, Solved, check_finite, dequantized, share,
 };
 use crate::checkpoint::{Checkpoint, LayerWeights, Matrix};
 use crate::dense::{DenseLayer, Streams, missing, multiply};
@@ -199,7 +199,7 @@ impl BlockWeights for Comparer<'_> {
         let solved = SolvedSet::new(self.comparison, input, &full, input.len() / tokens, &weights)
             .map_err(|(at, cause)| failed(at.map_or(set.name(), |at| names[at]))(cause))?;
         for (at, ((kind, _), output)) in matrices.iter().zip(outputs).enumerate() {
-            let original = to_f64(matrices[at].1);
+            let original = methods::widened(weights[at]);
             let errors = solved.errors(at, original.as_ref()).map_err(failed(kind.name()))?;
             let warnings = solved.warnings(at);
             let compared = MatrixComparison { layer, kind: kind.name(), methods: errors, warnings };

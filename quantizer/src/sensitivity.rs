@@ -12,7 +12,7 @@
 //! the errors of earlier ones, and that errors meet: trials of the whole model say how much that is ([`crate::trial`]).
 
 use crate::allocate::Candidate;
-use crate::calibrate::{CalibrationError, check_finite, dequantized, to_f64};
+use crate::calibrate::{CalibrationError, check_finite, dequantized};
 use crate::checkpoint::{Checkpoint, CheckpointError, Matrix};
 use crate::choose::Setting;
 use crate::dense::{DenseError, DenseLayer, Streams};
@@ -241,7 +241,7 @@ impl Tried {
             Ok((solution, loss))
         };
         let kept = Kept::measure(
-            to_f64(matrix).as_ref(),
+            methods::widened(matrix.view()).as_ref(),
             prepared,
             moments.hessian.as_ref(),
             measurement.plan,
@@ -276,7 +276,7 @@ impl Tried {
     ) -> Result<Self, SensitivityError> {
         let failed = |cause| SensitivityError::Method { name, cause };
         let tried = MatrixFormat::plain(TRIED_BITS, measurement.plan.options.group);
-        let (solution, _) = solve(to_f64(matrix).as_ref(), tried).map_err(failed)?;
+        let (solution, _) = solve(methods::widened(matrix.view()).as_ref(), tried).map_err(failed)?;
         let values = dequantized(&solution);
         let sample = sample(matrix);
         let error = |format| solve(sample.as_ref(), format).map(|(_, loss)| loss).map_err(failed);

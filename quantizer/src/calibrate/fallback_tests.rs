@@ -3,6 +3,7 @@
 use super::*;
 use crate::choose::Setting;
 use crate::methods::{ClipSearch, GroupSize, SolverOptions, SweepConfiguration};
+use faer::Mat;
 use std::path::Path;
 
 const N: usize = 16;

@@ -1,6 +1,6 @@
 //! A dense row-major matrix: the sweep walks along rows, so they are contiguous.
 
-use faer::{MatMut, MatRef};
+use faer::{Mat, MatMut, MatRef};
 use rayon::prelude::*;
 
 use super::MethodError;
@@ -112,6 +112,11 @@ impl<T: Real> Matrix<T> {
             .enumerate()
             .map(move |(strip, values)| (strip * rows, values))
     }
+}
+
+/// The same entries in f64.
+pub(crate) fn widened<T: Real>(matrix: MatRef<'_, T>) -> Mat<f64> {
+    Mat::from_fn(matrix.nrows(), matrix.ncols(), |row, column| matrix[(row, column)].to_f64())
 }
 
 /// The sum of products, in f64.

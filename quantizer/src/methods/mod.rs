@@ -45,6 +45,7 @@ use std::str::FromStr;
 pub use error::MethodError;
 pub use factors::{Prepared, prepare};
 pub use low_rank::{Alternation, FirstFactors, LowRank, corrected_values};
+pub(crate) use matrix::widened;
 pub use options::{ClipSearch, GroupSize, LazyVariant, SolverOptions, Start, SweepConfiguration};
 pub use refine::{RefineLimits, Refined, refine};
 pub use solution::{Loss, Objective, Solution, asymmetric_loss};

@@ -1,7 +1,7 @@
 //! What the input of a tied head passes where the stream was rotated: one matrix, hidden x hidden.
 
 use super::{PackFailure, PackOptions};
-use crate::calibrate::{CalibrationError, to_f64};
+use crate::calibrate::CalibrationError;
 use crate::checkpoint::Matrix;
 use crate::encode::encode;
 use crate::methods::{self, GroupSize, MethodError};
@@ -26,7 +26,7 @@ pub(super) fn head_input(
     let (kind, format) = (SectionKind::HeadInput, head_input_format());
     let section = SectionName { kind, layer: None };
     let failed = |cause: MethodError| CalibrationError::Vocabulary { kind: kind.name(), cause };
-    let (weights, solver) = (to_f64(matrix), options.plan.solver_for(format));
+    let (weights, solver) = (methods::widened(matrix.view()), options.plan.solver_for(format));
     let solution = methods::rtn::round_to_nearest(weights.as_ref(), &solver.options).map_err(failed)?;
     let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
     let stored = solution.values();

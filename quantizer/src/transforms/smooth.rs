@@ -13,7 +13,7 @@
 
 use super::scales::{average_shared_heads, heads_of};
 use super::{LayerScales, Transform, TransformKind};
-use crate::calibrate::{CalibrationError, Kept, Recorder, to_f64};
+use crate::calibrate::{CalibrationError, Kept, Recorder};
 use crate::checkpoint::{Checkpoint, LayerWeights};
 use crate::choose::is_held_out;
 use crate::dense::{DenseLayer, Streams, missing};
@@ -156,7 +156,7 @@ fn held_out_loss(
         (scaled(tokens.training.hessian.as_ref()), scaled(tokens.held_out.hessian.as_ref()));
     let mut sum = 0.0;
     for &kind in set.kinds() {
-        let original = to_f64(weights.matrix(kind).ok_or_else(|| missing(kind, layer))?);
+        let original = methods::widened(weights.matrix(kind).ok_or_else(|| missing(kind, layer))?.view());
         let original = Mat::from_fn(original.nrows(), original.ncols(), |i, j| original[(i, j)] * scales[j]);
         match loss_of(original.as_ref(), training.as_ref(), held_out.as_ref(), layer, kind, plan) {
             Ok(loss) => sum += loss,

@@ -12,7 +12,10 @@ use rescomp_formats::hadamard::Hadamard;
 use rescomp_formats::layouts::Layout;
 use rescomp_formats::matrix::{MatrixShape, MatrixView, TABLE_ENTRIES};
 
-use crate::kernels::{Activations, Attention, AttentionInt8, Kernels, MOST_TOGETHER, OutputRows};
+use crate::kernels::{
+    Activations, AttentionF16, AttentionF32, AttentionInt8, Kernels, MOST_TOGETHER, OutputRows,
+    POSITIONS_TOGETHER, keep_key_f32,
+};
 use crate::memory::MemoryBlock;
 use crate::parts::Part;
 
@@ -152,10 +155,10 @@ fn answer(kernels: &Kernels, operation: &str) -> u32 {
             scales.iter().for_each(|token| bits.floats(&token[..COLS.div_ceil(GROUP)]));
         }
         "attention over f32" if Part::F32.is_built() => {
-            attention(&kernels.attention_f32, &mut random, &mut bits)
+            attention_f32(&kernels.attention_f32, &mut random, &mut bits)
         }
         "attention over f16" if Part::CacheF16.is_built() => {
-            attention(&kernels.attention_f16, &mut random, &mut bits)
+            attention_f16(&kernels.attention_f16, &mut random, &mut bits)
         }
         "attention over int8" if Part::CacheInt8.is_built() => {
             attention_int8(&kernels.attention_int8, &mut random, &mut bits)
@@ -313,21 +316,47 @@ fn make_up(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) {
     }
 }
 
-/// Keeping keys, scores of several queries, and weighted sums of as many tokens of different lengths.
-#[inline(never)]
-fn attention<S: bytemuck::Zeroable>(attention: &Attention<S>, random: &mut Random, bits: &mut Bits) {
-    let queries: [f32; QUERIES * HEAD] = core::array::from_fn(|_| random.unit());
-    let values: [f32; KEYS * HEAD] = core::array::from_fn(|_| random.unit());
-    let mut kept: [S; KEYS * HEAD] = core::array::from_fn(|_| S::zeroed());
-    (attention.keep)(&values, &mut kept);
-    let mut scores = [[0.0; KEYS]; QUERIES];
-    (attention.scores)(&queries, HEAD, &kept, 0.125, scores.as_flattened_mut());
+/// Adds scores, and the weighted sums that they make as weights, the rows of different lengths.
+#[inline(always)]
+fn add_attended(
+    scores: &[[f32; KEYS]; QUERIES],
+    bits: &mut Bits,
+    weighted_sums: impl FnOnce(&[&[f32]], &mut [&mut [f32]]),
+) {
     bits.floats(scores.as_flattened());
     let weights: [&[f32]; QUERIES] = core::array::from_fn(|query| &scores[query][..KEYS - query]);
     let mut outputs = [[0.0; HEAD]; QUERIES];
     let mut rows = outputs.each_mut().map(|output| &mut output[..]);
-    (attention.weighted_sums)(&weights, &kept, &mut rows);
+    weighted_sums(&weights, &mut rows);
     bits.floats(outputs.as_flattened());
+}
+
+/// Keeping keys, scores of several queries, and weighted sums of as many tokens of different lengths.
+#[inline(never)]
+fn attention_f16(attention: &AttentionF16, random: &mut Random, bits: &mut Bits) {
+    let queries: [f32; QUERIES * HEAD] = core::array::from_fn(|_| random.unit());
+    let values: [f32; KEYS * HEAD] = core::array::from_fn(|_| random.unit());
+    let mut kept = [0; KEYS * HEAD];
+    (attention.keep)(&values, &mut kept);
+    let mut scores = [[0.0; KEYS]; QUERIES];
+    (attention.scores)(&queries, HEAD, &kept, 0.125, scores.as_flattened_mut());
+    add_attended(&scores, bits, |weights, rows| (attention.weighted_sums)(weights, &kept, rows));
+}
+
+/// Likewise of f32 numbers: positions from the middle of a block on.
+#[inline(never)]
+fn attention_f32(attention: &AttentionF32, random: &mut Random, bits: &mut Bits) {
+    const FIRST: usize = 5;
+    const POSITIONS: usize = (FIRST + KEYS).next_multiple_of(POSITIONS_TOGETHER);
+    let queries: [f32; QUERIES * HEAD] = core::array::from_fn(|_| random.unit());
+    let values: [f32; KEYS * HEAD] = core::array::from_fn(|_| random.unit());
+    let mut keys = [f32::NAN; POSITIONS * HEAD];
+    for (index, key) in values.chunks_exact(HEAD).enumerate() {
+        keep_key_f32(key, FIRST + index, &mut keys);
+    }
+    let mut scores = [[0.0; KEYS]; QUERIES];
+    (attention.scores)(&queries, HEAD, &keys, FIRST, 0.125, scores.as_flattened_mut());
+    add_attended(&scores, bits, |weights, rows| (attention.weighted_sums)(weights, &values, rows));
 }
 
 /// Likewise of int8 codes: positions 60 to 80, which end one block of weights and begin the next.
@@ -344,12 +373,9 @@ fn attention_int8(attention: &AttentionInt8, random: &mut Random, bits: &mut Bit
     }
     let mut scores = [[0.0; KEYS]; QUERIES];
     (attention.scores)(&queries, HEAD, &keys, &key_scales, 0.125, scores.as_flattened_mut());
-    bits.floats(scores.as_flattened());
-    let weights: [&[f32]; QUERIES] = core::array::from_fn(|query| &scores[query][..KEYS - query]);
-    let mut outputs = [[0.0; HEAD]; QUERIES];
-    let mut rows = outputs.each_mut().map(|output| &mut output[..]);
-    (attention.weighted_sums)(&weights, FIRST, &values, &value_scales, &mut rows);
-    bits.floats(outputs.as_flattened());
+    add_attended(&scores, bits, |weights, rows| {
+        (attention.weighted_sums)(weights, FIRST, &values, &value_scales, rows)
+    });
 }
 
 /// The CRC-32 of numbers' bits.

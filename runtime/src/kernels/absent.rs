@@ -1,6 +1,6 @@
 //! What stands in a table for a part that the program was built without ([`crate::parts`]). Plans refuse containers that would call it.
 
-use super::{Activations, Attention, AttentionInt8, OutputRows, Products};
+use super::{Activations, AttentionF16, AttentionF32, AttentionInt8, OutputRows, Products};
 use crate::parts::{Part, not_built};
 use core::ops::Range;
 use rescomp_formats::hadamard::Hadamard;
@@ -15,27 +15,32 @@ impl Products {
     }
 }
 
-/// Attention over numbers of a type, where its part is built.
-macro_rules! attention_if_built {
-    ($number:ty, $part:expr) => {
-        impl Attention<$number> {
-            /// This, where the part is built.
-            pub(super) const fn if_built(self) -> Attention<$number> {
-                if $part.is_built() {
-                    return self;
-                }
-                Attention {
-                    keep: |_, _| not_built($part),
-                    scores: |_, _, _, _, _| not_built($part),
-                    weighted_sums: |_, _, _| not_built($part),
-                }
-            }
+impl AttentionF32 {
+    /// This, where the part is built.
+    pub(super) const fn if_built(self) -> AttentionF32 {
+        if Part::F32.is_built() {
+            return self;
         }
-    };
+        AttentionF32 {
+            scores: |_, _, _, _, _, _| not_built(Part::F32),
+            weighted_sums: |_, _, _| not_built(Part::F32),
+        }
+    }
 }
 
-attention_if_built!(f32, Part::F32);
-attention_if_built!(u16, Part::CacheF16);
+impl AttentionF16 {
+    /// This, where the part is built.
+    pub(super) const fn if_built(self) -> AttentionF16 {
+        if Part::CacheF16.is_built() {
+            return self;
+        }
+        AttentionF16 {
+            keep: |_, _| not_built(Part::CacheF16),
+            scores: |_, _, _, _, _| not_built(Part::CacheF16),
+            weighted_sums: |_, _, _| not_built(Part::CacheF16),
+        }
+    }
+}
 
 impl AttentionInt8 {
     /// This, where the part is built.

@@ -8,9 +8,9 @@ use super::lanes::{Elementwise, LANES, Lanes, Stored};
 use rescomp_formats::hadamard::Hadamard;
 
 pub(super) use super::activations::{gelu, gelu_tanh, layer_norm, soft_cap};
-pub(super) use super::attention::{
-    keep_f16, keep_f32, scores_f16, scores_f32, softmax, weighted_sums_f16, weighted_sums_f32,
-};
+pub(super) use super::attention::{softmax, weighted_sums_f16, weighted_sums_f32};
+pub(super) use super::attention_f16::{keep_f16, scores_f16};
+pub(super) use super::attention_f32::scores_f32;
 pub(super) use super::attention_int8::{keep_key_int8, keep_value_int8, scores_int8, weighted_sums_int8};
 
 /// Below this, `exp` is exactly 0; the result just above it, 1.6e-38, is a normal number.

@@ -20,9 +20,8 @@ macro_rules! instantiate {
     ($lanes:ty, $features:literal) => {
         $crate::kernels::instantiate::instantiate! { $lanes, $features:
             quantize_activations(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool;
-            keep_f32(values: &[f32], kept: &mut [f32]);
             keep_f16(values: &[f32], kept: &mut [u16]);
-            scores_f32(queries: &[f32], head_dim: usize, keys: &[f32], scale: f32, scores: &mut [f32]);
+            scores_f32(queries: &[f32], head_dim: usize, keys: &[f32], first: usize, scale: f32, scores: &mut [f32]);
             scores_f16(queries: &[f32], head_dim: usize, keys: &[u16], scale: f32, scores: &mut [f32]);
             dot_lanes(lanes: &mut [f32; 16], a: &[f32], b: &[f32]);
             rms_norm(input: &[f32], gain: &[f32], epsilon: f32, output: &mut [f32]);
@@ -78,13 +77,12 @@ macro_rules! table {
             int6: codebook::INT6.if_built($crate::parts::Part::Int6),
             int8: int8::INT8.if_built($crate::parts::Part::Int8),
             quantize_activations,
-            attention_f32: $crate::kernels::Attention {
-                keep: keep_f32,
+            attention_f32: $crate::kernels::AttentionF32 {
                 scores: scores_f32,
                 weighted_sums: weighted_sums_f32,
             }
             .if_built(),
-            attention_f16: $crate::kernels::Attention {
+            attention_f16: $crate::kernels::AttentionF16 {
                 keep: keep_f16,
                 scores: scores_f16,
                 weighted_sums: weighted_sums_f16,

@@ -70,6 +70,12 @@ pub(super) trait Lanes: Elementwise {
         fold(self, larger_bits)
     }
 
+    /// The largest of all lanes, folded in halves by [`Elementwise::larger`].
+    #[inline(always)]
+    fn fold_larger(self) -> f32 {
+        fold(self, Elementwise::larger)
+    }
+
     /// The sum of all lanes, folded in halves.
     #[inline(always)]
     fn fold_sum(self) -> f32 {
@@ -159,8 +165,6 @@ pub(super) trait Stored: Copy {
     const ZERO: Self;
     /// Sixteen of them.
     fn load<L: Lanes>(values: &[Self; LANES]) -> L;
-    /// A part of them.
-    fn load_part<P: Part>(values: &[Self; LANES], part: usize) -> P;
 
     /// Up to sixteen, then zeros.
     #[inline(always)]
@@ -177,10 +181,6 @@ impl Stored for f32 {
     fn load<L: Lanes>(values: &[f32; LANES]) -> L {
         L::load(values)
     }
-    #[inline(always)]
-    fn load_part<P: Part>(values: &[f32; LANES], part: usize) -> P {
-        P::load(values, part)
-    }
 }
 
 /// The bits of a binary16 number.
@@ -189,10 +189,6 @@ impl Stored for u16 {
     #[inline(always)]
     fn load<L: Lanes>(values: &[u16; LANES]) -> L {
         L::load_f16(values)
-    }
-    #[inline(always)]
-    fn load_part<P: Part>(values: &[u16; LANES], part: usize) -> P {
-        P::load_f16(values, part)
     }
 }
 

@@ -11,6 +11,8 @@
 mod absent;
 mod activations;
 mod attention;
+mod attention_f16;
+mod attention_f32;
 mod attention_int8;
 mod canonical;
 mod lanes;
@@ -45,6 +47,7 @@ pub mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
 pub mod neon_i8mm;
 
+pub use attention_f32::{POSITIONS_TOGETHER, keep_key_f32};
 pub use attention_int8::GRAIN as POSITION_GRAIN;
 pub(crate) use canonical::square_root;
 pub use canonical::{exp, sin_cos_turn};
@@ -84,9 +87,9 @@ pub struct Kernels {
     pub quantize_activations:
         fn(input: &[f32], step_elems: usize, codes: &mut [i8], scales: &mut [f32]) -> bool,
     /// Attention over keys and values that are kept as f32.
-    pub attention_f32: Attention<f32>,
+    pub attention_f32: AttentionF32,
     /// Attention over keys and values that are kept as binary16.
-    pub attention_f16: Attention<u16>,
+    pub attention_f16: AttentionF16,
     /// Attention over keys and values that are kept as int8 codes with a scale for each head.
     pub attention_int8: AttentionInt8,
     /// Continues a dot product by sixteen lanes: `lanes[i mod 16] = fma(a[i], b[i], lanes[i mod 16])`. A dot product of several
@@ -123,21 +126,33 @@ pub type LayerNorm = fn(input: &[f32], gain: &[f32], bias: &[f32], epsilon: f32,
 /// Queries that share the loads of keys and values at most.
 pub const MOST_TOGETHER: usize = 4;
 
-/// Attention's operations on keys and values that several queries share, and that are numbers of type `S`: `f32`, or `u16` for the
-/// bits of binary16.
+/// Attention's operations on the bits of binary16 numbers, which several queries share.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention<S: 'static> {
+pub struct AttentionF16 {
     /// Keeps keys or values: the nearest numbers, none infinite.
-    pub keep: fn(values: &[f32], kept: &mut [S]),
+    pub keep: fn(values: &[f32], kept: &mut [u16]),
     /// For each query, `scores[t] = dot(query, keys[t]) * scale`: `queries` are any number of `head_dim` values, `scores` as many rows of one
     /// length, `keys` at least so many keys.
-    pub scores: fn(queries: &[f32], head_dim: usize, keys: &[S], scale: f32, scores: &mut [f32]),
+    pub scores: fn(queries: &[f32], head_dim: usize, keys: &[u16], scale: f32, scores: &mut [f32]),
     /// For each row of weights and its output, `output[d] = sum over t of weights[t] * values[t][d]`, `t` rising: `values` has rows as long as
     /// an output, at least as many as any row has weights. [`MOST_TOGETHER`] rows share the loads of values.
-    pub weighted_sums: WeightedSums<S>,
+    pub weighted_sums: WeightedSums<u16>,
 }
 
-/// [`Attention::weighted_sums`].
+/// Attention's operations on f32 numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionF32 {
+    /// [`AttentionF16::scores`] of keys that [`keep_key_f32`] kept: `keys` begin at position 0, rows of scores at position `first`.
+    pub scores: ScoresF32,
+    /// [`AttentionF16::weighted_sums`].
+    pub weighted_sums: WeightedSums<f32>,
+}
+
+/// [`AttentionF32::scores`].
+pub type ScoresF32 =
+    fn(queries: &[f32], head_dim: usize, keys: &[f32], first: usize, scale: f32, scores: &mut [f32]);
+
+/// [`AttentionF16::weighted_sums`].
 pub type WeightedSums<S> = fn(weights: &[&[f32]], values: &[S], outputs: &mut [&mut [f32]]);
 
 /// Attention's operations on int8 codes. A head's key or value (`head_dim` numbers, at most 1024, of one position) has one scale; where a number
@@ -149,9 +164,9 @@ pub struct AttentionInt8 {
     /// Keeps the value of a position among those of one head and sequence, `kept`: a multiple of four positions, as many codes each as `values`.
     /// Returns its scale. Where the codes lie is the table's own matter: only its `weighted_sums` can read them. Those of other positions stay.
     pub keep_value: fn(values: &[f32], position: usize, kept: &mut [i8]) -> f32,
-    /// [`Attention::scores`] with the queries quantized likewise; `key_scales` are one for each key.
+    /// [`AttentionF16::scores`] with the queries quantized likewise; `key_scales` are one for each key.
     pub scores: ScoresInt8,
-    /// [`Attention::weighted_sums`] of rows of weights that begin at position `first`: `values`, all that `keep_value` keeps in, and
+    /// [`AttentionF16::weighted_sums`] of rows of weights that begin at position `first`: `values`, all that `keep_value` keeps in, and
     /// `value_scales` begin at position 0. What was never kept may be any codes.
     pub weighted_sums: WeightedSumsInt8,
 }

@@ -2,7 +2,7 @@
 //!
 //! Letters of shapes: `g` kv heads, `c` context, `e` head_dim.
 
-use crate::kernels::{Kernels, POSITION_GRAIN};
+use crate::kernels::{Kernels, POSITION_GRAIN, POSITIONS_TOGETHER, keep_key_f32};
 use bytemuck::Pod;
 use core::ops::Range;
 use rescomp_formats::spec::ModelSpec;
@@ -39,45 +39,70 @@ pub trait CacheElem: Pod + Send + Sync {
     );
 }
 
-/// Attention of numbers that have no scale: `$attention` is the field of the kernels.
-macro_rules! unscaled {
-    ($elem:ty, $attention:ident) => {
-        impl CacheElem for $elem {
-            fn keep_key(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
-                let e = values.len();
-                (kernels.$attention.keep)(values, &mut head.numbers[position * e..(position + 1) * e]);
-            }
-            fn keep_value(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
-                Self::keep_key(kernels, values, position, head);
-            }
-            fn scores(
-                kernels: &Kernels,
-                queries: &[f32],
-                e: usize,
-                keys: Kept<'_, Self>,
-                first: usize,
-                scale: f32,
-                scores: &mut [f32],
-            ) {
-                (kernels.$attention.scores)(queries, e, &keys.numbers[first * e..], scale, scores);
-            }
-            fn weighted_sums(
-                kernels: &Kernels,
-                weights: &[&[f32]],
-                values: Kept<'_, Self>,
-                first: usize,
-                outputs: &mut [&mut [f32]],
-            ) {
-                let e = outputs.first().map_or(0, |output| output.len());
-                (kernels.$attention.weighted_sums)(weights, &values.numbers[first * e..], outputs);
-            }
-        }
-    };
+impl CacheElem for f32 {
+    /// In whole blocks: the keys of their positions are kept in one another.
+    fn positions(context: usize) -> usize {
+        context.next_multiple_of(POSITIONS_TOGETHER)
+    }
+    fn keep_key(_kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+        keep_key_f32(values, position, head.numbers);
+    }
+    fn keep_value(_kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+        head.numbers[position * values.len()..][..values.len()].copy_from_slice(values);
+    }
+    fn scores(
+        kernels: &Kernels,
+        queries: &[f32],
+        e: usize,
+        keys: Kept<'_, Self>,
+        first: usize,
+        scale: f32,
+        scores: &mut [f32],
+    ) {
+        (kernels.attention_f32.scores)(queries, e, keys.numbers, first, scale, scores);
+    }
+    fn weighted_sums(
+        kernels: &Kernels,
+        weights: &[&[f32]],
+        values: Kept<'_, Self>,
+        first: usize,
+        outputs: &mut [&mut [f32]],
+    ) {
+        let e = outputs.first().map_or(0, |output| output.len());
+        (kernels.attention_f32.weighted_sums)(weights, &values.numbers[first * e..], outputs);
+    }
 }
 
-unscaled!(f32, attention_f32);
-// The bits of a binary16 number.
-unscaled!(u16, attention_f16);
+/// The bits of a binary16 number.
+impl CacheElem for u16 {
+    fn keep_key(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+        (kernels.attention_f16.keep)(values, &mut head.numbers[position * values.len()..][..values.len()]);
+    }
+    fn keep_value(kernels: &Kernels, values: &[f32], position: usize, head: KeptMut<'_, Self>) {
+        Self::keep_key(kernels, values, position, head);
+    }
+    fn scores(
+        kernels: &Kernels,
+        queries: &[f32],
+        e: usize,
+        keys: Kept<'_, Self>,
+        first: usize,
+        scale: f32,
+        scores: &mut [f32],
+    ) {
+        (kernels.attention_f16.scores)(queries, e, &keys.numbers[first * e..], scale, scores);
+    }
+    fn weighted_sums(
+        kernels: &Kernels,
+        weights: &[&[f32]],
+        values: Kept<'_, Self>,
+        first: usize,
+        outputs: &mut [&mut [f32]],
+    ) {
+        let e = outputs.first().map_or(0, |output| output.len());
+        (kernels.attention_f16.weighted_sums)(weights, &values.numbers[first * e..], outputs);
+    }
+}
 
 /// A code; the numbers of a position and head are codes times their scale.
 impl CacheElem for i8 {

@@ -125,6 +125,11 @@ impl Lanes for Avx2Lanes {
         unsafe { to_f16(self.0) }
     }
     #[inline(always)]
+    fn fold_larger(self) -> f32 {
+        // SAFETY: has AVX2.
+        unsafe { fold_larger(self.0[0], self.0[1]) }
+    }
+    #[inline(always)]
     fn fold_sum(self) -> f32 {
         // SAFETY: has AVX2.
         unsafe { fold_sum(self.0[0], self.0[1]) }
@@ -256,6 +261,21 @@ pub(in crate::kernels) fn fold_eight(eight: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<0b01>(two, two)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fold_larger(low: __m256, high: __m256) -> f32 {
+    fold_eight_larger(_mm256_max_ps(low, high))
+}
+
+/// The folds after the first one of [`crate::kernels::lanes::Lanes::fold_larger`]. VMAXPS gives its second operand where the comparison is false, as lanes do.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernels) fn fold_eight_larger(eight: __m256) -> f32 {
+    let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<0b01>(two, two)))
 }
 
 /// The halves of two sums, added: a function, since closures are compiled without these instructions where something else calls them.

@@ -3,7 +3,7 @@
 //! The methods are safe to the trait and must not be: a value of this type is made only inside functions that are compiled for
 //! AVX-512 and reached through `detect`. That is the "has AVX-512" of every block below.
 
-use crate::kernels::avx2::lanes::{fold_eight, fold_eights};
+use crate::kernels::avx2::lanes::{fold_eight, fold_eight_larger, fold_eights};
 use crate::kernels::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Whole};
 use core::arch::x86_64::*;
 
@@ -105,6 +105,22 @@ impl Lanes for Avx512Lanes {
         unsafe { to_f16(self.0) }
     }
     #[inline(always)]
+    fn load_partial(values: &[f32], fill: f32) -> Self {
+        lanes!(load_partial, values, fill)
+    }
+    #[inline(always)]
+    fn store_partial(self, values: &mut [f32]) {
+        // SAFETY: has AVX-512.
+        unsafe { store_partial(self.0, values) };
+    }
+    #[inline(always)]
+    fn fold_larger(self) -> f32 {
+        // SAFETY: has AVX-512.
+        let eight = unsafe { larger_of_halves(self.0) };
+        // SAFETY: likewise.
+        unsafe { fold_eight_larger(eight) }
+    }
+    #[inline(always)]
     fn fold_sum(self) -> f32 {
         // SAFETY: has AVX-512.
         let eight = unsafe { halves_added(self.0) };
@@ -125,6 +141,27 @@ impl Lanes for Avx512Lanes {
 fn widened(values: &[u16; LANES]) -> __m512 {
     // SAFETY: 32 readable bytes; no alignment needed.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(values.as_ptr().cast()) })
+}
+
+/// The lanes of so many values, of at most sixteen.
+#[inline(always)]
+fn first_lanes(count: usize) -> __mmask16 {
+    ((1_u32 << count.min(LANES)) - 1) as __mmask16
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_partial(values: &[f32], fill: f32) -> __m512 {
+    let fill = _mm512_set1_ps(fill);
+    // SAFETY: only lanes of values are read; no alignment needed.
+    unsafe { _mm512_mask_loadu_ps(fill, first_lanes(values.len()), values.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_partial(lanes: __m512, values: &mut [f32]) {
+    // SAFETY: only lanes of values are written; no alignment needed.
+    unsafe { _mm512_mask_storeu_ps(values.as_mut_ptr(), first_lanes(values.len()), lanes) };
 }
 
 #[inline]
@@ -179,6 +216,13 @@ fn to_f16(lanes: __m512) -> [u16; LANES] {
     // SAFETY: 32 writable bytes; no alignment needed.
     unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), narrowed) };
     numbers
+}
+
+/// The larger lanes of both halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn larger_of_halves(lanes: __m512) -> __m256 {
+    _mm256_max_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps::<1>(lanes))
 }
 
 /// The first fold, of sixteen lanes to eight.

@@ -4,7 +4,7 @@
 //! What is summed in sixteen lanes is summed four at a time, each four over the whole length: they stay in registers.
 
 use super::insn::widened_pair;
-use crate::kernels::attention::{limited, maximum};
+use crate::kernels::attention_f16::limited;
 use crate::kernels::canonical::{
     ROUNDER, SMALLEST_PEAK, exp_each, rotate_each, silu_multiply_each, square_root,
 };
@@ -99,7 +99,7 @@ pub(super) fn scores_f16(queries: &[f32], head_dim: usize, keys: &[u16], scale: 
 }
 
 pub(super) fn softmax(scores: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, maximum);
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, Elementwise::larger);
     let mut lanes = [0.0; LANES];
     for chunk in scores.chunks_mut(LANES) {
         for (score, sum) in chunk.iter_mut().zip(&mut lanes) {

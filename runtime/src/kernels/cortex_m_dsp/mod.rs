@@ -19,7 +19,7 @@ mod prepared;
 mod units;
 mod walk;
 
-use super::{Attention, Kernels, scalar};
+use super::{AttentionF16, Kernels, scalar};
 use crate::parts::Part;
 
 /// The portable table with the products of this folder, and its float operations on keys and values of binary16.
@@ -32,7 +32,7 @@ static KERNELS: Kernels = Kernels {
     int6: even::INT6.if_built(Part::Int6),
     int8: int8::INT8.if_built(Part::Int8),
     quantize_activations: floats::quantize_activations,
-    attention_f16: Attention {
+    attention_f16: AttentionF16 {
         keep: floats::keep_f16,
         scores: floats::scores_f16,
         weighted_sums: floats::weighted_sums_f16,

@@ -8,7 +8,7 @@ pub(super) use lanes::widened;
 
 use super::attention_int8::Int8Sums;
 use super::lanes::LANES;
-use super::{Attention, AttentionInt8, Kernels, MatrixProduct, absent, canonical};
+use super::{AttentionF16, AttentionF32, AttentionInt8, Kernels, MatrixProduct, absent, canonical};
 use crate::parts::Part;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::layouts::Layout;
@@ -34,13 +34,12 @@ pub(super) const KERNELS: Kernels = Kernels {
     int6: portable::products(Layout::Nr8k4, CodeWidth::Int6).if_built(Part::Int6),
     int8: portable::products(Layout::Nr8k4, CodeWidth::Int8).if_built(Part::Int8),
     quantize_activations: canonical::quantize_activations::<Scalar>,
-    attention_f32: Attention {
-        keep: canonical::keep_f32::<Scalar>,
+    attention_f32: AttentionF32 {
         scores: canonical::scores_f32::<Scalar>,
         weighted_sums: canonical::weighted_sums_f32::<Scalar>,
     }
     .if_built(),
-    attention_f16: Attention {
+    attention_f16: AttentionF16 {
         keep: canonical::keep_f16::<Scalar>,
         scores: canonical::scores_f16::<Scalar>,
         weighted_sums: canonical::weighted_sums_f16::<Scalar>,

@@ -68,8 +68,18 @@ fn scalar() -> &'static Kernels {
 /// A lone dot product of the table: the score of one key.
 fn dot(kernels: &Kernels, a: &[f32], b: &[f32]) -> f32 {
     let mut score = [f32::NAN];
-    (kernels.attention_f32.scores)(a, a.len(), b, 1.0, &mut score);
+    (kernels.attention_f32.scores)(a, a.len(), &kept_keys(b, b.len(), 0), 0, 1.0, &mut score);
     score[0]
+}
+
+/// Rows of `length` as the keys of positions from `first` on, among numbers that are none.
+fn kept_keys(rows: &[f32], length: usize, first: usize) -> Vec<f32> {
+    let positions = (first + rows.len() / length).next_multiple_of(POSITIONS_TOGETHER);
+    let mut keys = std::vec![f32::NAN; positions * length];
+    for (row, values) in rows.chunks_exact(length).enumerate() {
+        keep_key_f32(values, first + row, &mut keys);
+    }
+    keys
 }
 
 fn others() -> impl Iterator<Item = &'static Kernels> {

@@ -1,7 +1,7 @@
 //! The full-precision model: f32 matrix products behind the runtime's own forward.
 //!
 //! All windows run together, a block at a time, so a model larger than memory needs only one block of it there. Products are
-//! split into fixed strips of tokens, so results do not depend on the number of threads.
+//! split into strips of tokens, whose number the tokens alone decide, so results do not depend on the number of threads.
 
 use crate::checkpoint::{Checkpoint, CheckpointError, LayerWeights, Matrix, StreamNorm};
 use crate::inputs::Inputs;
@@ -15,13 +15,15 @@ use rescomp_runtime::Machine;
 use rescomp_runtime::error::RuntimeError;
 use rescomp_runtime::kernels;
 use rescomp_runtime::linear::{BlockWeights, LinearSet};
-use rescomp_runtime::memory::{Arena, BLOCK_BYTES, MemoryBlock};
+use rescomp_runtime::memory::{Arena, BLOCK_BYTES, MemoryBlock, slice_bytes};
 use rescomp_runtime::models::vit::{self, Pixels};
 use rescomp_runtime::models::{self, Batch, BlockRun, LayerCache, Scratch};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Tokens of a strip.
-const STRIP_TOKENS: usize = 512;
+/// Tokens of a strip, at least and at most: the more, the faster each product, whose weights are packed once a strip.
+const STRIP_TOKENS: [usize; 2] = [512, 2048];
+/// As many strips, where there are tokens for them: more than threads of a host, so that all have about as much to do.
+const STRIPS: usize = 32;
 
 /// `output (m x n) = input (m x k) W^T`.
 ///
@@ -31,20 +33,20 @@ pub fn multiply(weights: &Matrix, input: &[f32], output: &mut [f32]) {
     let (n, k) = (weights.rows, weights.cols);
     assert_eq!(input.len() / k * n, output.len(), "m x k and m x n");
     let transposed = weights.view().transpose();
-    input.par_chunks(STRIP_TOKENS * k).zip(output.par_chunks_mut(STRIP_TOKENS * n)).for_each(
-        |(input, output)| {
-            let tokens = input.len() / k;
-            let output = MatMut::from_row_major_slice_mut(output, tokens, n);
-            matmul(
-                output,
-                Accum::Replace,
-                MatRef::from_row_major_slice(input, tokens, k),
-                transposed,
-                1.0,
-                Par::Seq,
-            );
-        },
-    );
+    let [least, most] = STRIP_TOKENS;
+    let strip = (input.len() / k / STRIPS).clamp(least, most);
+    input.par_chunks(strip * k).zip(output.par_chunks_mut(strip * n)).for_each(|(input, output)| {
+        let tokens = input.len() / k;
+        let output = MatMut::from_row_major_slice_mut(output, tokens, n);
+        matmul(
+            output,
+            Accum::Replace,
+            MatRef::from_row_major_slice(input, tokens, k),
+            transposed,
+            1.0,
+            Par::Seq,
+        );
+    });
 }
 
 /// The error of a block that lacks a part.
@@ -106,25 +108,27 @@ struct Outside {
     norm: Option<Arc<StreamNorm>>,
 }
 
-/// What a block needs on the way: nothing in it outlives a block.
+/// What a block needs on the way, nothing of which outlives it: keys, values and what the forward takes.
 #[derive(Debug)]
-struct Workspace {
-    memory: Vec<MemoryBlock>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
+struct Workspace(Vec<u64>);
 
 impl Workspace {
     fn new(spec: &ModelSpec, windows: usize, positions: usize) -> Self {
-        let bytes = Scratch::bytes(spec, windows, positions, positions);
-        let cache = models::cache_elems::<f32>(spec, positions) as usize * windows;
-        Workspace {
-            // Zeroed by the system, page by page, when it is written to: by the threads that work on it.
-            memory: zeroed_vec((bytes / BLOCK_BYTES) as usize),
-            keys: zeroed_vec(cache),
-            values: zeroed_vec(cache),
-        }
+        let cache = slice_bytes::<f32>(cache_elems(spec, windows, positions) as u64);
+        let bytes = Scratch::bytes(spec, windows, positions, positions) + 2 * cache;
+        // Zeroed by the system, page by page, when it is written to: by the threads that work on it. Memory that is asked for in blocks would
+        // be zeroed here, by one.
+        Workspace(zeroed_vec(((bytes + BLOCK_BYTES) / size_of::<u64>() as u64) as usize))
     }
+
+    fn blocks(&mut self) -> &mut [MemoryBlock] {
+        bytemuck::pod_align_to_mut(&mut self.0).1
+    }
+}
+
+/// Elements of the keys (and of the values) of all windows.
+fn cache_elems(spec: &ModelSpec, windows: usize, positions: usize) -> usize {
+    models::cache_elems::<f32>(spec, positions) as usize * windows
 }
 
 impl<'m> Streams<'m> {
@@ -210,9 +214,11 @@ impl<'m> Streams<'m> {
         let Batch { sequences, tokens, start } = self.batch;
         // Another stream that panicked left nothing there that counts.
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        let Workspace { memory, keys, values } = &mut *workspace;
+        let memory = workspace.blocks();
         let bytes = memory.len() as u64 * BLOCK_BYTES;
         let mut arena = Arena::new(memory, bytes)?;
+        let cache = cache_elems(&self.spec, sequences, tokens);
+        let [keys, values] = [(); 2].map(|()| arena.take::<f32>(cache).into());
         let mut scratch = Scratch::carve(&self.spec, sequences, tokens, tokens, &mut arena);
         arena.finish()?;
         let [frequencies, local] = &self.frequencies;
@@ -224,7 +230,7 @@ impl<'m> Streams<'m> {
             batch: self.batch,
             context: tokens,
             stream: &mut self.stream,
-            cache: LayerCache { keys: keys.as_mut_slice().into(), values: values.as_mut_slice().into() },
+            cache: LayerCache { keys, values },
             scratch: &mut scratch,
         };
         models::block(&mut run, weights)?;
@@ -350,16 +356,20 @@ fn embedded(
         let (highest, found) = (longest as u64, positions as u64);
         return Err(RuntimeError::Limit { name: "positions of a window", lowest: 1, highest, found });
     }
-    let mut stream = Vec::with_capacity(windows.len() * positions * spec.hidden as usize);
-    for (position, &token) in windows.iter().flat_map(|window| window[..positions].iter().enumerate()) {
-        if token >= vocabulary {
-            return Err(RuntimeError::Token { found: token, vocabulary });
-        }
-        let start = stream.len();
-        stream.extend_from_slice(embedding.row(token as usize));
-        let learned = outside.positions.as_deref().map_or(&[][..], |learned| learned.row(position));
-        models::enter(kernels::best(), spec, learned, &mut stream[start..]);
+    let hidden = spec.hidden as usize;
+    if let Some(&found) =
+        windows.iter().flat_map(|window| &window[..positions]).find(|token| **token >= vocabulary)
+    {
+        return Err(RuntimeError::Token { found, vocabulary });
     }
+    let mut stream = zeroed_vec(windows.len() * positions * hidden);
+    stream.par_chunks_exact_mut(positions * hidden).zip(windows).for_each(|(stream, window)| {
+        for (position, (token, entered)) in window.iter().zip(stream.chunks_exact_mut(hidden)).enumerate() {
+            entered.copy_from_slice(embedding.row(*token as usize));
+            let learned = outside.positions.as_deref().map_or(&[][..], |learned| learned.row(position));
+            models::enter(kernels::best(), spec, learned, entered);
+        }
+    });
     if let Some(norm) = &outside.norm {
         let mut normalized = zeroed_vec(stream.len());
         models::normalize(machine, spec, norm.view(), &stream, &mut normalized);

@@ -5,6 +5,7 @@
 //! a matrix and fitted to its scales: dense where most of them are, yet reaching far enough for the few that are much smaller.
 
 use super::Real;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// What a multiplier of 1 means: multipliers are 256ths and levels 64ths, so that row scales are about as large as weights, well inside
@@ -22,6 +23,8 @@ const LARGEST: f64 = 255.0;
 const OCTAVES: usize = 8;
 /// Bins of that count.
 const BINS_AN_OCTAVE: usize = 16;
+/// Rows of a strip.
+const STRIP_ROWS: usize = 64;
 /// The most steps of Lloyd's iteration.
 const LLOYD_STEPS: usize = 12;
 /// Row scales that are tried: the one that makes the largest multiplier the row's largest scale, times 2 to the power of these.
@@ -81,9 +84,13 @@ impl<T: Real> ScaleCoding<T> {
     /// Where `groups` is 0.
     pub fn fit(scales: &mut [T], groups: usize, weights: Option<&[f64]>, row_scales: RowScales) -> Self {
         let total = |multipliers: &Multipliers| -> f64 {
-            rows(scales, groups, weights)
-                .map(|(row, weights)| fit_row(row, weights, multipliers, row_scales).1)
-                .sum()
+            let of_strip = |(scales, weights)| -> f64 {
+                rows(scales, groups, weights)
+                    .map(|(row, weights)| fit_row(row, weights, multipliers, row_scales).1)
+                    .sum()
+            };
+            let of_strips: Vec<f64> = strips(scales, groups, weights).map(of_strip).collect();
+            of_strips.iter().sum()
         };
         let mut now = companded(scales, groups, weights);
         let mut cost = total(&now);
@@ -97,7 +104,7 @@ impl<T: Real> ScaleCoding<T> {
         }
         let multipliers = now;
         let row_scales = scales
-            .chunks_mut(groups)
+            .par_chunks_mut(groups)
             .enumerate()
             .map(|(at, row)| {
                 let weights = weights.map(|weights| &weights[at * groups..(at + 1) * groups]);
@@ -108,6 +115,18 @@ impl<T: Real> ScaleCoding<T> {
             .collect();
         Self { multipliers, row_scales }
     }
+}
+
+/// Strips of scales and of their weights, a fixed number of rows each: what is summed over them does not depend on the number of threads.
+fn strips<'a, T: Real>(
+    scales: &'a [T],
+    groups: usize,
+    weights: Option<&'a [f64]>,
+) -> impl IndexedParallelIterator<Item = (&'a [T], Option<&'a [f64]>)> {
+    let elems = STRIP_ROWS * groups;
+    scales.par_chunks(elems).enumerate().map(move |(strip, scales)| {
+        (scales, weights.map(|weights| &weights[strip * elems..strip * elems + scales.len()]))
+    })
 }
 
 /// The rows of scales and of their weights.
@@ -171,15 +190,26 @@ fn centroids<T: Real>(
     row_scales: RowScales,
 ) -> Multipliers {
     // sum (m r / s - 1)^2 is least for m = sum (r / s) / sum (r / s)^2.
-    let mut sums = [(0.0, 0.0); MULTIPLIERS];
-    for (row, weights) in rows(scales, groups, weights) {
-        let (row_scale, _) = fit_row(row, weights, multipliers, row_scales);
-        for (group, scale) in row.iter().enumerate() {
-            let code = nearest_code(*scale, row_scale, multipliers);
-            let ratio = row_scale.to_f64() * CODED_UNIT / scale.to_f64();
-            let weight = weights.map_or(1.0, |weights| weights[group]);
-            sums[code].0 += weight * ratio;
-            sums[code].1 += weight * ratio * ratio;
+    let of_strip = |(scales, weights): (&[T], Option<&[f64]>)| {
+        let mut sums = [(0.0_f64, 0.0_f64); MULTIPLIERS];
+        for (row, weights) in rows(scales, groups, weights) {
+            let (row_scale, _) = fit_row(row, weights, multipliers, row_scales);
+            for (group, scale) in row.iter().enumerate() {
+                let code = nearest_code(*scale, row_scale, multipliers);
+                let ratio = row_scale.to_f64() * CODED_UNIT / scale.to_f64();
+                let weight = weights.map_or(1.0, |weights| weights[group]);
+                sums[code].0 += weight * ratio;
+                sums[code].1 += weight * ratio * ratio;
+            }
+        }
+        sums
+    };
+    let of_strips: Vec<_> = strips(scales, groups, weights).map(of_strip).collect();
+    let mut sums = [(0.0_f64, 0.0_f64); MULTIPLIERS];
+    for of_strip in of_strips {
+        for (sum, (first, second)) in sums.iter_mut().zip(of_strip) {
+            sum.0 += first;
+            sum.1 += second;
         }
     }
     let mut next = *multipliers;

@@ -64,18 +64,20 @@ macro_rules! impl_real {
             }
             #[inline(always)]
             fn power_2_4(self) -> Self {
-                // self^2 times the fifth root of self^2, by Newton's method.
+                // x = self^2; y = x^(-1/5) by Newton's method, which takes no division; then x times x y^4, the fifth root of x.
                 let square = self * self;
-                // A fifth of the exponent (and of the mantissa, as if it were linear): within 4 % of the
-                // root.
+                let normal = if square < <$type>::MIN_POSITIVE { <$type>::MIN_POSITIVE } else { square };
+                // Minus a fifth of the exponent (and of the mantissa, as if it were linear): within 5 % of y. Differences far from 0; one that is
+                // checked would keep loops from being vectorized.
                 let one = <$type>::to_bits(1.0);
-                // A sum far below the largest integer; one that is checked would keep loops from being vectorized.
-                let mut root = <$type>::from_bits((square.to_bits() / 5).wrapping_add(one - one / 5));
+                let mut inverse = <$type>::from_bits((one + one / 5).wrapping_sub(normal.to_bits() / 5));
                 for _ in 0..$newton_steps {
-                    let fourth = root * root * root * root;
-                    root = 0.8 * root + 0.2 * (square / fourth);
+                    let second = inverse * inverse;
+                    let fifth = second * second * inverse;
+                    inverse += 0.2 * inverse * (1.0 - normal * fifth);
                 }
-                square * root
+                let second = inverse * inverse;
+                square * (normal * second * second)
             }
             #[inline(always)]
             fn round_half_even(self) -> Self {
@@ -113,9 +115,9 @@ macro_rules! impl_real {
     };
 }
 
-// Newton's method squares the relative error (times 2): 4e-2, 3e-3, 2e-5, 1e-9, 1e-18.
-impl_real!(f32, from_f32, 3);
-impl_real!(f64, from_f64, 4);
+// Newton's method squares the relative error (times 3): 5e-2, 8e-3, 2e-4, 1e-7, 4e-14, 5e-27.
+impl_real!(f32, from_f32, 4);
+impl_real!(f64, from_f64, 5);
 
 #[cfg(test)]
 mod tests {
@@ -133,7 +135,7 @@ mod tests {
             assert_eq!((-magnitude).power_2_4(), magnitude.power_2_4());
         }
         // The library is not exact here: 1e-15 to a power that is 2.4 only to 9e-17 is off by 3e-15.
-        assert!(worst.0 < 32.0 * f64::EPSILON && worst.1 < 4.0 * f64::from(f32::EPSILON), "{worst:?}");
+        assert!(worst.0 < 32.0 * f64::EPSILON && worst.1 < 5.0 * f64::from(f32::EPSILON), "{worst:?}");
         assert_eq!((0.0_f32.power_2_4(), 0.0_f64.power_2_4()), (0.0, 0.0));
     }
 

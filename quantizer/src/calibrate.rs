@@ -314,6 +314,9 @@ impl BlockWeights for Calibrator<'_> {
         let choices = calibration
             .choose((0..matrices.len()).map(problem), self.plan)
             .map_err(|(at, cause)| failed(matrices[at].0.name())(cause))?;
+        if let Some(prepared) = &calibration.prepared {
+            prepared.prepare_starts(choices.iter().flatten().map(|choice| choice.configuration.start));
+        }
         for (((kind, weights, solver), choice), output) in matrices.iter().zip(choices).zip(outputs) {
             let (kind, weights) = (*kind, *weights);
             let solved = calibration.solve(weights, &choice, solver).map_err(failed(kind.name()))?;
@@ -465,7 +468,9 @@ impl Calibration {
             let candidates = solver.configuration.map(|configuration| plan.tuning.candidates(configuration));
             selections.push((selection, candidates.unwrap_or_default()));
         }
-        // By candidate, not by matrix: the factors of a ridge are shared.
+        let candidates = selections.iter().flat_map(|(_, candidates)| candidates);
+        training.prepare_starts(candidates.map(|candidate| candidate.start));
+        // By candidate, not by matrix: where few factors are kept, those of a ridge are shared.
         let most = selections.iter().map(|(_, candidates)| candidates.len()).max().unwrap_or(0);
         for candidate in 0..most {
             for (index, (selection, candidates)) in selections.iter_mut().enumerate() {

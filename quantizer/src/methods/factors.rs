@@ -33,8 +33,17 @@ pub(super) const STRIP_ROWS: usize = 64;
 const LARGEST_DAMPING: f64 = 10.0;
 /// What a failed factorization without damping is tried again with.
 const SMALLEST_DAMPING: f64 = 1e-6;
+/// Elements of all corrections that are kept, beyond the one that is used.
+const CORRECTION_ELEMS: usize = 1 << 24;
+/// Corrections that are kept where they are small: those of as many ridges as are tried, and some that a matrix was given.
+const MOST_CORRECTIONS: usize = 8;
 /// `|H[i, j] - H[j, i]|` may be this share of `sqrt(H[i, i] H[j, j])`: more than rounding of any sum leaves.
 const SYMMETRY_TOLERANCE: f64 = 1e-3;
+
+/// Corrections of inputs of so many channels that are kept: at least one.
+fn corrections_kept(n: usize) -> usize {
+    (CORRECTION_ELEMS / (n * n)).clamp(1, MOST_CORRECTIONS)
+}
 
 /// The factors of one input's moments, shared by all weight matrices that read this input (such as q, k and
 /// v).
@@ -52,7 +61,7 @@ pub struct Prepared<T> {
     asked_damping: f64,
     activation_order: bool,
     projection: Shared<Matrix<T>>,
-    correction: Shared<Correction<T>>,
+    corrections: Shared<Correction<T>>,
 }
 
 /// The exact start's matrix for one ridge.
@@ -65,31 +74,39 @@ pub(super) struct Correction<T> {
     pub(super) matrix: Matrix<T>,
 }
 
-/// A value computed when it is first needed.
+/// Values computed when they are first needed, the last ones of which are kept.
 ///
 /// Not a `OnceLock`: the computation uses rayon, and a thread that waits for its share may steal a task that
 /// needs the same value; it would wait for itself. Here two threads may at worst compute the same value
 /// twice.
 #[derive(Debug)]
-struct Shared<V>(Mutex<Option<Arc<V>>>);
+struct Shared<V> {
+    values: Mutex<Vec<Arc<V>>>,
+    most: usize,
+}
 
 impl<V> Shared<V> {
-    fn new() -> Self {
-        Self(Mutex::new(None))
+    /// Keeps at most so many values.
+    fn new(most: usize) -> Self {
+        Self { values: Mutex::new(Vec::new()), most }
     }
 
-    /// The stored value if it is `valid`, or else the one that `compute` returns, stored in its place.
+    /// The stored value that is `valid`, or else the one that `compute` returns, stored in the place of the oldest one.
     fn get(
         &self,
         valid: impl Fn(&V) -> bool,
         compute: impl FnOnce() -> Result<V, MethodError>,
     ) -> Result<Arc<V>, MethodError> {
-        let stored = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(value) = stored.filter(|value| valid(value)) {
-            return Ok(value);
+        let values = || self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = values().iter().find(|value| valid(value)) {
+            return Ok(Arc::clone(value));
         }
         let value = Arc::new(compute()?);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&value));
+        let mut values = values();
+        if values.len() >= self.most {
+            values.remove(0);
+        }
+        values.push(Arc::clone(&value));
         Ok(value)
     }
 }
@@ -145,8 +162,8 @@ pub fn prepare<T: Real>(
         damping,
         asked_damping: options.damping,
         activation_order: options.activation_order,
-        projection: Shared::new(),
-        correction: Shared::new(),
+        projection: Shared::new(1),
+        corrections: Shared::new(corrections_kept(n)),
     })
 }
 
@@ -298,8 +315,8 @@ impl<T: Real> Prepared<T> {
             damping: self.damping,
             asked_damping: self.asked_damping,
             activation_order: self.activation_order,
-            projection: Shared::new(),
-            correction: Shared::new(),
+            projection: Shared::new(1),
+            corrections: Shared::new(corrections_kept(self.columns())),
         }
     }
 
@@ -367,7 +384,25 @@ impl<T: Real> Prepared<T> {
         self.projection.get(|_| true, || Ok(projection(drift, &self.factor, &self.order))).map(Some)
     }
 
-    /// The exact start's matrix for a ridge, in the original order; `None` without drift. The last one is
+    /// Computes the matrices of several exact starts side by side, where there is room to keep them: what is serial in each is long.
+    ///
+    /// # Errors
+    /// Those of a start that has none are left to [`super::solve`].
+    pub(crate) fn prepare_starts(&self, starts: impl Iterator<Item = Start>) {
+        let mut ridges: Vec<f64> = Vec::new();
+        for start in starts {
+            if let Start::Exact { ridge, .. } = start
+                && !ridges.contains(&ridge)
+            {
+                ridges.push(ridge);
+            }
+        }
+        if (2..=self.corrections.most).contains(&ridges.len()) {
+            ridges.par_iter().for_each(|ridge| _ = self.correction(*ridge));
+        }
+    }
+
+    /// The exact start's matrix for a ridge, in the original order; `None` without drift. The last ones are
     /// kept.
     pub(super) fn correction(&self, ridge: f64) -> Result<Option<Arc<Correction<T>>>, MethodError> {
         let Some(drift) = &self.drift else { return Ok(None) };
@@ -375,7 +410,7 @@ impl<T: Real> Prepared<T> {
             let (matrix, used) = exact::correction(&self.hessian, drift, self.mean_diagonal, ridge)?;
             Ok(Correction { asked_ridge: ridge, ridge: used, matrix })
         };
-        self.correction.get(|stored| stored.asked_ridge == ridge, compute).map(Some)
+        self.corrections.get(|stored| stored.asked_ridge == ridge, compute).map(Some)
     }
 
     /// Refuses options that disagree with those of [`prepare`].

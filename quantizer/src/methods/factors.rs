@@ -33,7 +33,7 @@ pub(super) const STRIP_ROWS: usize = 64;
 const LARGEST_DAMPING: f64 = 10.0;
 /// What a failed factorization without damping is tried again with.
 const SMALLEST_DAMPING: f64 = 1e-6;
-/// Elements of all corrections that are kept, beyond the one that is used.
+/// Elements of the corrections that are kept, where they are more than one.
 const CORRECTION_ELEMS: usize = 1 << 24;
 /// Corrections that are kept where they are small: those of as many ridges as are tried, and some that a matrix was given.
 const MOST_CORRECTIONS: usize = 8;
@@ -384,10 +384,8 @@ impl<T: Real> Prepared<T> {
         self.projection.get(|_| true, || Ok(projection(drift, &self.factor, &self.order))).map(Some)
     }
 
-    /// Computes the matrices of several exact starts side by side, where there is room to keep them: what is serial in each is long.
-    ///
-    /// # Errors
-    /// Those of a start that has none are left to [`super::solve`].
+    /// Computes the matrices of several exact starts side by side, where there is room to keep them: what is serial in each is long. A start
+    /// that has none is an error where it is used.
     pub(crate) fn prepare_starts(&self, starts: impl Iterator<Item = Start>) {
         let mut ridges: Vec<f64> = Vec::new();
         for start in starts {

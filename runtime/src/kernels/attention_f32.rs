@@ -15,7 +15,7 @@
     reason = "loops of a fixed length over several arrays: zipped, they were not unrolled, and the sums left the registers"
 )]
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::{Elementwise, LANES, Lanes};
 
 /// Positions whose keys lie side by side.
 pub const POSITIONS_TOGETHER: usize = LANES;
@@ -60,6 +60,12 @@ pub(super) fn scores_f32<L: Lanes>(
     let (before, end) = (first / LANES * head_dim, (first + count).div_ceil(LANES) * head_dim);
     assert!(end <= rows.len(), "scores of more keys than there are");
     let (rows, skipped) = (&rows[before..end], first % LANES);
+    if !L::UNROLLED_HEADS {
+        for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(count)) {
+            scores_one_by_one(query, rows, skipped, scale, scores);
+        }
+        return;
+    }
     let whole = head_dim.is_multiple_of(LANES);
     while whole && L::SUMS >= SUMS_OF_PAIRS && queries.len() >= 2 * head_dim {
         let (left, right, later) =
@@ -74,6 +80,25 @@ pub(super) fn scores_f32<L: Lanes>(
             true => scores_of::<L, false, 1>([query], rows, skipped, scale, [scores]),
             false => scores_of::<L, true, 1>([query], rows, skipped, scale, [scores]),
         }
+    }
+}
+
+/// The scores of a query with all blocks but the first `skipped` lanes, where sixteen lanes lie in memory.
+#[inline(always)]
+fn scores_one_by_one(query: &[f32], rows: Block<'_>, skipped: usize, scale: f32, scores: &mut [f32]) {
+    let rest = query.len() % LANES;
+    for (index, score) in scores.iter_mut().enumerate() {
+        let (block, lane) = ((skipped + index) / LANES, (skipped + index) % LANES);
+        let mut sums = [0.0_f32; LANES];
+        for (element, (query, keys)) in query.iter().zip(&rows[block * query.len()..]).enumerate() {
+            let sum = &mut sums[element % LANES];
+            *sum = query.fma(keys[lane], *sum);
+        }
+        if rest > 0 {
+            // As in `quarter`.
+            sums[rest..].iter_mut().for_each(|sum| *sum += 0.0);
+        }
+        *score = sums.fold_sum() * scale;
     }
 }
 

@@ -9,6 +9,18 @@ use super::MOST_TOGETHER;
 use super::canonical::exp_each;
 use super::lanes::{LANES, Lanes, Stored};
 
+/// How many scores each query has, from the lengths of all queries and all scores; `None` where there are none.
+#[inline(always)]
+pub(super) fn scores_each(queries: usize, head_dim: usize, scores: usize) -> Option<usize> {
+    assert!(head_dim > 0 && queries.is_multiple_of(head_dim), "queries of another length");
+    let heads = queries / head_dim;
+    if heads == 0 || scores == 0 {
+        return None;
+    }
+    assert!(scores.is_multiple_of(heads), "scores of another length");
+    Some(scores / heads)
+}
+
 /// `N` times sixteen values, in registers.
 #[inline(always)]
 fn chunks<L: Lanes, S: Stored, const N: usize>(values: &[S]) -> [L; N] {

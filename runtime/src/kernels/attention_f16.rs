@@ -7,6 +7,7 @@
 //! loop over the head is unrolled. Other heads take the general code, and get the same bits.
 
 use super::MOST_TOGETHER;
+use super::attention::scores_each;
 use super::canonical::dot;
 use super::lanes::{Elementwise, FOLDED_TOGETHER, LANES, Lanes, Part};
 
@@ -18,13 +19,8 @@ pub(super) fn scores_f16<L: Lanes>(
     scale: f32,
     scores: &mut [f32],
 ) {
-    assert!(head_dim > 0 && queries.len().is_multiple_of(head_dim), "queries of another length");
-    let heads = queries.len() / head_dim;
-    if heads == 0 || scores.is_empty() {
-        return;
-    }
-    let count = scores.len() / heads;
-    assert!(count * heads == scores.len() && count * head_dim <= keys.len(), "scores of another length");
+    let Some(count) = scores_each(queries.len(), head_dim, scores.len()) else { return };
+    assert!(count * head_dim <= keys.len(), "scores of more keys than there are");
     match head_dim {
         32 if L::UNROLLED_HEADS && cfg!(feature = "head-32") => {
             scores_of::<L, 2>(queries, keys, scale, scores, count)

@@ -15,6 +15,7 @@
     reason = "loops of a fixed length over several arrays: zipped, they were not unrolled, and the sums left the registers"
 )]
 
+use super::attention::scores_each;
 use super::lanes::{Elementwise, LANES, Lanes};
 
 /// Positions whose keys lie side by side.
@@ -49,13 +50,7 @@ pub(super) fn scores_f32<L: Lanes>(
     scale: f32,
     mut scores: &mut [f32],
 ) {
-    assert!(head_dim > 0 && queries.len().is_multiple_of(head_dim), "queries of another length");
-    let heads = queries.len() / head_dim;
-    if heads == 0 || scores.is_empty() {
-        return;
-    }
-    let count = scores.len() / heads;
-    assert!(count * heads == scores.len(), "scores of another length");
+    let Some(count) = scores_each(queries.len(), head_dim, scores.len()) else { return };
     let (rows, _) = keys.as_chunks();
     let (before, end) = (first / LANES * head_dim, (first + count).div_ceil(LANES) * head_dim);
     assert!(end <= rows.len(), "scores of more keys than there are");

@@ -12,6 +12,7 @@
 //! lanes: they would be functions of their own, compiled without the backend's features.
 
 use super::MOST_TOGETHER;
+use super::attention::scores_each;
 use super::canonical::{SMALLEST_PEAK, quantize_step};
 use super::lanes::{Elementwise, LANES, Lanes};
 
@@ -101,16 +102,11 @@ pub(super) fn scores_int8<S: Int8Sums>(
     scale: f32,
     scores: &mut [f32],
 ) {
-    assert!(head_dim > 0 && queries.len().is_multiple_of(head_dim), "queries of another length");
     assert!(head_dim <= MOST_HEAD, "a head of more than {MOST_HEAD} numbers");
-    let heads = queries.len() / head_dim;
-    if heads == 0 || scores.is_empty() {
-        return;
-    }
-    let count = scores.len() / heads;
+    let Some(count) = scores_each(queries.len(), head_dim, scores.len()) else { return };
     assert!(
-        count * heads == scores.len() && count * head_dim <= keys.len() && count <= key_scales.len(),
-        "scores of another length"
+        count * head_dim <= keys.len() && count <= key_scales.len(),
+        "scores of more keys than there are"
     );
     let keys = Keys { head_dim, codes: &keys[..count * head_dim], scales: &key_scales[..count], scale };
     match head_dim {

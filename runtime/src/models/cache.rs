@@ -1,4 +1,5 @@
-//! The keys and values of a layer, and what they are kept as: binary16 or int8 on devices, f32 where the full-precision model runs.
+//! The keys and values of a layer, and what they are kept as: binary16 or int8 on devices, f32 where all tokens run at once: the full-precision
+//! model, encoders, classifiers.
 //!
 //! Letters of shapes: `g` kv heads, `c` context, `e` head_dim.
 

@@ -4,6 +4,7 @@
 //! What is summed in sixteen lanes is summed four at a time, each four over the whole length: they stay in registers.
 
 use super::insn::widened_pair;
+use crate::kernels::attention::scores_each;
 use crate::kernels::attention_f16::limited;
 use crate::kernels::canonical::{
     ROUNDER, SMALLEST_PEAK, exp_each, rotate_each, silu_multiply_each, square_root,
@@ -84,13 +85,8 @@ pub(super) fn keep_f16(values: &[f32], kept: &mut [u16]) {
 }
 
 pub(super) fn scores_f16(queries: &[f32], head_dim: usize, keys: &[u16], scale: f32, scores: &mut [f32]) {
-    assert!(head_dim > 0 && queries.len().is_multiple_of(head_dim), "queries of another length");
-    let heads = queries.len() / head_dim;
-    if heads == 0 || scores.is_empty() {
-        return;
-    }
-    let count = scores.len() / heads;
-    assert!(count * heads == scores.len() && count * head_dim <= keys.len(), "scores of another length");
+    let Some(count) = scores_each(queries.len(), head_dim, scores.len()) else { return };
+    assert!(count * head_dim <= keys.len(), "scores of more keys than there are");
     for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(count)) {
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(head_dim)) {
             *score = dot(query, key) * scale;

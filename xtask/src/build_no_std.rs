@@ -61,7 +61,7 @@ pub(crate) fn run(flags: &BuildNoStdFlags) -> Result<(), Error> {
     let install = Install::unless(flags.no_install);
     let one_model = Contents::Parts(ONE_MODEL.into_iter().fold(Parts::NONE, Parts::with));
     let images = [
-        Bounded { target: "aarch64-bare", name: "one width", contents: one_model, most_text_bytes: 166_000 },
+        Bounded { target: "aarch64-bare", name: "one width", contents: one_model, most_text_bytes: 170_000 },
         Bounded { target: "cortex-m7", name: "one width", contents: one_model, most_text_bytes: 65_536 },
         Bounded {
             target: "cortex-m7",

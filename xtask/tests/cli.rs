@@ -311,6 +311,25 @@ fn linear_layers_alone_are_measured_in_full_precision() {
 }
 
 #[test]
+fn levels_can_be_evenly_spaced() {
+    let kl = |levels: &str| {
+        let arguments = format!(
+            "bench quality --linears-only --levels {levels} --methods rtn --bits 2 --windows 2 --context 24 --calibration-windows 1 --samples 1 --json"
+        );
+        let output = run(&arguments.split_whitespace().collect::<Vec<_>>());
+        ended(&output, 0);
+        let report: serde_json::Value = serde_json::from_str(&text(&output.stdout)).expect("JSON");
+        assert_eq!(report["levels"], levels);
+        let row = &report["rows"][0];
+        (row["bytes"].as_f64().expect("bytes"), row["mean_kl"].as_f64().expect("a number"))
+    };
+    // Codes and coded scales of the same size, other values.
+    let ((bytes, even), (normal_bytes, normal)) = (kl("even"), kl("normal"));
+    assert_eq!(bytes, normal_bytes);
+    assert!(even > 0.0 && even != normal, "{even} and {normal}");
+}
+
+#[test]
 fn a_quality_table_of_what_cannot_be_is_refused() {
     let refused = |arguments: &[&str], code| {
         ended(&run(&[&["bench", "quality", "--context", "24"][..], arguments].concat()), code)

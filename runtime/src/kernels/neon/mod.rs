@@ -4,11 +4,13 @@
 pub(super) mod attention_int8;
 pub(super) mod block;
 mod codebook;
+mod even;
 mod insn;
 mod int8;
 pub(super) mod lanes;
 pub(super) mod lookup;
 mod pair_sums;
+pub(super) mod pair_walk;
 pub(super) mod sums;
 
 use super::Kernels;
@@ -23,7 +25,7 @@ instantiate!(NeonLanes, "neon");
 /// # Safety
 /// The processor has NEON wherever the table is used.
 pub(super) const unsafe fn table() -> Kernels {
-    Kernels { int2: pair_sums::INT2.if_built(Part::Int2), ..table!("neon") }
+    Kernels { int2: even::INT2.if_built(Part::Int2), int4: even::INT4.if_built(Part::Int4), ..table!("neon") }
 }
 
 // SAFETY: private; `detect` hands it out only where the processor has NEON.

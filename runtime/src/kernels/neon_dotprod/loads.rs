@@ -2,7 +2,6 @@
 //!
 //! Every function here is for a processor with NEON and is called from functions compiled for it.
 
-use crate::kernels::TILE_ROWS;
 use crate::kernels::nr8k4::Word;
 use core::arch::aarch64::*;
 
@@ -25,15 +24,4 @@ pub(in crate::kernels) fn load_one(word: &Word) -> Halves {
     // SAFETY: 32 readable bytes.
     let uint8x16x2_t(a, b) = unsafe { vld1q_u8_x2(word.as_ptr()) };
     [a, b]
-}
-
-/// The scale codes of two tiles, a byte a row.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(in crate::kernels) fn load_octets([first, second]: [&[u8; TILE_ROWS]; 2]) -> uint8x16_t {
-    // SAFETY: eight readable bytes.
-    let low = unsafe { vld1_u8(first.as_ptr()) };
-    let both = vreinterpretq_u64_u8(vcombine_u8(low, low));
-    // SAFETY: eight readable bytes, at any address.
-    vreinterpretq_u8_u64(unsafe { vld1q_lane_u64::<1>(second.as_ptr().cast(), both) })
 }

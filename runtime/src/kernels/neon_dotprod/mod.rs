@@ -3,6 +3,7 @@
 
 pub(super) mod attention_int8;
 pub(super) mod codebook;
+mod fields;
 mod insn;
 pub(super) mod int8;
 pub(super) mod loads;

@@ -5,6 +5,7 @@
 //! to `{a}` and `{b}`, the sums of rows 0 to 3 and 4 to 7. `{x}` and `{y}` are the activations, quads 0 to 3 and 4 to 7. It works in
 //! registers 16 to 25, at 5 and 6 bits to 27.
 
+use super::fields;
 use core::arch::aarch64::*;
 use core::arch::asm;
 use rescomp_formats::encodings::int3::SPARE_BITS;
@@ -154,14 +155,14 @@ macro_rules! unit {
     };
 }
 
-/// Adds the products of a unit of `WORDS` bits with `tables` of levels. Where `CONSECUTIVE`, at 4 bits, the products are those of the
+/// Adds the products of a unit of `WORDS` bits with `tables` of levels. Where `BY_CODES`, at 4 bits, the products are those of the
 /// codes themselves.
 ///
 /// # Safety
 /// `words` points at the words of a unit.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const CONSECUTIVE: bool>(
+pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const BY_CODES: bool>(
     t: &[int8x16_t; 5],
     words: &mut *const u8,
     activations: [int8x16_t; 2],
@@ -204,7 +205,7 @@ pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const CONSECUTIVE: bo
             second = vdupq_n_u8(SPARE_BITS[1]),
             third = vdupq_n_u8(SPARE_BITS[2])
         ),
-        4 if CONSECUTIVE => unit!(
+        4 if BY_CODES => unit!(
             words,
             activations,
             sums,
@@ -431,10 +432,10 @@ pub(super) fn multiply(multipliers: uint8x16_t, nibbles: uint8x16_t, sums: &mut 
 }
 
 /// `row_sums = fma(f32(sums * multipliers + totals), scale, row_sums)`, without totals where they are none, the multipliers as for
-/// [`multiply`].
+/// [`multiply`]. The integers have `PLACES` binary places, none or those of [`fields`].
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn end_step(
+pub(super) fn end_step<const PLACES: i32>(
     multipliers: uint8x16_t,
     nibbles: uint8x16_t,
     sums: [int32x4_t; 4],
@@ -444,15 +445,22 @@ pub(super) fn end_step(
 ) {
     macro_rules! end {
         ([$($multiply:expr),*], [$($name:ident = $total:expr),*]) => {
+            if PLACES == fields::PLACES {
+                end!([$($multiply),*], ", #3", [$($name = $total),*])
+            } else {
+                end!([$($multiply),*], "", [$($name = $total),*])
+            }
+        };
+        ([$($multiply:expr),*], $places:literal, [$($name:ident = $total:expr),*]) => {
             // SAFETY: loads from a table of 64 bytes, on a processor that has the instructions.
             unsafe {
                 asm!(
                     multipliers!(),
                     $($multiply,)*
-                    "scvtf v16.4s, v16.4s",
-                    "scvtf v17.4s, v17.4s",
-                    "scvtf v18.4s, v18.4s",
-                    "scvtf v19.4s, v19.4s",
+                    concat!("scvtf v16.4s, v16.4s", $places),
+                    concat!("scvtf v17.4s, v17.4s", $places),
+                    concat!("scvtf v18.4s, v18.4s", $places),
+                    concat!("scvtf v19.4s, v19.4s", $places),
                     "fmla {e:v}.4s, v16.4s, {scale:v}.s[0]",
                     "fmla {f:v}.4s, v17.4s, {scale:v}.s[0]",
                     "fmla {g:v}.4s, v18.4s, {scale:v}.s[0]",

@@ -9,6 +9,8 @@
 
 pub(super) mod codebook;
 #[cfg(target_arch = "aarch64")]
+pub(super) mod even;
+#[cfg(target_arch = "aarch64")]
 pub(super) mod many;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod pairs;

@@ -21,7 +21,7 @@ pub(in crate::kernels) trait Pair {
     /// Makes a token ready.
     fn token<'a>(prepared: Self::Prepared<'a>, token: usize) -> Self::Token<'a>;
 
-    /// The outputs of these tiles, which may be one and the same.
+    /// The outputs of these tiles, neighbours, or one and the same.
     fn outputs(token: &Self::Token<'_>, tiles: [usize; 2]) -> [[f32; TILE_ROWS]; 2];
 }
 

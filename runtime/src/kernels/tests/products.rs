@@ -13,6 +13,9 @@ enum Codes {
     Random,
     /// Levels one apart, which a kernel may compute otherwise, where a matrix chooses them.
     Consecutive,
+    /// Evenly spaced levels near zero, which more kernels may: two apart and at most 4 at 2 bits, else one apart and at most 8. Codes as in
+    /// `Extreme`.
+    Even,
     /// All at the ends of their ranges, with signs that make every product as large as it gets.
     Extreme,
 }
@@ -43,7 +46,7 @@ impl Case {
         pack(random, &shape, kind, section);
         let code = |random: &mut Random| match kind {
             Codes::Random | Codes::Consecutive => random.code(-127, 127),
-            Codes::Extreme => [-127, 127][random.code(0, 3) as usize / 3],
+            Codes::Extreme | Codes::Even => [-127, 127][random.code(0, 3) as usize / 3],
         };
         let codes = (0..tokens * shape.padded_cols())
             .map(|i| if i % shape.padded_cols() < shape.cols() { code(random) } else { 0 })
@@ -92,7 +95,7 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
         let codes: Vec<i8> = (0..places)
             .map(|_| match kind {
                 Codes::Random | Codes::Consecutive => random.code(-127, 127),
-                Codes::Extreme => [-127, 127][random.code(0, 3) as usize / 3],
+                Codes::Extreme | Codes::Even => [-127, 127][random.code(0, 3) as usize / 3],
             })
             .collect();
         let scales: Vec<f16> = (0..shape.rows() * shape.groups()).map(|_| scale(random)).collect();
@@ -102,7 +105,7 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
     let codes: Vec<u8> = (0..places)
         .map(|_| match kind {
             Codes::Random | Codes::Consecutive => random.code(0, highest) as u8,
-            Codes::Extreme => [0, highest][random.code(0, 3) as usize / 3] as u8,
+            Codes::Extreme | Codes::Even => [0, highest][random.code(0, 3) as usize / 3] as u8,
         })
         .collect();
     let row_scales: Vec<f16> = (0..shape.rows()).map(|_| scale(random)).collect();
@@ -114,9 +117,17 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
     };
     let bound = shape.width().level_bound();
     let lowest = -i32::from(random.code(0, 2 * bound - highest)) + i32::from(bound - highest);
-    let one_apart = || (0..levels as i32).map(|code| lowest + code).collect::<Vec<_>>();
+    let (apart, near_zero) = if levels == 4 { (2, -4) } else { (1, -(levels as i32) / 2) };
+    let lowest_even = near_zero + i32::from(random.code(0, apart as i8));
+    let evenly =
+        |lowest: i32, apart: i32| (0..levels as i32).map(|code| lowest + apart * code).collect::<Vec<_>>();
+    let chosen = match kind {
+        Codes::Consecutive => Some(evenly(lowest, 1)),
+        Codes::Even => Some(evenly(lowest_even, apart)),
+        Codes::Random | Codes::Extreme => None,
+    };
     let mut table = fixed_levels(shape.width(), levels)
-        .or_else(|| (kind == Codes::Consecutive).then(one_apart))
+        .or(chosen)
         .unwrap_or_else(|| rising(random, -i32::from(bound)..=bound.into(), levels));
     if kind == Codes::Extreme {
         (table[0], table[levels - 1]) = ((-bound).into(), bound.into());
@@ -166,7 +177,8 @@ fn every_product_equals_the_portable_one() {
                 // Row counts 1..=34 and token counts 1..=9, out of step with the groups.
                 let rows = 1 + (cols * 5 + index as u32) % if cols % 10 == 0 { 34 } else { 17 };
                 let tokens = 1 + (cols as usize + 3 * index) % 9;
-                let kind = [Codes::Extreme, Codes::Random, Codes::Consecutive][(cols as usize + index) % 3];
+                let kinds = [Codes::Extreme, Codes::Random, Codes::Consecutive, Codes::Even];
+                let kind = kinds[(cols as usize + cols as usize / 4 + index) % 4];
                 let case = Case::new(&mut random, (rows, cols), group, width, Layout::Nr8k4, tokens, kind);
                 let expected = case.run(scalar::portable::product);
                 assert!(expected.iter().all(|value| !value.is_nan()));
@@ -200,7 +212,7 @@ fn products_of_many_tiles_equal_the_portable_one() {
     for width in CodeWidth::ALL {
         for (index, shape) in shapes.into_iter().enumerate() {
             for group in GROUPS {
-                let kind = if index % 2 == 0 { Codes::Random } else { Codes::Extreme };
+                let kind = [Codes::Random, Codes::Extreme, Codes::Even][index % 3];
                 let case = Case::new(&mut random, shape, group, width, Layout::Nr8k4, 2, kind);
                 let expected = case.run(scalar::portable::product);
                 for kernels in available() {
@@ -220,14 +232,16 @@ fn products_of_long_rows_equal_the_portable_one() {
     let mut random = Random(9);
     for cols in [255 * 32, 256 * 32, 257 * 32, 256 * 64 - 32, 256 * 64, 256 * 64 + 1, 257 * 64] {
         for group in GROUPS {
-            for kind in [Codes::Random, Codes::Consecutive] {
-                let shape = (17, cols);
-                let case = Case::new(&mut random, shape, group, CodeWidth::Int4, Layout::Nr8k4, 1, kind);
-                let expected = case.run(scalar::portable::product);
-                for kernels in available() {
-                    for product in products(kernels, CodeWidth::Int4) {
-                        let what = format!("{} {shape:?} {group:?} {kind:?}", kernels.name);
-                        assert_same_bits(&case.run(product), &expected, &what);
+            for kind in [Codes::Random, Codes::Consecutive, Codes::Even] {
+                for width in [CodeWidth::Int2, CodeWidth::Int4] {
+                    let shape = (17, cols);
+                    let case = Case::new(&mut random, shape, group, width, Layout::Nr8k4, 1, kind);
+                    let expected = case.run(scalar::portable::product);
+                    for kernels in available() {
+                        for product in products(kernels, width) {
+                            let what = format!("{} {width:?} {shape:?} {group:?} {kind:?}", kernels.name);
+                            assert_same_bits(&case.run(product), &expected, &what);
+                        }
                     }
                 }
             }

@@ -80,6 +80,8 @@ pub(crate) enum Levels {
     Normal,
     /// Consecutive integers: -2..=1, -4..=3, -8..=7.
     Uniform,
+    /// Evenly: -3, -1, 1, 3; -7, -5 .. 7; -8..=7.
+    Even,
 }
 
 impl fmt::Display for Levels {
@@ -87,6 +89,7 @@ impl fmt::Display for Levels {
         f.write_str(match self {
             Levels::Normal => "normal",
             Levels::Uniform => "uniform",
+            Levels::Even => "even",
         })
     }
 }

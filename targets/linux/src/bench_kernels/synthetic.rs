@@ -89,12 +89,13 @@ fn packed(shape: &MatrixShape, spacing: Levels) -> Result<Vec<u8>, rescomp_forma
     Ok(section)
 }
 
-/// Levels of a width; evenly over its range, or consecutive, where a matrix chooses them.
+/// Levels of a width, where a matrix chooses them; normal ones evenly over its range, which no kernel computes otherwise.
 fn levels(width: CodeWidth, count: usize, spacing: Levels) -> Vec<i8> {
     let bound = i32::from(width.level_bound());
     let even = |code: usize| match spacing {
         Levels::Normal => (2 * bound * code as i32 / (count as i32 - 1) - bound) as i8,
-        Levels::Uniform => (code as i32 - count as i32 / 2) as i8,
+        Levels::Even if count < 16 => (2 * code as i32 - (count as i32 - 1)) as i8,
+        Levels::Uniform | Levels::Even => (code as i32 - count as i32 / 2) as i8,
     };
     (0..count).map(|code| width.fixed_level(code as u8).unwrap_or(even(code))).collect()
 }
@@ -150,6 +151,9 @@ mod tests {
     fn levels_are_spaced_as_asked() {
         assert_eq!(levels(CodeWidth::Int2, 4, Levels::Uniform), [-2, -1, 0, 1]);
         assert_eq!(levels(CodeWidth::Int4, 16, Levels::Uniform), (-8..8).collect::<Vec<i8>>());
+        assert_eq!(levels(CodeWidth::Int2, 4, Levels::Even), [-3, -1, 1, 3]);
+        assert_eq!(levels(CodeWidth::Int3, 8, Levels::Even), [-7, -5, -3, -1, 1, 3, 5, 7]);
+        assert_eq!(levels(CodeWidth::Int4, 16, Levels::Even), (-8..8).collect::<Vec<i8>>());
         let normal = levels(CodeWidth::Int4, 16, Levels::Normal);
         assert!(normal.windows(2).all(|pair| pair[1] - pair[0] > 1), "{normal:?}");
         // At 5 bits the width itself says.

@@ -60,21 +60,21 @@ const KNOWN: [(&str, Option<Part>, u32); 17] = [
 
 /// Likewise of products, the same in every layout: width, part, columns of a group, the group's part.
 const KNOWN_PRODUCTS: [(&str, CodeWidth, Part, usize, Part, u32); 18] = [
-    ("gemv and gemm, 2 bits, groups of 32", CodeWidth::Int2, Part::Int2, 32, Part::Groups32, 0xed482f11),
+    ("gemv and gemm, 2 bits, groups of 32", CodeWidth::Int2, Part::Int2, 32, Part::Groups32, 0x3588ddc5),
     ("gemv and gemm, 3 bits, groups of 32", CodeWidth::Int3, Part::Int3, 32, Part::Groups32, 0x9bcb2314),
-    ("gemv and gemm, 4 bits, groups of 32", CodeWidth::Int4, Part::Int4, 32, Part::Groups32, 0x1b53bf0d),
+    ("gemv and gemm, 4 bits, groups of 32", CodeWidth::Int4, Part::Int4, 32, Part::Groups32, 0xc7288d28),
     ("gemv and gemm, 5 bits, groups of 32", CodeWidth::Int5, Part::Int5, 32, Part::Groups32, 0x8ca4fa4c),
     ("gemv and gemm, 6 bits, groups of 32", CodeWidth::Int6, Part::Int6, 32, Part::Groups32, 0x0832d087),
     ("gemv and gemm, 8 bits, groups of 32", CodeWidth::Int8, Part::Int8, 32, Part::Groups32, 0x780abd62),
-    ("gemv and gemm, 2 bits, groups of 64", CodeWidth::Int2, Part::Int2, 64, Part::Groups64, 0x3c50fc38),
+    ("gemv and gemm, 2 bits, groups of 64", CodeWidth::Int2, Part::Int2, 64, Part::Groups64, 0xc7948737),
     ("gemv and gemm, 3 bits, groups of 64", CodeWidth::Int3, Part::Int3, 64, Part::Groups64, 0xc2740a85),
-    ("gemv and gemm, 4 bits, groups of 64", CodeWidth::Int4, Part::Int4, 64, Part::Groups64, 0x41ce6652),
+    ("gemv and gemm, 4 bits, groups of 64", CodeWidth::Int4, Part::Int4, 64, Part::Groups64, 0x8d7809f1),
     ("gemv and gemm, 5 bits, groups of 64", CodeWidth::Int5, Part::Int5, 64, Part::Groups64, 0x105f2e50),
     ("gemv and gemm, 6 bits, groups of 64", CodeWidth::Int6, Part::Int6, 64, Part::Groups64, 0x7cc7271a),
     ("gemv and gemm, 8 bits, groups of 64", CodeWidth::Int8, Part::Int8, 64, Part::Groups64, 0x09be572f),
-    ("gemv and gemm, 2 bits, groups of 128", CodeWidth::Int2, Part::Int2, 128, Part::OtherGroups, 0xfa610b0e),
+    ("gemv and gemm, 2 bits, groups of 128", CodeWidth::Int2, Part::Int2, 128, Part::OtherGroups, 0xde5ee1aa),
     ("gemv and gemm, 3 bits, groups of 128", CodeWidth::Int3, Part::Int3, 128, Part::OtherGroups, 0xc41073e2),
-    ("gemv and gemm, 4 bits, groups of 128", CodeWidth::Int4, Part::Int4, 128, Part::OtherGroups, 0x568c3c57),
+    ("gemv and gemm, 4 bits, groups of 128", CodeWidth::Int4, Part::Int4, 128, Part::OtherGroups, 0x68dddfc0),
     ("gemv and gemm, 5 bits, groups of 128", CodeWidth::Int5, Part::Int5, 128, Part::OtherGroups, 0xf50ff5b5),
     ("gemv and gemm, 6 bits, groups of 128", CodeWidth::Int6, Part::Int6, 128, Part::OtherGroups, 0xf7e83305),
     ("gemv and gemm, 8 bits, groups of 128", CodeWidth::Int8, Part::Int8, 128, Part::OtherGroups, 0xdf40997a),
@@ -240,7 +240,7 @@ fn activations(
     (codes, scales)
 }
 
-/// Both products of a matrix, for all tokens and for one, as a CRC-32.
+/// Both products of a matrix, for all tokens and for one, as a CRC-32; at widths with more than one way to levels by each.
 #[inline(never)]
 fn products(kernels: &Kernels, width: CodeWidth, group: usize, layout: Layout) -> u32 {
     let mut bits = Bits::default();
@@ -252,39 +252,65 @@ fn products(kernels: &Kernels, width: CodeWidth, group: usize, layout: Layout) -
     let section: &mut [u8] = bytemuck::cast_slice_mut(&mut section);
     let Some(section) = section.get_mut(..shape.section_bytes()) else { return 0 };
     make_up(&shape, &mut random, section);
-    let Ok(matrix) = MatrixView::new(shape, section) else { return 0 };
     let (codes, scales) = activations(kernels, shape.step_elems(), &mut random);
     let mut of_steps = [0.0; TOKENS * MOST_STEPS];
     for (steps, scales) in of_steps.chunks_exact_mut(shape.steps()).zip(&scales) {
         steps.copy_from_slice(&scales[..shape.steps()]);
     }
     let products = kernels.products(layout, width);
-    for (tokens, product) in [(TOKENS, products.gemm), (1, products.gemv)] {
-        let mut output = [f32::NAN; TOKENS * ROWS];
-        let output = &mut output[..tokens * ROWS];
-        let activations = Activations {
-            codes: codes[..tokens].as_flattened(),
-            scales: &of_steps[..tokens * shape.steps()],
-            tokens,
-        };
-        let tiles = 0..ROWS.div_ceil(crate::kernels::TILE_ROWS);
-        product(&matrix, &activations, tiles, &mut OutputRows::new(output, tokens, ROWS));
-        bits.floats(output);
+    for choose in ways_to_levels(width) {
+        put_levels(width, *choose, section);
+        let Ok(matrix) = MatrixView::new(shape, section) else { return 0 };
+        for (tokens, product) in [(TOKENS, products.gemm), (1, products.gemv)] {
+            let mut output = [f32::NAN; TOKENS * ROWS];
+            let output = &mut output[..tokens * ROWS];
+            let activations = Activations {
+                codes: codes[..tokens].as_flattened(),
+                scales: &of_steps[..tokens * shape.steps()],
+                tokens,
+            };
+            let tiles = 0..ROWS.div_ceil(crate::kernels::TILE_ROWS);
+            product(&matrix, &activations, tiles, &mut OutputRows::new(output, tokens, ROWS));
+            bits.floats(output);
+        }
     }
     bits.0.finalize()
 }
 
-/// Makes a matrix up, word by word, and the same for every layout: any bits of a narrow width are codes, and packing codes took kilobytes of
+/// A way to the level of an index.
+type ToLevel = fn(CodeWidth, i32) -> i8;
+
+/// As many as a width's kernels have.
+fn ways_to_levels(width: CodeWidth) -> &'static [ToLevel] {
+    match width {
+        CodeWidth::Int2 | CodeWidth::Int4 => &[over_the_range, nearby],
+        _ => &[over_the_range],
+    }
+}
+
+/// Puts levels into the section of a codebook matrix.
+fn put_levels(width: CodeWidth, to_level: ToLevel, section: &mut [u8]) {
+    for (index, level) in (0..width.table_levels()).zip(section) {
+        *level = width.fixed_table_level(index as u8).unwrap_or(to_level(width, index as i32)) as u8;
+    }
+}
+
+/// Levels from one bound to the other, as evenly as integers are.
+fn over_the_range(width: CodeWidth, index: i32) -> i8 {
+    let (bound, count) = (i32::from(width.level_bound()), width.table_levels() as i32);
+    (-bound + 2 * bound * index / (count - 1)) as i8
+}
+
+/// Levels whose codes some kernels multiply in their place: -3, -1, 1, 3 at 2 bits, -8..=7 at 4.
+fn nearby(width: CodeWidth, index: i32) -> i8 {
+    (if width == CodeWidth::Int2 { 2 * index - 3 } else { index - 8 }) as i8
+}
+
+/// Makes a matrix up but for its levels, word by word, and the same for every layout: any bits of a narrow width are codes, and packing codes took kilobytes of
 /// code.
 #[inline(never)]
 fn make_up(shape: &MatrixShape, random: &mut Random, section: &mut [u8]) {
     let width = shape.width();
-    let (bound, count) = (i32::from(width.level_bound()), width.table_levels() as i32);
-    for (index, level) in (0..count).zip(&mut *section) {
-        // From one bound to the other, as evenly as integers are.
-        let even = -bound + 2 * bound * index / (count - 1);
-        *level = width.fixed_table_level(index as u8).unwrap_or(even as i8) as u8;
-    }
     if shape.has_scale_codes() {
         for (index, multiplier) in section[TABLE_ENTRIES..2 * TABLE_ENTRIES].iter_mut().enumerate() {
             *multiplier = 15 + 16 * index as u8;
@@ -445,8 +471,11 @@ mod tests {
                 let mut section = [MemoryBlock([0; 64]); SECTION_BLOCKS];
                 let section = &mut bytemuck::cast_slice_mut(&mut section)[..shape.section_bytes()];
                 make_up(&shape, &mut Random(7), section);
-                let matrix = MatrixView::new(shape, section).expect("a section");
-                assert_eq!(matrix.check(section), Ok(()), "{width:?} {group} {layout:?}");
+                for way in ways_to_levels(width) {
+                    put_levels(width, *way, section);
+                    let matrix = MatrixView::new(shape, section).expect("a section");
+                    assert_eq!(matrix.check(section), Ok(()), "{width:?} {group} {layout:?}");
+                }
             }
         }
     }

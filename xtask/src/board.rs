@@ -17,7 +17,7 @@ pub(crate) struct Board {
     pub(crate) clock_hz: f64,
     /// What memory gives, by threads that read, rising.
     pub(crate) read_bandwidth: Vec<ReadBandwidth>,
-    /// Cycles of one core a weight, in decode; by encoding, e.g. `int4`.
+    /// Cycles of one core a weight, in decode; by encoding, e.g. `int4`, and `int4_even` where levels are those of `--levels even`.
     pub(crate) cycles_per_weight: BTreeMap<String, f64>,
 }
 
@@ -58,8 +58,12 @@ impl Board {
             positive("board.read_bandwidth.bytes_per_second", entry.bytes_per_second)?;
         }
         for (name, cycles) in &self.cycles_per_weight {
-            if !CodeWidth::ALL.iter().any(|width| *name == encoding_name(*width)) {
-                return Err(("board.cycles_per_weight", format!("expected names like int4, found `{name}`")));
+            let encoding = name.strip_suffix(EVEN).unwrap_or(name);
+            if !CodeWidth::ALL.iter().any(|width| encoding == encoding_name(*width)) {
+                return Err((
+                    "board.cycles_per_weight",
+                    format!("expected names like int4 and int4{EVEN}, found `{name}`"),
+                ));
             }
             positive("board.cycles_per_weight", *cycles)?;
         }
@@ -72,11 +76,16 @@ impl Board {
         known.map_or(0.0, |entry| entry.bytes_per_second)
     }
 
-    /// Cycles a weight; `None` where the board doesn't say.
-    pub(crate) fn cycles(&self, width: CodeWidth) -> Option<f64> {
-        self.cycles_per_weight.get(&encoding_name(width)).copied()
+    /// Cycles a weight; `None` where the board doesn't say. Evenly spaced levels take what others do where it says nothing of them.
+    pub(crate) fn cycles(&self, width: CodeWidth, even_levels: bool) -> Option<f64> {
+        let name = encoding_name(width);
+        let even = even_levels.then(|| self.cycles_per_weight.get(&format!("{name}{EVEN}"))).flatten();
+        even.or_else(|| self.cycles_per_weight.get(&name)).copied()
     }
 }
+
+/// What follows the name of an encoding whose levels are evenly spaced.
+const EVEN: &str = "_even";
 
 /// As a container's report names it.
 pub(crate) fn encoding_name(width: CodeWidth) -> String {

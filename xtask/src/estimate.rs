@@ -9,6 +9,9 @@
 use std::path::PathBuf;
 
 use rescomp_formats::container::CheckedContainer;
+use rescomp_formats::matrix::{MatrixShape, Scaling};
+use rescomp_formats::section::SectionName;
+use rescomp_quantizer::grids::{Grid, Spacing};
 use serde::Serialize;
 
 use crate::board::{Board, encoding_name};
@@ -111,14 +114,15 @@ fn packed(root: &std::path::Path, target: &Target) -> PathBuf {
 
 fn work(container: &CheckedContainer<'_>, board: &Board, position: usize) -> Result<Work, Error> {
     let (mut weight_bytes, mut cycles) = (0, 0.0);
-    for (_, shape, _) in container.products() {
+    for (name, shape, _) in container.products() {
         weight_bytes += shape.section_bytes() as u64;
-        let of_weight = board.cycles(shape.width()).ok_or_else(|| {
-            let encoding = encoding_name(shape.width());
-            Error::input(format!(
-                "the board's table cycles_per_weight has no {encoding}, which the container needs"
-            ))
-        })?;
+        let of_weight =
+            board.cycles(shape.width(), has_even_levels(container, name, &shape)).ok_or_else(|| {
+                let encoding = encoding_name(shape.width());
+                Error::input(format!(
+                    "the board's table cycles_per_weight has no {encoding}, which the container needs"
+                ))
+            })?;
         cycles += shape.rows() as f64 * shape.cols() as f64 * of_weight;
     }
     let manifest = container.manifest();
@@ -126,6 +130,14 @@ fn work(container: &CheckedContainer<'_>, board: &Board, position: usize) -> Res
     let heads = 2 * u64::from(spec.kv_heads) * u64::from(spec.layers);
     let a_position = heads * manifest.cache.head_bytes(spec.head_dim);
     Ok(Work { weight_bytes, cache_bytes: a_position * (position as u64 + 1), cycles })
+}
+
+/// Whether a matrix has the levels of `--levels even`, which kernels need not look up. (A product under its name may also be its correction's.)
+fn has_even_levels(container: &CheckedContainer<'_>, name: SectionName, shape: &MatrixShape) -> bool {
+    let Ok(grid) = Grid::new(shape.width().bits() as u8, Spacing::Even) else { return false };
+    let scaling =
+        container.matrix(name).filter(|matrix| matrix.shape() == shape).map(|matrix| matrix.scaling());
+    matches!(scaling, Some(Scaling::Codebook(book)) if book.levels.starts_with(&grid.levels()))
 }
 
 fn bounds(board: &Board, work: &Work, threads: usize) -> Bounds {
@@ -165,6 +177,7 @@ fn text_of(estimate: &Estimate) -> String {
 mod tests {
     use super::*;
     use crate::board::ReadBandwidth;
+    use rescomp_formats::encodings::CodeWidth;
 
     fn board() -> Board {
         let bandwidth = |threads, bytes_per_second| ReadBandwidth { threads, bytes_per_second };
@@ -191,6 +204,16 @@ mod tests {
     }
 
     #[test]
+    fn evenly_spaced_levels_have_cycles_of_their_own_where_the_board_says_so() {
+        let mut board = board();
+        let cycles = |board: &Board| [false, true].map(|even| board.cycles(CodeWidth::Int4, even));
+        assert_eq!(cycles(&board), [Some(0.25); 2]);
+        board.cycles_per_weight.insert("int4_even".to_owned(), 0.15);
+        assert_eq!((board.validate(), cycles(&board)), (Ok(()), [Some(0.25), Some(0.15)]));
+        assert_eq!(board.cycles(CodeWidth::Int2, true), None);
+    }
+
+    #[test]
     fn boards_that_cannot_be_are_refused_by_field() {
         assert_eq!(board().validate(), Ok(()));
         let refused = |change: fn(&mut Board), field: &str| {
@@ -208,6 +231,10 @@ mod tests {
         );
         refused(
             |board| board.cycles_per_weight.extend([("int7".to_owned(), 0.1)]),
+            "board.cycles_per_weight",
+        );
+        refused(
+            |board| board.cycles_per_weight.extend([("int4_odd".to_owned(), 0.1)]),
             "board.cycles_per_weight",
         );
         refused(

@@ -24,7 +24,7 @@ use crate::kernels::nr8k4::codebook::{
 };
 use crate::kernels::nr8k4::even::Even;
 use crate::kernels::nr8k4::pairs::{Pair, gemv_by_pairs};
-use crate::kernels::nr8k4::prepared::Coded;
+use crate::kernels::nr8k4::prepared::{Coded, group_of};
 use crate::kernels::quantized::MatrixProduct;
 use crate::kernels::{Activations, OutputRows, Products, TILE_ROWS};
 use crate::parts::{Part, not_built};
@@ -66,12 +66,10 @@ gemv!(gemv_int4, gemv_int4_neon, 4, codebook::INT4.gemv);
 
 /// Whether sums fit (see above), and there is room for those of the activations.
 fn applies<const WORDS: usize>(matrix: &MatrixView<'_>) -> bool {
-    let shape = matrix.shape();
-    let group = if shape.has_scale_codes() { shape.group_elems() } else { 0 };
-    let (spacing, bound) = if WORDS == 2 { (2, 4) } else { (1, 8) };
-    are_summed(shape.units(), group)
-        && Even::of(codebook_of(matrix).levels, 1 << WORDS)
-            .is_some_and(|even| even.spacing == spacing && even.bound(1 << WORDS) <= bound)
+    let bound = if WORDS == 2 { 4 } else { 8 };
+    are_summed(matrix.shape().units(), group_of(matrix.shape()))
+        && Even::of_codes::<WORDS>(codebook_of(matrix).levels)
+            .is_some_and(|even| even.bound(1 << WORDS) <= bound)
 }
 
 /// The walk along a matrix of evenly spaced levels.
@@ -270,8 +268,8 @@ fn multiply<const WORDS: usize>(
     with
 }
 
-/// Adds the products of a quad, rows 0 to 3 in register `$low` and 4 to 7 in `$high`, with the activations in `$quad`. Products of one sum
-/// are four instructions apart, which a processor that computes in order waits for.
+/// Adds the products of a quad, rows 0 to 3 in register `$low` and 4 to 7 in `$high`, with the activations in `$quad`. One
+/// sum's come once in eight instructions, both tiles by turns: a processor that computes in order waits for the one before.
 macro_rules! products {
     ($operation:literal, [$a:literal, $b:literal, $c:literal, $d:literal], $low:literal, $high:literal, $quad:literal) => {
         concat!(

@@ -26,6 +26,7 @@ use super::lookup;
 use super::sums::{self, Sums};
 use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, BLOCK_UNITS, STEP_UNITS, codebook, scale_codes};
+use crate::kernels::nr8k4::prepared::group_of;
 use crate::kernels::quantized::check;
 use crate::kernels::{Activations, OutputRows, Products, TILE_ROWS};
 use crate::parts::{self, not_built};
@@ -91,7 +92,7 @@ fn gemv_int2_neon(
     let codebook = codebook(matrix);
     let levels = lookup::tables::<WORDS>(codebook.levels, codebook.multipliers);
     let (row_scales, _) = codebook.row_scales.as_chunks::<TILE_ROWS>();
-    let group = if shape.has_scale_codes() { shape.group_elems() } else { 0 };
+    let group = group_of(shape);
     // Parts of about equal length.
     let parts = units.div_ceil(MOST_UNITS).max(1);
     let part_units = units.div_ceil(parts).next_multiple_of(BLOCK_UNITS);

@@ -14,7 +14,7 @@ use crate::kernels::neon::lookup::{self, Tables};
 use crate::kernels::neon::pair_walk::{Beside, CodebookToken, Cursor, Parts, Rows, are_summed, pair_walk};
 use crate::kernels::neon::sums;
 use crate::kernels::nr8k4::codebook::{BLOCK_UNITS, STEP_UNITS, lookup_tables, width};
-use crate::kernels::nr8k4::even::Even;
+use crate::kernels::nr8k4::even::{Even, spacing_of_codes};
 use crate::kernels::nr8k4::pairs::Pair;
 use crate::kernels::nr8k4::prepared::{Coded, Scaled};
 use crate::kernels::quantized::Activations;
@@ -45,10 +45,8 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
         // SAFETY: instantiated only in the products of this backend, which have NEON and dotprod.
         let tables = unsafe { lookup::tables::<WORDS>(levels, multipliers) };
         let mut prepared = Coded::new(Levels { tables, by_codes: false }, matrix, activations);
-        if let Some(spacing) = spacing_of_codes::<WORDS>() {
-            prepared.tables.by_codes = are_summed(prepared.tokens.units, prepared.group)
-                && Even::of(levels, 1 << WORDS).is_some_and(|even| even.spacing == spacing);
-        }
+        prepared.tables.by_codes =
+            are_summed(prepared.tokens.units, prepared.group) && Even::of_codes::<WORDS>(levels).is_some();
         prepared
     }
 
@@ -87,15 +85,6 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
             _ if cfg!(feature = "other-groups") => walk!(0),
             _ => not_built(Part::OtherGroups),
         }
-    }
-}
-
-/// How far apart levels are where codes can be multiplied in their place; `None` at the widths for which there is no such kernel.
-const fn spacing_of_codes<const WORDS: usize>() -> Option<i8> {
-    match WORDS {
-        2 => Some(2),
-        4 => Some(1),
-        _ => None,
     }
 }
 

@@ -8,6 +8,16 @@
 
 use rescomp_formats::matrix::TABLE_ENTRIES;
 
+/// How far apart levels of `WORDS` bits are where codes are multiplied in their place, as `--levels even` has them; `None` at the widths for
+/// which there is no such kernel.
+pub(in crate::kernels) const fn spacing_of_codes<const WORDS: usize>() -> Option<i8> {
+    match WORDS {
+        2 => Some(2),
+        4 => Some(1),
+        _ => None,
+    }
+}
+
 /// Evenly spaced levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kernels) struct Even {
@@ -24,6 +34,13 @@ impl Even {
         let spacing = levels[1].wrapping_sub(levels[0]);
         let even = levels[..count].windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == spacing);
         even.then_some(Even { lowest: levels[0], spacing })
+    }
+
+    /// Those of a codebook of `WORDS` bits, where they are as far apart as codes in their place may be.
+    #[inline(always)]
+    pub(in crate::kernels) fn of_codes<const WORDS: usize>(levels: &[i8; TABLE_ENTRIES]) -> Option<Even> {
+        let spacing = spacing_of_codes::<WORDS>()?;
+        Even::of(levels, 1 << WORDS).filter(|even| even.spacing == spacing)
     }
 
     /// The largest magnitude of `count` levels.

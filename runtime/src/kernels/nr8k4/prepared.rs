@@ -49,11 +49,17 @@ fn words<'a, const WORDS: usize>(matrix: &MatrixView<'a>, tiles: usize) -> &'a [
     &words.as_chunks().0[..tiles * matrix.shape().units()]
 }
 
+/// Columns of a codebook matrix's group; 0 where a row is one, without scale codes.
+#[inline(always)]
+pub(in crate::kernels) fn group_of(shape: &MatrixShape) -> usize {
+    if shape.has_scale_codes() { shape.group_elems() } else { 0 }
+}
+
 /// Of a codebook matrix of `WORDS` words a unit, with a backend's tables.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Coded<'a, T, const WORDS: usize> {
     pub(in crate::kernels) tables: T,
-    /// Columns of a group; 0 where a row is one, without scale codes.
+    /// See [`group_of`].
     pub(in crate::kernels) group: usize,
     /// Octets of a tile.
     pub(in crate::kernels) pairs: usize,
@@ -72,7 +78,7 @@ impl<'a, T, const WORDS: usize> Coded<'a, T, WORDS> {
         let (tiles, pairs) = (shape.padded_rows() / TILE_ROWS, shape.scale_code_pairs());
         Coded {
             tables,
-            group: if shape.has_scale_codes() { shape.group_elems() } else { 0 },
+            group: group_of(shape),
             pairs,
             words: words(matrix, tiles),
             octets: &book.scale_codes.as_chunks().0[..tiles * pairs],

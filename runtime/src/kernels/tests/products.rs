@@ -249,6 +249,21 @@ fn products_of_long_rows_equal_the_portable_one() {
     }
 }
 
+/// Tables of levels with the largest a width has at their ends, and with the largest that kernels multiply codes for. Of 8 bits the ends
+/// alone, which are codes.
+fn tables_of_large_levels(width: CodeWidth) -> Vec<Vec<i8>> {
+    let bound = width.level_bound();
+    let Some(levels) = width.levels() else { return vec![vec![-bound, bound]] };
+    let mut range = fixed_levels::<i8>(width, levels).unwrap_or_else(|| (0..levels as i8).collect());
+    (range[0], range[levels - 1]) = (-bound, bound);
+    let evenly = |lowest: i8, spacing: i8| (0..levels as i8).map(|code| lowest + spacing * code).collect();
+    match width {
+        CodeWidth::Int2 => vec![range, evenly(-4, 2), evenly(-2, 2), evenly(-bound, 2)],
+        CodeWidth::Int4 => vec![range, evenly(-8, 1), evenly(-7, 1), evenly(-bound, 1)],
+        _ => vec![range],
+    }
+}
+
 /// All products of one sign: what overflows narrow accumulators, if anything does.
 #[test]
 fn the_largest_sums_fit() {
@@ -256,51 +271,55 @@ fn the_largest_sums_fit() {
     const ROWS: usize = 163;
     let cols = 1024;
     for width in CodeWidth::ALL {
-        let bound = width.level_bound();
-        for (weight, activation) in [(-bound, 127), (-bound, -127), (bound, 127), (bound, -127)] {
-            for group in GROUPS {
-                let mut case = Case::new(
-                    &mut Random(2),
-                    (ROWS as u32, 1024),
-                    group,
-                    width,
-                    Layout::Nr8k4,
-                    5,
-                    Codes::Random,
-                );
-                let shape = case.shape;
-                let multiplier = match width.levels() {
-                    Some(levels) => {
-                        let mut table =
-                            fixed_levels::<i8>(width, levels).unwrap_or_else(|| (0..levels as i8).collect());
-                        (table[0], table[levels - 1]) = (-bound, bound);
-                        let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
-                        let matrix = CodebookMatrix {
-                            levels: &table,
-                            multipliers: core::array::from_fn(|i| u8::from(groups > 0) * (240 + i as u8)),
-                            codes: &vec![if weight < 0 { 0 } else { levels as u8 - 1 }; ROWS * cols],
-                            scale_codes: &vec![15; ROWS * groups],
-                            row_scales: &[f16::ONE; ROWS],
-                        };
-                        pack_codebook(&shape, &matrix, case.section_mut()).expect("pack");
-                        if groups > 0 { 255 } else { 1 }
-                    }
-                    None => {
-                        let scales = vec![f16::ONE; ROWS * shape.groups()];
-                        pack_scaled(&shape, &vec![weight; ROWS * cols], &scales, case.section_mut())
-                            .expect("pack");
-                        1
-                    }
-                };
-                case.codes.fill(activation);
-                case.scales.fill(1.0);
-                // A step's sum isn't exact in f32 any more, but of equal steps, so neither is one of their number.
-                let step = multiplier * i64::from(weight) * i64::from(activation) * shape.step_elems() as i64;
-                let unit = if shape.has_codebook() { shape.row_scale_unit() } else { 1.0 };
-                let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32) * unit;
-                for kernels in available() {
-                    for product in products(kernels, width) {
-                        assert_same_bits(&case.run(product), &vec![expected; 5 * ROWS], kernels.name);
+        for (table, activation) in
+            tables_of_large_levels(width).iter().flat_map(|table| [(table, 127), (table, -127)])
+        {
+            for weight in [table[0], table[table.len() - 1]] {
+                for group in GROUPS {
+                    let mut case = Case::new(
+                        &mut Random(2),
+                        (ROWS as u32, 1024),
+                        group,
+                        width,
+                        Layout::Nr8k4,
+                        5,
+                        Codes::Random,
+                    );
+                    let shape = case.shape;
+                    let multiplier = match width.levels() {
+                        Some(levels) => {
+                            let groups = if shape.has_scale_codes() { shape.groups() } else { 0 };
+                            let matrix = CodebookMatrix {
+                                levels: table,
+                                multipliers: core::array::from_fn(|i| u8::from(groups > 0) * (240 + i as u8)),
+                                codes: &vec![
+                                    if weight == table[0] { 0 } else { levels as u8 - 1 };
+                                    ROWS * cols
+                                ],
+                                scale_codes: &vec![15; ROWS * groups],
+                                row_scales: &[f16::ONE; ROWS],
+                            };
+                            pack_codebook(&shape, &matrix, case.section_mut()).expect("pack");
+                            if groups > 0 { 255 } else { 1 }
+                        }
+                        None => {
+                            let scales = vec![f16::ONE; ROWS * shape.groups()];
+                            pack_scaled(&shape, &vec![weight; ROWS * cols], &scales, case.section_mut())
+                                .expect("pack");
+                            1
+                        }
+                    };
+                    case.codes.fill(activation);
+                    case.scales.fill(1.0);
+                    // A step's sum isn't exact in f32 any more, but of equal steps, so neither is one of their number.
+                    let step =
+                        multiplier * i64::from(weight) * i64::from(activation) * shape.step_elems() as i64;
+                    let unit = if shape.has_codebook() { shape.row_scale_unit() } else { 1.0 };
+                    let expected = (0..shape.steps()).fold(0.0f32, |sum, _| sum + step as f32) * unit;
+                    for kernels in available() {
+                        for product in products(kernels, width) {
+                            assert_same_bits(&case.run(product), &vec![expected; 5 * ROWS], kernels.name);
+                        }
                     }
                 }
             }

@@ -22,13 +22,13 @@ pub(super) fn scores_f16<L: Lanes>(
     let Some(count) = scores_each(queries.len(), head_dim, scores.len()) else { return };
     assert!(count * head_dim <= keys.len(), "scores of more keys than there are");
     match head_dim {
-        32 if L::UNROLLED_HEADS && cfg!(feature = "head-32") => {
+        32 if L::IN_REGISTERS && cfg!(feature = "head-32") => {
             scores_of::<L, 2>(queries, keys, scale, scores, count)
         }
-        64 if L::UNROLLED_HEADS && cfg!(feature = "head-64") => {
+        64 if L::IN_REGISTERS && cfg!(feature = "head-64") => {
             scores_of::<L, 4>(queries, keys, scale, scores, count)
         }
-        128 if L::UNROLLED_HEADS && cfg!(feature = "head-128") => {
+        128 if L::IN_REGISTERS && cfg!(feature = "head-128") => {
             scores_of::<L, 8>(queries, keys, scale, scores, count)
         }
         _ => {

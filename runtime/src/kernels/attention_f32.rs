@@ -55,7 +55,7 @@ pub(super) fn scores_f32<L: Lanes>(
     let (before, end) = (first / LANES * head_dim, (first + count).div_ceil(LANES) * head_dim);
     assert!(end <= rows.len(), "scores of more keys than there are");
     let (rows, skipped) = (&rows[before..end], first % LANES);
-    if !L::UNROLLED_HEADS {
+    if !L::IN_REGISTERS {
         for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(count)) {
             scores_one_by_one(query, rows, skipped, scale, scores);
         }

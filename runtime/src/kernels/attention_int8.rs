@@ -110,13 +110,13 @@ pub(super) fn scores_int8<S: Int8Sums>(
     );
     let keys = Keys { head_dim, codes: &keys[..count * head_dim], scales: &key_scales[..count], scale };
     match head_dim {
-        32 if S::Lanes::UNROLLED_HEADS && cfg!(feature = "head-32") => {
+        32 if S::Lanes::IN_REGISTERS && cfg!(feature = "head-32") => {
             scores_of::<S, 2, 32>(queries, &keys, scores);
         }
-        64 if S::Lanes::UNROLLED_HEADS && cfg!(feature = "head-64") => {
+        64 if S::Lanes::IN_REGISTERS && cfg!(feature = "head-64") => {
             scores_of::<S, 4, 64>(queries, &keys, scores);
         }
-        128 if S::Lanes::UNROLLED_HEADS && cfg!(feature = "head-128") => {
+        128 if S::Lanes::IN_REGISTERS && cfg!(feature = "head-128") => {
             scores_of::<S, 8, 128>(queries, &keys, scores);
         }
         ..=256 => scores_of::<S, 0, 256>(queries, &keys, scores),

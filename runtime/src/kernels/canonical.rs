@@ -6,6 +6,7 @@
 
 use super::lanes::{Elementwise, LANES, Lanes, Stored};
 use rescomp_formats::hadamard::Hadamard;
+use rescomp_formats::matrix::STEP_ELEMS;
 
 pub(super) use super::activations::{gelu, gelu_tanh, layer_norm, soft_cap};
 pub(super) use super::attention::{softmax, weighted_sums_f16, weighted_sums_f32};
@@ -225,12 +226,51 @@ pub(super) fn quantize_activations<L: Lanes>(
     assert_eq!(scales.len(), codes.len().div_ceil(step_elems), "activation scales");
     let mut inputs = input.chunks(step_elems);
     for (codes, scale) in codes.chunks_mut(step_elems).zip(scales) {
-        *scale = quantize_step::<L>(inputs.next().unwrap_or(&[]), codes);
+        let input = inputs.next().unwrap_or(&[]);
+        *scale = match (input.as_array(), codes.as_mut_array()) {
+            (Some(input), Some(codes)) if L::IN_REGISTERS => quantize_whole_step::<L>(input, codes),
+            _ => quantize_step::<L>(input, codes),
+        };
         if scale.is_nan() {
             return false;
         }
     }
     true
+}
+
+/// The factor that makes codes of values up to `peak`, and their scale. `Err`: every code is 0, with this scale.
+#[inline(always)]
+fn inverse_and_scale<L: Lanes>(peak: f32) -> Result<[f32; 2], f32> {
+    if !peak.is_finite() {
+        return Err(f32::NAN);
+    }
+    if peak < SMALLEST_PEAK { Err(0.0) } else { Ok(L::quotients(127.0, peak)) }
+}
+
+/// [`quantize_step`] of a step of the usual length: values are loaded once and stay in registers.
+#[inline(always)]
+fn quantize_whole_step<L: Lanes>(input: &[f32; STEP_ELEMS], codes: &mut [i8; STEP_ELEMS]) -> f32 {
+    let (x, _) = input.as_chunks();
+    let mut lanes = [L::splat(0.0); STEP_ELEMS / LANES];
+    let mut largest = L::splat(0.0);
+    for index in 0..lanes.len() {
+        lanes[index] = L::load(&x[index]);
+        largest = largest.larger_magnitude(lanes[index]);
+    }
+    match inverse_and_scale::<L>(largest.fold_magnitude()) {
+        Ok([inverse, scale]) => {
+            let (codes, _) = codes.as_chunks_mut();
+            let inverse = L::splat(inverse);
+            for index in 0..lanes.len() {
+                codes[index] = lanes[index].mul(inverse).to_codes();
+            }
+            scale
+        }
+        Err(scale) => {
+            codes.fill(0);
+            scale
+        }
+    }
 }
 
 /// Quantizes one step to `codes`, of which those beyond it become 0; returns the scale: NaN where a value isn't finite, and every code is then 0.
@@ -244,12 +284,14 @@ pub(super) fn quantize_step<L: Lanes>(input: &[f32], codes: &mut [i8]) -> f32 {
     if !x_rest.is_empty() {
         largest = largest.larger_magnitude(L::load_partial(x_rest, 0.0));
     }
-    let peak = largest.fold_magnitude();
-    if !peak.is_finite() || peak < SMALLEST_PEAK {
-        codes.fill(0);
-        return if peak.is_finite() { 0.0 } else { f32::NAN };
-    }
-    let inverse = L::splat(127.0 / peak);
+    let [inverse, scale] = match inverse_and_scale::<L>(largest.fold_magnitude()) {
+        Ok(both) => both,
+        Err(scale) => {
+            codes.fill(0);
+            return scale;
+        }
+    };
+    let inverse = L::splat(inverse);
     let (used, padding) = codes.split_at_mut(input.len());
     padding.fill(0);
     let (codes, codes_rest) = used.as_chunks_mut();
@@ -260,5 +302,5 @@ pub(super) fn quantize_step<L: Lanes>(input: &[f32], codes: &mut [i8]) -> f32 {
         let last = L::load_partial(x_rest, 0.0).mul(inverse).to_codes();
         codes_rest.copy_from_slice(&last[..codes_rest.len()]);
     }
-    peak / 127.0
+    scale
 }

@@ -46,8 +46,9 @@ pub(super) trait Lanes: Elementwise {
     /// Weighted sums that share the loads of values, at most [`super::MOST_TOGETHER`]: with more, too few columns at once would fit the registers
     /// to keep the pipeline full.
     const ROWS: usize;
-    /// Whether code for a head of a usual length pays: what is unrolled is for registers, and takes tens of kilobytes.
-    const UNROLLED_HEADS: bool = true;
+    /// Whether lanes are in registers, and not in memory: then code for a head or a step of a usual length pays, which is unrolled and takes
+    /// tens of kilobytes.
+    const IN_REGISTERS: bool = true;
 
     /// Sixteen values.
     fn load(values: &[f32; LANES]) -> Self;
@@ -55,7 +56,7 @@ pub(super) trait Lanes: Elementwise {
     fn load_f16(values: &[u16; LANES]) -> Self;
     /// Writes sixteen values.
     fn store(self, values: &mut [f32; LANES]);
-    /// The larger of the bits without sign, as integers: the larger magnitude, and NaN above infinity above all else.
+    /// The larger of the bits without sign, as integers: the larger magnitude, and NaN above infinity above all else. `self` has no sign.
     fn larger_magnitude(self, other: Self) -> Self;
     /// Rounds to integers, ties to even. Every lane is above -127.5 and below 127.5.
     fn to_codes(self) -> [i8; LANES];
@@ -74,6 +75,12 @@ pub(super) trait Lanes: Elementwise {
     #[inline(always)]
     fn fold_larger(self) -> f32 {
         fold(self, Elementwise::larger)
+    }
+
+    /// `a / b` and `b / a`.
+    #[inline(always)]
+    fn quotients(a: f32, b: f32) -> [f32; 2] {
+        [a / b, b / a]
     }
 
     /// The sum of all lanes, folded in halves.

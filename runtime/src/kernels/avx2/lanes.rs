@@ -204,9 +204,8 @@ fn power_of_two(shifted: __m256) -> __m256 {
 #[target_feature(enable = "avx2")]
 fn larger_magnitude(a: __m256, b: __m256) -> __m256 {
     let sign = _mm256_set1_ps(-0.0);
-    let a = _mm256_castps_si256(_mm256_andnot_ps(sign, a));
     let b = _mm256_castps_si256(_mm256_andnot_ps(sign, b));
-    _mm256_castsi256_ps(_mm256_max_epi32(a, b))
+    _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), b))
 }
 
 #[inline]

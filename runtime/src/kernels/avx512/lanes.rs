@@ -181,9 +181,8 @@ fn power_of_two(shifted: __m512) -> __m512 {
 #[target_feature(enable = "avx512f,avx512dq")]
 fn larger_magnitude(a: __m512, b: __m512) -> __m512 {
     let sign = _mm512_set1_ps(-0.0);
-    let a = _mm512_castps_si512(_mm512_andnot_ps(sign, a));
     let b = _mm512_castps_si512(_mm512_andnot_ps(sign, b));
-    _mm512_castsi512_ps(_mm512_max_epi32(a, b))
+    _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), b))
 }
 
 #[inline]

@@ -17,16 +17,18 @@
 use super::codebook;
 use super::lookup;
 use super::pair_sums;
-use super::pair_walk::{Beside, CodebookToken, Cursor, Parts, Rows, are_summed, pair_walk};
+use super::pair_walk::{
+    Beside, CodebookToken, Cursor, NO_SUMS, PartSums, Parts, Rows, are_summed, pair_walk,
+};
 use super::sums;
 use crate::kernels::nr8k4::codebook::{
     BLOCK_UNITS, STEP_UNITS, codebook as codebook_of, lookup_tables, width,
 };
 use crate::kernels::nr8k4::even::Even;
-use crate::kernels::nr8k4::pairs::{Pair, gemv_by_pairs};
+use crate::kernels::nr8k4::pairs::{Pair, PairsOfTiles, gemv_by_pairs};
 use crate::kernels::nr8k4::prepared::{Coded, group_of};
 use crate::kernels::quantized::MatrixProduct;
-use crate::kernels::{Activations, OutputRows, Products, TILE_ROWS};
+use crate::kernels::{Activations, OutputRows, Products};
 use crate::parts::{Part, not_built};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -85,7 +87,9 @@ struct Tables {
 impl<const WORDS: usize> Pair for Codes<WORDS> {
     const WIDTH: CodeWidth = width::<WORDS>();
     type Prepared<'a> = Coded<'a, Tables, WORDS>;
-    type Token<'a> = CodebookToken<'a, Tables, WORDS>;
+    type Token<'a, 's> = CodebookToken<'a, 's, Tables, WORDS>;
+    type Scratch = PartSums;
+    const SCRATCH: PartSums = NO_SUMS;
 
     #[inline(always)]
     fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a> {
@@ -96,24 +100,29 @@ impl<const WORDS: usize> Pair for Codes<WORDS> {
     }
 
     #[inline(always)]
-    fn token<'a>(matrix: Self::Prepared<'a>, token: usize) -> Self::Token<'a> {
-        let mut of_token = CodebookToken::new(matrix, token);
-        for (units, sum) in of_token.parts() {
+    fn token<'a, 's>(
+        matrix: Self::Prepared<'a>,
+        token: usize,
+        scratch: &'s mut PartSums,
+    ) -> Self::Token<'a, 's> {
+        let of_token = CodebookToken::new(matrix, token);
+        for (units, sum) in of_token.parts(scratch) {
             // SAFETY: has NEON, likewise.
-            *sum = unsafe { lowest_sum::<WORDS>(units, matrix.tables.lowest) };
+            sum.write(unsafe { lowest_sum::<WORDS>(units, matrix.tables.lowest) });
         }
-        of_token
+        // SAFETY: all are written.
+        unsafe { of_token.with_sums(scratch) }
     }
 
     #[inline(always)]
-    fn outputs(token: &Self::Token<'_>, tiles: [usize; 2]) -> [[f32; TILE_ROWS]; 2] {
+    fn outputs(token: &Self::Token<'_, '_>, tiles: Range<usize>, rows: &mut [f32]) {
         let sums = Sums::<WORDS> { multipliers: token.matrix.tables.multipliers };
         // SAFETY: has NEON, likewise.
         unsafe {
             match token.matrix.group {
-                32 if cfg!(feature = "groups-32") => walk::<_, _, WORDS, 32>(sums, token, tiles),
-                64 if cfg!(feature = "groups-64") => walk::<_, _, WORDS, 64>(sums, token, tiles),
-                _ if cfg!(feature = "other-groups") => walk::<_, _, WORDS, 0>(sums, token, tiles),
+                32 if cfg!(feature = "groups-32") => walk::<_, _, WORDS, 32>(sums, token, tiles, rows),
+                64 if cfg!(feature = "groups-64") => walk::<_, _, WORDS, 64>(sums, token, tiles, rows),
+                _ if cfg!(feature = "other-groups") => walk::<_, _, WORDS, 0>(sums, token, tiles, rows),
                 _ => not_built(Part::OtherGroups),
             }
         }
@@ -122,23 +131,34 @@ impl<const WORDS: usize> Pair for Codes<WORDS> {
 
 pair_walk! { "neon" }
 
-/// The lowest level times the sum of a part's activations as two int16: at 4 bits those of columns 0 and 1 modulo four and of columns 2
-/// and 3, at 2 bits that of all columns, twice.
+/// The lowest level times the sums of a part's activations, eight int16: at 4 bits those of columns 0 to 3 modulo four, twice, as lanes of
+/// products begin with them; at 2 bits that of all columns.
 #[inline]
 #[target_feature(enable = "neon")]
-fn lowest_sum<const WORDS: usize>(units: &[[i8; UNIT_ELEMS]], lowest: i8) -> i32 {
-    let mut lanes = vdupq_n_s16(0);
-    for unit in units {
-        for codes in sums::load_activations(unit) {
-            lanes = vpadalq_s8(lanes, codes);
+fn lowest_sum<const WORDS: usize>(units: &[[i8; UNIT_ELEMS]], lowest: i8) -> int32x4_t {
+    let mut quads = vdupq_n_s16(0);
+    match units {
+        [first, second] => quads = vaddq_s16(quads_of_unit(first), quads_of_unit(second)),
+        _ => {
+            for unit in units {
+                quads = vaddq_s16(quads, quads_of_unit(unit));
+            }
         }
     }
-    let halves = vadd_s16(vget_low_s16(lanes), vget_high_s16(lanes));
-    let mut pairs = vadd_s16(halves, vext_s16::<2>(halves, halves));
+    let mut lanes = vaddq_s16(quads, vextq_s16::<4>(quads, quads));
     if WORDS == 2 {
-        pairs = vpadd_s16(pairs, pairs);
+        lanes = vpaddq_s16(lanes, lanes);
+        lanes = vpaddq_s16(lanes, lanes);
     }
-    vget_lane_s32::<0>(vreinterpret_s32_s16(vmul_n_s16(pairs, lowest.into())))
+    vreinterpretq_s32_s16(vmulq_n_s16(lanes, lowest.into()))
+}
+
+/// The sums of a unit's even and of its odd quads, by column.
+#[inline]
+#[target_feature(enable = "neon")]
+fn quads_of_unit(unit: &[i8; UNIT_ELEMS]) -> int16x8_t {
+    let [a, b] = sums::load_activations(unit);
+    vaddq_s16(vaddl_s8(vget_low_s8(a), vget_high_s8(a)), vaddl_s8(vget_low_s8(b), vget_high_s8(b)))
 }
 
 /// Sums of codes times activations, by the multipliers of a matrix.
@@ -200,32 +220,25 @@ impl<const WORDS: usize> Parts for Sums<WORDS> {
 #[target_feature(enable = "neon")]
 unsafe fn next<const WORDS: usize, const UNITS: usize>(at: &mut Cursor, beside: &mut Beside) -> Integers {
     // SAFETY: the halves of so many units are there, and a sum.
-    let (lanes, lowest) = unsafe {
-        let mut lanes = half_unit::<WORDS>(at, None);
-        lanes = half_unit::<WORDS>(at, Some(lanes));
+    let [a, b, c, d, e, f, g, h] = unsafe {
+        let mut lanes = begin::<WORDS>(at, beside);
+        lanes = half_unit::<WORDS>(at, lanes);
         if UNITS == 2 {
-            lanes = half_unit::<WORDS>(at, Some(lanes));
-            lanes = half_unit::<WORDS>(at, Some(lanes));
+            lanes = half_unit::<WORDS>(at, lanes);
+            lanes = half_unit::<WORDS>(at, lanes);
         }
-        (lanes, vreinterpretq_s16_s32(beside.next_sum()))
+        lanes
     };
-    let [a, b, c, d, e, f, g, h] = lanes;
-    let pairs = [[vpaddq_s16(a, b), vpaddq_s16(c, d)], [vpaddq_s16(e, f), vpaddq_s16(g, h)]];
+    let mut rows = [[vpaddq_s16(a, b), vpaddq_s16(c, d)], [vpaddq_s16(e, f), vpaddq_s16(g, h)]];
     if WORDS == 2 {
-        let mut rows = pairs;
-        for tile in 0..2 {
-            let codes = vpaddq_s16(pairs[tile][0], pairs[tile][1]);
-            rows[tile][0] = vaddq_s16(vaddq_s16(codes, codes), lowest);
-        }
-        return rows;
-    }
-    let mut lanes = pairs;
-    for tile in 0..2 {
-        for half in 0..2 {
-            lanes[tile][half] = vaddq_s16(pairs[tile][half], lowest);
+        // SAFETY: a sum is there.
+        let lowest = vreinterpretq_s16_s32(unsafe { beside.next_sum() });
+        for rows in &mut rows {
+            let codes = vpaddq_s16(rows[0], rows[1]);
+            rows[0] = vaddq_s16(vaddq_s16(codes, codes), lowest);
         }
     }
-    lanes
+    rows
 }
 
 /// Integers times the multipliers that `nibbles` name, and `totals`.
@@ -300,26 +313,62 @@ macro_rules! quad {
     };
 }
 
-/// A word of both tiles at 4 bits: two quads.
-macro_rules! words_of_nibbles {
-    ($operation:literal, $even:literal, $odd:literal) => {
+/// The next word of both tiles.
+macro_rules! load_words {
+    () => {
+        "ld1 {{ v20.16b-v21.16b }}, [{first}], #32\nld1 {{ v22.16b-v23.16b }}, [{second}], #32\n"
+    };
+}
+
+/// The quad in the high nibbles of a word of both tiles.
+macro_rules! high_nibbles {
+    ($quad:literal) => {
         concat!(
-            "ld1 {{ v20.16b-v21.16b }}, [{first}], #32\n",
-            "ld1 {{ v22.16b-v23.16b }}, [{second}], #32\n",
-            both!("and", ["v24", "v25"], ["v20", "v21"], "{mask:v}.16b"),
-            both!("and", ["v26", "v27"], ["v22", "v23"], "{mask:v}.16b"),
-            quad!($operation, $even),
             both!("ushr", ["v24", "v25"], ["v20", "v21"], "#4"),
             both!("ushr", ["v26", "v27"], ["v22", "v23"], "#4"),
-            quad!("smlal", $odd),
+            quad!("smlal", $quad),
+        )
+    };
+}
+
+/// A word of both tiles at 4 bits: two quads.
+macro_rules! words_of_nibbles {
+    ($low:literal, $high:literal) => {
+        concat!(
+            load_words!(),
+            both!("and", ["v24", "v25"], ["v20", "v21"], "{mask:v}.16b"),
+            both!("and", ["v26", "v27"], ["v22", "v23"], "{mask:v}.16b"),
+            quad!("smlal", $low),
+            high_nibbles!($high),
+        )
+    };
+}
+
+/// The first half unit of a part of both tiles at 4 bits. Lanes begin with `[{sums}]`, each loaded four instructions before its product: so
+/// late that it doesn't hold up others, and early enough for a processor that computes in order.
+macro_rules! first_of_nibbles {
+    () => {
+        concat!(
+            load_words!(),
+            "ldr {a:q}, [{sums}]\nand v24.16b, v20.16b, {mask:v}.16b\n",
+            "ldr {b:q}, [{sums}]\nand v25.16b, v21.16b, {mask:v}.16b\n",
+            "ldr {c:q}, [{sums}]\nand v26.16b, v22.16b, {mask:v}.16b\n",
+            "ldr {d:q}, [{sums}]\nand v27.16b, v23.16b, {mask:v}.16b\n",
+            "ldr {e:q}, [{sums}]\nsmlal {a:v}.8h, v24.8b, v16.8b\n",
+            "ldr {f:q}, [{sums}]\nsmlal2 {b:v}.8h, v24.16b, v16.16b\n",
+            "ldr {g:q}, [{sums}]\nsmlal {c:v}.8h, v25.8b, v16.8b\n",
+            "ldr {h:q}, [{sums}], #16\nsmlal2 {d:v}.8h, v25.16b, v16.16b\n",
+            products!("smlal", ["e", "f", "g", "h"], "v26", "v27", "v16"),
+            high_nibbles!("v17"),
+            words_of_nibbles!("v18", "v19"),
         )
     };
 }
 
 /// Half a unit of both tiles at 4 bits: two words.
 macro_rules! tiles_of_nibbles {
-    ($operation:literal) => {
-        concat!(words_of_nibbles!($operation, "v16", "v17"), words_of_nibbles!("smlal", "v18", "v19"),)
+    () => {
+        concat!(words_of_nibbles!("v16", "v17"), words_of_nibbles!("v18", "v19"))
     };
 }
 
@@ -327,8 +376,7 @@ macro_rules! tiles_of_nibbles {
 macro_rules! tiles_of_fields {
     ($operation:literal) => {
         concat!(
-            "ld1 {{ v20.16b-v21.16b }}, [{first}], #32\n",
-            "ld1 {{ v22.16b-v23.16b }}, [{second}], #32\n",
+            load_words!(),
             both!("and", ["v24", "v25"], ["v20", "v21"], "{mask:v}.16b"),
             both!("and", ["v26", "v27"], ["v22", "v23"], "{mask:v}.16b"),
             quad!($operation, "v16"),
@@ -349,58 +397,70 @@ macro_rules! tiles_of_fields {
     };
 }
 
-/// Adds the products of the next half unit of both tiles to `lanes`, or begins them.
+/// A half unit of both tiles: `$instructions` with the lanes of sums `$direction` of registers.
 ///
 /// LD4R puts each quad of activations beside each of four rows. One piece of assembly, which the compiler would interleave with others
 /// until it ran out of registers.
+macro_rules! half_unit {
+    ([$($instructions:expr),*], $at:ident, $direction:ident $lanes:ident, mask: $mask:literal $(, $operand:ident: $value:expr)?) => {
+        asm!(
+            "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
+            $($instructions,)*
+            codes = inout(reg) $at.codes,
+            first = inout(reg) $at.words[0],
+            second = inout(reg) $at.words[1],
+            $($operand = inout(reg) $value,)?
+            mask = in(vreg) vdupq_n_u8($mask),
+            a = $direction(vreg) $lanes[0],
+            b = $direction(vreg) $lanes[1],
+            c = $direction(vreg) $lanes[2],
+            d = $direction(vreg) $lanes[3],
+            e = $direction(vreg) $lanes[4],
+            f = $direction(vreg) $lanes[5],
+            g = $direction(vreg) $lanes[6],
+            h = $direction(vreg) $lanes[7],
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
+            out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _,
+            out("v26") _, out("v27") _,
+            options(readonly, nostack, preserves_flags),
+        )
+    };
+}
+
+/// Begins the lanes of a part with the products of its first half unit: at 4 bits beside what the sums of codes lack, which loads put there
+/// (an addition at the end would wait for all products).
+///
+/// # Safety
+/// Half a unit is there, and a sum.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn begin<const WORDS: usize>(at: &mut Cursor, beside: &mut Beside) -> Lanes {
+    let mut lanes = [vdupq_n_s16(0); 8];
+    // SAFETY: the caller vouches for words, activations and the sum; the processor has the instructions.
+    unsafe {
+        if WORDS == 2 {
+            half_unit!([tiles_of_fields!("smull")], at, out lanes, mask: 3);
+        } else {
+            half_unit!([first_of_nibbles!()], at, out lanes, mask: 15, sums: beside.sums);
+        }
+    }
+    lanes
+}
+
+/// Adds the products of the next half unit to the lanes of both tiles.
 ///
 /// # Safety
 /// Half a unit is there.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn half_unit<const WORDS: usize>(at: &mut Cursor, lanes: Option<Lanes>) -> Lanes {
-    macro_rules! half_unit {
-        ($operation:literal, $direction:ident, $lanes:ident) => {
-            // SAFETY: the caller vouches for the words and activations; the processor has the instructions.
-            unsafe {
-                match WORDS {
-                    2 => half_unit!($operation, $direction, $lanes, tiles_of_fields, 3),
-                    _ => half_unit!($operation, $direction, $lanes, tiles_of_nibbles, 15),
-                }
-            }
-        };
-        ($operation:literal, $direction:ident, $lanes:ident, $tile:ident, $mask:literal) => {
-            asm!(
-                "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
-                $tile!($operation),
-                codes = inout(reg) at.codes,
-                first = inout(reg) at.words[0],
-                second = inout(reg) at.words[1],
-                mask = in(vreg) vdupq_n_u8($mask),
-                a = $direction(vreg) $lanes[0],
-                b = $direction(vreg) $lanes[1],
-                c = $direction(vreg) $lanes[2],
-                d = $direction(vreg) $lanes[3],
-                e = $direction(vreg) $lanes[4],
-                f = $direction(vreg) $lanes[5],
-                g = $direction(vreg) $lanes[6],
-                h = $direction(vreg) $lanes[7],
-                out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
-                out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _,
-                out("v26") _, out("v27") _,
-                options(readonly, nostack, preserves_flags),
-            )
-        };
-    }
-    match lanes {
-        Some(mut lanes) => {
-            half_unit!("smlal", inout, lanes);
-            lanes
-        }
-        None => {
-            let mut lanes = [vdupq_n_s16(0); 8];
-            half_unit!("smull", out, lanes);
-            lanes
+unsafe fn half_unit<const WORDS: usize>(at: &mut Cursor, mut lanes: Lanes) -> Lanes {
+    // SAFETY: the caller vouches for the words and activations; the processor has the instructions.
+    unsafe {
+        if WORDS == 2 {
+            half_unit!([tiles_of_fields!("smlal")], at, inout lanes, mask: 3);
+        } else {
+            half_unit!([tiles_of_nibbles!()], at, inout lanes, mask: 15);
         }
     }
+    lanes
 }

@@ -6,11 +6,12 @@
 //! A *part* of a row is what one multiplier of it stands for within a step: a unit where groups are of 32 columns, else a step.
 
 use super::sums;
-use crate::kernels::TILE_ROWS;
 use crate::kernels::nr8k4::codebook::STEP_UNITS;
+use crate::kernels::nr8k4::pairs::PairRows;
 use crate::kernels::nr8k4::prepared::{Coded, Octet};
 use core::arch::aarch64::*;
 use core::arch::asm;
+use core::mem::MaybeUninit;
 use rescomp_formats::encodings::UNIT_ELEMS;
 
 /// Rows 0 to 3 and 4 to 7 of both tiles.
@@ -55,7 +56,7 @@ pub(in crate::kernels) struct Beside {
     octets: [*const Octet; 2],
     scales: *const f32,
     /// See [`CodebookToken::sums`].
-    sums: *const i32,
+    pub(in crate::kernels) sums: *const int32x4_t,
 }
 
 impl Beside {
@@ -79,7 +80,7 @@ impl Beside {
         scale
     }
 
-    /// What belongs to the next part of [`CodebookToken::sums`], in all lanes.
+    /// What belongs to the next part of [`CodebookToken::sums`].
     ///
     /// # Safety
     /// There is a next part.
@@ -90,7 +91,7 @@ impl Beside {
         // SAFETY: the sum is there.
         unsafe {
             asm!(
-                "ld1r {{ {sum:v}.4s }}, [{at}], #4",
+                "ldr {sum:q}, [{at}], #16",
                 at = inout(reg) self.sums,
                 sum = out(vreg) sum,
                 options(readonly, nostack, preserves_flags),
@@ -139,25 +140,46 @@ impl Beside {
 }
 
 /// What the product of a codebook matrix needs of a token.
-pub(in crate::kernels) struct CodebookToken<'a, T, const WORDS: usize> {
+pub(in crate::kernels) struct CodebookToken<'a, 's, T, const WORDS: usize> {
     pub(in crate::kernels) matrix: Coded<'a, T, WORDS>,
     pub(in crate::kernels) codes: &'a [[i8; UNIT_ELEMS]],
     pub(in crate::kernels) scales: &'a [f32],
     /// Where codes are multiplied in place of levels: what the sums of the codes' products lack, by part; each way to sum has its own.
-    pub(in crate::kernels) sums: [i32; SUMMED_PARTS],
+    pub(in crate::kernels) sums: &'s [int32x4_t],
 }
 
-impl<'a, T: Copy, const WORDS: usize> CodebookToken<'a, T, WORDS> {
+/// Memory for [`CodebookToken::sums`].
+pub(in crate::kernels) type PartSums = [MaybeUninit<int32x4_t>; SUMMED_PARTS];
+
+/// Such memory.
+pub(in crate::kernels) const NO_SUMS: PartSums = [MaybeUninit::uninit(); SUMMED_PARTS];
+
+impl<'a, 's, T: Copy, const WORDS: usize> CodebookToken<'a, 's, T, WORDS> {
+    /// A token without sums.
     #[inline(always)]
     pub(in crate::kernels) fn new(matrix: Coded<'a, T, WORDS>, token: usize) -> Self {
         let (codes, scales) = (matrix.tokens.codes(token), matrix.tokens.scales(token));
-        CodebookToken { matrix, codes, scales, sums: [0; SUMMED_PARTS] }
+        CodebookToken { matrix, codes, scales, sums: &[] }
     }
 
-    /// The units of each part, with their sum to be.
+    /// The units of each part, and where its sum belongs: for as many as [`are_summed`].
     #[inline(always)]
-    pub(in crate::kernels) fn parts(&mut self) -> impl Iterator<Item = (&'a [[i8; UNIT_ELEMS]], &mut i32)> {
-        self.codes.chunks(part_units(self.matrix.group)).zip(&mut self.sums)
+    pub(in crate::kernels) fn parts<'x>(
+        &self,
+        sums: &'x mut PartSums,
+    ) -> impl Iterator<Item = (&'a [[i8; UNIT_ELEMS]], &'x mut MaybeUninit<int32x4_t>)> {
+        self.codes.chunks(part_units(self.matrix.group)).zip(sums)
+    }
+
+    /// With the sums of its parts.
+    ///
+    /// # Safety
+    /// All that [`CodebookToken::parts`] gives are written.
+    #[inline(always)]
+    pub(in crate::kernels) unsafe fn with_sums(self, sums: &'s PartSums) -> Self {
+        let count = self.codes.len().div_ceil(part_units(self.matrix.group));
+        // SAFETY: the caller has written so many.
+        CodebookToken { sums: unsafe { sums[..count].assume_init_ref() }, ..self }
     }
 
     /// Where the walk along two tiles begins: neighbours, or one and the same.
@@ -177,17 +199,24 @@ impl<'a, T: Copy, const WORDS: usize> CodebookToken<'a, T, WORDS> {
         (Cursor { words, codes: self.codes.as_ptr() }, beside)
     }
 
-    /// The outputs from the sums of the rows.
+    /// Puts the outputs of two tiles in their place, from the sums of the rows.
+    ///
+    /// # Safety
+    /// The matrix has the tiles.
     #[inline]
     #[target_feature(enable = "neon")]
-    pub(in crate::kernels) fn outputs(
+    pub(in crate::kernels) unsafe fn put(
         &self,
         tiles: [usize; 2],
         [a, b, c, d]: Rows<float32x4_t>,
-    ) -> [[f32; TILE_ROWS]; 2] {
-        let [first, second] = tiles.map(|tile| &self.matrix.row_scales[tile]);
+        place: &mut PairRows,
+    ) {
+        // SAFETY: the caller vouches for the tiles.
+        let [first, second] = tiles.map(|tile| unsafe { self.matrix.row_scales.get_unchecked(tile) });
         let unit = self.matrix.row_scale_unit();
-        [sums::scaled_rows([a, b], first, unit), sums::scaled_rows([c, d], second, unit)]
+        let [a, b] = sums::scaled([a, b], first, unit);
+        let [c, d] = sums::scaled([c, d], second, unit);
+        sums::put([a, b, c, d], place);
     }
 }
 
@@ -232,7 +261,7 @@ pub(in crate::kernels) trait Parts: Copy {
     );
 }
 
-/// Makes `walk(parts, token, tiles)`, the outputs of two tiles, for processors with `$features`. `GROUP` is the columns of a group where
+/// Makes `walk(parts, token, tiles, rows)`, which puts the outputs of `tiles` in `rows`, for processors with `$features`. `GROUP` is the columns of a group where
 /// they are 32 or 64, else 0.
 ///
 /// A macro, because the instructions of a backend become part only of functions that have its features.
@@ -242,9 +271,28 @@ macro_rules! pair_walk {
         #[target_feature(enable = $features)]
         fn walk<P: Parts, T: Copy, const WORDS: usize, const GROUP: usize>(
             parts: P,
-            token: &CodebookToken<'_, T, WORDS>,
+            token: &CodebookToken<'_, '_, T, WORDS>,
+            tiles: Range<usize>,
+            rows: &mut [f32],
+        ) {
+            let mut pairs = PairsOfTiles::new(tiles, rows);
+            for _ in 0..pairs.count() {
+                let (tiles, place) = pairs.next();
+                let sums = sums_of_rows::<P, T, WORDS, GROUP>(parts, token, tiles);
+                // SAFETY: the matrix has the tiles, which `quantized::check` has seen to.
+                unsafe { token.put(tiles, sums, place) };
+            }
+            pairs.finish();
+        }
+
+        /// The sums of the rows of two tiles.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn sums_of_rows<P: Parts, T: Copy, const WORDS: usize, const GROUP: usize>(
+            parts: P,
+            token: &CodebookToken<'_, '_, T, WORDS>,
             tiles: [usize; 2],
-        ) -> [[f32; TILE_ROWS]; 2] {
+        ) -> Rows<float32x4_t> {
             let (pairs, units) = (token.matrix.pairs, token.codes.len());
             let (mut at, mut beside) = token.begin(tiles);
             let mut row_sums = [vdupq_n_f32(0.0); 4];
@@ -295,7 +343,7 @@ macro_rules! pair_walk {
                     let nibbles = nibbles!(units / STEP_UNITS);
                     step!(1, nibbles);
                 }
-                return token.outputs(tiles, row_sums);
+                return row_sums;
             }
             // The scale codes of a step by unit, which differ at groups of 32: an octet has those of a step there, of two at 64, of four
             // at 128.
@@ -340,7 +388,7 @@ macro_rules! pair_walk {
                     step!(1, nibbles);
                 }
             }
-            token.outputs(tiles, row_sums)
+            row_sums
         }
     };
 }

@@ -3,7 +3,9 @@
 //! Every function here is for a processor with NEON and is called from functions compiled for it.
 
 use crate::kernels::TILE_ROWS;
+use crate::kernels::nr8k4::pairs::PairRows;
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 /// Rows 0 to 3 and 4 to 7 of a tile.
 pub(in crate::kernels) type Sums = [float32x4_t; 2];
@@ -26,6 +28,25 @@ pub(in crate::kernels) fn rows(sums: Sums) -> [f32; TILE_ROWS] {
     rows
 }
 
+/// Puts the outputs of two tiles in their place.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn put([a, b, c, d]: [float32x4_t; 4], place: &mut PairRows) {
+    // SAFETY: sixteen writable values. In assembly, since the compiler would choose anew between two places for each store.
+    unsafe {
+        asm!(
+            "stp {a:q}, {b:q}, [{place}]",
+            "stp {c:q}, {d:q}, [{place}, #32]",
+            place = in(reg) place,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            c = in(vreg) c,
+            d = in(vreg) d,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// The scales of a tile's rows.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -38,13 +59,20 @@ pub(in crate::kernels) fn widened(values: &[u16; TILE_ROWS]) -> Sums {
 /// `sums * (row_scales * unit)`, by row.
 #[inline]
 #[target_feature(enable = "neon")]
+pub(in crate::kernels) fn scaled(sums: Sums, row_scales: &[u16; TILE_ROWS], unit: f32) -> Sums {
+    let [low, high] = widened(row_scales);
+    [vmulq_f32(sums[0], vmulq_n_f32(low, unit)), vmulq_f32(sums[1], vmulq_n_f32(high, unit))]
+}
+
+/// [`scaled`], in memory.
+#[inline]
+#[target_feature(enable = "neon")]
 pub(in crate::kernels) fn scaled_rows(
     sums: Sums,
     row_scales: &[u16; TILE_ROWS],
     unit: f32,
 ) -> [f32; TILE_ROWS] {
-    let [low, high] = widened(row_scales);
-    rows([vmulq_f32(sums[0], vmulq_n_f32(low, unit)), vmulq_f32(sums[1], vmulq_n_f32(high, unit))])
+    rows(scaled(sums, row_scales, unit))
 }
 
 /// `fma(f32(totals), activation_scale, sums)`.

@@ -9,17 +9,19 @@
 use super::fields;
 use super::insn::sdot_all;
 use super::units;
-use crate::kernels::TILE_ROWS;
 use crate::kernels::neon::lookup::{self, Tables};
-use crate::kernels::neon::pair_walk::{Beside, CodebookToken, Cursor, Parts, Rows, are_summed, pair_walk};
+use crate::kernels::neon::pair_walk::{
+    Beside, CodebookToken, Cursor, NO_SUMS, PartSums, Parts, Rows, are_summed, pair_walk,
+};
 use crate::kernels::neon::sums;
 use crate::kernels::nr8k4::codebook::{BLOCK_UNITS, STEP_UNITS, lookup_tables, width};
 use crate::kernels::nr8k4::even::{Even, spacing_of_codes};
-use crate::kernels::nr8k4::pairs::Pair;
+use crate::kernels::nr8k4::pairs::{Pair, PairsOfTiles};
 use crate::kernels::nr8k4::prepared::{Coded, Scaled};
 use crate::kernels::quantized::Activations;
 use crate::parts::{Part, not_built};
 use core::arch::aarch64::*;
+use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
 use rescomp_formats::matrix::MatrixView;
 
@@ -37,7 +39,9 @@ pub(super) struct Single<const WORDS: usize>;
 impl<const WORDS: usize> Pair for Single<WORDS> {
     const WIDTH: CodeWidth = width::<WORDS>();
     type Prepared<'a> = Coded<'a, Levels, WORDS>;
-    type Token<'a> = CodebookToken<'a, Levels, WORDS>;
+    type Token<'a, 's> = CodebookToken<'a, 's, Levels, WORDS>;
+    type Scratch = PartSums;
+    const SCRATCH: PartSums = NO_SUMS;
 
     #[inline(always)]
     fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a> {
@@ -51,31 +55,34 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
     }
 
     #[inline(always)]
-    fn token<'a>(matrix: Self::Prepared<'a>, token: usize) -> Self::Token<'a> {
-        let mut of_token = CodebookToken::new(matrix, token);
-        if spacing_of_codes::<WORDS>().is_some() && matrix.tables.by_codes {
-            for (units, sum) in of_token.parts() {
-                // SAFETY: likewise.
-                *sum = unsafe { lowest_sum(units, matrix.tables.tables.levels[0]) };
-                if WORDS == 2 {
-                    *sum *= i32::from(fields::LOWEST_TIMES);
-                }
-            }
+    fn token<'a, 's>(
+        matrix: Self::Prepared<'a>,
+        token: usize,
+        scratch: &'s mut PartSums,
+    ) -> Self::Token<'a, 's> {
+        let of_token = CodebookToken::new(matrix, token);
+        if spacing_of_codes::<WORDS>().is_none() || !matrix.tables.by_codes {
+            return of_token;
         }
-        of_token
+        for (units, sum) in of_token.parts(scratch) {
+            // SAFETY: likewise.
+            sum.write(unsafe { lowest_sum::<WORDS>(units, matrix.tables.tables.levels[0]) });
+        }
+        // SAFETY: all are written.
+        unsafe { of_token.with_sums(scratch) }
     }
 
     #[inline(always)]
-    fn outputs(token: &Self::Token<'_>, tiles: [usize; 2]) -> [[f32; TILE_ROWS]; 2] {
+    fn outputs(token: &Self::Token<'_, '_>, tiles: Range<usize>, rows: &mut [f32]) {
         let Levels { tables, by_codes } = token.matrix.tables;
         macro_rules! walk {
             ($GROUP:literal) => {
                 if spacing_of_codes::<WORDS>().is_some() && by_codes {
                     // SAFETY: has NEON and dotprod, likewise.
-                    unsafe { walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, true> { tables }, token, tiles) }
+                    unsafe { walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, true> { tables }, token, tiles, rows) }
                 } else {
                     // SAFETY: likewise.
-                    unsafe { walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, false> { tables }, token, tiles) }
+                    unsafe { walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, false> { tables }, token, tiles, rows) }
                 }
             };
         }
@@ -90,10 +97,10 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
 
 pair_walk! { "neon,dotprod" }
 
-/// The lowest level times the sum of the codes of a part.
+/// The lowest level times the sum of the activations of a part, at 2 bits so often as `fields` has it.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn lowest_sum(units: &[[i8; UNIT_ELEMS]], levels: int8x16_t) -> i32 {
+fn lowest_sum<const WORDS: usize>(units: &[[i8; UNIT_ELEMS]], levels: int8x16_t) -> int32x4_t {
     let lowest = vdupq_laneq_s8::<0>(levels);
     let mut lanes = vdupq_n_s32(0);
     for unit in units {
@@ -101,7 +108,8 @@ fn lowest_sum(units: &[[i8; UNIT_ELEMS]], levels: int8x16_t) -> i32 {
             lanes = sdot_all(lanes, lowest, codes);
         }
     }
-    vaddvq_s32(lanes)
+    let sum = vaddvq_s32(lanes);
+    vdupq_n_s32(if WORDS == 2 { sum * i32::from(fields::LOWEST_TIMES) } else { sum })
 }
 
 /// Sums of levels times activations. `BY_CODES`: those of codes, and what they lack.
@@ -212,7 +220,9 @@ pub(super) struct SingleInt8;
 impl Pair for SingleInt8 {
     const WIDTH: CodeWidth = CodeWidth::Int8;
     type Prepared<'a> = Scaled<'a>;
-    type Token<'a> = ScaledToken<'a>;
+    type Token<'a, 's> = ScaledToken<'a>;
+    type Scratch = ();
+    const SCRATCH: () = ();
 
     #[inline(always)]
     fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a> {
@@ -220,26 +230,38 @@ impl Pair for SingleInt8 {
     }
 
     #[inline(always)]
-    fn token<'a>(matrix: Self::Prepared<'a>, token: usize) -> Self::Token<'a> {
+    fn token<'a>(matrix: Self::Prepared<'a>, token: usize, _: &mut ()) -> ScaledToken<'a> {
         ScaledToken { matrix, codes: matrix.tokens.codes(token), scales: matrix.tokens.scales(token) }
     }
 
     #[inline(always)]
-    fn outputs(token: &ScaledToken<'_>, tiles: [usize; 2]) -> [[f32; TILE_ROWS]; 2] {
+    fn outputs(token: &ScaledToken<'_>, tiles: Range<usize>, rows: &mut [f32]) {
         // SAFETY: instantiated only in the products of this backend, which have NEON and dotprod.
         unsafe {
             match token.matrix.step_units {
-                1 if cfg!(feature = "groups-32") => walk_int8::<1>(token, tiles),
-                _ => walk_int8::<2>(token, tiles),
+                1 if cfg!(feature = "groups-32") => walk_int8::<1>(token, tiles, rows),
+                _ => walk_int8::<2>(token, tiles, rows),
             }
         }
     }
 }
 
+/// Puts the outputs of `tiles` in `rows`.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn walk_int8<const UNITS: usize>(token: &ScaledToken<'_>, tiles: Range<usize>, rows: &mut [f32]) {
+    let mut pairs = PairsOfTiles::new(tiles, rows);
+    for _ in 0..pairs.count() {
+        let (tiles, place) = pairs.next();
+        sums::put(rows_int8::<UNITS>(token, tiles), place);
+    }
+    pairs.finish();
+}
+
 /// The outputs of two tiles.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn walk_int8<const UNITS: usize>(token: &ScaledToken<'_>, tiles: [usize; 2]) -> [[f32; TILE_ROWS]; 2] {
+fn rows_int8<const UNITS: usize>(token: &ScaledToken<'_>, tiles: [usize; 2]) -> Rows<float32x4_t> {
     let ScaledToken { ref matrix, codes, scales } = *token;
     let units = codes.len();
     let weight_scales = tiles.map(|tile| matrix.weight_scales(tile));
@@ -273,6 +295,5 @@ fn walk_int8<const UNITS: usize>(token: &ScaledToken<'_>, tiles: [usize; 2]) -> 
     if units % UNITS > 0 {
         step!(whole, scales[whole], 1);
     }
-    let [a, b, c, d] = row_sums;
-    [sums::rows([a, b]), sums::rows([c, d])]
+    row_sums
 }

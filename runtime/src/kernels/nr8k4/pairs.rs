@@ -3,6 +3,7 @@
 use crate::kernels::quantized::{Activations, check};
 use crate::kernels::{OutputRows, TILE_ROWS};
 use core::ops::Range;
+use core::slice::IterMut;
 use rescomp_formats::encodings::CodeWidth;
 use rescomp_formats::matrix::MatrixView;
 
@@ -13,20 +14,28 @@ pub(in crate::kernels) trait Pair {
     /// What is made ready once a product.
     type Prepared<'a>: Copy;
     /// What is made ready once a token.
-    type Token<'a>;
+    type Token<'a, 's>;
+    /// What of it lies in memory: as much as any token may need, and not initialized, since that alone would take a hundredth of a small
+    /// product.
+    type Scratch;
+    /// It, of no value yet.
+    const SCRATCH: Self::Scratch;
 
     /// Makes it ready.
     fn prepare<'a>(matrix: &MatrixView<'a>, activations: &Activations<'a>) -> Self::Prepared<'a>;
 
     /// Makes a token ready.
-    fn token<'a>(prepared: Self::Prepared<'a>, token: usize) -> Self::Token<'a>;
+    fn token<'a, 's>(
+        prepared: Self::Prepared<'a>,
+        token: usize,
+        scratch: &'s mut Self::Scratch,
+    ) -> Self::Token<'a, 's>;
 
-    /// The outputs of these tiles, neighbours, or one and the same.
-    fn outputs(token: &Self::Token<'_>, tiles: [usize; 2]) -> [[f32; TILE_ROWS]; 2];
+    /// Puts the outputs of `tiles` in `rows`, which has no more rows than they.
+    fn outputs(token: &Self::Token<'_, '_>, tiles: Range<usize>, rows: &mut [f32]);
 }
 
-/// The product for one token at a time by pairs of tiles. A last one without a partner is computed twice, which spares the
-/// code for one.
+/// The product for one token at a time by pairs of tiles.
 #[inline(always)]
 pub(in crate::kernels) fn gemv_by_pairs<P: Pair>(
     matrix: &MatrixView<'_>,
@@ -36,16 +45,53 @@ pub(in crate::kernels) fn gemv_by_pairs<P: Pair>(
 ) {
     check(matrix, activations, &tiles, output, Some(P::WIDTH));
     let prepared = P::prepare(matrix, activations);
+    let mut scratch = P::SCRATCH;
     for token in 0..activations.tokens {
-        let of_token = P::token(prepared, token);
-        let mut first = tiles.start;
-        while first < tiles.end {
-            let second = if first + 1 < tiles.end { first + 1 } else { first };
-            let outputs = P::outputs(&of_token, [first, second]);
-            for (tile, rows) in [first, second].into_iter().zip(&outputs) {
-                output.store(token, (tile - tiles.start) * TILE_ROWS, rows);
-            }
-            first += 2;
-        }
+        let of_token = P::token(prepared, token, &mut scratch);
+        let rows = output.token_rows(token);
+        let count = rows.len().min(tiles.len() * TILE_ROWS);
+        P::outputs(&of_token, tiles.clone(), &mut rows[..count]);
+    }
+}
+
+/// The rows of two tiles.
+pub(in crate::kernels) type PairRows = [f32; 2 * TILE_ROWS];
+
+/// Pair after pair of tiles, and where their outputs go. Behind the last whole pair of rows there is room for another, of which
+/// [`PairsOfTiles::finish`] keeps what is wanted.
+pub(in crate::kernels) struct PairsOfTiles<'a> {
+    tiles: Range<usize>,
+    whole: IterMut<'a, PairRows>,
+    rest: &'a mut [f32],
+    last: PairRows,
+}
+
+impl<'a> PairsOfTiles<'a> {
+    /// `tiles` and their rows, or the first of these.
+    #[inline(always)]
+    pub(in crate::kernels) fn new(tiles: Range<usize>, rows: &'a mut [f32]) -> Self {
+        let (whole, rest) = rows.as_chunks_mut();
+        PairsOfTiles { tiles, whole: whole.iter_mut(), rest, last: [0.0; 2 * TILE_ROWS] }
+    }
+
+    /// How often to call `next`.
+    #[inline(always)]
+    pub(in crate::kernels) fn count(&self) -> usize {
+        self.whole.len() + usize::from(!self.rest.is_empty())
+    }
+
+    /// The next pair and the place of its outputs. A last tile without a neighbour comes twice, which spares the code for one.
+    #[inline(always)]
+    pub(in crate::kernels) fn next(&mut self) -> ([usize; 2], &mut PairRows) {
+        let first = self.tiles.start;
+        let second = if first + 1 < self.tiles.end { first + 1 } else { first };
+        self.tiles.start += 2;
+        ([first, second], self.whole.next().unwrap_or(&mut self.last))
+    }
+
+    /// To be called behind the last pair.
+    #[inline(always)]
+    pub(in crate::kernels) fn finish(self) {
+        self.rest.copy_from_slice(&self.last[..self.rest.len()]);
     }
 }

@@ -124,7 +124,7 @@ impl Lanes for [f32; LANES] {
     type Part = Whole<Self>;
     const SUMS: usize = 4;
     const ROWS: usize = 1;
-    const UNROLLED_HEADS: bool = false;
+    const IN_REGISTERS: bool = false;
 
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {
@@ -140,7 +140,7 @@ impl Lanes for [f32; LANES] {
     }
     #[inline(always)]
     fn larger_magnitude(self, other: Self) -> Self {
-        zip(self, other, |a, b| f32::from_bits(a.abs().to_bits().max(b.abs().to_bits())))
+        zip(self, other, |a, b| f32::from_bits(a.to_bits().max(b.abs().to_bits())))
     }
     #[inline(always)]
     fn to_codes(self) -> [i8; LANES] {

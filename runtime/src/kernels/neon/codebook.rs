@@ -4,39 +4,51 @@
 //! 63 * 127 make 32004, which fits. SADALP widens them then.
 
 use super::insn::{multiply, multiply_and_widen};
+use super::pair_walk::Cursor;
+use super::single::Single;
 use crate::kernels::TILE_ROWS;
 use crate::kernels::instantiate::products;
 use crate::kernels::neon::block::blocks;
 use crate::kernels::neon::lookup::{self, Tables};
 use crate::kernels::neon::sums::{self, Sums};
-use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::codebook::{Block, Blocks, STEP_UNITS, ScaleCodes};
+use crate::kernels::nr8k4::{self, Word, pairs};
 use core::arch::aarch64::*;
 use rescomp_formats::encodings::UNIT_ELEMS;
 use rescomp_formats::matrix::TABLE_ENTRIES;
 
 products! { "neon", "neon":
-    INT2 = "int2", Blocks<Codebook, 2>, gemv_int2_neon, gemm_int2_neon;
-    INT3 = "int3", Blocks<Codebook, 3>, gemv_int3_neon, gemm_int3_neon;
-    INT4 = "int4", Blocks<Codebook, 4>, gemv_int4_neon, gemm_int4_neon;
-    INT5 = "int5", Blocks<Codebook, 5>, gemv_int5_neon, gemm_int5_neon;
-    INT6 = "int6", Blocks<Codebook, 6>, gemv_int6_neon, gemm_int6_neon;
+    INT2 = "int2",
+        gemv_int2_neon: pairs::gemv_by_pairs::<Single<2>>,
+        gemm_int2_neon: nr8k4::gemm::<Blocks<Codebook, 2>>;
+    INT3 = "int3",
+        gemv_int3_neon: pairs::gemv_by_pairs::<Single<3>>,
+        gemm_int3_neon: nr8k4::gemm::<Blocks<Codebook, 3>>;
+    INT4 = "int4",
+        gemv_int4_neon: pairs::gemv_by_pairs::<Single<4>>,
+        gemm_int4_neon: nr8k4::gemm::<Blocks<Codebook, 4>>;
+    INT5 = "int5",
+        gemv_int5_neon: pairs::gemv_by_pairs::<Single<5>>,
+        gemm_int5_neon: nr8k4::gemm::<Blocks<Codebook, 5>>;
+    INT6 = "int6",
+        gemv_int6_neon: pairs::gemv_by_pairs::<Single<6>>,
+        gemm_int6_neon: nr8k4::gemm::<Blocks<Codebook, 6>>;
 }
 
 struct Codebook;
 
 /// By half of the tile: rows 0 and 1 of it, then 2 and 3, two sums each.
-type Integers = [[int32x4_t; 2]; 2];
+pub(super) type Integers = [[int32x4_t; 2]; 2];
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn zero() -> Integers {
+pub(super) fn zero() -> Integers {
     [lookup::zero(); 2]
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn by_row([[a, b], [c, d]]: Integers) -> [int32x4_t; 2] {
+pub(super) fn by_row([[a, b], [c, d]]: Integers) -> [int32x4_t; 2] {
     [vpaddq_s32(a, b), vpaddq_s32(c, d)]
 }
 
@@ -79,6 +91,32 @@ macro_rules! unit {
 }
 
 blocks! { "neon", most_tokens: 2 }
+
+/// Adds the products of the next unit of two tiles to `integers`, or puts them there (`BEGIN`).
+///
+/// # Safety
+/// The unit is there.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn next_unit<const WORDS: usize, const BEGIN: bool>(
+    tables: Tables,
+    at: &mut Cursor,
+    integers: &mut [[Integers; 1]; 2],
+) {
+    const TILES: usize = 2;
+    const TOKENS: usize = 1;
+    // SAFETY: the words are there, bytes of any address.
+    let words = at.words.map(|words| unsafe { &*words.cast::<[Word; WORDS]>() });
+    // SAFETY: the activations are there, likewise.
+    let activations = [unsafe { &*at.codes }];
+    at.words = at.words.map(|words| words.wrapping_add(size_of::<[Word; WORDS]>()));
+    at.codes = at.codes.wrapping_add(1);
+    if BEGIN {
+        unit!(WORDS, TILES, TOKENS, tables, words, activations, integers, begin: true);
+    } else {
+        unit!(WORDS, TILES, TOKENS, tables, words, activations, integers, begin: false);
+    }
+}
 
 /// Each quad of half a unit's activations beside each of four rows.
 #[inline]

@@ -1,20 +1,23 @@
-//! One token at 2 and 4 bits on NEON without dotprod where levels are evenly spaced: codes are multiplied in place of levels, so nothing
+//! One token at 2 to 4 bits on NEON without dotprod where levels are evenly spaced: codes are multiplied in place of levels, so nothing
 //! is looked up.
 //!
-//! SMULL and SMLAL make products in int16. A lane (a row, and a column modulo four) takes all 16 products of a step: at most 16 * 15 *
-//! 127 = 30480. What the sums of levels have besides, `lowest * sum(activations)`, is added where sums of lanes are still int16: those of
-//! the levels fit there whatever the sums of the codes wrapped to.
+//! SMULL and SMLAL make products in int16 ([`even_units`]). A lane (a row, and a column modulo four) takes all 16 products of a step: at
+//! most 16 * 15 * 127 = 30480. What the sums of levels have besides, `lowest * sum(activations)`, is added where they fit, whatever the sums
+//! of the codes wrapped to.
 //!
-//! | | levels | 2 lanes | 4 lanes, a row | times multiplier |
+//! | | levels | 2 lanes, int16 | 4 lanes, a row | times multiplier |
 //! |---|---|---|---|---|
-//! | 2 bits | two apart, at most 4 | of codes | 64 * 4 * 127 = 32512, int16 | SMULL: 255 * 32512 < 2^24 |
-//! | 4 bits | one apart, at most 8 | 32 * 8 * 127 = 32512, int16 | 65024, int32 | f32: 255 * 65024 < 2^24 |
+//! | 2 bits | two apart, at most 4 | of codes | of levels: 64 * 4 * 127 = 32512, int16 | SMULL: 255 * 32512 < 2^24 |
+//! | 3 bits | two apart, at most 8 | of codes: 32 * 7 * 127 = 28448 | of levels: 65024, int32 | f32: 255 * 65024 < 2^24 |
+//! | 4 bits | one apart, at most 8 | of levels: 32 * 8 * 127 = 32512 | 65024, int32 | likewise |
 //!
 //! So totals are integers below 2^24, which f32 holds. A Cortex-A72 makes these products in one of its two pipelines, eight a cycle: a
 //! step's 1024 take it for 128 cycles, and all else is chosen to fit beside them. There MUL of four int32 takes that pipeline for two
 //! cycles, FMUL takes each of both for one.
 
 use super::codebook;
+use super::even_units;
+use super::insn;
 use super::lookup;
 use super::pair_sums;
 use super::pair_walk::{
@@ -31,13 +34,14 @@ use crate::kernels::quantized::MatrixProduct;
 use crate::kernels::{Activations, OutputRows, Products};
 use crate::parts::{Part, not_built};
 use core::arch::aarch64::*;
-use core::arch::asm;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
 use rescomp_formats::matrix::MatrixView;
 
 /// The products at 2 bits.
 pub(super) const INT2: Products = Products { gemv: gemv_int2, ..pair_sums::INT2 };
+/// The products at 3 bits.
+pub(super) const INT3: Products = Products { gemv: gemv_int3, ..codebook::INT3 };
 /// The products at 4 bits.
 pub(super) const INT4: Products = Products { gemv: gemv_int4, ..codebook::INT4 };
 
@@ -64,6 +68,7 @@ macro_rules! gemv {
     };
 }
 gemv!(gemv_int2, gemv_int2_neon, 2, pair_sums::INT2.gemv);
+gemv!(gemv_int3, gemv_int3_neon, 3, codebook::INT3.gemv);
 gemv!(gemv_int4, gemv_int4_neon, 4, codebook::INT4.gemv);
 
 /// Whether sums fit (see above), and there is room for those of the activations.
@@ -131,8 +136,8 @@ impl<const WORDS: usize> Pair for Codes<WORDS> {
 
 pair_walk! { "neon" }
 
-/// The lowest level times the sums of a part's activations, eight int16: at 4 bits those of columns 0 to 3 modulo four, twice, as lanes of
-/// products begin with them; at 2 bits that of all columns.
+/// The lowest level times the sums of a part's activations. At 4 bits those of columns 0 to 3 modulo four, int16 twice, as lanes of products
+/// begin with them; else that of all columns, at 2 bits as int16.
 #[inline]
 #[target_feature(enable = "neon")]
 fn lowest_sum<const WORDS: usize>(units: &[[i8; UNIT_ELEMS]], lowest: i8) -> int32x4_t {
@@ -145,12 +150,18 @@ fn lowest_sum<const WORDS: usize>(units: &[[i8; UNIT_ELEMS]], lowest: i8) -> int
             }
         }
     }
-    let mut lanes = vaddq_s16(quads, vextq_s16::<4>(quads, quads));
-    if WORDS == 2 {
-        lanes = vpaddq_s16(lanes, lanes);
-        lanes = vpaddq_s16(lanes, lanes);
+    let columns = vaddq_s16(quads, vextq_s16::<4>(quads, quads));
+    match WORDS {
+        2 => {
+            let pairs = vpaddq_s16(columns, columns);
+            vreinterpretq_s32_s16(vmulq_n_s16(vpaddq_s16(pairs, pairs), lowest.into()))
+        }
+        3 => {
+            let pairs = vpaddlq_s16(columns);
+            vmulq_n_s32(vpaddq_s32(pairs, pairs), lowest.into())
+        }
+        _ => vreinterpretq_s32_s16(vmulq_n_s16(columns, lowest.into())),
     }
-    vreinterpretq_s32_s16(vmulq_n_s16(lanes, lowest.into()))
 }
 
 /// The sums of a unit's even and of its odd quads, by column.
@@ -167,11 +178,8 @@ struct Sums<const WORDS: usize> {
     multipliers: uint8x16_t,
 }
 
-/// By tile rows 0 and 1, 2 and 3, 4 and 5, 6 and 7: four lanes each.
-type Lanes = [int16x8_t; 8];
-
-/// The sums of a part by tile: at 2 bits the rows in the first of two registers, at 4 bits two lanes of rows 0 to 3 and 4 to 7.
-type Integers = [[int16x8_t; 2]; 2];
+/// The sums of a part by tile: at 2 bits the rows as int16 in the first of two registers, else rows 0 to 3 and 4 to 7.
+type Integers = [[int32x4_t; 2]; 2];
 
 /// Those times multipliers, in rows 0 to 3 and 4 to 7 of both tiles: integers below 2^24, which f32 holds.
 type Totals = Rows<float32x4_t>;
@@ -219,26 +227,32 @@ impl<const WORDS: usize> Parts for Sums<WORDS> {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn next<const WORDS: usize, const UNITS: usize>(at: &mut Cursor, beside: &mut Beside) -> Integers {
-    // SAFETY: the halves of so many units are there, and a sum.
-    let [a, b, c, d, e, f, g, h] = unsafe {
-        let mut lanes = begin::<WORDS>(at, beside);
-        lanes = half_unit::<WORDS>(at, lanes);
-        if UNITS == 2 {
-            lanes = half_unit::<WORDS>(at, lanes);
-            lanes = half_unit::<WORDS>(at, lanes);
+    // SAFETY: so many units are there, and a sum.
+    let [a, b, c, d, e, f, g, h] = unsafe { even_units::lanes_of_part::<WORDS, UNITS>(at, beside) };
+    let pairs = [[vpaddq_s16(a, b), vpaddq_s16(c, d)], [vpaddq_s16(e, f), vpaddq_s16(g, h)]];
+    let mut integers = [[vdupq_n_s32(0); 2]; 2];
+    if WORDS == 4 {
+        for tile in 0..2 {
+            for half in 0..2 {
+                integers[tile][half] = vpaddlq_s16(pairs[tile][half]);
+            }
         }
-        lanes
-    };
-    let mut rows = [[vpaddq_s16(a, b), vpaddq_s16(c, d)], [vpaddq_s16(e, f), vpaddq_s16(g, h)]];
-    if WORDS == 2 {
-        // SAFETY: a sum is there.
-        let lowest = vreinterpretq_s16_s32(unsafe { beside.next_sum() });
-        for rows in &mut rows {
-            let codes = vpaddq_s16(rows[0], rows[1]);
-            rows[0] = vaddq_s16(vaddq_s16(codes, codes), lowest);
+        return integers;
+    }
+    // SAFETY: a sum is there.
+    let lowest = unsafe { beside.next_sum() };
+    for tile in 0..2 {
+        if WORDS == 2 {
+            let codes = vpaddq_s16(pairs[tile][0], pairs[tile][1]);
+            let rows = vaddq_s16(vaddq_s16(codes, codes), vreinterpretq_s16_s32(lowest));
+            integers[tile][0] = vreinterpretq_s32_s16(rows);
+        } else {
+            for half in 0..2 {
+                integers[tile][half] = insn::add_pairs_twice(lowest, pairs[tile][half]);
+            }
         }
     }
-    rows
+    integers
 }
 
 /// Integers times the multipliers that `nibbles` name, and `totals`.
@@ -256,7 +270,8 @@ fn multiply<const WORDS: usize>(
     for tile in 0..2 {
         let (of_tile, with) = (integers[tile], &mut with[2 * tile..][..2]);
         if WORDS == 2 {
-            let (rows, multipliers) = (of_tile[0], vreinterpretq_s16_u16(multipliers[tile]));
+            let rows = vreinterpretq_s16_s32(of_tile[0]);
+            let multipliers = vreinterpretq_s16_u16(multipliers[tile]);
             let products =
                 [vmull_s16(vget_low_s16(rows), vget_low_s16(multipliers)), vmull_high_s16(rows, multipliers)];
             for half in 0..2 {
@@ -269,7 +284,7 @@ fn multiply<const WORDS: usize>(
                 vcvtq_f32_u32(vmovl_high_u16(multipliers[tile])),
             ];
             for half in 0..2 {
-                let integers = vcvtq_f32_s32(vpaddlq_s16(of_tile[half]));
+                let integers = vcvtq_f32_s32(of_tile[half]);
                 with[half] = if totals.is_some() {
                     vfmaq_f32(with[half], integers, multipliers[half])
                 } else {
@@ -279,188 +294,4 @@ fn multiply<const WORDS: usize>(
         }
     }
     with
-}
-
-/// Adds the products of a quad, rows 0 to 3 in register `$low` and 4 to 7 in `$high`, with the activations in `$quad`. One
-/// sum's come once in eight instructions, both tiles by turns: a processor that computes in order waits for the one before.
-macro_rules! products {
-    ($operation:literal, [$a:literal, $b:literal, $c:literal, $d:literal], $low:literal, $high:literal, $quad:literal) => {
-        concat!(
-            $operation, " {", $a, ":v}.8h, ", $low, ".8b, ", $quad, ".8b\n", $operation, "2 {", $b,
-            ":v}.8h, ", $low, ".16b, ", $quad, ".16b\n", $operation, " {", $c, ":v}.8h, ", $high, ".8b, ",
-            $quad, ".8b\n", $operation, "2 {", $d, ":v}.8h, ", $high, ".16b, ", $quad, ".16b\n",
-        )
-    };
-}
-
-/// The same operation on both registers of a word.
-macro_rules! both {
-    ($operation:literal, [$a:literal, $b:literal], [$from_a:literal, $from_b:literal], $with:literal) => {
-        concat!(
-            $operation, " ", $a, ".16b, ", $from_a, ".16b, ", $with, "\n", $operation, " ", $b, ".16b, ",
-            $from_b, ".16b, ", $with, "\n",
-        )
-    };
-}
-
-/// A quad of both tiles, from registers 24 to 27.
-macro_rules! quad {
-    ($operation:literal, $quad:literal) => {
-        concat!(
-            products!($operation, ["a", "b", "c", "d"], "v24", "v25", $quad),
-            products!($operation, ["e", "f", "g", "h"], "v26", "v27", $quad),
-        )
-    };
-}
-
-/// The next word of both tiles.
-macro_rules! load_words {
-    () => {
-        "ld1 {{ v20.16b-v21.16b }}, [{first}], #32\nld1 {{ v22.16b-v23.16b }}, [{second}], #32\n"
-    };
-}
-
-/// The quad in the high nibbles of a word of both tiles.
-macro_rules! high_nibbles {
-    ($quad:literal) => {
-        concat!(
-            both!("ushr", ["v24", "v25"], ["v20", "v21"], "#4"),
-            both!("ushr", ["v26", "v27"], ["v22", "v23"], "#4"),
-            quad!("smlal", $quad),
-        )
-    };
-}
-
-/// A word of both tiles at 4 bits: two quads.
-macro_rules! words_of_nibbles {
-    ($low:literal, $high:literal) => {
-        concat!(
-            load_words!(),
-            both!("and", ["v24", "v25"], ["v20", "v21"], "{mask:v}.16b"),
-            both!("and", ["v26", "v27"], ["v22", "v23"], "{mask:v}.16b"),
-            quad!("smlal", $low),
-            high_nibbles!($high),
-        )
-    };
-}
-
-/// The first half unit of a part of both tiles at 4 bits. Lanes begin with `[{sums}]`, each loaded four instructions before its product: so
-/// late that it doesn't hold up others, and early enough for a processor that computes in order.
-macro_rules! first_of_nibbles {
-    () => {
-        concat!(
-            load_words!(),
-            "ldr {a:q}, [{sums}]\nand v24.16b, v20.16b, {mask:v}.16b\n",
-            "ldr {b:q}, [{sums}]\nand v25.16b, v21.16b, {mask:v}.16b\n",
-            "ldr {c:q}, [{sums}]\nand v26.16b, v22.16b, {mask:v}.16b\n",
-            "ldr {d:q}, [{sums}]\nand v27.16b, v23.16b, {mask:v}.16b\n",
-            "ldr {e:q}, [{sums}]\nsmlal {a:v}.8h, v24.8b, v16.8b\n",
-            "ldr {f:q}, [{sums}]\nsmlal2 {b:v}.8h, v24.16b, v16.16b\n",
-            "ldr {g:q}, [{sums}]\nsmlal {c:v}.8h, v25.8b, v16.8b\n",
-            "ldr {h:q}, [{sums}], #16\nsmlal2 {d:v}.8h, v25.16b, v16.16b\n",
-            products!("smlal", ["e", "f", "g", "h"], "v26", "v27", "v16"),
-            high_nibbles!("v17"),
-            words_of_nibbles!("v18", "v19"),
-        )
-    };
-}
-
-/// Half a unit of both tiles at 4 bits: two words.
-macro_rules! tiles_of_nibbles {
-    () => {
-        concat!(words_of_nibbles!("v16", "v17"), words_of_nibbles!("v18", "v19"))
-    };
-}
-
-/// Half a unit of both tiles at 2 bits: a word, four quads.
-macro_rules! tiles_of_fields {
-    ($operation:literal) => {
-        concat!(
-            load_words!(),
-            both!("and", ["v24", "v25"], ["v20", "v21"], "{mask:v}.16b"),
-            both!("and", ["v26", "v27"], ["v22", "v23"], "{mask:v}.16b"),
-            quad!($operation, "v16"),
-            both!("ushr", ["v24", "v25"], ["v20", "v21"], "#2"),
-            both!("ushr", ["v26", "v27"], ["v22", "v23"], "#2"),
-            both!("and", ["v24", "v25"], ["v24", "v25"], "{mask:v}.16b"),
-            both!("and", ["v26", "v27"], ["v26", "v27"], "{mask:v}.16b"),
-            quad!("smlal", "v17"),
-            both!("ushr", ["v24", "v25"], ["v20", "v21"], "#4"),
-            both!("ushr", ["v26", "v27"], ["v22", "v23"], "#4"),
-            both!("and", ["v24", "v25"], ["v24", "v25"], "{mask:v}.16b"),
-            both!("and", ["v26", "v27"], ["v26", "v27"], "{mask:v}.16b"),
-            quad!("smlal", "v18"),
-            both!("ushr", ["v24", "v25"], ["v20", "v21"], "#6"),
-            both!("ushr", ["v26", "v27"], ["v22", "v23"], "#6"),
-            quad!("smlal", "v19"),
-        )
-    };
-}
-
-/// A half unit of both tiles: `$instructions` with the lanes of sums `$direction` of registers.
-///
-/// LD4R puts each quad of activations beside each of four rows. One piece of assembly, which the compiler would interleave with others
-/// until it ran out of registers.
-macro_rules! half_unit {
-    ([$($instructions:expr),*], $at:ident, $direction:ident $lanes:ident, mask: $mask:literal $(, $operand:ident: $value:expr)?) => {
-        asm!(
-            "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
-            $($instructions,)*
-            codes = inout(reg) $at.codes,
-            first = inout(reg) $at.words[0],
-            second = inout(reg) $at.words[1],
-            $($operand = inout(reg) $value,)?
-            mask = in(vreg) vdupq_n_u8($mask),
-            a = $direction(vreg) $lanes[0],
-            b = $direction(vreg) $lanes[1],
-            c = $direction(vreg) $lanes[2],
-            d = $direction(vreg) $lanes[3],
-            e = $direction(vreg) $lanes[4],
-            f = $direction(vreg) $lanes[5],
-            g = $direction(vreg) $lanes[6],
-            h = $direction(vreg) $lanes[7],
-            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
-            out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _,
-            out("v26") _, out("v27") _,
-            options(readonly, nostack, preserves_flags),
-        )
-    };
-}
-
-/// Begins the lanes of a part with the products of its first half unit: at 4 bits beside what the sums of codes lack, which loads put there
-/// (an addition at the end would wait for all products).
-///
-/// # Safety
-/// Half a unit is there, and a sum.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn begin<const WORDS: usize>(at: &mut Cursor, beside: &mut Beside) -> Lanes {
-    let mut lanes = [vdupq_n_s16(0); 8];
-    // SAFETY: the caller vouches for words, activations and the sum; the processor has the instructions.
-    unsafe {
-        if WORDS == 2 {
-            half_unit!([tiles_of_fields!("smull")], at, out lanes, mask: 3);
-        } else {
-            half_unit!([first_of_nibbles!()], at, out lanes, mask: 15, sums: beside.sums);
-        }
-    }
-    lanes
-}
-
-/// Adds the products of the next half unit to the lanes of both tiles.
-///
-/// # Safety
-/// Half a unit is there.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn half_unit<const WORDS: usize>(at: &mut Cursor, mut lanes: Lanes) -> Lanes {
-    // SAFETY: the caller vouches for the words and activations; the processor has the instructions.
-    unsafe {
-        if WORDS == 2 {
-            half_unit!([tiles_of_fields!("smlal")], at, inout lanes, mask: 3);
-        } else {
-            half_unit!([tiles_of_nibbles!()], at, inout lanes, mask: 15);
-        }
-    }
-    lanes
 }

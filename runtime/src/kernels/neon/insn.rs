@@ -92,3 +92,20 @@ pub(super) fn multiply_and_widen(
     }
     [low, high]
 }
+
+/// `sums + 2 * (a + b)` of each pair in `pairs`. The compiler would add three times.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn add_pairs_twice(mut sums: int32x4_t, pairs: int16x8_t) -> int32x4_t {
+    // SAFETY: the processor has the instruction.
+    unsafe {
+        asm!(
+            "sadalp {sums:v}.4s, {pairs:v}.8h",
+            "sadalp {sums:v}.4s, {pairs:v}.8h",
+            sums = inout(vreg) sums,
+            pairs = in(vreg) pairs,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}

@@ -5,12 +5,14 @@ pub(super) mod attention_int8;
 pub(super) mod block;
 mod codebook;
 mod even;
+mod even_units;
 mod insn;
 mod int8;
 pub(super) mod lanes;
 pub(super) mod lookup;
 mod pair_sums;
 pub(super) mod pair_walk;
+mod single;
 pub(super) mod sums;
 
 use super::Kernels;
@@ -25,7 +27,12 @@ instantiate!(NeonLanes, "neon");
 /// # Safety
 /// The processor has NEON wherever the table is used.
 pub(super) const unsafe fn table() -> Kernels {
-    Kernels { int2: even::INT2.if_built(Part::Int2), int4: even::INT4.if_built(Part::Int4), ..table!("neon") }
+    Kernels {
+        int2: even::INT2.if_built(Part::Int2),
+        int3: even::INT3.if_built(Part::Int3),
+        int4: even::INT4.if_built(Part::Int4),
+        ..table!("neon")
+    }
 }
 
 // SAFETY: private; `detect` hands it out only where the processor has NEON.

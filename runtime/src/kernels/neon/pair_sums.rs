@@ -26,6 +26,7 @@ use super::lookup;
 use super::sums::{self, Sums};
 use crate::kernels::nr8k4::Word;
 use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, BLOCK_UNITS, STEP_UNITS, codebook, scale_codes};
+use crate::kernels::nr8k4::pairs::PairsOfTiles;
 use crate::kernels::nr8k4::prepared::group_of;
 use crate::kernels::quantized::check;
 use crate::kernels::{Activations, OutputRows, Products, TILE_ROWS};
@@ -121,10 +122,21 @@ fn gemv_int2_neon(
                     _ => not_built(parts::Part::OtherGroups),
                 }
             }
-            for (tile, sums) in chunk.zip(sums) {
-                let outputs = sums::scaled_rows(*sums, &row_scales[tile], shape.row_scale_unit());
-                output.store(token, (tile - tiles.start) * TILE_ROWS, &outputs);
+            let first = chunk.start;
+            let rows =
+                output.token_rows(token).get_mut((first - tiles.start) * TILE_ROWS..).unwrap_or_default();
+            let count = rows.len().min(chunk.len() * TILE_ROWS);
+            let mut pairs = PairsOfTiles::new(chunk, &mut rows[..count]);
+            for _ in 0..pairs.count() {
+                let (tiles, place) = pairs.next();
+                let unit = shape.row_scale_unit();
+                let [[a, b], [c, d]] = [
+                    sums::scaled(sums[tiles[0] - first], &row_scales[tiles[0]], unit),
+                    sums::scaled(sums[tiles[1] - first], &row_scales[tiles[1]], unit),
+                ];
+                sums::put([a, b, c, d], place);
             }
+            pairs.finish();
         }
     }
 }

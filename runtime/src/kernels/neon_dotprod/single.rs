@@ -15,7 +15,7 @@ use crate::kernels::neon::pair_walk::{
 };
 use crate::kernels::neon::sums;
 use crate::kernels::nr8k4::codebook::{BLOCK_UNITS, STEP_UNITS, lookup_tables, width};
-use crate::kernels::nr8k4::even::{Even, spacing_of_codes};
+use crate::kernels::nr8k4::even::Even;
 use crate::kernels::nr8k4::pairs::{Pair, PairsOfTiles};
 use crate::kernels::nr8k4::prepared::{Coded, Scaled};
 use crate::kernels::quantized::Activations;
@@ -31,6 +31,11 @@ pub(super) struct Levels {
     tables: Tables,
     /// Whether codes are multiplied in place of levels: these are as far apart as that takes, and [`CodebookToken::sums`] has room.
     by_codes: bool,
+}
+
+/// Whether a width has a way to multiply codes. At 3 bits isolating them takes more than looking levels up.
+const fn multiplies_codes<const WORDS: usize>() -> bool {
+    matches!(WORDS, 2 | 4)
 }
 
 /// The walk along a codebook matrix.
@@ -49,8 +54,9 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
         // SAFETY: instantiated only in the products of this backend, which have NEON and dotprod.
         let tables = unsafe { lookup::tables::<WORDS>(levels, multipliers) };
         let mut prepared = Coded::new(Levels { tables, by_codes: false }, matrix, activations);
-        prepared.tables.by_codes =
-            are_summed(prepared.tokens.units, prepared.group) && Even::of_codes::<WORDS>(levels).is_some();
+        prepared.tables.by_codes = multiplies_codes::<WORDS>()
+            && are_summed(prepared.tokens.units, prepared.group)
+            && Even::of_codes::<WORDS>(levels).is_some();
         prepared
     }
 
@@ -61,7 +67,7 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
         scratch: &'s mut PartSums,
     ) -> Self::Token<'a, 's> {
         let of_token = CodebookToken::new(matrix, token);
-        if spacing_of_codes::<WORDS>().is_none() || !matrix.tables.by_codes {
+        if !(multiplies_codes::<WORDS>() && matrix.tables.by_codes) {
             return of_token;
         }
         for (units, sum) in of_token.parts(scratch) {
@@ -77,12 +83,14 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
         let Levels { tables, by_codes } = token.matrix.tables;
         macro_rules! walk {
             ($GROUP:literal) => {
-                if spacing_of_codes::<WORDS>().is_some() && by_codes {
+                if multiplies_codes::<WORDS>() && by_codes {
                     // SAFETY: has NEON and dotprod, likewise.
                     unsafe { walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, true> { tables }, token, tiles, rows) }
                 } else {
                     // SAFETY: likewise.
-                    unsafe { walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, false> { tables }, token, tiles, rows) }
+                    unsafe {
+                        walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, false> { tables }, token, tiles, rows)
+                    }
                 }
             };
         }

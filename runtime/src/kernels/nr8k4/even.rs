@@ -12,7 +12,7 @@ use rescomp_formats::matrix::TABLE_ENTRIES;
 /// which there is no such kernel.
 pub(in crate::kernels) const fn spacing_of_codes<const WORDS: usize>() -> Option<i8> {
     match WORDS {
-        2 => Some(2),
+        2 | 3 => Some(2),
         4 => Some(1),
         _ => None,
     }

@@ -13,7 +13,7 @@ enum Codes {
     Random,
     /// Levels one apart, which a kernel may compute otherwise, where a matrix chooses them.
     Consecutive,
-    /// Evenly spaced levels near zero, which more kernels may: two apart and at most 4 at 2 bits, else one apart and at most 8. Codes as in
+    /// Evenly spaced levels near zero, which more kernels may: two apart and at most 4 at 2 bits and 8 at 3, else one apart and at most 8. Codes as in
     /// `Extreme`.
     Even,
     /// All at the ends of their ranges, with signs that make every product as large as it gets.
@@ -117,7 +117,8 @@ fn pack(random: &mut Random, shape: &MatrixShape, kind: Codes, section: &mut [u8
     };
     let bound = shape.width().level_bound();
     let lowest = -i32::from(random.code(0, 2 * bound - highest)) + i32::from(bound - highest);
-    let (apart, near_zero) = if levels == 4 { (2, -4) } else { (1, -(levels as i32) / 2) };
+    let apart = if levels <= 8 { 2 } else { 1 };
+    let near_zero = -apart * levels as i32 / 2;
     let lowest_even = near_zero + i32::from(random.code(0, apart as i8));
     let evenly =
         |lowest: i32, apart: i32| (0..levels as i32).map(|code| lowest + apart * code).collect::<Vec<_>>();
@@ -259,6 +260,7 @@ fn tables_of_large_levels(width: CodeWidth) -> Vec<Vec<i8>> {
     let evenly = |lowest: i8, spacing: i8| (0..levels as i8).map(|code| lowest + spacing * code).collect();
     match width {
         CodeWidth::Int2 => vec![range, evenly(-4, 2), evenly(-2, 2), evenly(-bound, 2)],
+        CodeWidth::Int3 => vec![range, evenly(-8, 2), evenly(-6, 2), evenly(-bound, 2)],
         CodeWidth::Int4 => vec![range, evenly(-8, 1), evenly(-7, 1), evenly(-bound, 1)],
         _ => vec![range],
     }

@@ -186,8 +186,16 @@ type Totals = Rows<float32x4_t>;
 
 impl<const WORDS: usize> Parts for Sums<WORDS> {
     const STEP_BY_STEP: bool = true;
+    // Modelled on a Cortex-A72, 0.136 cycles a weight for 0.140. At 2 and 3 bits it takes more instructions and gains nothing.
+    const ENDS_LATE: bool = WORDS == 4;
     type Integers = Integers;
     type Totals = Totals;
+
+    #[inline(always)]
+    fn zero(&self) -> Integers {
+        // SAFETY: has NEON.
+        unsafe { [[vdupq_n_s32(0); 2]; 2] }
+    }
 
     #[inline(always)]
     unsafe fn next<const UNITS: usize>(&self, at: &mut Cursor, beside: &mut Beside) -> Integers {

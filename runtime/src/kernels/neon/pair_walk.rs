@@ -236,10 +236,16 @@ pub(in crate::kernels) const fn are_summed(units: usize, group: usize) -> bool {
 pub(in crate::kernels) trait Parts: Copy {
     /// Whether the walk goes step by step instead of two steps at a time: less code, a few instructions more.
     const STEP_BY_STEP: bool;
+    /// Whether a step of such a walk waits for its end until the products of the next one are on their way, which hide how long that takes:
+    /// where registers are left for it, and no other operations wait for its place.
+    const ENDS_LATE: bool = false;
     /// The sums of a part.
     type Integers;
     /// Such sums times multipliers.
     type Totals;
+
+    /// Sums of zero.
+    fn zero(&self) -> Self::Integers;
 
     /// The sums of the next `UNITS` units (1 or 2).
     ///
@@ -335,13 +341,38 @@ macro_rules! pair_walk {
                         }
                     }};
                 }
+                // None waits at first: sums of zero, times a scale of zero.
+                let mut waiting = (parts.zero(), vdupq_n_u8(0), 0.0);
+                macro_rules! next_step {
+                    ($units:literal, $step:expr) => {
+                        let nibbles = nibbles!($step);
+                        if GROUP == 32 || !P::ENDS_LATE {
+                            step!($units, nibbles);
+                        } else {
+                            // SAFETY: so many units are left, and their scale.
+                            let (integers, scale) =
+                                unsafe { (parts.next::<$units>(&mut at, &mut beside), beside.next_scale()) };
+                            let (integers_before, nibbles_before, scale_before) = waiting;
+                            parts.end_step(
+                                nibbles_before,
+                                integers_before,
+                                None,
+                                scale_before,
+                                &mut row_sums,
+                            );
+                            waiting = (integers, nibbles[0], scale);
+                        }
+                    };
+                }
                 for step in 0..units / STEP_UNITS {
-                    let nibbles = nibbles!(step);
-                    step!(2, nibbles);
+                    next_step!(2, step);
                 }
                 if units % STEP_UNITS > 0 {
-                    let nibbles = nibbles!(units / STEP_UNITS);
-                    step!(1, nibbles);
+                    next_step!(1, units / STEP_UNITS);
+                }
+                if GROUP != 32 && P::ENDS_LATE {
+                    let (integers, nibbles, scale) = waiting;
+                    parts.end_step(nibbles, integers, None, scale, &mut row_sums);
                 }
                 return row_sums;
             }

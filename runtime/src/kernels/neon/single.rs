@@ -65,6 +65,12 @@ impl<const WORDS: usize> Parts for Sums<WORDS> {
     type Totals = Rows<int32x4_t>;
 
     #[inline(always)]
+    fn zero(&self) -> Rows<int32x4_t> {
+        // SAFETY: has NEON.
+        unsafe { [vdupq_n_s32(0); 4] }
+    }
+
+    #[inline(always)]
     unsafe fn next<const UNITS: usize>(&self, at: &mut Cursor, _: &mut Beside) -> Rows<int32x4_t> {
         // SAFETY: so many units are there; has NEON.
         unsafe { next::<WORDS, UNITS>(self.tables, at) }

@@ -132,6 +132,12 @@ impl<const WORDS: usize, const BY_CODES: bool> Parts for Sums<WORDS, BY_CODES> {
     type Totals = Rows<int32x4_t>;
 
     #[inline(always)]
+    fn zero(&self) -> Rows<int32x4_t> {
+        // SAFETY: has NEON.
+        unsafe { [vdupq_n_s32(0); 4] }
+    }
+
+    #[inline(always)]
     unsafe fn next<const UNITS: usize>(&self, at: &mut Cursor, beside: &mut Beside) -> Rows<int32x4_t> {
         // SAFETY: so many units are there; has NEON and dotprod.
         unsafe { next::<WORDS, BY_CODES, UNITS>(&self.tables, at, beside) }

@@ -443,7 +443,7 @@ pub(crate) enum Levels {
     Normal,
     /// Evenly, as published: -2..=1, -4..=3, -8..=7. At 5 and 6 bits a container's levels are even in any case.
     Uniform,
-    /// Evenly, so that kernels for 64-bit ARM compute with less at 2 and 4 bits: -3, -1, 1, 3; -7, -5 .. 7; -8..=7.
+    /// Evenly, so that kernels for 64-bit ARM compute with less: -3, -1, 1, 3; -7, -5 .. 7; -8..=7.
     Even,
 }
 

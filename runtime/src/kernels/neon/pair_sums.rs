@@ -128,7 +128,7 @@ fn gemv_int2_neon(
             let count = rows.len().min(chunk.len() * TILE_ROWS);
             let mut pairs = PairsOfTiles::new(chunk, &mut rows[..count]);
             for _ in 0..pairs.count() {
-                let (tiles, place) = pairs.next();
+                let (tiles, place) = pairs.next_pair();
                 let unit = shape.row_scale_unit();
                 let [[a, b], [c, d]] = [
                     sums::scaled(sums[tiles[0] - first], &row_scales[tiles[0]], unit),
@@ -282,70 +282,67 @@ impl<'a> Rows<'a> {
             _ => octets,
         });
         let mut waiting: Waiting = ([lookup::zero(); 2], 0.0);
+        // A step of a block: its two units, by the tables of the block, with the scale codes of the block and the step's scale.
+        macro_rules! step {
+            ($step:literal, $first:literal, $second:literal, $words:ident, $tables:ident, $codes:ident, $scale:expr) => {
+                let unit = [&$words[0][$first], &$words[1][$first]];
+                let parts = begin_word::<$first, 0>(unit, $tables, if GROUP == 32 { 1 } else { 2 });
+                sums[0] = sums::add_total(sums[0], waiting.0[0], waiting.1);
+                let mut parts = add_word::<$first, 1>(unit, $tables, parts);
+                sums[1] = sums::add_total(sums[1], waiting.0[1], waiting.1);
+                let unit = [&$words[0][$second], &$words[1][$second]];
+                if GROUP == 32 {
+                    for tile in 0..2 {
+                        let multipliers = Multipliers::new(self.multipliers, $codes[tile][$step]);
+                        waiting.0[tile] = multipliers.multiply(parts[tile]);
+                    }
+                    parts = begin_word::<$second, 0>(unit, $tables, 1);
+                    parts = add_word::<$second, 1>(unit, $tables, parts);
+                    for tile in 0..2 {
+                        let multipliers = Multipliers::new(self.multipliers, $codes[tile][$step] >> 4);
+                        waiting.0[tile] = multipliers.multiply_add(waiting.0[tile], parts[tile]);
+                    }
+                } else {
+                    let multipliers =
+                        $codes.map(|codes| Multipliers::new(self.multipliers, codes[0] >> (4 * $step)));
+                    parts = add_word::<$second, 0>(unit, $tables, parts);
+                    parts = add_word::<$second, 1>(unit, $tables, parts);
+                    for tile in 0..2 {
+                        waiting.0[tile] = multipliers[tile].multiply(parts[tile]);
+                    }
+                }
+                waiting.1 = $scale;
+            };
+        }
         for block in 0..blocks {
             let index = if matches!(GROUP, 32 | 64) { block } else { first_block + block };
             let codes = whole_octets.map(|octets| scale_codes::<GROUP>(octets, index));
-            let tables = tables[block].as_slice();
-            macro_rules! step {
-                ($step:literal, $first:literal, $second:literal) => {
-                    let unit = [&whole_words[0][block][$first], &whole_words[1][block][$first]];
-                    let parts = begin_word::<$first, 0>(unit, tables, if GROUP == 32 { 1 } else { 2 });
-                    sums[0] = sums::add_total(sums[0], waiting.0[0], waiting.1);
-                    let mut parts = add_word::<$first, 1>(unit, tables, parts);
-                    sums[1] = sums::add_total(sums[1], waiting.0[1], waiting.1);
-                    let unit = [&whole_words[0][block][$second], &whole_words[1][block][$second]];
-                    if GROUP == 32 {
-                        for tile in 0..2 {
-                            let multipliers = Multipliers::new(self.multipliers, codes[tile][$step]);
-                            waiting.0[tile] = multipliers.multiply(parts[tile]);
-                        }
-                        parts = begin_word::<$second, 0>(unit, tables, 1);
-                        parts = add_word::<$second, 1>(unit, tables, parts);
-                        for tile in 0..2 {
-                            let multipliers = Multipliers::new(self.multipliers, codes[tile][$step] >> 4);
-                            waiting.0[tile] = multipliers.multiply_add(waiting.0[tile], parts[tile]);
-                        }
-                    } else {
-                        let multipliers =
-                            codes.map(|codes| Multipliers::new(self.multipliers, codes[0] >> (4 * $step)));
-                        parts = add_word::<$second, 0>(unit, tables, parts);
-                        parts = add_word::<$second, 1>(unit, tables, parts);
-                        for tile in 0..2 {
-                            waiting.0[tile] = multipliers[tile].multiply(parts[tile]);
-                        }
-                    }
-                    waiting.1 = scales[block][$step];
-                };
-            }
-            step!(0, 0, 1);
-            step!(1, 2, 3);
+            let (tables, scales) = (tables[block].as_slice(), &scales[block]);
+            let words = [&whole_words[0][block], &whole_words[1][block]];
+            step!(0, 0, 1, words, tables, codes, scales[0]);
+            step!(1, 2, 3, words, tables, codes, scales[1]);
+        }
+        // The last one to three units of the matrix: a step, as many models' rows end, and a unit.
+        let codes = octets.map(|octets| scale_codes::<GROUP>(octets, first_block + blocks));
+        let scales = &part.scales[BLOCK_STEPS * blocks..];
+        let words = words.map(|words| &words[BLOCK_UNITS * blocks..]);
+        if rest_tables.len() >= STEP_UNITS {
+            step!(0, 0, 1, words, rest_tables, codes, scales[0]);
         }
         for tile in 0..2 {
             sums[tile] = sums::add_total(sums[tile], waiting.0[tile], waiting.1);
         }
-        if rest_tables.is_empty() {
-            return sums;
-        }
-        // The last one to three units of the matrix.
-        let codes = octets.map(|octets| scale_codes::<GROUP>(octets, first_block + blocks));
-        let mut totals = [lookup::zero(); 2];
-        for (index, tables) in rest_tables.iter().enumerate() {
-            let unit = words.map(|words| &words[BLOCK_UNITS * blocks + index]);
-            let tables = core::slice::from_ref(tables);
+        if rest_tables.len() % STEP_UNITS > 0 {
+            let (last, step) = (rest_tables.len() - 1, rest_tables.len() / STEP_UNITS);
+            let (unit, tables) = (words.map(|words| &words[last]), &rest_tables[last..]);
             let parts = add_word::<0, 1>(unit, tables, begin_word::<0, 0>(unit, tables, 1));
-            let (step, place) = (index / STEP_UNITS, index % STEP_UNITS);
             for tile in 0..2 {
                 let codes = match GROUP {
-                    32 => codes[tile][step] >> (4 * place),
+                    32 => codes[tile][step],
                     _ => codes[tile][0] >> (4 * step),
                 };
-                totals[tile] =
-                    Multipliers::new(self.multipliers, codes).multiply_add(totals[tile], parts[tile]);
-                if place + 1 == STEP_UNITS || index + 1 == rest_tables.len() {
-                    let scale = part.scales[BLOCK_STEPS * blocks + step];
-                    sums[tile] = sums::add_total(sums[tile], totals[tile], scale);
-                    totals[tile] = lookup::zero();
-                }
+                let totals = Multipliers::new(self.multipliers, codes).multiply(parts[tile]);
+                sums[tile] = sums::add_total(sums[tile], totals, scales[step]);
             }
         }
         sums

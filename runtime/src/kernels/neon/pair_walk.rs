@@ -283,7 +283,7 @@ macro_rules! pair_walk {
         ) {
             let mut pairs = PairsOfTiles::new(tiles, rows);
             for _ in 0..pairs.count() {
-                let (tiles, place) = pairs.next();
+                let (tiles, place) = pairs.next_pair();
                 let sums = sums_of_rows::<P, T, WORDS, GROUP>(parts, token, tiles);
                 // SAFETY: the matrix has the tiles, which `quantized::check` has seen to.
                 unsafe { token.put(tiles, sums, place) };

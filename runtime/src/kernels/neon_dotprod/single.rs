@@ -266,7 +266,7 @@ impl Pair for SingleInt8 {
 fn walk_int8<const UNITS: usize>(token: &ScaledToken<'_>, tiles: Range<usize>, rows: &mut [f32]) {
     let mut pairs = PairsOfTiles::new(tiles, rows);
     for _ in 0..pairs.count() {
-        let (tiles, place) = pairs.next();
+        let (tiles, place) = pairs.next_pair();
         sums::put(rows_int8::<UNITS>(token, tiles), place);
     }
     pairs.finish();

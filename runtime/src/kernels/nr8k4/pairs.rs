@@ -74,7 +74,7 @@ impl<'a> PairsOfTiles<'a> {
         PairsOfTiles { tiles, whole: whole.iter_mut(), rest, last: [0.0; 2 * TILE_ROWS] }
     }
 
-    /// How often to call `next`.
+    /// How often to call `next_pair`.
     #[inline(always)]
     pub(in crate::kernels) fn count(&self) -> usize {
         self.whole.len() + usize::from(!self.rest.is_empty())
@@ -82,7 +82,7 @@ impl<'a> PairsOfTiles<'a> {
 
     /// The next pair and the place of its outputs. A last tile without a neighbour comes twice, which spares the code for one.
     #[inline(always)]
-    pub(in crate::kernels) fn next(&mut self) -> ([usize; 2], &mut PairRows) {
+    pub(in crate::kernels) fn next_pair(&mut self) -> ([usize; 2], &mut PairRows) {
         let first = self.tiles.start;
         let second = if first + 1 < self.tiles.end { first + 1 } else { first };
         self.tiles.start += 2;

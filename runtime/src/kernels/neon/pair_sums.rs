@@ -322,6 +322,12 @@ impl<'a> Rows<'a> {
             step!(0, 0, 1, words, tables, codes, scales[0]);
             step!(1, 2, 3, words, tables, codes, scales[1]);
         }
+        if rest_tables.is_empty() {
+            for tile in 0..2 {
+                sums[tile] = sums::add_total(sums[tile], waiting.0[tile], waiting.1);
+            }
+            return sums;
+        }
         // The last one to three units of the matrix: a step, as many models' rows end, and a unit.
         let codes = octets.map(|octets| scale_codes::<GROUP>(octets, first_block + blocks));
         let scales = &part.scales[BLOCK_STEPS * blocks..];

@@ -26,8 +26,8 @@ pub struct UnsupportedBits {
 pub enum Spacing {
     /// All integers of a range, as published: -2..=1, -4..=3, -8..=7, -16..=15, -32..=31, and -127..=127 at 8 bits.
     Uniform,
-    /// Evenly spaced, and such that kernels for 64-bit ARM multiply codes without looking levels up (with dot products at 2 and 4 bits): -3, -1, 1, 3; all odd
-    /// numbers of -7..=7; -8..=7; from 5 bits on as `Normal`.
+    /// Evenly spaced, and such that kernels for 64-bit ARM multiply codes without looking levels up (with dot products at 2 and 4 bits): -3,
+    /// -1, 1, 3; all odd numbers of -7..=7; -8..=7; from 5 bits on as `Normal`.
     Even,
     /// Those of containers: least error for normally distributed weights at 2, 3 and 4 bits, all odd numbers of a range at 5 and 6
     /// bits, uniform at 8 bits.

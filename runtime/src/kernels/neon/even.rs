@@ -28,11 +28,10 @@ use crate::kernels::nr8k4::codebook::{
     BLOCK_UNITS, STEP_UNITS, codebook as codebook_of, lookup_tables, width,
 };
 use crate::kernels::nr8k4::even::Even;
-use crate::kernels::nr8k4::pairs::{Pair, PairsOfTiles, gemv_by_pairs};
+use crate::kernels::nr8k4::pairs::{Pair, gemv_by_pairs};
 use crate::kernels::nr8k4::prepared::{Coded, group_of};
 use crate::kernels::quantized::MatrixProduct;
 use crate::kernels::{Activations, OutputRows, Products};
-use crate::parts::{Part, not_built};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -123,14 +122,7 @@ impl<const WORDS: usize> Pair for Codes<WORDS> {
     fn outputs(token: &Self::Token<'_, '_>, tiles: Range<usize>, rows: &mut [f32]) {
         let sums = Sums::<WORDS> { multipliers: token.matrix.tables.multipliers };
         // SAFETY: has NEON, likewise.
-        unsafe {
-            match token.matrix.group {
-                32 if cfg!(feature = "groups-32") => walk::<_, _, WORDS, 32>(sums, token, tiles, rows),
-                64 if cfg!(feature = "groups-64") => walk::<_, _, WORDS, 64>(sums, token, tiles, rows),
-                _ if cfg!(feature = "other-groups") => walk::<_, _, WORDS, 0>(sums, token, tiles, rows),
-                _ => not_built(Part::OtherGroups),
-            }
-        }
+        unsafe { walk(sums, token, tiles, rows) }
     }
 }
 

@@ -267,21 +267,43 @@ pub(in crate::kernels) trait Parts: Copy {
     );
 }
 
-/// Makes `walk(parts, token, tiles, rows)`, which puts the outputs of `tiles` in `rows`, for processors with `$features`. `GROUP` is the columns of a group where
-/// they are 32 or 64, else 0.
+/// Makes `walk(parts, token, tiles, rows)`, which puts the outputs of `tiles` in `rows`, for processors with `$features`.
 ///
 /// A macro, because the instructions of a backend become part only of functions that have its features.
 macro_rules! pair_walk {
     ($features:literal) => {
         #[inline]
         #[target_feature(enable = $features)]
-        fn walk<P: Parts, T: Copy, const WORDS: usize, const GROUP: usize>(
+        fn walk<P: Parts, T: Copy, const WORDS: usize>(
             parts: P,
             token: &CodebookToken<'_, '_, T, WORDS>,
             tiles: Range<usize>,
             rows: &mut [f32],
         ) {
-            let mut pairs = PairsOfTiles::new(tiles, rows);
+            match token.matrix.group {
+                32 if cfg!(feature = "groups-32") => {
+                    walk_groups::<P, T, WORDS, 32>(parts, token, tiles, rows)
+                }
+                64 if cfg!(feature = "groups-64") => {
+                    walk_groups::<P, T, WORDS, 64>(parts, token, tiles, rows)
+                }
+                _ if cfg!(feature = "other-groups") => {
+                    walk_groups::<P, T, WORDS, 0>(parts, token, tiles, rows)
+                }
+                _ => $crate::parts::not_built($crate::parts::Part::OtherGroups),
+            }
+        }
+
+        /// `GROUP` is the columns of a group where they are 32 or 64, else 0.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn walk_groups<P: Parts, T: Copy, const WORDS: usize, const GROUP: usize>(
+            parts: P,
+            token: &CodebookToken<'_, '_, T, WORDS>,
+            tiles: Range<usize>,
+            rows: &mut [f32],
+        ) {
+            let mut pairs = $crate::kernels::nr8k4::pairs::PairsOfTiles::new(tiles, rows);
             for _ in 0..pairs.count() {
                 let (tiles, place) = pairs.next_pair();
                 let sums = sums_of_rows::<P, T, WORDS, GROUP>(parts, token, tiles);

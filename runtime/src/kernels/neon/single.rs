@@ -5,9 +5,8 @@ use super::lookup::{self, Tables};
 use super::pair_walk::{Beside, CodebookToken, Cursor, Parts, Rows, pair_walk};
 use crate::kernels::Activations;
 use crate::kernels::nr8k4::codebook::{BLOCK_UNITS, STEP_UNITS, lookup_tables, width};
-use crate::kernels::nr8k4::pairs::{Pair, PairsOfTiles};
+use crate::kernels::nr8k4::pairs::Pair;
 use crate::kernels::nr8k4::prepared::Coded;
-use crate::parts::{Part, not_built};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::CodeWidth;
@@ -40,14 +39,7 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
     fn outputs(token: &Self::Token<'_, '_>, tiles: Range<usize>, rows: &mut [f32]) {
         let sums = Sums::<WORDS> { tables: token.matrix.tables };
         // SAFETY: has NEON, likewise.
-        unsafe {
-            match token.matrix.group {
-                32 if cfg!(feature = "groups-32") => walk::<_, _, WORDS, 32>(sums, token, tiles, rows),
-                64 if cfg!(feature = "groups-64") => walk::<_, _, WORDS, 64>(sums, token, tiles, rows),
-                _ if cfg!(feature = "other-groups") => walk::<_, _, WORDS, 0>(sums, token, tiles, rows),
-                _ => not_built(Part::OtherGroups),
-            }
-        }
+        unsafe { walk(sums, token, tiles, rows) }
     }
 }
 

@@ -19,7 +19,6 @@ use crate::kernels::nr8k4::even::Even;
 use crate::kernels::nr8k4::pairs::{Pair, PairsOfTiles};
 use crate::kernels::nr8k4::prepared::{Coded, Scaled};
 use crate::kernels::quantized::Activations;
-use crate::parts::{Part, not_built};
 use core::arch::aarch64::*;
 use core::ops::Range;
 use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
@@ -81,24 +80,13 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
     #[inline(always)]
     fn outputs(token: &Self::Token<'_, '_>, tiles: Range<usize>, rows: &mut [f32]) {
         let Levels { tables, by_codes } = token.matrix.tables;
-        macro_rules! walk {
-            ($GROUP:literal) => {
-                if multiplies_codes::<WORDS>() && by_codes {
-                    // SAFETY: has NEON and dotprod, likewise.
-                    unsafe { walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, true> { tables }, token, tiles, rows) }
-                } else {
-                    // SAFETY: likewise.
-                    unsafe {
-                        walk::<_, _, WORDS, $GROUP>(Sums::<WORDS, false> { tables }, token, tiles, rows)
-                    }
-                }
-            };
-        }
-        match token.matrix.group {
-            32 if cfg!(feature = "groups-32") => walk!(32),
-            64 if cfg!(feature = "groups-64") => walk!(64),
-            _ if cfg!(feature = "other-groups") => walk!(0),
-            _ => not_built(Part::OtherGroups),
+        // SAFETY: has NEON and dotprod, likewise.
+        unsafe {
+            if multiplies_codes::<WORDS>() && by_codes {
+                walk(Sums::<WORDS, true> { tables }, token, tiles, rows);
+            } else {
+                walk(Sums::<WORDS, false> { tables }, token, tiles, rows);
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ enum Codes {
     Random,
     /// Levels one apart, which a kernel may compute otherwise, where a matrix chooses them.
     Consecutive,
-    /// Evenly spaced levels near zero, which more kernels may: two apart and at most 4 at 2 bits and 8 at 3, else one apart and at most 8. Codes as in
-    /// `Extreme`.
+    /// Evenly spaced levels near zero, which more kernels may: two apart and at most 4 at 2 bits and 8 at 3, else one apart and at most 8.
+    /// Codes as in `Extreme`.
     Even,
     /// All at the ends of their ranges, with signs that make every product as large as it gets.
     Extreme,

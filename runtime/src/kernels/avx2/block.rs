@@ -32,7 +32,7 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize, const STEPS: usize>(
+            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
                 tables: Tables,
                 weights: [&[[Word; WORDS]]; TILES],
                 scale_codes: [ScaleCodes; TILES],
@@ -42,7 +42,7 @@ macro_rules! blocks {
             ) {
                 // SAFETY: instantiated only in the functions above, which have AVX2 and FMA.
                 unsafe {
-                    add::<WORDS, TILES, TOKENS, STEPS, GROUP>(
+                    add::<WORDS, TILES, TOKENS, BLOCK_STEPS, GROUP>(
                         tables,
                         weights,
                         scale_codes,
@@ -76,7 +76,7 @@ macro_rules! blocks {
             }
         }
 
-        /// Whole steps, as many as `STEPS` says, or where that is 0 the units that there are.
+        /// As many steps as `STEPS` says, or where that is 0 the units that there are.
         #[inline]
         #[target_feature(enable = $features)]
         fn add<

@@ -8,7 +8,7 @@ use crate::kernels::avx2::load;
 use crate::kernels::avx2::lookup::{self, Tables, add_group, bound, quad, quads};
 use crate::kernels::instantiate::products;
 use crate::kernels::nr8k4::Word;
-use crate::kernels::nr8k4::codebook::{Block, Blocks, STEP_UNITS, ScaleCodes};
+use crate::kernels::nr8k4::codebook::{BLOCK_STEPS, Block, Blocks, STEP_UNITS, ScaleCodes};
 use core::arch::x86_64::*;
 use rescomp_formats::encodings::UNIT_ELEMS;
 use rescomp_formats::matrix::TABLE_ENTRIES;

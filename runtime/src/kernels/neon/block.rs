@@ -12,7 +12,6 @@ macro_rules! blocks {
     ($features:literal, most_tokens: $most_tokens:literal) => {
         impl<const WORDS: usize> Block<WORDS> for Codebook {
             const MOST_TOKENS: usize = $most_tokens;
-            const ADDS_STEPS: bool = true;
             type Tables = Tables;
             type Sums = Sums;
 
@@ -35,7 +34,7 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize, const STEPS: usize>(
+            fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
                 tables: Tables,
                 weights: [&[[Word; WORDS]]; TILES],
                 scale_codes: [ScaleCodes; TILES],
@@ -45,7 +44,7 @@ macro_rules! blocks {
             ) {
                 // SAFETY: likewise.
                 unsafe {
-                    add::<WORDS, TILES, TOKENS, GROUP, STEPS>(
+                    add::<WORDS, TILES, TOKENS, GROUP>(
                         tables,
                         weights,
                         scale_codes,
@@ -86,7 +85,6 @@ macro_rules! blocks {
             const TILES: usize,
             const TOKENS: usize,
             const GROUP: usize,
-            const STEPS: usize,
         >(
             tables: Tables,
             weights: [&[[Word; WORDS]]; TILES],
@@ -137,9 +135,7 @@ macro_rules! blocks {
             }
             // Loops over steps and units stay loops, which costs a twelfth of the instructions; so they are written out.
             step!(0, 0, 1);
-            if STEPS > 1 {
-                step!(1, 2, 3);
-            }
+            step!(1, 2, 3);
         }
 
         #[inline(never)]

@@ -264,8 +264,7 @@ fn multiply<const WORDS: usize>(
     integers: Integers,
     totals: Option<Totals>,
 ) -> Totals {
-    let multipliers = vqtbl1q_u8(multipliers, nibbles);
-    let multipliers = [vmovl_u8(vget_low_u8(multipliers)), vmovl_high_u8(multipliers)];
+    let multipliers = lookup::multipliers_of_tiles(multipliers, nibbles);
     let mut with = totals.unwrap_or([vdupq_n_f32(0.0); 4]);
     for tile in 0..2 {
         let (of_tile, with) = (integers[tile], &mut with[2 * tile..][..2]);

@@ -175,17 +175,16 @@ macro_rules! tiles_of_fields {
     };
 }
 
-/// A half unit of both tiles: `$instructions` with the lanes of sums `$direction` of registers.
-macro_rules! half_unit {
-    ([$($instructions:expr),*], $at:ident, $direction:ident $lanes:ident, mask: $mask:literal $(, $operand:ident: $value:expr)?) => {
+/// `$instructions` for the next columns of both tiles, with the lanes of sums `$direction` of registers, the operands `$with`, and registers
+/// `$also` to be overwritten beside 16 to 27.
+macro_rules! tiles {
+    ([$($instructions:expr),*], $at:ident, $direction:ident $lanes:ident, with: [$($with:tt)*], also: [$($also:tt),*]) => {
         asm!(
             "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
             $($instructions,)*
             codes = inout(reg) $at.codes,
             first = inout(reg) $at.words[0],
             second = inout(reg) $at.words[1],
-            $($operand = inout(reg) $value,)?
-            mask = in(vreg) vdupq_n_u8($mask),
             a = $direction(vreg) $lanes[0],
             b = $direction(vreg) $lanes[1],
             c = $direction(vreg) $lanes[2],
@@ -194,10 +193,25 @@ macro_rules! half_unit {
             f = $direction(vreg) $lanes[5],
             g = $direction(vreg) $lanes[6],
             h = $direction(vreg) $lanes[7],
+            $($with)*
             out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
             out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _,
             out("v26") _, out("v27") _,
+            $(out($also) _,)*
             options(readonly, nostack, preserves_flags),
+        )
+    };
+}
+
+/// Half a unit of both tiles at 2 or 4 bits.
+macro_rules! half_unit {
+    ($instructions:expr, $at:ident, $direction:ident $lanes:ident, mask: $mask:literal $(, sums: $sums:expr)?) => {
+        tiles!(
+            [$instructions],
+            $at,
+            $direction $lanes,
+            with: [mask = in(vreg) vdupq_n_u8($mask), $(sums = inout(reg) $sums,)?],
+            also: []
         )
     };
 }
@@ -214,9 +228,9 @@ unsafe fn begin<const WORDS: usize>(at: &mut Cursor, beside: &mut Beside) -> Lan
     // SAFETY: the caller vouches for words, activations and the sum; the processor has the instructions.
     unsafe {
         if WORDS == 2 {
-            half_unit!([tiles_of_fields!("smull")], at, out lanes, mask: 3);
+            half_unit!(tiles_of_fields!("smull"), at, out lanes, mask: 3);
         } else {
-            half_unit!([first_of_nibbles!()], at, out lanes, mask: 15, sums: beside.sums);
+            half_unit!(first_of_nibbles!(), at, out lanes, mask: 15, sums: beside.sums);
         }
     }
     lanes
@@ -232,9 +246,9 @@ unsafe fn half_unit<const WORDS: usize>(at: &mut Cursor, mut lanes: Lanes) -> La
     // SAFETY: the caller vouches for the words and activations; the processor has the instructions.
     unsafe {
         if WORDS == 2 {
-            half_unit!([tiles_of_fields!("smlal")], at, inout lanes, mask: 3);
+            half_unit!(tiles_of_fields!("smlal"), at, inout lanes, mask: 3);
         } else {
-            half_unit!([tiles_of_nibbles!()], at, inout lanes, mask: 15);
+            half_unit!(tiles_of_nibbles!(), at, inout lanes, mask: 15);
         }
     }
     lanes
@@ -284,50 +298,40 @@ static MASKS: [[u8; 16]; 6] =
 /// A unit of both tiles at 3 bits: three words, and a fourth of their spare bits, which BIT joins in the registers of word 0.
 macro_rules! unit_of_three {
     ($operation:literal, $at:ident, $direction:ident $lanes:ident) => {
-        asm!(
-            "ldp {code:q}, {top:q}, [{masks}]",
-            "ldp {low_two:q}, {lowest:q}, [{masks}, #32]",
-            "ldp {spare_of_second:q}, {spare_of_third:q}, [{masks}, #64]",
-            "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
-            load_words!(["v20", "v21", "v22", "v23"]),
-            each!("and", ["v28", "v29", "v30", "v31"], ["v20", "v21", "v22", "v23"], "{code:v}.16b"),
-            quad!($operation, ["v28", "v29", "v30", "v31"], "v16"),
-            load_words!(["v24", "v25", "v26", "v27"]),
-            shifted!("#4", "v17"),
-            each!("bit", ["v20", "v21", "v22", "v23"], ["v24", "v25", "v26", "v27"], "{spare_of_second:v}.16b"),
-            close_gap!("and" "{top:v}.16b", "{low_two:v}.16b"),
-            closed!("v18", "v19"),
-            "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
-            load_words!(["v24", "v25", "v26", "v27"]),
-            each!("bit", ["v20", "v21", "v22", "v23"], ["v24", "v25", "v26", "v27"], "{spare_of_third:v}.16b"),
-            close_gap!("bic" "{low_two:v}.16b", "{lowest:v}.16b"),
-            closed!("v16", "v17"),
-            shifted!("#1", "v18"),
-            each!("ushr", ["v20", "v21", "v22", "v23"], ["v20", "v21", "v22", "v23"], "#5"),
-            quad!("smlal", ["v20", "v21", "v22", "v23"], "v19"),
-            codes = inout(reg) $at.codes,
-            first = inout(reg) $at.words[0],
-            second = inout(reg) $at.words[1],
-            masks = in(reg) &MASKS,
-            code = out(vreg) _,
-            top = out(vreg) _,
-            low_two = out(vreg) _,
-            lowest = out(vreg) _,
-            spare_of_second = out(vreg) _,
-            spare_of_third = out(vreg) _,
-            a = $direction(vreg) $lanes[0],
-            b = $direction(vreg) $lanes[1],
-            c = $direction(vreg) $lanes[2],
-            d = $direction(vreg) $lanes[3],
-            e = $direction(vreg) $lanes[4],
-            f = $direction(vreg) $lanes[5],
-            g = $direction(vreg) $lanes[6],
-            h = $direction(vreg) $lanes[7],
-            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
-            out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _,
-            out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _,
-            out("v31") _,
-            options(readonly, nostack, preserves_flags),
+        tiles!(
+            [
+                "ldp {code:q}, {top:q}, [{masks}]",
+                "ldp {low_two:q}, {lowest:q}, [{masks}, #32]",
+                "ldp {spare_of_second:q}, {spare_of_third:q}, [{masks}, #64]",
+                load_words!(["v20", "v21", "v22", "v23"]),
+                each!("and", ["v28", "v29", "v30", "v31"], ["v20", "v21", "v22", "v23"], "{code:v}.16b"),
+                quad!($operation, ["v28", "v29", "v30", "v31"], "v16"),
+                load_words!(["v24", "v25", "v26", "v27"]),
+                shifted!("#4", "v17"),
+                each!("bit", ["v20", "v21", "v22", "v23"], ["v24", "v25", "v26", "v27"], "{spare_of_second:v}.16b"),
+                close_gap!("and" "{top:v}.16b", "{low_two:v}.16b"),
+                closed!("v18", "v19"),
+                "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
+                load_words!(["v24", "v25", "v26", "v27"]),
+                each!("bit", ["v20", "v21", "v22", "v23"], ["v24", "v25", "v26", "v27"], "{spare_of_third:v}.16b"),
+                close_gap!("bic" "{low_two:v}.16b", "{lowest:v}.16b"),
+                closed!("v16", "v17"),
+                shifted!("#1", "v18"),
+                each!("ushr", ["v20", "v21", "v22", "v23"], ["v20", "v21", "v22", "v23"], "#5"),
+                quad!("smlal", ["v20", "v21", "v22", "v23"], "v19")
+            ],
+            $at,
+            $direction $lanes,
+            with: [
+                masks = in(reg) &MASKS,
+                code = out(vreg) _,
+                top = out(vreg) _,
+                low_two = out(vreg) _,
+                lowest = out(vreg) _,
+                spare_of_second = out(vreg) _,
+                spare_of_third = out(vreg) _,
+            ],
+            also: ["v28", "v29", "v30", "v31"]
         )
     };
 }

@@ -159,6 +159,17 @@ pub(in crate::kernels) fn joined([a, b, c]: [uint8x16_t; 3]) -> uint8x16_t {
     insert(insert(a, b, spare[1]), c, spare[2])
 }
 
+/// The multipliers that the nibbles of two tiles' rows name, by tile.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(in crate::kernels) fn multipliers_of_tiles(
+    multipliers: uint8x16_t,
+    nibbles: uint8x16_t,
+) -> [uint16x8_t; 2] {
+    let multipliers = vqtbl1q_u8(multipliers, nibbles);
+    [vmovl_u8(vget_low_u8(multipliers)), vmovl_high_u8(multipliers)]
+}
+
 /// The multipliers of a tile's rows, from the low nibbles (`NIBBLE` 0) or the high ones of a byte a row.
 #[inline]
 #[target_feature(enable = "neon")]

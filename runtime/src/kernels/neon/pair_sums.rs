@@ -125,8 +125,7 @@ fn gemv_int2_neon(
             let first = chunk.start;
             let rows =
                 output.token_rows(token).get_mut((first - tiles.start) * TILE_ROWS..).unwrap_or_default();
-            let count = rows.len().min(chunk.len() * TILE_ROWS);
-            let mut pairs = PairsOfTiles::new(chunk, &mut rows[..count]);
+            let mut pairs = PairsOfTiles::new(chunk, rows);
             for _ in 0..pairs.count() {
                 let (tiles, place) = pairs.next_pair();
                 let unit = shape.row_scale_unit();

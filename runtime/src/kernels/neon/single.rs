@@ -121,13 +121,12 @@ fn multiply(
     integers: Rows<int32x4_t>,
     totals: Option<Rows<int32x4_t>>,
 ) -> Rows<int32x4_t> {
-    let multipliers = vqtbl1q_u8(multipliers, nibbles);
-    let (low, high) = (vmovl_u8(vget_low_u8(multipliers)), vmovl_high_u8(multipliers));
+    let [first, second] = lookup::multipliers_of_tiles(multipliers, nibbles);
     let multipliers = [
-        vmovl_u16(vget_low_u16(low)),
-        vmovl_high_u16(low),
-        vmovl_u16(vget_low_u16(high)),
-        vmovl_high_u16(high),
+        vmovl_u16(vget_low_u16(first)),
+        vmovl_high_u16(first),
+        vmovl_u16(vget_low_u16(second)),
+        vmovl_high_u16(second),
     ];
     let mut products = integers;
     for index in 0..4 {

@@ -36,8 +36,6 @@ pub(in crate::kernels) type ScaleCodes = [u64; BLOCK_STEPS];
 pub(in crate::kernels) trait Block<const WORDS: usize> {
     /// See [`Walk::MOST_TOKENS`].
     const MOST_TOKENS: usize;
-    /// Whether a step behind the last block is added by [`Block::add`], too, for one token. On x86-64 that gains nothing.
-    const ADDS_STEPS: bool = false;
     /// Levels and multipliers in registers.
     type Tables: Copy;
     /// Eight row sums in registers.
@@ -49,12 +47,12 @@ pub(in crate::kernels) trait Block<const WORDS: usize> {
     fn zero() -> Self::Sums;
     /// `sums * (f32(row_scales) * unit)`, by row; the scales are f16 bits.
     fn rows(sums: Self::Sums, row_scales: &[u16; TILE_ROWS], unit: f32) -> [f32; TILE_ROWS];
-    /// Adds `STEPS` steps to `sums`, those of a block or one behind the last. `GROUP` is the columns of a group where they are 32 (each unit
-    /// has a scale code) or 64, else 0; then, as at 64, each step has one.
+    /// Adds the steps of a block to `sums`. `GROUP` is the columns of a group where they are 32 (each unit has a scale code) or 64, else 0;
+    /// then, as at 64, each step has one.
     ///
     /// There is one call of each instance in a product of several tiles or tokens, and the compiler inlines what is called once,
     /// whatever its size: so the sums stay in registers.
-    fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize, const STEPS: usize>(
+    fn add<const TILES: usize, const TOKENS: usize, const GROUP: usize>(
         tables: Self::Tables,
         weights: [&[[Word; WORDS]]; TILES],
         scale_codes: [ScaleCodes; TILES],
@@ -241,7 +239,7 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
                 prefetch(&words[block], ahead);
             }
         }
-        B::add::<TILES, TOKENS, GROUP, BLOCK_STEPS>(
+        B::add::<TILES, TOKENS, GROUP>(
             tables,
             from_fn(|index| whole_words[index][block].as_slice()),
             from_fn(|index| scale_codes::<GROUP>(whole_octets[index], block)),
@@ -250,17 +248,7 @@ fn walk<B: Block<WORDS>, const WORDS: usize, const TILES: usize, const TOKENS: u
             &mut sums,
         );
     }
-    if B::ADDS_STEPS && TOKENS == 1 && GROUP != 32 && units % BLOCK_UNITS == STEP_UNITS {
-        // As many models' rows end, and where they are short it is a good part of them.
-        B::add::<TILES, TOKENS, GROUP, 1>(
-            tables,
-            words.map(|(_, rest)| rest.as_chunks::<STEP_UNITS>().0[0].as_slice()),
-            from_fn(|index| scale_codes::<GROUP>(octets[index], blocks)),
-            codes.map(|(_, rest)| rest.as_chunks::<STEP_UNITS>().0[0].as_slice()),
-            scales.map(|scales| &scales[BLOCK_STEPS * blocks..][..1]),
-            &mut sums,
-        );
-    } else if blocks * BLOCK_UNITS < units {
+    if blocks * BLOCK_UNITS < units {
         // A copy, since the call below needs sums in memory: those of the loop above stay in registers.
         let mut with_rest = sums;
         B::add_rest::<TILES, TOKENS, GROUP>(

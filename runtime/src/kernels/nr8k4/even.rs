@@ -10,7 +10,7 @@ use rescomp_formats::matrix::TABLE_ENTRIES;
 
 /// How far apart levels of `WORDS` bits are where codes are multiplied in their place, as `--levels even` has them; `None` at the widths for
 /// which there is no such kernel.
-pub(in crate::kernels) const fn spacing_of_codes<const WORDS: usize>() -> Option<i8> {
+const fn spacing_of_codes<const WORDS: usize>() -> Option<i8> {
     match WORDS {
         2 | 3 => Some(2),
         4 => Some(1),

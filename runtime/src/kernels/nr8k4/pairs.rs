@@ -31,7 +31,7 @@ pub(in crate::kernels) trait Pair {
         scratch: &'s mut Self::Scratch,
     ) -> Self::Token<'a, 's>;
 
-    /// Puts the outputs of `tiles` in `rows`, which has no more rows than they.
+    /// Puts the outputs of `tiles` in `rows`, as many as it has of them.
     fn outputs(token: &Self::Token<'_, '_>, tiles: Range<usize>, rows: &mut [f32]);
 }
 
@@ -48,9 +48,7 @@ pub(in crate::kernels) fn gemv_by_pairs<P: Pair>(
     let mut scratch = P::SCRATCH;
     for token in 0..activations.tokens {
         let of_token = P::token(prepared, token, &mut scratch);
-        let rows = output.token_rows(token);
-        let count = rows.len().min(tiles.len() * TILE_ROWS);
-        P::outputs(&of_token, tiles.clone(), &mut rows[..count]);
+        P::outputs(&of_token, tiles.clone(), output.token_rows(token));
     }
 }
 
@@ -67,10 +65,11 @@ pub(in crate::kernels) struct PairsOfTiles<'a> {
 }
 
 impl<'a> PairsOfTiles<'a> {
-    /// `tiles` and their rows, or the first of these.
+    /// `tiles` and their rows: `rows` may have fewer, and what it has more stays as it is.
     #[inline(always)]
     pub(in crate::kernels) fn new(tiles: Range<usize>, rows: &'a mut [f32]) -> Self {
-        let (whole, rest) = rows.as_chunks_mut();
+        let count = rows.len().min(tiles.len() * TILE_ROWS);
+        let (whole, rest) = rows[..count].as_chunks_mut();
         PairsOfTiles { tiles, whole: whole.iter_mut(), rest, last: [0.0; 2 * TILE_ROWS] }
     }
 

@@ -3,7 +3,6 @@
 use crate::cache_format::CacheFormat;
 use crate::spec::{ModelKind, ModelSpec};
 use core::fmt;
-use postcard::de_flavors::Slice;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -135,14 +134,6 @@ pub enum Check {
     Images(ImageRecord),
 }
 
-/// Takes a value off a message. Never inlined: values of hundreds of bytes would be moved number by number.
-#[inline(never)]
-fn take<'a, T: Deserialize<'a>>(
-    message: &mut postcard::Deserializer<'a, Slice<'a>>,
-) -> Result<T, postcard::Error> {
-    T::deserialize(message)
-}
-
 /// The manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -153,12 +144,9 @@ pub struct Manifest {
     pub provenance: Provenance,
     /// The host's measurements.
     pub check: Check,
-    /// What keys and values are kept as. The message of minor versions below [`CACHE_FORMAT_MINOR`] ends before it.
+    /// What keys and values are kept as.
     pub cache: CacheFormat,
 }
-
-/// The first minor version whose manifest says what keys and values are kept as.
-pub const CACHE_FORMAT_MINOR: u16 = 2;
 
 /// Why a manifest's record isn't one: a field with a value that it can't have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,25 +169,6 @@ impl fmt::Display for RecordError {
 impl core::error::Error for RecordError {}
 
 impl Manifest {
-    /// Reads the message of a container of this minor version, and what is behind its end.
-    ///
-    /// # Errors
-    /// postcard's, where the bytes are no such message.
-    pub fn take_from(bytes: &[u8], minor: u16) -> Result<(Manifest, &[u8]), postcard::Error> {
-        // A message is its fields, one behind the other.
-        let mut message = postcard::Deserializer::from_bytes(bytes);
-        let manifest = Manifest {
-            spec: take(&mut message)?,
-            provenance: take(&mut message)?,
-            check: take(&mut message)?,
-            cache: match minor >= CACHE_FORMAT_MINOR {
-                true => take(&mut message)?,
-                false => CacheFormat::default(),
-            },
-        };
-        Ok((manifest, message.finalize()?))
-    }
-
     /// Checks what is beside the model: texts that can be printed, and measurements that can have been measured.
     ///
     /// # Errors

@@ -8,9 +8,9 @@ use bytemuck::{Pod, Zeroable};
 /// The first eight bytes.
 pub const MAGIC: [u8; 8] = *b"RESCOMP\x1a";
 /// Major version that this reader reads.
-pub const MAJOR: u16 = 7;
+pub const MAJOR: u16 = 8;
 /// Newest minor version that this reader reads.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 0;
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = core::mem::size_of::<Head>();
 /// Most bytes of the manifest.

@@ -107,7 +107,7 @@ impl<'a> Container<'a> {
         }
         let offset = HEAD_BYTES as u64;
         let (manifest_bytes, rest) = front.split_at(head.manifest_bytes as usize);
-        let manifest = read_manifest(manifest_bytes, head.minor)?;
+        let manifest = read_manifest(manifest_bytes)?;
         if let Some(part) = missing_part(&manifest.spec) {
             return Err(ContainerError::NotBuilt { part });
         }
@@ -245,9 +245,9 @@ impl<'a> Container<'a> {
     }
 }
 
-/// Reads the manifest's message, which is all of `bytes`, of a container of this minor version.
+/// Reads the manifest's message, which is all of `bytes`.
 #[inline(never)]
-fn read_manifest(bytes: &[u8], minor: u16) -> Result<Manifest, ContainerError> {
+fn read_manifest(bytes: &[u8]) -> Result<Manifest, ContainerError> {
     let offset = HEAD_BYTES as u64;
     // The first of the manifest, and the rest can only be read where it is known.
     if let Ok((architecture, _)) = postcard::take_from_bytes(bytes)
@@ -255,7 +255,7 @@ fn read_manifest(bytes: &[u8], minor: u16) -> Result<Manifest, ContainerError> {
     {
         return Err(ContainerError::NotBuilt { part });
     }
-    match Manifest::take_from(bytes, minor) {
+    match postcard::take_from_bytes(bytes) {
         Ok((manifest, [])) => Ok(manifest),
         Ok((_, after)) => {
             let offset = offset + (bytes.len() - after.len()) as u64;

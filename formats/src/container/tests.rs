@@ -276,45 +276,12 @@ fn versions_and_strangers_are_named() {
     let error = |file: &[u8]| std::string::ToString::to_string(&check(file).unwrap_err());
     assert!(error(b"GGUF").contains("head: expected 64 bytes, found 4"));
     assert!(error(&[b'G'; 100]).contains("not a rescomp container"));
-    assert_eq!((file[8], file[10]), (7, 2));
-    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 0), (7, 3), (8, 0)] {
+    assert_eq!((file[8], file[10]), (8, 0));
+    for (major, minor) in [(2, 1), (3, 0), (4, 2), (5, 0), (6, 0), (7, 2), (8, 1), (9, 0)] {
         (file[8], file[10]) = (major, minor);
-        let expected = format!("container version {major}.{minor}; this reader knows 7.0 to 7.2");
+        let expected = format!("container version {major}.{minor}; this reader knows 8.0");
         assert!(error(&file).contains(&expected));
     }
-}
-
-/// The manifests of 7.0 and 7.1 end before `cache`.
-#[test]
-fn older_minor_versions_are_read_and_keep_binary16() {
-    let newest = container(crate::spec::tests::spec(), Layout::Rows);
-    let head = Head::read(&newest).unwrap();
-    let older = |minor: u16, manifest_bytes: u32| {
-        let mut file = newest.clone();
-        let changed = Head { minor, manifest_bytes, ..head };
-        // The manifest's last byte becomes padding, which is zero as it is.
-        let table_crc32 = crc32(&file[HEAD_BYTES..changed.front_bytes()]);
-        file[..HEAD_BYTES].copy_from_slice(bytemuck::bytes_of(&Head { table_crc32, ..changed }.sealed()));
-        Aligned::new(&file)
-    };
-    for minor in 0..crate::manifest::CACHE_FORMAT_MINOR {
-        let file = older(minor, head.manifest_bytes - 1);
-        let read = Container::open(file.bytes()).unwrap();
-        assert_eq!(read.manifest(), &manifest(crate::spec::tests::spec()));
-        // One that is signed anew stays what it is.
-        #[cfg(feature = "write")]
-        {
-            let signed = Aligned::new(&write::signed(file.bytes(), [7; 32], 1, |_| [9; 64]).unwrap());
-            assert_eq!(Container::open(signed.bytes()).unwrap().manifest(), read.manifest());
-        }
-        let longer = older(minor, head.manifest_bytes);
-        assert!(matches!(
-            Container::open(longer.bytes()).unwrap_err(),
-            ContainerError::Manifest { found: "bytes after its end", .. }
-        ));
-    }
-    let shorter = older(head.minor, head.manifest_bytes - 1);
-    assert!(matches!(Container::open(shorter.bytes()).unwrap_err(), ContainerError::Manifest { .. }));
 }
 
 #[test]

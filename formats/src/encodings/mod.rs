@@ -321,16 +321,20 @@ mod tests {
         }
     }
 
-    /// What a kernel does at 3 bits: whole nibbles index tables, the spare bits are joined by selection.
+    /// What kernels do at 3 bits: spare bits don't matter to the codes beside them, and two insertions behind shifts join them.
     #[test]
-    fn tables_of_nibbles_ignore_spare_bits() {
-        for nibble in 0..16 {
-            for (word, spare) in [8, 4, 2, 1].into_iter().enumerate() {
-                let (with, without) =
-                    (int3::code_of_nibble(word, nibble | spare), int3::code_of_nibble(word, nibble & !spare));
-                assert_eq!(with, without);
-                assert!(with < 8);
-            }
+    fn spare_bits_are_apart_and_join() {
+        for (byte, other) in (0..=255).flat_map(|byte| (0..=255).map(move |other| (byte, other))) {
+            let [low, high] = int3::codes_of_byte(byte);
+            assert_eq!(int3::codes_of_byte(byte ^ other & int3::SPARE_BITS), [low, high]);
+            assert_eq!(byte & int3::LOW_CODE, 4 * low);
+            let third = byte.wrapping_mul(37) ^ other;
+            let insert = |into: u8, from: u8| from << 2 | into & int3::SPARE_BITS;
+            let joined = insert(third, insert(other, byte));
+            assert_eq!(
+                int3::codes_of_byte(int3::fourth_byte([byte, other, third])),
+                [joined & 7, joined >> 3 & 7]
+            );
         }
     }
 

@@ -72,10 +72,7 @@ pub(in crate::kernels) fn quads<const WORDS: usize>(tables: &Tables, words: &[Wo
         *codes = unsafe { load(word) };
     }
     if WORDS == 3 {
-        for word in 0..3 {
-            let spare = _mm256_and_si256(codes[word], _mm256_set1_epi8(SPARE_BITS[word] as i8));
-            codes[3] = _mm256_or_si256(codes[3], spare);
-        }
+        return quads_of_three_bits(tables, [codes[0], codes[1], codes[2]]);
     }
     let mut quads = [_mm256_setzero_si256(); 8];
     for pair in 0..4 {
@@ -84,7 +81,6 @@ pub(in crate::kernels) fn quads<const WORDS: usize>(tables: &Tables, words: &[Wo
         let (even, odd) = match (WORDS, pair % 2) {
             (2, 0) => ((0, low), (1, low)),
             (2, _) => ((0, high), (1, high)),
-            (3, _) => ((pair, low), (pair, high)),
             _ => ((0, low), (0, high)),
         };
         quads[2 * pair] = _mm256_shuffle_epi8(tables.levels[even.0], even.1);
@@ -98,6 +94,27 @@ pub(in crate::kernels) fn quads<const WORDS: usize>(tables: &Tables, words: &[Wo
             }
         }
     }
+    quads
+}
+
+/// [`quads`] at 3 bits. A lookup ignores bits 4 to 6 of an index, and the table the one beside a code.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn quads_of_three_bits(tables: &Tables, words: [__m256i; 3]) -> [__m256i; 8] {
+    let (table, code) = (tables.levels[0], _mm256_set1_epi8(7));
+    // The fourth word, two bits lower.
+    let mut joined = _mm256_setzero_si256();
+    let mut quads = [_mm256_setzero_si256(); 8];
+    for (pair, word) in words.into_iter().enumerate() {
+        let spare = _mm256_and_si256(word, _mm256_set1_epi8(SPARE_BITS as i8));
+        joined = _mm256_or_si256(_mm256_slli_epi16::<2>(joined), spare);
+        let low = _mm256_and_si256(_mm256_srli_epi16::<2>(word), code);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<5>(word), code);
+        quads[2 * pair] = _mm256_shuffle_epi8(table, low);
+        quads[2 * pair + 1] = _mm256_shuffle_epi8(table, high);
+    }
+    quads[6] = _mm256_shuffle_epi8(table, joined);
+    quads[7] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<3>(joined), code));
     quads
 }
 

@@ -3,7 +3,7 @@
 //! | bits | tables | a byte of word `w` |
 //! |---|---|---|
 //! | 4 | one | quads `2 w` and `2 w + 1` |
-//! | 3 | four | likewise by the table of the word; the spare bits of three words, joined, are quads 6 and 7 by the fourth |
+//! | 3 | one | likewise; the spare bits of three words are a fourth one |
 //! | 2 | one of two pairs | quads `4 w` to `4 w + 3` |
 //!
 //! So two weights take a load of a byte, a load of two levels and SMLAD. Made once a product, a table takes a KiB of stack, two at 2 bits.
@@ -19,7 +19,7 @@ pub(super) const INT2: Products = products!("int2", Int2, 2, false);
 pub(super) const INT3: Products = products!("int3", Int3, 3, true);
 pub(super) const INT4: Products = products!("int4", Int4, 4, true);
 
-/// Levels by nibble in a half of 16 bits; `code` says which code a nibble is.
+/// Levels in a half of 16 bits by what a nibble is; `code` says which code that is.
 fn halves(matrix: &MatrixView<'_>, code: impl Fn(u8) -> u8) -> [u32; TABLE_ENTRIES] {
     let Scaling::Codebook(codebook) = matrix.scaling() else {
         // `check` has refused a matrix without one.
@@ -29,14 +29,13 @@ fn halves(matrix: &MatrixView<'_>, code: impl Fn(u8) -> u8) -> [u32; TABLE_ENTRI
     core::array::from_fn(|nibble| u32::from(i16::from(level(nibble)) as u16))
 }
 
-/// The table of a byte whose nibbles are two codes.
-fn table(matrix: &MatrixView<'_>, code: impl Fn(u8) -> u8) -> Table {
-    let halves = halves(matrix, code);
-    let mut table = [0; 256];
-    for (pairs, high) in table.chunks_exact_mut(TABLE_ENTRIES).zip(halves) {
-        pairs.iter_mut().zip(halves).for_each(|(pair, low)| *pair = low | high << 16);
-    }
-    table
+/// The table of a byte that holds two codes, as `codes` says.
+fn table(matrix: &MatrixView<'_>, codes: impl Fn(u8) -> [u8; 2]) -> Table {
+    let halves = halves(matrix, |code| code);
+    core::array::from_fn(|byte| {
+        let [low, high] = codes(byte as u8).map(|code| halves[usize::from(code & 15)]);
+        low | high << 16
+    })
 }
 
 struct Int4;
@@ -46,7 +45,7 @@ impl Unit<4> for Int4 {
     type Tables = Table;
 
     fn tables(matrix: &MatrixView<'_>) -> Table {
-        table(matrix, |nibble| nibble)
+        table(matrix, |byte| [byte & 15, byte >> 4])
     }
     fn prepare(codes: &[[i8; UNIT_ELEMS]], prepared: &mut Prepared) {
         by_quads(codes, prepared);
@@ -68,17 +67,17 @@ struct Int3;
 
 impl Unit<3> for Int3 {
     const WIDTH: CodeWidth = CodeWidth::Int3;
-    type Tables = [Table; 4];
+    type Tables = Table;
 
-    fn tables(matrix: &MatrixView<'_>) -> [Table; 4] {
-        core::array::from_fn(|word| table(matrix, |nibble| int3::code_of_nibble(word, nibble)))
+    fn tables(matrix: &MatrixView<'_>) -> Table {
+        table(matrix, int3::codes_of_byte)
     }
     fn prepare(codes: &[[i8; UNIT_ELEMS]], prepared: &mut Prepared) {
         by_quads(codes, prepared);
     }
     #[inline(always)]
     fn add<const TOKENS: usize>(
-        tables: &[Table; 4],
+        table: &Table,
         units: &[[Word; 3]],
         block: usize,
         activations: &[Prepared; TOKENS],
@@ -87,20 +86,18 @@ impl Unit<3> for Int3 {
     ) {
         let rows = SUMS / TOKENS * block..SUMS / TOKENS * (block + 1);
         for (unit, words) in units.iter().enumerate() {
-            let mut joined = [[0; WORD_BYTES]; TILE_ROWS];
+            let mut fourth = [[0; WORD_BYTES]; TILE_ROWS];
             let [a, b, c] = words.each_ref().map(|word| &word[rows.clone()]);
-            for (((joined, a), b), c) in joined[rows.clone()].iter_mut().zip(a).zip(b).zip(c) {
-                let spare = |word: &[u8; WORD_BYTES], bits| {
-                    u32::from_le_bytes(*word) & u32::from_le_bytes([bits; WORD_BYTES])
+            for (((fourth, a), b), c) in fourth[rows.clone()].iter_mut().zip(a).zip(b).zip(c) {
+                let spare = |word: &[u8; WORD_BYTES]| {
+                    u32::from_le_bytes(*word) & u32::from_le_bytes([int3::SPARE_BITS; WORD_BYTES])
                 };
-                let [first, second, third] = int3::SPARE_BITS;
-                *joined = (spare(a, first) | spare(b, second) | spare(c, third)).to_le_bytes();
+                // As `int3::fourth_byte`, four bytes at a time.
+                *fourth = (spare(a) << 6 | spare(b) << 4 | spare(c) << 2).to_le_bytes();
             }
-            let [a, b, c] = words;
-            for (run, (table, word)) in tables.iter().zip([a, b, c, &joined]).enumerate() {
-                let run = (first + unit) * UNIT_RUNS + run;
-                add_looked_up::<TOKENS>(table, core::slice::from_ref(word), block, activations, run, sums);
-            }
+            let run = (first + unit) * UNIT_RUNS;
+            add_looked_up::<TOKENS>(table, words, block, activations, run, sums);
+            add_looked_up::<TOKENS>(table, &[fourth], block, activations, run + words.len(), sums);
         }
     }
 }

@@ -67,14 +67,14 @@ macro_rules! unit {
                     let mut products = [[[vdupq_n_s16(0); 2]; 2]; $TOKENS];
                     lookup::load::<$WORDS, $first>(words, loaded);
                     for half in 0..2 {
-                        let levels = lookup::levels::<$WORDS, $first>(&$tables, loaded, half);
+                        let levels = lookup::levels::<$WORDS, $first, false>(&$tables, loaded, half);
                         for token in 0..$TOKENS {
                             products[token][half] = multiply(levels, with[token][0]);
                         }
                     }
                     lookup::load::<$WORDS, $second>(words, loaded);
                     for half in 0..2 {
-                        let levels = lookup::levels::<$WORDS, $second>(&$tables, loaded, half);
+                        let levels = lookup::levels::<$WORDS, $second, false>(&$tables, loaded, half);
                         for token in 0..$TOKENS {
                             let integers = &mut $integers[tile][token][half];
                             let products = products[token][half];

@@ -1,14 +1,16 @@
 //! The integer part of [`super::even`]: codes of 2 to 4 bits times activations, both tiles side by side, in pieces of assembly, which the
 //! compiler would interleave with others until it ran out of registers.
 //!
-//! LD4R puts each quad of activations beside each of four rows. A word of two tiles is four registers, out of which AND and shifts take the
-//! codes. At 3 bits the spare bit of words 1 and 2 is between those of a code: AND, AND and USRA close the gap in both nibbles. Two BIT join
-//! the spare bits.
+//! LD4R or DUP put each quad of activations beside each of four rows. A word of two tiles is four registers, out of which AND and shifts take
+//! the codes.
+//!
+//! At 3 bits AND leaves the low codes of words four times too large. So those of a part come first; its sums, at most 6 * 4 * 7 * 127 = 21336 in
+//! a lane, are divided by four; and the products of all other codes are added. SLI joins the spare bits of three words.
 
 use super::pair_walk::{Beside, Cursor};
 use core::arch::aarch64::*;
 use core::arch::asm;
-use rescomp_formats::encodings::int3::SPARE_BITS;
+use rescomp_formats::encodings::int3::LOW_CODE;
 
 /// Sums of products by tile, of rows 0 and 1, 2 and 3, 4 and 5, 6 and 7: four lanes each.
 pub(super) type Lanes = [int16x8_t; 8];
@@ -26,8 +28,13 @@ pub(super) unsafe fn lanes_of_part<const WORDS: usize, const UNITS: usize>(
     // SAFETY: so many units are there, and a sum.
     unsafe {
         if WORDS == 3 {
-            let lanes = begin_unit(at);
-            return if UNITS == 2 { add_unit(at, lanes) } else { lanes };
+            let mut again = *at;
+            let mut lanes = begin_low_codes(&mut again);
+            if UNITS == 2 {
+                lanes = add_low_codes(&mut again, lanes);
+            }
+            lanes = add_other_codes(at, quarter(lanes));
+            return if UNITS == 2 { add_other_codes(at, lanes) } else { lanes };
         }
         let mut lanes = begin::<WORDS>(at, beside);
         lanes = half_unit::<WORDS>(at, lanes);
@@ -180,7 +187,6 @@ macro_rules! tiles_of_fields {
 macro_rules! tiles {
     ([$($instructions:expr),*], $at:ident, $direction:ident $lanes:ident, with: [$($with:tt)*], also: [$($also:tt),*]) => {
         asm!(
-            "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
             $($instructions,)*
             codes = inout(reg) $at.codes,
             first = inout(reg) $at.words[0],
@@ -207,7 +213,7 @@ macro_rules! tiles {
 macro_rules! half_unit {
     ($instructions:expr, $at:ident, $direction:ident $lanes:ident, mask: $mask:literal $(, sums: $sums:expr)?) => {
         tiles!(
-            [$instructions],
+            ["ld4r {{ v16.4s-v19.4s }}, [{codes}], #16", $instructions],
             $at,
             $direction $lanes,
             with: [mask = in(vreg) vdupq_n_u8($mask), $(sums = inout(reg) $sums,)?],
@@ -254,109 +260,120 @@ unsafe fn half_unit<const WORDS: usize>(at: &mut Cursor, mut lanes: Lanes) -> La
     lanes
 }
 
-/// Words 1 and 2 of both tiles at 3 bits, whose high bits move over the gap that the spare bit leaves: `$high` (an operation and a mask)
-/// gives these bits, `$low` masks the others.
-macro_rules! close_gap {
-    ($operation:literal $high:literal, $low:literal) => {
+/// One quad of the activations in registers 16 and 17 beside each of four rows.
+macro_rules! quad_beside {
+    ($to:literal, $from:literal, $quad:literal) => {
+        concat!("dup ", $to, ".4s, ", $from, ".s[", $quad, "]\n")
+    };
+}
+
+/// The low codes of a word of both tiles at 3 bits, four times too large.
+macro_rules! low_codes {
+    ($operation:literal, $activations:literal, $quad:literal) => {
         concat!(
-            each!($operation, ["v28", "v29", "v30", "v31"], ["v24", "v25", "v26", "v27"], $high),
-            each!("and", ["v24", "v25", "v26", "v27"], ["v24", "v25", "v26", "v27"], $low),
-            each!("usra", ["v24", "v25", "v26", "v27"], ["v28", "v29", "v30", "v31"], "#1"),
+            quad_beside!("v18", $activations, $quad),
+            load_words!(["v20", "v21", "v22", "v23"]),
+            each!("and", ["v24", "v25", "v26", "v27"], ["v20", "v21", "v22", "v23"], "{mask:v}.16b"),
+            quad!($operation, ["v24", "v25", "v26", "v27"], "v18"),
         )
     };
 }
 
-/// The two quads of such words.
-macro_rules! closed {
-    ($low:literal, $high:literal) => {
-        concat!(
-            each!("and", ["v28", "v29", "v30", "v31"], ["v24", "v25", "v26", "v27"], "{code:v}.16b"),
-            quad!("smlal", ["v28", "v29", "v30", "v31"], $low),
-            each!("ushr", ["v24", "v25", "v26", "v27"], ["v24", "v25", "v26", "v27"], "#4"),
-            quad!("smlal", ["v24", "v25", "v26", "v27"], $high),
-        )
-    };
-}
-
-/// A quad of word 0 of both tiles, or of the joined spare bits, from between other bits.
-macro_rules! shifted {
-    ($shift:literal, $quad:literal) => {
-        concat!(
-            each!("ushr", ["v28", "v29", "v30", "v31"], ["v20", "v21", "v22", "v23"], $shift),
-            each!("and", ["v28", "v29", "v30", "v31"], ["v28", "v29", "v30", "v31"], "{code:v}.16b"),
-            quad!("smlal", ["v28", "v29", "v30", "v31"], $quad),
-        )
-    };
-}
-
-/// What a unit at 3 bits masks: a code in the low bits; the top bit of each nibble, the lower two, the lowest; the spare bits of words 1 and
-/// 2. Loaded for each unit: all of them and the sums don't fit the registers, and the compiler would make them anew with vector operations,
-/// of which there are enough.
-static MASKS: [[u8; 16]; 6] =
-    [[0x07; 16], [0x88; 16], [0x33; 16], [0x11; 16], [SPARE_BITS[1]; 16], [SPARE_BITS[2]; 16]];
-
-/// A unit of both tiles at 3 bits: three words, and a fourth of their spare bits, which BIT joins in the registers of word 0.
-macro_rules! unit_of_three {
+/// The low codes of a unit of both tiles.
+macro_rules! low_codes_of_unit {
     ($operation:literal, $at:ident, $direction:ident $lanes:ident) => {
         tiles!(
             [
-                "ldp {code:q}, {top:q}, [{masks}]",
-                "ldp {low_two:q}, {lowest:q}, [{masks}, #32]",
-                "ldp {spare_of_second:q}, {spare_of_third:q}, [{masks}, #64]",
-                load_words!(["v20", "v21", "v22", "v23"]),
-                each!("and", ["v28", "v29", "v30", "v31"], ["v20", "v21", "v22", "v23"], "{code:v}.16b"),
-                quad!($operation, ["v28", "v29", "v30", "v31"], "v16"),
-                load_words!(["v24", "v25", "v26", "v27"]),
-                shifted!("#4", "v17"),
-                each!("bit", ["v20", "v21", "v22", "v23"], ["v24", "v25", "v26", "v27"], "{spare_of_second:v}.16b"),
-                close_gap!("and" "{top:v}.16b", "{low_two:v}.16b"),
-                closed!("v18", "v19"),
-                "ld4r {{ v16.4s-v19.4s }}, [{codes}], #16",
-                load_words!(["v24", "v25", "v26", "v27"]),
-                each!("bit", ["v20", "v21", "v22", "v23"], ["v24", "v25", "v26", "v27"], "{spare_of_third:v}.16b"),
-                close_gap!("bic" "{low_two:v}.16b", "{lowest:v}.16b"),
-                closed!("v16", "v17"),
-                shifted!("#1", "v18"),
-                each!("ushr", ["v20", "v21", "v22", "v23"], ["v20", "v21", "v22", "v23"], "#5"),
-                quad!("smlal", ["v20", "v21", "v22", "v23"], "v19")
+                "ldp q16, q17, [{codes}], #32",
+                low_codes!($operation, "v16", "0"),
+                low_codes!("smlal", "v16", "2"),
+                low_codes!("smlal", "v17", "0")
             ],
             $at,
             $direction $lanes,
-            with: [
-                masks = in(reg) &MASKS,
-                code = out(vreg) _,
-                top = out(vreg) _,
-                low_two = out(vreg) _,
-                lowest = out(vreg) _,
-                spare_of_second = out(vreg) _,
-                spare_of_third = out(vreg) _,
-            ],
-            also: ["v28", "v29", "v30", "v31"]
+            with: [mask = in(vreg) vdupq_n_u8(LOW_CODE),],
+            also: []
         )
     };
 }
 
-/// The lanes of a unit of both tiles at 3 bits.
+/// The lanes of four times the low codes of a unit of both tiles at 3 bits.
 ///
 /// # Safety
 /// A unit is there.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn begin_unit(at: &mut Cursor) -> Lanes {
+unsafe fn begin_low_codes(at: &mut Cursor) -> Lanes {
     let mut lanes = [vdupq_n_s16(0); 8];
     // SAFETY: the caller vouches for the words and activations; the processor has the instructions.
-    unsafe { unit_of_three!("smull", at, out lanes) };
+    unsafe { low_codes_of_unit!("smull", at, out lanes) };
     lanes
 }
 
-/// Adds the products of the next unit of both tiles at 3 bits to their lanes.
+/// Adds those of the next unit.
 ///
 /// # Safety
 /// A unit is there.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn add_unit(at: &mut Cursor, mut lanes: Lanes) -> Lanes {
+unsafe fn add_low_codes(at: &mut Cursor, mut lanes: Lanes) -> Lanes {
     // SAFETY: the caller vouches for the words and activations; the processor has the instructions.
-    unsafe { unit_of_three!("smlal", at, inout lanes) };
+    unsafe { low_codes_of_unit!("smlal", at, inout lanes) };
+    lanes
+}
+
+/// A fourth of sums that four divides.
+#[inline]
+#[target_feature(enable = "neon")]
+fn quarter(mut lanes: Lanes) -> Lanes {
+    for lane in &mut lanes {
+        *lane = vshrq_n_s16::<2>(*lane);
+    }
+    lanes
+}
+
+/// The high codes of the next word of both tiles at 3 bits, which remains in four registers.
+macro_rules! high_codes {
+    ([$a:literal, $b:literal, $c:literal, $d:literal], $to:literal, $activations:literal, $quad:literal) => {
+        concat!(
+            quad_beside!($to, $activations, $quad),
+            load_words!([$a, $b, $c, $d]),
+            each!("ushr", ["v24", "v25", "v26", "v27"], [$a, $b, $c, $d], "#5"),
+            quad!("smlal", ["v24", "v25", "v26", "v27"], $to),
+        )
+    };
+}
+
+/// Adds the products of all codes but the low ones of the three words of the next unit of both tiles at 3 bits.
+///
+/// # Safety
+/// A unit is there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn add_other_codes(at: &mut Cursor, mut lanes: Lanes) -> Lanes {
+    // SAFETY: the caller vouches for the words and activations; the processor has the instructions.
+    unsafe {
+        tiles!(
+            [
+                "ldp q16, q17, [{codes}], #32",
+                high_codes!(["v20", "v21", "v22", "v23"], "v18", "v16", "1"),
+                high_codes!(["v28", "v29", "v30", "v31"], "v19", "v16", "3"),
+                each!("sli", ["v28", "v29", "v30", "v31"], ["v20", "v21", "v22", "v23"], "#2"),
+                high_codes!(["v20", "v21", "v22", "v23"], "v18", "v17", "1"),
+                each!("sli", ["v20", "v21", "v22", "v23"], ["v28", "v29", "v30", "v31"], "#2"),
+                quad_beside!("v19", "v17", "2"),
+                each!("and", ["v24", "v25", "v26", "v27"], ["v20", "v21", "v22", "v23"], "{mask:v}.16b"),
+                quad!("smlal", ["v24", "v25", "v26", "v27"], "v19"),
+                quad_beside!("v18", "v17", "3"),
+                each!("ushr", ["v24", "v25", "v26", "v27"], ["v20", "v21", "v22", "v23"], "#3"),
+                each!("and", ["v24", "v25", "v26", "v27"], ["v24", "v25", "v26", "v27"], "{mask:v}.16b"),
+                quad!("smlal", ["v24", "v25", "v26", "v27"], "v18")
+            ],
+            at,
+            inout lanes,
+            with: [mask = in(vreg) vdupq_n_u8(7),],
+            also: ["v28", "v29", "v30", "v31"]
+        );
+    }
     lanes
 }

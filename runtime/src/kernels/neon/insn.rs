@@ -1,25 +1,7 @@
 //! Instructions that the compiler doesn't choose, or doesn't leave in their place, by itself.
 
-use core::arch::aarch64::{int8x16_t, int16x8_t, int32x4_t, uint8x16_t};
+use core::arch::aarch64::{int8x16_t, int16x8_t, int32x4_t};
 use core::arch::asm;
-
-/// BIT: the bits of `bits` where `mask` is set, else those of `target`. Written with intrinsics and a constant mask it becomes two ANDs
-/// and an ORR.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(in crate::kernels) fn insert(mut target: uint8x16_t, bits: uint8x16_t, mask: uint8x16_t) -> uint8x16_t {
-    // SAFETY: an instruction on registers alone, on a processor that has it.
-    unsafe {
-        asm!(
-            "bit {target:v}.16b, {bits:v}.16b, {mask:v}.16b",
-            target = inout(vreg) target,
-            bits = in(vreg) bits,
-            mask = in(vreg) mask,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    target
-}
 
 /// SMULL, SMULL2, SMLAL, SMLAL2: products of two quads of levels, `with` activations, of rows 0 and 1, and 2 and 3.
 ///

@@ -63,7 +63,7 @@ macro_rules! unit {
             ($tile:literal, $PAIR:literal, $loaded:ident) => {
                 lookup::load::<$WORDS, $PAIR>($weights[$tile], &mut $loaded);
                 for half in 0..2 {
-                    let [even, odd] = lookup::levels::<$WORDS, $PAIR>(&$tables, &$loaded, half);
+                    let [even, odd] = lookup::levels::<$WORDS, $PAIR, true>(&$tables, &$loaded, half);
                     for token in 0..$TOKENS {
                         let with = codes[token][$PAIR / 2];
                         let sum = &mut $integers[$tile][token][half];

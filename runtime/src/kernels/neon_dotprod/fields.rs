@@ -1,16 +1,23 @@
-//! Codes of 2 bits, four to a byte, multiplied in place of levels: one AND or shift and one SDOT for each 16.
+//! Codes of 2 and 3 bits, multiplied in place of levels: one AND or shift and one SDOT for each 16.
 //!
-//! Only the fields at the ends of a byte come out as codes; masked, the two between are 4 and 16 times theirs. So sums go by stages, of
-//! the ends, then four times those and the one, then four times that and the other: 16 times the sum of the codes' products.
+//! Not all codes come out of a byte by one operation: masked, they are as many times too large as their place says. So sums go by stages, first of
+//! those that are right, then four times those and the ones that are four times too large, and so on:
 //!
-//! Levels are two apart, so a sum of levels is twice that of codes and `lowest * sum(activations)`; 8 times that is what
-//! [`sum_of_part`] gives, and the conversion to f32 divides. 8 * 64 * 63 * 127 * 255 < 2^31.
+//! | | stages | sum of codes | `lowest * sum(activations)` |
+//! |---|---|---|---|
+//! | 2 bits | quads 0 and 3, 1, 2 of a word | 16 times | 8 times |
+//! | 3 bits | high codes of three words and quad 6, low codes, quad 7 | 8 times | 4 times |
+//!
+//! Levels are two apart, so that is 8 or 4 times the sum of levels, and the conversion to f32 divides. 8 * 64 * 63 * 127 * 255 < 2^31.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
+use rescomp_formats::encodings::int3::LOW_CODE;
 
-/// The binary places that sums have: they are 8 times too large.
-pub(super) const PLACES: i32 = 3;
+/// The binary places that sums of `WORDS` bits have: they are 8 or 4 times too large.
+pub(super) const fn places<const WORDS: usize>() -> i32 {
+    if WORDS == 2 { 3 } else { 2 }
+}
 /// How often `lowest * sum(activations)` is part of `begin`.
 pub(super) const LOWEST_TIMES: i8 = 2;
 
@@ -66,53 +73,141 @@ macro_rules! last {
     };
 }
 
-/// Both sums four times.
+/// Both sums four times, or twice.
 macro_rules! next_stage {
     () => {
-        "shl {a:v}.4s, {a:v}.4s, #2\nshl {b:v}.4s, {b:v}.4s, #2\n"
+        next_stage!("2")
+    };
+    ($places:literal) => {
+        concat!("shl {a:v}.4s, {a:v}.4s, #", $places, "\nshl {b:v}.4s, {b:v}.4s, #", $places, "\n")
     };
 }
 
-/// 8 times the sums of the levels' products, of rows 0 to 3 and 4 to 7 of a tile, over `UNITS` units (1 or 2). `begin` is
+/// Adds what is part of `begin`.
+macro_rules! lowest {
+    () => {
+        "add {a:v}.4s, {a:v}.4s, {begin:v}.4s\nadd {b:v}.4s, {b:v}.4s, {begin:v}.4s\n"
+    };
+}
+
+/// The high codes of a word of 3 bits.
+macro_rules! high_codes {
+    ($low_rows:literal, $high_rows:literal, $activations:literal, $quad:literal) => {
+        concat!(
+            "ushr v24.16b, ",
+            $low_rows,
+            ".16b, #5\n",
+            "ushr v25.16b, ",
+            $high_rows,
+            ".16b, #5\n",
+            multiply!($activations, $quad),
+        )
+    };
+}
+
+/// Two shifts with insertion, which join the spare bits of words.
+macro_rules! joined {
+    ($low_rows:literal, $high_rows:literal, $above_low:literal, $above_high:literal) => {
+        concat!(
+            "sli ",
+            $low_rows,
+            ".16b, ",
+            $above_low,
+            ".16b, #2\n",
+            "sli ",
+            $high_rows,
+            ".16b, ",
+            $above_high,
+            ".16b, #2\n",
+        )
+    };
+}
+
+/// The codes of a unit of 3 bits that come out of a byte by one operation; the joined spare bits of its words remain in registers `$c` and `$d`.
+macro_rules! right_codes {
+    ($c:literal, $d:literal, $first:literal, $second:literal) => {
+        concat!(
+            "ld1 {{ v16.16b-v19.16b }}, [{words}], #64\n",
+            "ld1 {{ ",
+            $c,
+            ".16b-",
+            $d,
+            ".16b }}, [{words}], #32\n",
+            high_codes!("v16", "v17", $first, "1"),
+            high_codes!("v18", "v19", $first, "3"),
+            joined!("v18", "v19", "v16", "v17"),
+            high_codes!($c, $d, $second, "1"),
+            joined!($c, $d, "v18", "v19"),
+            masked!($c, $d, "right", $second, "2"),
+        )
+    };
+}
+
+/// The low codes of the words of a unit of 3 bits.
+macro_rules! low_codes {
+    ($first:literal, $second:literal) => {
+        concat!(
+            "ld1 {{ v16.16b-v19.16b }}, [{words}], #64\n",
+            masked!("v16", "v17", "low", $first, "0"),
+            masked!("v18", "v19", "low", $first, "2"),
+            "ld1 {{ v16.16b-v17.16b }}, [{words}], #32\n",
+            masked!("v16", "v17", "low", $second, "0"),
+        )
+    };
+}
+
+/// A piece of assembly for the sums of a tile, with the operands that all have and others.
+macro_rules! sum {
+    ([$($instructions:expr),*], $words:ident, $begin:ident, $sums:ident, [$($name:ident = $value:expr),*]) => {
+        // SAFETY: the caller vouches for the words; the processor has the instructions.
+        unsafe {
+            asm!(
+                $($instructions,)*
+                words = inout(reg) *$words,
+                a = inout(vreg) $sums[0],
+                b = inout(vreg) $sums[1],
+                begin = in(vreg) $begin,
+                $($name = in(vreg) $value,)*
+                out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
+                out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+    };
+}
+
+/// So many times the sums of the levels' products as [`places`] says, of rows 0 to 3 and 4 to 7 of a tile, over `UNITS` units (1 or 2). `begin` is
 /// [`LOWEST_TIMES`] the lowest level times the sum of the activations.
 ///
 /// # Safety
 /// `words` points at the words of so many units; it is moved behind them.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn sum_of_part<const UNITS: usize>(
+pub(super) unsafe fn sum_of_part<const WORDS: usize, const UNITS: usize>(
+    words: &mut *const u8,
+    activations: [[int8x16_t; 2]; 2],
+    begin: int32x4_t,
+) -> [int32x4_t; 2] {
+    // SAFETY: the caller vouches for the words; has the features.
+    unsafe {
+        if WORDS == 2 {
+            sum_of_two_bits::<UNITS>(words, activations, begin)
+        } else {
+            sum_of_three_bits::<UNITS>(words, activations, begin)
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn sum_of_two_bits<const UNITS: usize>(
     words: &mut *const u8,
     activations: [[int8x16_t; 2]; 2],
     begin: int32x4_t,
 ) -> [int32x4_t; 2] {
     let mut sums = [vdupq_n_s32(0); 2];
     let [[x, y], [z, w]] = activations;
-    macro_rules! sum {
-        ([$($instructions:expr),*], [$($name:ident = $value:ident),*]) => {
-            // SAFETY: the caller vouches for the words; the processor has the instructions.
-            unsafe {
-                asm!(
-                    $($instructions,)*
-                    words = inout(reg) *words,
-                    a = inout(vreg) sums[0],
-                    b = inout(vreg) sums[1],
-                    begin = in(vreg) begin,
-                    first = in(vreg) vdupq_n_u8(0b0000_0011),
-                    second = in(vreg) vdupq_n_u8(0b0000_1100),
-                    third = in(vreg) vdupq_n_u8(0b0011_0000),
-                    $($name = in(vreg) $value,)*
-                    out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
-                    out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _,
-                    options(readonly, nostack, preserves_flags),
-                );
-            }
-        };
-    }
-    macro_rules! lowest {
-        () => {
-            "add {a:v}.4s, {a:v}.4s, {begin:v}.4s\nadd {b:v}.4s, {b:v}.4s, {begin:v}.4s\n"
-        };
-    }
+    let (ends, low, high) = (vdupq_n_u8(0b0000_0011), vdupq_n_u8(0b0000_1100), vdupq_n_u8(0b0011_0000));
     if UNITS == 2 {
         sum!(
             [
@@ -138,7 +233,10 @@ pub(super) unsafe fn sum_of_part<const UNITS: usize>(
                 masked!("v20", "v21", "third", "z", "2"),
                 masked!("v22", "v23", "third", "w", "2")
             ],
-            [x = x, y = y, z = z, w = w]
+            words,
+            begin,
+            sums,
+            [x = x, y = y, z = z, w = w, first = ends, second = low, third = high]
         );
     } else {
         sum!(
@@ -156,7 +254,59 @@ pub(super) unsafe fn sum_of_part<const UNITS: usize>(
                 masked!("v16", "v17", "third", "x", "2"),
                 masked!("v18", "v19", "third", "y", "2")
             ],
-            [x = x, y = y]
+            words,
+            begin,
+            sums,
+            [x = x, y = y, first = ends, second = low, third = high]
+        );
+    }
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn sum_of_three_bits<const UNITS: usize>(
+    words: &mut *const u8,
+    activations: [[int8x16_t; 2]; 2],
+    begin: int32x4_t,
+) -> [int32x4_t; 2] {
+    let mut sums = [vdupq_n_s32(0); 2];
+    let [[x, y], [z, w]] = activations;
+    let (right, low, high) = (vdupq_n_u8(7), vdupq_n_u8(LOW_CODE), vdupq_n_u8(7 << 3));
+    if UNITS == 2 {
+        sum!(
+            [
+                right_codes!("v20", "v21", "x", "y"),
+                right_codes!("v22", "v23", "z", "w"),
+                next_stage!(),
+                lowest!(),
+                "sub {words}, {words}, #192",
+                low_codes!("x", "y"),
+                low_codes!("z", "w"),
+                next_stage!("1"),
+                masked!("v20", "v21", "high", "y", "3"),
+                masked!("v22", "v23", "high", "w", "3")
+            ],
+            words,
+            begin,
+            sums,
+            [x = x, y = y, z = z, w = w, right = right, low = low, high = high]
+        );
+    } else {
+        sum!(
+            [
+                right_codes!("v20", "v21", "x", "y"),
+                next_stage!(),
+                lowest!(),
+                "sub {words}, {words}, #96",
+                low_codes!("x", "y"),
+                next_stage!("1"),
+                masked!("v20", "v21", "high", "y", "3")
+            ],
+            words,
+            begin,
+            sums,
+            [x = x, y = y, right = right, low = low, high = high]
         );
     }
     sums

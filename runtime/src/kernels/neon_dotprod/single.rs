@@ -1,7 +1,7 @@
 //! The products for one token: two tiles side by side, in units of assembly.
 //!
-//! At 2 and 4 bits no table of levels is looked up where levels are evenly spaced, two apart and one apart (`--levels even`): a sum of
-//! levels times activations is then one of codes times activations, and the lowest level times the sum of the activations.
+//! At 2 to 4 bits no table of levels is looked up where levels are evenly spaced, two apart or, at 4 bits, one apart (`--levels even`): a
+//! sum of levels times activations is then one of codes times activations, and the lowest level times the sum of the activations.
 //!
 //! Integer sums of a step, times their multipliers, stay below 64 * 63 * 127 * 255 < 2^31; before it is complete, a sum of codes stays below
 //! 64 * (15 + 63) * 127.
@@ -32,9 +32,14 @@ pub(super) struct Levels {
     by_codes: bool,
 }
 
-/// Whether a width has a way to multiply codes. At 3 bits isolating them takes more than looking levels up.
+/// Whether a width has a way to multiply codes.
 const fn multiplies_codes<const WORDS: usize>() -> bool {
-    matches!(WORDS, 2 | 4)
+    WORDS <= 4
+}
+
+/// Whether [`fields`] has it.
+const fn has_fields<const WORDS: usize>() -> bool {
+    WORDS <= 3
 }
 
 /// The walk along a codebook matrix.
@@ -93,7 +98,7 @@ impl<const WORDS: usize> Pair for Single<WORDS> {
 
 pair_walk! { "neon,dotprod" }
 
-/// The lowest level times the sum of the activations of a part, at 2 bits so often as `fields` has it.
+/// The lowest level times the sum of the activations of a part, so often as `fields` has it where it is taken.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn lowest_sum<const WORDS: usize>(units: &[[i8; UNIT_ELEMS]], levels: int8x16_t) -> int32x4_t {
@@ -105,7 +110,7 @@ fn lowest_sum<const WORDS: usize>(units: &[[i8; UNIT_ELEMS]], levels: int8x16_t)
         }
     }
     let sum = vaddvq_s32(lanes);
-    vdupq_n_s32(if WORDS == 2 { sum * i32::from(fields::LOWEST_TIMES) } else { sum })
+    vdupq_n_s32(if has_fields::<WORDS>() { sum * i32::from(fields::LOWEST_TIMES) } else { sum })
 }
 
 /// Sums of levels times activations. `BY_CODES`: those of codes, and what they lack.
@@ -149,17 +154,29 @@ impl<const WORDS: usize, const BY_CODES: bool> Parts for Sums<WORDS, BY_CODES> {
     ) {
         // SAFETY: has NEON.
         unsafe {
-            if WORDS == 2 && BY_CODES {
-                units::end_step::<{ fields::PLACES }>(
-                    self.tables.multipliers,
-                    nibbles,
-                    integers,
-                    totals,
-                    scale,
-                    sums,
-                );
-            } else {
-                units::end_step::<0>(self.tables.multipliers, nibbles, integers, totals, scale, sums);
+            let multipliers = self.tables.multipliers;
+            match WORDS {
+                2 if BY_CODES => {
+                    units::end_step::<{ fields::places::<2>() }>(
+                        multipliers,
+                        nibbles,
+                        integers,
+                        totals,
+                        scale,
+                        sums,
+                    );
+                }
+                3 if BY_CODES => {
+                    units::end_step::<{ fields::places::<3>() }>(
+                        multipliers,
+                        nibbles,
+                        integers,
+                        totals,
+                        scale,
+                        sums,
+                    );
+                }
+                _ => units::end_step::<0>(multipliers, nibbles, integers, totals, scale, sums),
             }
         };
     }
@@ -184,10 +201,11 @@ unsafe fn next<const WORDS: usize, const BY_CODES: bool, const UNITS: usize>(
         activations[unit] = unsafe { at.next_activations() };
     }
     let mut integers = [begin; 4];
-    if WORDS == 2 && BY_CODES {
+    if has_fields::<WORDS>() && BY_CODES {
         for tile in 0..2 {
             // SAFETY: so many units of both tiles are left.
-            let sums = unsafe { fields::sum_of_part::<UNITS>(&mut at.words[tile], activations, begin) };
+            let sums =
+                unsafe { fields::sum_of_part::<WORDS, UNITS>(&mut at.words[tile], activations, begin) };
             [integers[2 * tile], integers[2 * tile + 1]] = sums;
         }
         return integers;

@@ -5,10 +5,9 @@
 //! to `{a}` and `{b}`, the sums of rows 0 to 3 and 4 to 7. `{x}` and `{y}` are the activations, quads 0 to 3 and 4 to 7. It works in
 //! registers 16 to 25, at 5 and 6 bits to 27.
 
-use super::fields;
 use core::arch::aarch64::*;
 use core::arch::asm;
-use rescomp_formats::encodings::int3::SPARE_BITS;
+use rescomp_formats::encodings::int3::LOW_CODE;
 
 /// Low nibbles to registers 22 and 23, high ones to 24 and 25, of two registers.
 macro_rules! nibbles {
@@ -26,6 +25,16 @@ macro_rules! nibbles {
             "ushr v25.16b, ",
             $high_rows,
             ".16b, #4\n",
+        )
+    };
+}
+
+/// The same operation on both halves of a tile.
+macro_rules! both_rows {
+    ($operation:literal, $a:literal, $b:literal, $low_rows:literal, $high_rows:literal, $with:literal) => {
+        concat!(
+            $operation, " ", $a, ".16b, ", $low_rows, ".16b, ", $with, "\n", $operation, " ", $b, ".16b, ",
+            $high_rows, ".16b, ", $with, "\n",
         )
     };
 }
@@ -66,7 +75,7 @@ macro_rules! load {
     };
 }
 
-/// A word whose nibbles are codes (a spare bit beside them, where the table ignores it).
+/// A word whose nibbles are codes.
 macro_rules! word {
     ($low_rows:literal, $high_rows:literal, $table:literal, $activations:literal, $even:literal, $odd:literal) => {
         concat!(
@@ -75,6 +84,38 @@ macro_rules! word {
             look_up!("v23", $table, "v23"),
             look_up!("v24", $table, "v24"),
             look_up!("v25", $table, "v25"),
+            multiply!("v22", "v23", $activations, $even),
+            multiply!("v24", "v25", $activations, $odd),
+        )
+    };
+}
+
+/// A word of 3 bits: four times the low codes, which two tables in registers 30 and 31 serve, and the high ones.
+macro_rules! word_of_three_bits {
+    ($low_rows:literal, $high_rows:literal, $activations:literal, $even:literal, $odd:literal) => {
+        concat!(
+            both_rows!("and", "v22", "v23", $low_rows, $high_rows, "{low:v}.16b"),
+            both_rows!("ushr", "v24", "v25", $low_rows, $high_rows, "#5"),
+            "tbl v22.16b, {{ v30.16b, v31.16b }}, v22.16b\n",
+            "tbl v23.16b, {{ v30.16b, v31.16b }}, v23.16b\n",
+            "tbl v24.16b, {{ v28.16b }}, v24.16b\n",
+            "tbl v25.16b, {{ v28.16b }}, v25.16b\n",
+            multiply!("v22", "v23", $activations, $even),
+            multiply!("v24", "v25", $activations, $odd),
+        )
+    };
+}
+
+/// The spare bits of three words, joined below those that the table in registers 28 and 29 ignores.
+macro_rules! joined_of_three_bits {
+    ($low_rows:literal, $high_rows:literal, $activations:literal, $even:literal, $odd:literal) => {
+        concat!(
+            both_rows!("and", "v22", "v23", $low_rows, $high_rows, "{code:v}.16b"),
+            both_rows!("ushr", "v24", "v25", $low_rows, $high_rows, "#3"),
+            "tbl v22.16b, {{ v28.16b }}, v22.16b\n",
+            "tbl v23.16b, {{ v28.16b }}, v23.16b\n",
+            "tbl v24.16b, {{ v28.16b, v29.16b }}, v24.16b\n",
+            "tbl v25.16b, {{ v28.16b, v29.16b }}, v25.16b\n",
             multiply!("v22", "v23", $activations, $even),
             multiply!("v24", "v25", $activations, $odd),
         )
@@ -134,9 +175,10 @@ macro_rules! stacked_word {
     };
 }
 
-/// The assembly with the operands that all have, and with others.
+/// The assembly with the operands that all have, registers `$more` to be overwritten, and other operands, some in registers `$register`.
 macro_rules! unit {
-    ($words:ident, $activations:ident, $sums:ident, [$($instructions:expr),*], [$($more:tt),*], $($name:ident = $value:expr),*) => {
+    ($words:ident, $activations:ident, $sums:ident, [$($instructions:expr),*], [$($more:tt),*], $([$($register:tt = $of:expr),*],)?
+     $($name:ident = $value:expr),*) => {
         // SAFETY: the caller vouches for the words; the processor has the instructions.
         unsafe {
             asm!(
@@ -147,6 +189,7 @@ macro_rules! unit {
                 x = in(vreg) $activations[0],
                 y = in(vreg) $activations[1],
                 $($name = in(vreg) $value,)*
+                $($(in($register) $of,)*)?
                 out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
                 out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _, $(out($more) _,)*
                 options(readonly, nostack, preserves_flags),
@@ -187,23 +230,17 @@ pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const BY_CODES: bool>
             [
                 load!("v16", "v19", "64"),
                 load!("v20", "v21", "32"),
-                word!("v16", "v17", "t0", "x", "0", "1"),
-                "bit v16.16b, v18.16b, {second:v}.16b",
-                "bit v17.16b, v19.16b, {second:v}.16b",
-                word!("v18", "v19", "t1", "x", "2", "3"),
-                "bit v16.16b, v20.16b, {third:v}.16b",
-                "bit v17.16b, v21.16b, {third:v}.16b",
-                word!("v20", "v21", "t2", "y", "0", "1"),
-                word!("v16", "v17", "t3", "y", "2", "3")
+                word_of_three_bits!("v16", "v17", "x", "0", "1"),
+                word_of_three_bits!("v18", "v19", "x", "2", "3"),
+                both_rows!("sli", "v18", "v19", "v16", "v17", "#2"),
+                word_of_three_bits!("v20", "v21", "y", "0", "1"),
+                both_rows!("sli", "v20", "v21", "v18", "v19", "#2"),
+                joined_of_three_bits!("v20", "v21", "y", "2", "3")
             ],
             [],
-            mask = mask,
-            t0 = t[0],
-            t1 = t[1],
-            t2 = t[2],
-            t3 = t[3],
-            second = vdupq_n_u8(SPARE_BITS[1]),
-            third = vdupq_n_u8(SPARE_BITS[2])
+            ["v28" = t[0], "v29" = t[0], "v30" = t[1], "v31" = t[2]],
+            low = vdupq_n_u8(LOW_CODE),
+            code = vdupq_n_u8(7)
         ),
         4 if BY_CODES => unit!(
             words,
@@ -432,7 +469,7 @@ pub(super) fn multiply(multipliers: uint8x16_t, nibbles: uint8x16_t, sums: &mut 
 }
 
 /// `row_sums = fma(f32(sums * multipliers + totals), scale, row_sums)`, without totals where they are none, the multipliers as for
-/// [`multiply`]. The integers have `PLACES` binary places, none or those of [`fields`].
+/// [`multiply`]. The integers have `PLACES` binary places: none, 2 or 3.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn end_step<const PLACES: i32>(
@@ -445,10 +482,10 @@ pub(super) fn end_step<const PLACES: i32>(
 ) {
     macro_rules! end {
         ([$($multiply:expr),*], [$($name:ident = $total:expr),*]) => {
-            if PLACES == fields::PLACES {
-                end!([$($multiply),*], ", #3", [$($name = $total),*])
-            } else {
-                end!([$($multiply),*], "", [$($name = $total),*])
+            match PLACES {
+                2 => end!([$($multiply),*], ", #2", [$($name = $total),*]),
+                3 => end!([$($multiply),*], ", #3", [$($name = $total),*]),
+                _ => end!([$($multiply),*], "", [$($name = $total),*]),
             }
         };
         ([$($multiply:expr),*], $places:literal, [$($name:ident = $total:expr),*]) => {

@@ -129,8 +129,7 @@ fn walk<const WORDS: usize, const TOKENS: usize, const BY_UNIT: bool>(
     squares::rows(row_sums).map(|rows| sums::scaled_rows(rows, row_scales, unit))
 }
 
-/// The words of half a unit: two that hold its quads, at 2 bits one, at 3 bits for the second half one and two of joined spare
-/// bits; and that of the low bits at a stacked width.
+/// The words of half a unit: two that hold its quads, at 2 bits one; and that of the low bits at a stacked width.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn load_half<const WORDS: usize, const HALF: usize>(words: &[Word; WORDS]) -> [Halves; 3] {
@@ -144,7 +143,7 @@ fn load_half<const WORDS: usize, const HALF: usize>(words: &[Word; WORDS]) -> [H
         }
         (3, _) => {
             let ([a, b], c) = (loads::load_two(&couples[0]), loads::load_one(&words[2]));
-            [c, [lookup::joined([a[0], b[0], c[0]]), lookup::joined([a[1], b[1], c[1]])], nothing]
+            [c, [lookup::fourth_word([a[0], b[0], c[0]]), lookup::fourth_word([a[1], b[1], c[1]])], nothing]
         }
         _ => {
             let [a, b] = loads::load_two(&couples[HALF]);
@@ -161,7 +160,7 @@ fn load_half<const WORDS: usize, const HALF: usize>(words: &[Word; WORDS]) -> [H
 /// The levels of half a tile in half a unit: quads 0 and 2 of both pairs of rows, and quads 1 and 3.
 ///
 /// Bringing quads together costs least before tables are looked up: codes of two words, or nibbles that serve two tables. Where the quads
-/// have different tables, at 3 and 5 bits, it is levels.
+/// have different tables, at 5 bits, it is levels.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn levels<const WORDS: usize, const HALF: usize>(
@@ -189,6 +188,12 @@ fn levels<const WORDS: usize, const HALF: usize>(
     };
     match (WORDS, HALF) {
         (2, _) => of_two_codes(first, [table[0], table[1]]),
+        (3, _) => {
+            let [a, b] = squares::rows_of(first, second);
+            let [a, c] = lookup::levels_of_three_bits::<true>(tables, a);
+            let [b, d] = lookup::levels_of_three_bits::<true>(tables, b);
+            [[a, b], [c, d]]
+        }
         (4, _) => of_codes(),
         (6, _) => {
             let ([a, b], [c, d]) = (of_codes(), of_two_codes(low, [table[1], table[2]]));

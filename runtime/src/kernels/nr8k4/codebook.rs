@@ -5,7 +5,7 @@
 //! at the end:    output = sums * (row scale * unit)
 //! ```
 //! A backend supplies one block ([`Block`]). It finds levels and multipliers by table lookup within a register: a nibble of the
-//! packed codes indexes a table of sixteen bytes (see `rescomp_formats::encodings` for what a nibble holds).
+//! packed codes, or at 3 bits a code, indexes a table of sixteen bytes (see `rescomp_formats::encodings` for what a nibble holds).
 
 use super::prepared::{Coded, Octet};
 use super::{Walk, Word};
@@ -16,7 +16,7 @@ use crate::parts::{Part, not_built};
 use core::array::from_fn;
 use core::marker::PhantomData;
 use rescomp_formats::encodings::stacked::{HIGH_BITS, low_level};
-use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS, int3};
+use rescomp_formats::encodings::{CodeWidth, UNIT_ELEMS};
 use rescomp_formats::matrix::{Codebook, MatrixView, STEP_ELEMS, Scaling, TABLE_ENTRIES};
 
 /// Units of a step.
@@ -101,7 +101,7 @@ pub(in crate::kernels) enum NibbleTable {
 /// | 6 | 0: the levels; 1: the part of the low code of a nibble of low bits; 2: that of the high one |
 /// | 5 | 0: the levels; 1 to 4: the parts of each bit of a nibble of low bits |
 /// | 4 | 0: the levels |
-/// | 3 | 0 to 2: a nibble of that word; 3: a nibble of joined spare bits |
+/// | 3 | 0: the levels, twice; 1 and 2, one behind the other: the same four times each, for four times a code |
 /// | 2 | 0: the low code of a nibble; 1: the high one |
 pub(in crate::kernels) const fn nibble_tables<const WORDS: usize>() -> [NibbleTable; TABLES] {
     let low_bits = width::<WORDS>().low_bits();
@@ -113,7 +113,8 @@ pub(in crate::kernels) const fn nibble_tables<const WORDS: usize>() -> [NibbleTa
         while nibble < TABLE_ENTRIES as u8 {
             pattern[nibble as usize] = match WORDS {
                 2 => nibble >> (2 * (table % 2)) & 3,
-                3 => int3::code_of_nibble(table, nibble),
+                3 if table == 0 => nibble & 7,
+                3 => nibble >> 2 | (table as u8 & 2) << 1,
                 _ => nibble,
             };
             if table > 0 {
@@ -282,6 +283,7 @@ pub(in crate::kernels) fn scale_codes<const GROUP: usize>(octets: &[Octet], bloc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rescomp_formats::encodings::int3;
 
     /// The tables find the level of every code of every unit where `decode_unit` finds the code.
     #[test]
@@ -310,14 +312,20 @@ mod tests {
                     let (quad, lane) = (column / 4, column % 4);
                     let (table, high) = match WORDS {
                         2 => (quad % 2, nibble(words[quad / 4][lane], quad % 4 / 2)),
-                        3 if quad >= 6 => {
-                            let spare = int3::SPARE_BITS;
-                            let joined = (0..3).fold(words[0][lane], |joined, word| {
-                                joined & !spare[word] | words[word][lane] & spare[word]
-                            });
-                            (3, nibble(joined, quad % 2))
+                        3 => {
+                            let byte = match quad / 2 {
+                                3 => int3::fourth_byte([0, 1, 2].map(|word| words[word][lane])),
+                                word => words[word][lane],
+                            };
+                            let code = usize::from(int3::codes_of_byte(byte)[quad % 2]);
+                            // Any bit beside a code, and any two behind it.
+                            let level = lookup(0, code);
+                            assert_eq!(lookup(0, code + 8), level);
+                            for wide in 4 * code..4 * code + 4 {
+                                assert_eq!(lookup(1 + wide / TABLE_ENTRIES, wide % TABLE_ENTRIES), level);
+                            }
+                            (0, code)
                         }
-                        3 => (quad / 2, nibble(words[quad / 2][lane], quad % 2)),
                         _ => (0, nibble(words[quad / 2][lane], quad % 2)),
                     };
                     let mut level = lookup(table, high);

@@ -81,7 +81,14 @@ pub(crate) fn run(flags: &BuildNoStdFlags) -> Result<(), Error> {
         output::line(&format!("== {}", toolchain.how));
         for (package, features) in PACKAGES {
             let mut check = toolchain.cargo(&root, "check");
-            check.args(["--package", package, "--no-default-features", "--profile", "release"]);
+            // With the image's profile: what it shares with the image is compiled once.
+            check.args([
+                "--package",
+                package,
+                "--no-default-features",
+                "--profile",
+                image::profile(target.runner),
+            ]);
             if !features.is_empty() {
                 check.args(["--features", &features.join(",")]);
             }

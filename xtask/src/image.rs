@@ -97,6 +97,14 @@ impl Contents<'_> {
     }
 }
 
+/// The profile that images of a runner are built with.
+pub(crate) fn profile(runner: Runner) -> &'static str {
+    match runner {
+        Runner::CortexM => "image-small",
+        Runner::BareAarch64 | Runner::Linux => "image",
+    }
+}
+
 /// Builds the image of a target.
 ///
 /// # Errors
@@ -110,10 +118,7 @@ pub(crate) fn build(
 ) -> Result<Image, Error> {
     let toolchain = toolchain::find_image(target, install)?;
     let package = target.runner.package();
-    let profile = match target.runner {
-        Runner::CortexM => "image-small",
-        Runner::BareAarch64 | Runner::Linux => "image",
-    };
+    let profile = profile(target.runner);
     let mut build = toolchain.build_image(root, package, profile, &contents.features()?);
     build.env("RESCOMP_MEMORY", memory_variable(description));
     build.env("RESCOMP_STACK", description.stack_bytes.to_string());

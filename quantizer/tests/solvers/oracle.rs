@@ -1,4 +1,4 @@
-//! The solvers against the vectors of the float64 numpy oracle (see `oracle/make_vectors.py`).
+//! The solvers against the vectors of the float64 numpy oracle (see `../oracle/make_vectors.py`).
 //!
 //! 2, 3 and 4 bits; the grid of 8 bits is narrower here than the oracle's, on purpose.
 // Helpers of tests are no tests to clippy: here, too, an unexpected error has to stop the test.

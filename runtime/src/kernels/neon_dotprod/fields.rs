@@ -10,6 +10,7 @@
 //!
 //! Levels are two apart, so that is 8 or 4 times the sum of levels, and the conversion to f32 divides. 8 * 64 * 63 * 127 * 255 < 2^31.
 
+use super::insn::both_rows;
 use core::arch::aarch64::*;
 use core::arch::asm;
 use rescomp_formats::encodings::int3::LOW_CODE;
@@ -18,6 +19,7 @@ use rescomp_formats::encodings::int3::LOW_CODE;
 pub(super) const fn places<const WORDS: usize>() -> i32 {
     if WORDS == 2 { 3 } else { 2 }
 }
+
 /// How often `lowest * sum(activations)` is part of `begin`.
 pub(super) const LOWEST_TIMES: i8 = 2;
 
@@ -43,32 +45,18 @@ macro_rules! multiply {
 macro_rules! masked {
     ($low_rows:literal, $high_rows:literal, $mask:literal, $activations:literal, $quad:literal) => {
         concat!(
-            "and v24.16b, ",
-            $low_rows,
-            ".16b, {",
-            $mask,
-            ":v}.16b\n",
-            "and v25.16b, ",
-            $high_rows,
-            ".16b, {",
-            $mask,
-            ":v}.16b\n",
+            both_rows!("and", "v24", "v25", $low_rows, $high_rows, $mask),
             multiply!($activations, $quad),
         )
     };
 }
 
-/// The last quad of two registers.
-macro_rules! last {
-    ($low_rows:literal, $high_rows:literal, $activations:literal) => {
+/// A quad of two registers, the highest field of each byte.
+macro_rules! shifted {
+    ($low_rows:literal, $high_rows:literal, $shift:literal, $activations:literal, $quad:literal) => {
         concat!(
-            "ushr v24.16b, ",
-            $low_rows,
-            ".16b, #6\n",
-            "ushr v25.16b, ",
-            $high_rows,
-            ".16b, #6\n",
-            multiply!($activations, "3"),
+            both_rows!("ushr", "v24", "v25", $low_rows, $high_rows, $shift),
+            multiply!($activations, $quad),
         )
     };
 }
@@ -90,40 +78,8 @@ macro_rules! lowest {
     };
 }
 
-/// The high codes of a word of 3 bits.
-macro_rules! high_codes {
-    ($low_rows:literal, $high_rows:literal, $activations:literal, $quad:literal) => {
-        concat!(
-            "ushr v24.16b, ",
-            $low_rows,
-            ".16b, #5\n",
-            "ushr v25.16b, ",
-            $high_rows,
-            ".16b, #5\n",
-            multiply!($activations, $quad),
-        )
-    };
-}
-
-/// Two shifts with insertion, which join the spare bits of words.
-macro_rules! joined {
-    ($low_rows:literal, $high_rows:literal, $above_low:literal, $above_high:literal) => {
-        concat!(
-            "sli ",
-            $low_rows,
-            ".16b, ",
-            $above_low,
-            ".16b, #2\n",
-            "sli ",
-            $high_rows,
-            ".16b, ",
-            $above_high,
-            ".16b, #2\n",
-        )
-    };
-}
-
-/// The codes of a unit of 3 bits that come out of a byte by one operation; the joined spare bits of its words remain in registers `$c` and `$d`.
+/// The codes of a unit of 3 bits that come out of a byte by one operation: quads 1, 3 and 5 by a shift, quad 6 out of the joined spare
+/// bits, which remain in registers `$c` and `$d`.
 macro_rules! right_codes {
     ($c:literal, $d:literal, $first:literal, $second:literal) => {
         concat!(
@@ -133,12 +89,12 @@ macro_rules! right_codes {
             ".16b-",
             $d,
             ".16b }}, [{words}], #32\n",
-            high_codes!("v16", "v17", $first, "1"),
-            high_codes!("v18", "v19", $first, "3"),
-            joined!("v18", "v19", "v16", "v17"),
-            high_codes!($c, $d, $second, "1"),
-            joined!($c, $d, "v18", "v19"),
-            masked!($c, $d, "right", $second, "2"),
+            shifted!("v16", "v17", "#5", $first, "1"),
+            shifted!("v18", "v19", "#5", $first, "3"),
+            both_rows!("sli", "v18", "v19", "v16", "v17", "#2"),
+            shifted!($c, $d, "#5", $second, "1"),
+            both_rows!("sli", $c, $d, "v18", "v19", "#2"),
+            masked!($c, $d, "{right:v}.16b", $second, "2"),
         )
     };
 }
@@ -148,10 +104,10 @@ macro_rules! low_codes {
     ($first:literal, $second:literal) => {
         concat!(
             "ld1 {{ v16.16b-v19.16b }}, [{words}], #64\n",
-            masked!("v16", "v17", "low", $first, "0"),
-            masked!("v18", "v19", "low", $first, "2"),
+            masked!("v16", "v17", "{low:v}.16b", $first, "0"),
+            masked!("v18", "v19", "{low:v}.16b", $first, "2"),
             "ld1 {{ v16.16b-v17.16b }}, [{words}], #32\n",
-            masked!("v16", "v17", "low", $second, "0"),
+            masked!("v16", "v17", "{low:v}.16b", $second, "0"),
         )
     };
 }
@@ -213,25 +169,25 @@ unsafe fn sum_of_two_bits<const UNITS: usize>(
             [
                 "ld1 {{ v16.16b-v19.16b }}, [{words}], #64",
                 "ld1 {{ v20.16b-v23.16b }}, [{words}], #64",
-                masked!("v16", "v17", "first", "x", "0"),
-                last!("v16", "v17", "x"),
-                masked!("v18", "v19", "first", "y", "0"),
-                last!("v18", "v19", "y"),
-                masked!("v20", "v21", "first", "z", "0"),
-                last!("v20", "v21", "z"),
-                masked!("v22", "v23", "first", "w", "0"),
-                last!("v22", "v23", "w"),
+                masked!("v16", "v17", "{first:v}.16b", "x", "0"),
+                shifted!("v16", "v17", "#6", "x", "3"),
+                masked!("v18", "v19", "{first:v}.16b", "y", "0"),
+                shifted!("v18", "v19", "#6", "y", "3"),
+                masked!("v20", "v21", "{first:v}.16b", "z", "0"),
+                shifted!("v20", "v21", "#6", "z", "3"),
+                masked!("v22", "v23", "{first:v}.16b", "w", "0"),
+                shifted!("v22", "v23", "#6", "w", "3"),
                 next_stage!(),
                 lowest!(),
-                masked!("v16", "v17", "second", "x", "1"),
-                masked!("v18", "v19", "second", "y", "1"),
-                masked!("v20", "v21", "second", "z", "1"),
-                masked!("v22", "v23", "second", "w", "1"),
+                masked!("v16", "v17", "{second:v}.16b", "x", "1"),
+                masked!("v18", "v19", "{second:v}.16b", "y", "1"),
+                masked!("v20", "v21", "{second:v}.16b", "z", "1"),
+                masked!("v22", "v23", "{second:v}.16b", "w", "1"),
                 next_stage!(),
-                masked!("v16", "v17", "third", "x", "2"),
-                masked!("v18", "v19", "third", "y", "2"),
-                masked!("v20", "v21", "third", "z", "2"),
-                masked!("v22", "v23", "third", "w", "2")
+                masked!("v16", "v17", "{third:v}.16b", "x", "2"),
+                masked!("v18", "v19", "{third:v}.16b", "y", "2"),
+                masked!("v20", "v21", "{third:v}.16b", "z", "2"),
+                masked!("v22", "v23", "{third:v}.16b", "w", "2")
             ],
             words,
             begin,
@@ -242,17 +198,17 @@ unsafe fn sum_of_two_bits<const UNITS: usize>(
         sum!(
             [
                 "ld1 {{ v16.16b-v19.16b }}, [{words}], #64",
-                masked!("v16", "v17", "first", "x", "0"),
-                last!("v16", "v17", "x"),
-                masked!("v18", "v19", "first", "y", "0"),
-                last!("v18", "v19", "y"),
+                masked!("v16", "v17", "{first:v}.16b", "x", "0"),
+                shifted!("v16", "v17", "#6", "x", "3"),
+                masked!("v18", "v19", "{first:v}.16b", "y", "0"),
+                shifted!("v18", "v19", "#6", "y", "3"),
                 next_stage!(),
                 lowest!(),
-                masked!("v16", "v17", "second", "x", "1"),
-                masked!("v18", "v19", "second", "y", "1"),
+                masked!("v16", "v17", "{second:v}.16b", "x", "1"),
+                masked!("v18", "v19", "{second:v}.16b", "y", "1"),
                 next_stage!(),
-                masked!("v16", "v17", "third", "x", "2"),
-                masked!("v18", "v19", "third", "y", "2")
+                masked!("v16", "v17", "{third:v}.16b", "x", "2"),
+                masked!("v18", "v19", "{third:v}.16b", "y", "2")
             ],
             words,
             begin,
@@ -284,8 +240,8 @@ unsafe fn sum_of_three_bits<const UNITS: usize>(
                 low_codes!("x", "y"),
                 low_codes!("z", "w"),
                 next_stage!("1"),
-                masked!("v20", "v21", "high", "y", "3"),
-                masked!("v22", "v23", "high", "w", "3")
+                masked!("v20", "v21", "{high:v}.16b", "y", "3"),
+                masked!("v22", "v23", "{high:v}.16b", "w", "3")
             ],
             words,
             begin,
@@ -301,7 +257,7 @@ unsafe fn sum_of_three_bits<const UNITS: usize>(
                 "sub {words}, {words}, #96",
                 low_codes!("x", "y"),
                 next_stage!("1"),
-                masked!("v20", "v21", "high", "y", "3")
+                masked!("v20", "v21", "{high:v}.16b", "y", "3")
             ],
             words,
             begin,

@@ -5,6 +5,7 @@
 //! to `{a}` and `{b}`, the sums of rows 0 to 3 and 4 to 7. `{x}` and `{y}` are the activations, quads 0 to 3 and 4 to 7. It works in
 //! registers 16 to 25, at 5 and 6 bits to 27.
 
+use super::insn::both_rows;
 use core::arch::aarch64::*;
 use core::arch::asm;
 use rescomp_formats::encodings::int3::LOW_CODE;
@@ -13,28 +14,8 @@ use rescomp_formats::encodings::int3::LOW_CODE;
 macro_rules! nibbles {
     ($low_rows:literal, $high_rows:literal) => {
         concat!(
-            "and v22.16b, ",
-            $low_rows,
-            ".16b, {mask:v}.16b\n",
-            "and v23.16b, ",
-            $high_rows,
-            ".16b, {mask:v}.16b\n",
-            "ushr v24.16b, ",
-            $low_rows,
-            ".16b, #4\n",
-            "ushr v25.16b, ",
-            $high_rows,
-            ".16b, #4\n",
-        )
-    };
-}
-
-/// The same operation on both halves of a tile.
-macro_rules! both_rows {
-    ($operation:literal, $a:literal, $b:literal, $low_rows:literal, $high_rows:literal, $with:literal) => {
-        concat!(
-            $operation, " ", $a, ".16b, ", $low_rows, ".16b, ", $with, "\n", $operation, " ", $b, ".16b, ",
-            $high_rows, ".16b, ", $with, "\n",
+            both_rows!("and", "v22", "v23", $low_rows, $high_rows, "{mask:v}.16b"),
+            both_rows!("ushr", "v24", "v25", $low_rows, $high_rows, "#4"),
         )
     };
 }

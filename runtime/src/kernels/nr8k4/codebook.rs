@@ -113,8 +113,9 @@ pub(in crate::kernels) const fn nibble_tables<const WORDS: usize>() -> [NibbleTa
         while nibble < TABLE_ENTRIES as u8 {
             pattern[nibble as usize] = match WORDS {
                 2 => nibble >> (2 * (table % 2)) & 3,
-                3 if table == 0 => nibble & 7,
-                3 => nibble >> 2 | (table as u8 & 2) << 1,
+                3 if table == 1 => nibble >> 2,
+                3 if table == 2 => 4 + (nibble >> 2),
+                3 => nibble & 7,
                 _ => nibble,
             };
             if table > 0 {

@@ -1,7 +1,7 @@
 //! What is packed is read back; what can't be a matrix is refused, by the packer and by the check.
 
 use super::*;
-use crate::encodings::{CodeWidth, UNIT_ELEMS};
+use crate::encodings::{CodeWidth, MAX_UNIT_WORDS, UNIT_ELEMS, WORD_BYTES};
 use crate::layouts::Layout;
 use half::f16;
 use proptest::prelude::*;
@@ -317,8 +317,12 @@ fn the_check_finds_padding_and_scales_that_are_not() {
                 let codes = shape.scale_codes_offset_bytes() + shape.scale_code_index(row, 0);
                 assert_eq!(changed(&parts, codes, 3), padding(codes, 3));
                 let word = shape.codes_offset_bytes() + 4 * shape.word_index(row, 1, 0);
-                // The lowest bit of a stacked width's first word is one of the high four.
-                assert_eq!(changed(&parts, word, 1), padding(word, 1 << width.low_bits()));
+                // The lowest bit of the first word is one of some code, whose number the width says.
+                let mut words = [[0; WORD_BYTES]; MAX_UNIT_WORDS];
+                words[0][0] = 1;
+                let codes = width.decode_unit(&words);
+                let found = codes.into_iter().find(|&code| code != 0).unwrap();
+                assert_eq!(changed(&parts, word, 1), padding(word, found.into()));
             }
         }
     }

@@ -15,9 +15,13 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 use rescomp_formats::encodings::int3::LOW_CODE;
 
-/// The binary places that sums of `WORDS` bits have: they are 8 or 4 times too large.
+/// The binary places that sums of `WORDS` bits have: they are 8 or 4 times too large. At other widths, which are not summed here, none.
 pub(super) const fn places<const WORDS: usize>() -> i32 {
-    if WORDS == 2 { 3 } else { 2 }
+    match WORDS {
+        2 => 3,
+        3 => 2,
+        _ => 0,
+    }
 }
 
 /// How often `lowest * sum(activations)` is part of `begin`.

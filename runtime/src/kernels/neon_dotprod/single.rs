@@ -154,30 +154,14 @@ impl<const WORDS: usize, const BY_CODES: bool> Parts for Sums<WORDS, BY_CODES> {
     ) {
         // SAFETY: has NEON.
         unsafe {
-            let multipliers = self.tables.multipliers;
-            match WORDS {
-                2 if BY_CODES => {
-                    units::end_step::<{ fields::places::<2>() }>(
-                        multipliers,
-                        nibbles,
-                        integers,
-                        totals,
-                        scale,
-                        sums,
-                    );
-                }
-                3 if BY_CODES => {
-                    units::end_step::<{ fields::places::<3>() }>(
-                        multipliers,
-                        nibbles,
-                        integers,
-                        totals,
-                        scale,
-                        sums,
-                    );
-                }
-                _ => units::end_step::<0>(multipliers, nibbles, integers, totals, scale, sums),
-            }
+            units::end_step::<WORDS, BY_CODES>(
+                self.tables.multipliers,
+                nibbles,
+                integers,
+                totals,
+                scale,
+                sums,
+            );
         };
     }
 }

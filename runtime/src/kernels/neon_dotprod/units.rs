@@ -5,6 +5,7 @@
 //! to `{a}` and `{b}`, the sums of rows 0 to 3 and 4 to 7. `{x}` and `{y}` are the activations, quads 0 to 3 and 4 to 7. It works in
 //! registers 16 to 25, at 5 and 6 bits to 27.
 
+use super::fields;
 use super::insn::both_rows;
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -450,10 +451,10 @@ pub(super) fn multiply(multipliers: uint8x16_t, nibbles: uint8x16_t, sums: &mut 
 }
 
 /// `row_sums = fma(f32(sums * multipliers + totals), scale, row_sums)`, without totals where they are none, the multipliers as for
-/// [`multiply`]. The integers have `PLACES` binary places: none, 2 or 3.
+/// [`multiply`]. Where `BY_CODES` the integers have the binary places of [`fields`].
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn end_step<const PLACES: i32>(
+pub(super) fn end_step<const WORDS: usize, const BY_CODES: bool>(
     multipliers: uint8x16_t,
     nibbles: uint8x16_t,
     sums: [int32x4_t; 4],
@@ -463,7 +464,7 @@ pub(super) fn end_step<const PLACES: i32>(
 ) {
     macro_rules! end {
         ([$($multiply:expr),*], [$($name:ident = $total:expr),*]) => {
-            match PLACES {
+            match if BY_CODES { fields::places::<WORDS>() } else { 0 } {
                 2 => end!([$($multiply),*], ", #2", [$($name = $total),*]),
                 3 => end!([$($multiply),*], ", #3", [$($name = $total),*]),
                 _ => end!([$($multiply),*], "", [$($name = $total),*]),

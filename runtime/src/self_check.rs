@@ -61,19 +61,19 @@ const KNOWN: [(&str, Option<Part>, u32); 17] = [
 /// Likewise of products, the same in every layout: width, part, columns of a group, the group's part.
 const KNOWN_PRODUCTS: [(&str, CodeWidth, Part, usize, Part, u32); 18] = [
     ("gemv and gemm, 2 bits, groups of 32", CodeWidth::Int2, Part::Int2, 32, Part::Groups32, 0x3588ddc5),
-    ("gemv and gemm, 3 bits, groups of 32", CodeWidth::Int3, Part::Int3, 32, Part::Groups32, 0xa724654e),
+    ("gemv and gemm, 3 bits, groups of 32", CodeWidth::Int3, Part::Int3, 32, Part::Groups32, 0x5a949ed5),
     ("gemv and gemm, 4 bits, groups of 32", CodeWidth::Int4, Part::Int4, 32, Part::Groups32, 0xc7288d28),
     ("gemv and gemm, 5 bits, groups of 32", CodeWidth::Int5, Part::Int5, 32, Part::Groups32, 0x8ca4fa4c),
     ("gemv and gemm, 6 bits, groups of 32", CodeWidth::Int6, Part::Int6, 32, Part::Groups32, 0x0832d087),
     ("gemv and gemm, 8 bits, groups of 32", CodeWidth::Int8, Part::Int8, 32, Part::Groups32, 0x780abd62),
     ("gemv and gemm, 2 bits, groups of 64", CodeWidth::Int2, Part::Int2, 64, Part::Groups64, 0xc7948737),
-    ("gemv and gemm, 3 bits, groups of 64", CodeWidth::Int3, Part::Int3, 64, Part::Groups64, 0x9da4e483),
+    ("gemv and gemm, 3 bits, groups of 64", CodeWidth::Int3, Part::Int3, 64, Part::Groups64, 0xf2dd93d5),
     ("gemv and gemm, 4 bits, groups of 64", CodeWidth::Int4, Part::Int4, 64, Part::Groups64, 0x8d7809f1),
     ("gemv and gemm, 5 bits, groups of 64", CodeWidth::Int5, Part::Int5, 64, Part::Groups64, 0x105f2e50),
     ("gemv and gemm, 6 bits, groups of 64", CodeWidth::Int6, Part::Int6, 64, Part::Groups64, 0x7cc7271a),
     ("gemv and gemm, 8 bits, groups of 64", CodeWidth::Int8, Part::Int8, 64, Part::Groups64, 0x09be572f),
     ("gemv and gemm, 2 bits, groups of 128", CodeWidth::Int2, Part::Int2, 128, Part::OtherGroups, 0xde5ee1aa),
-    ("gemv and gemm, 3 bits, groups of 128", CodeWidth::Int3, Part::Int3, 128, Part::OtherGroups, 0x1fd37603),
+    ("gemv and gemm, 3 bits, groups of 128", CodeWidth::Int3, Part::Int3, 128, Part::OtherGroups, 0x67a9c61c),
     ("gemv and gemm, 4 bits, groups of 128", CodeWidth::Int4, Part::Int4, 128, Part::OtherGroups, 0x68dddfc0),
     ("gemv and gemm, 5 bits, groups of 128", CodeWidth::Int5, Part::Int5, 128, Part::OtherGroups, 0xf50ff5b5),
     ("gemv and gemm, 6 bits, groups of 128", CodeWidth::Int6, Part::Int6, 128, Part::OtherGroups, 0xf7e83305),
@@ -283,7 +283,7 @@ type ToLevel = fn(CodeWidth, i32) -> i8;
 /// As many as a width's kernels have.
 fn ways_to_levels(width: CodeWidth) -> &'static [ToLevel] {
     match width {
-        CodeWidth::Int2 | CodeWidth::Int4 => &[over_the_range, nearby],
+        CodeWidth::Int2 | CodeWidth::Int3 | CodeWidth::Int4 => &[over_the_range, nearby],
         _ => &[over_the_range],
     }
 }
@@ -301,9 +301,13 @@ fn over_the_range(width: CodeWidth, index: i32) -> i8 {
     (-bound + 2 * bound * index / (count - 1)) as i8
 }
 
-/// Levels whose codes some kernels multiply in their place: -3, -1, 1, 3 at 2 bits, -8..=7 at 4.
+/// Levels whose codes some kernels multiply in their place: -3, -1, 1, 3 at 2 bits, -7, -5 .. 7 at 3, -8..=7 at 4.
 fn nearby(width: CodeWidth, index: i32) -> i8 {
-    (if width == CodeWidth::Int2 { 2 * index - 3 } else { index - 8 }) as i8
+    (match width {
+        CodeWidth::Int2 => 2 * index - 3,
+        CodeWidth::Int3 => 2 * index - 7,
+        _ => index - 8,
+    }) as i8
 }
 
 /// Makes a matrix up but for its levels, word by word, and the same for every layout: any bits of a narrow width are codes, and packing codes took kilobytes of

@@ -217,14 +217,12 @@ impl fmt::Display for ContainerError {
             Self::Magic { found } => {
                 write!(f, "not a rescomp container: byte 0: expected \"RESCOMP\\x1a\", found {found:02x?}")
             }
-            Self::Version { major, minor } => {
-                let (newest, newest_minor) = (crate::container::MAJOR, crate::container::MINOR);
-                write!(f, "byte 8: container version {major}.{minor}; this reader knows ")?;
-                if newest_minor > 0 {
-                    write!(f, "{newest}.0 to ")?;
-                }
-                write!(f, "{newest}.{newest_minor}")
-            }
+            Self::Version { major, minor } => write!(
+                f,
+                "byte 8: container version {major}.{minor}; this reader knows {}.{}",
+                crate::container::MAJOR,
+                crate::container::MINOR
+            ),
             Self::Field { section, field, offset, expected, found } => {
                 place(f, section)?;
                 write!(f, "byte {offset}: {field}: expected {expected}, found {found}")

@@ -5,7 +5,8 @@
 //! the codes.
 //!
 //! At 3 bits AND leaves the low codes of words four times too large. So those of a part come first; its sums, at most 6 * 4 * 7 * 127 = 21336 in
-//! a lane, are divided by four; and the products of all other codes are added. SLI joins the spare bits of three words.
+//! a lane, are divided by four; and the products of all other codes are added, of words that are read once more, since loads have room beside
+//! the arithmetic and registers have none. SLI joins the spare bits of three words.
 
 use super::pair_walk::{Beside, Cursor};
 use core::arch::aarch64::*;

@@ -46,14 +46,3 @@ pub(super) fn sdot_all(mut sums: int32x4_t, weights: int8x16_t, activations: int
     }
     sums
 }
-
-/// The same operation on both halves of a tile, for a template of assembly.
-macro_rules! both_rows {
-    ($operation:literal, $a:literal, $b:literal, $low_rows:literal, $high_rows:literal, $with:literal) => {
-        concat!(
-            $operation, " ", $a, ".16b, ", $low_rows, ".16b, ", $with, "\n", $operation, " ", $b, ".16b, ",
-            $high_rows, ".16b, ", $with, "\n",
-        )
-    };
-}
-pub(super) use both_rows;

@@ -7,6 +7,7 @@ mod fields;
 mod insn;
 pub(super) mod int8;
 pub(super) mod loads;
+mod pieces;
 mod single;
 mod units;
 

@@ -1,12 +1,10 @@
 //! The products of a unit of one tile and one token, each in one piece of assembly: loads of four registers at once, and products in an
 //! order that needs few registers. The compiler has neither from intrinsics.
 //!
-//! A piece reads the words at `words` (by 16 bytes: rows 0 to 3 of a word, rows 4 to 7, the next word), moves it behind them, and adds
-//! to `{a}` and `{b}`, the sums of rows 0 to 3 and 4 to 7. `{x}` and `{y}` are the activations, quads 0 to 3 and 4 to 7. It works in
-//! registers 16 to 25, at 5 and 6 bits to 27.
+//! At 5 and 6 bits a piece works in registers 26 and 27, too.
 
 use super::fields;
-use super::insn::both_rows;
+use super::pieces::{both_rows, load, multiply, piece};
 use core::arch::aarch64::*;
 use core::arch::asm;
 use rescomp_formats::encodings::int3::LOW_CODE;
@@ -21,85 +19,77 @@ macro_rules! nibbles {
     };
 }
 
-/// What two registers hold by table.
+/// What a register holds by a table, of one register or two.
 macro_rules! look_up {
     ($target:literal, $table:literal, $index:literal) => {
-        concat!("tbl ", $target, ".16b, {{ {", $table, ":v}.16b }}, ", $index, ".16b\n")
+        concat!("tbl ", $target, ".16b, {{ ", $table, " }}, ", $index, ".16b\n")
     };
 }
 
-/// Adds the products of a quad: one register a half of the tile.
-macro_rules! multiply {
-    ($low_rows:literal, $high_rows:literal, $activations:literal, $quad:literal) => {
+/// Two quads of codes in each half of a tile: what is under `$mask` by one table, what is above `$shift` bits by another.
+macro_rules! word {
+    ($low_rows:literal, $high_rows:literal, $mask:literal, $even_table:literal, $shift:literal, $odd_table:literal,
+     $activations:literal, $even:literal, $odd:literal) => {
         concat!(
-            "sdot {a:v}.4s, ",
-            $low_rows,
-            ".16b, {",
-            $activations,
-            ":v}.4b[",
-            $quad,
-            "]\n",
-            "sdot {b:v}.4s, ",
-            $high_rows,
-            ".16b, {",
-            $activations,
-            ":v}.4b[",
-            $quad,
-            "]\n",
+            both_rows!("and", "v22", "v23", $low_rows, $high_rows, $mask),
+            both_rows!("ushr", "v24", "v25", $low_rows, $high_rows, $shift),
+            look_up!("v22", $even_table, "v22"),
+            look_up!("v23", $even_table, "v23"),
+            look_up!("v24", $odd_table, "v24"),
+            look_up!("v25", $odd_table, "v25"),
+            multiply!("v22", "v23", $activations, $even),
+            multiply!("v24", "v25", $activations, $odd),
         )
-    };
-}
-
-/// Loads registers one after another.
-macro_rules! load {
-    ($first:literal, $last:literal, $bytes:literal) => {
-        concat!("ld1 {{ ", $first, ".16b-", $last, ".16b }}, [{words}], #", $bytes, "\n")
     };
 }
 
 /// A word whose nibbles are codes.
-macro_rules! word {
-    ($low_rows:literal, $high_rows:literal, $table:literal, $activations:literal, $even:literal, $odd:literal) => {
-        concat!(
-            nibbles!($low_rows, $high_rows),
-            look_up!("v22", $table, "v22"),
-            look_up!("v23", $table, "v23"),
-            look_up!("v24", $table, "v24"),
-            look_up!("v25", $table, "v25"),
-            multiply!("v22", "v23", $activations, $even),
-            multiply!("v24", "v25", $activations, $odd),
+macro_rules! word_of_nibbles {
+    ($low_rows:literal, $high_rows:literal, $activations:literal, $even:literal, $odd:literal) => {
+        word!(
+            $low_rows,
+            $high_rows,
+            "{mask:v}.16b",
+            "{t0:v}.16b",
+            "#4",
+            "{t0:v}.16b",
+            $activations,
+            $even,
+            $odd
         )
     };
 }
 
-/// A word of 3 bits: four times the low codes, which two tables in registers 30 and 31 serve, and the high ones.
+/// A word of 3 bits: four times the low codes, for which the table in registers 30 and 31 is, and the high ones.
 macro_rules! word_of_three_bits {
     ($low_rows:literal, $high_rows:literal, $activations:literal, $even:literal, $odd:literal) => {
-        concat!(
-            both_rows!("and", "v22", "v23", $low_rows, $high_rows, "{low:v}.16b"),
-            both_rows!("ushr", "v24", "v25", $low_rows, $high_rows, "#5"),
-            "tbl v22.16b, {{ v30.16b, v31.16b }}, v22.16b\n",
-            "tbl v23.16b, {{ v30.16b, v31.16b }}, v23.16b\n",
-            "tbl v24.16b, {{ v28.16b }}, v24.16b\n",
-            "tbl v25.16b, {{ v28.16b }}, v25.16b\n",
-            multiply!("v22", "v23", $activations, $even),
-            multiply!("v24", "v25", $activations, $odd),
+        word!(
+            $low_rows,
+            $high_rows,
+            "{low:v}.16b",
+            "v30.16b, v31.16b",
+            "#5",
+            "v28.16b",
+            $activations,
+            $even,
+            $odd
         )
     };
 }
 
-/// The spare bits of three words, joined below those that the table in registers 28 and 29 ignores.
+/// The spare bits of three words, joined below others, which the table in registers 28 and 29 ignores.
 macro_rules! joined_of_three_bits {
     ($low_rows:literal, $high_rows:literal, $activations:literal, $even:literal, $odd:literal) => {
-        concat!(
-            both_rows!("and", "v22", "v23", $low_rows, $high_rows, "{code:v}.16b"),
-            both_rows!("ushr", "v24", "v25", $low_rows, $high_rows, "#3"),
-            "tbl v22.16b, {{ v28.16b }}, v22.16b\n",
-            "tbl v23.16b, {{ v28.16b }}, v23.16b\n",
-            "tbl v24.16b, {{ v28.16b, v29.16b }}, v24.16b\n",
-            "tbl v25.16b, {{ v28.16b, v29.16b }}, v25.16b\n",
-            multiply!("v22", "v23", $activations, $even),
-            multiply!("v24", "v25", $activations, $odd),
+        word!(
+            $low_rows,
+            $high_rows,
+            "{code:v}.16b",
+            "v28.16b",
+            "#3",
+            "v28.16b, v29.16b",
+            $activations,
+            $even,
+            $odd
         )
     };
 }
@@ -109,16 +99,16 @@ macro_rules! word_of_two {
     ($low_rows:literal, $high_rows:literal, $activations:literal) => {
         concat!(
             nibbles!($low_rows, $high_rows),
-            look_up!($low_rows, "t0", "v22"),
-            look_up!($high_rows, "t0", "v23"),
-            look_up!("v22", "t1", "v22"),
-            look_up!("v23", "t1", "v23"),
+            look_up!($low_rows, "{t0:v}.16b", "v22"),
+            look_up!($high_rows, "{t0:v}.16b", "v23"),
+            look_up!("v22", "{t1:v}.16b", "v22"),
+            look_up!("v23", "{t1:v}.16b", "v23"),
             multiply!($low_rows, $high_rows, $activations, "0"),
             multiply!("v22", "v23", $activations, "1"),
-            look_up!($low_rows, "t0", "v24"),
-            look_up!($high_rows, "t0", "v25"),
-            look_up!("v24", "t1", "v24"),
-            look_up!("v25", "t1", "v25"),
+            look_up!($low_rows, "{t0:v}.16b", "v24"),
+            look_up!($high_rows, "{t0:v}.16b", "v25"),
+            look_up!("v24", "{t1:v}.16b", "v24"),
+            look_up!("v25", "{t1:v}.16b", "v25"),
             multiply!($low_rows, $high_rows, $activations, "2"),
             multiply!("v24", "v25", $activations, "3"),
         )
@@ -131,8 +121,8 @@ macro_rules! stacked_word {
      $activations:literal, $even:literal, $odd:literal) => {
         concat!(
             nibbles!($low_rows, $high_rows),
-            look_up!("v22", "t0", "v22"),
-            look_up!("v23", "t0", "v23"),
+            look_up!("v22", "{t0:v}.16b", "v22"),
+            look_up!("v23", "{t0:v}.16b", "v23"),
             look_up!($low_rows, $even_table, $of_low),
             look_up!($high_rows, $even_table, $of_high),
             "add v22.16b, v22.16b, ",
@@ -141,8 +131,8 @@ macro_rules! stacked_word {
             "add v23.16b, v23.16b, ",
             $high_rows,
             ".16b\n",
-            look_up!("v24", "t0", "v24"),
-            look_up!("v25", "t0", "v25"),
+            look_up!("v24", "{t0:v}.16b", "v24"),
+            look_up!("v25", "{t0:v}.16b", "v25"),
             look_up!($low_rows, $odd_table, $of_low),
             look_up!($high_rows, $odd_table, $of_high),
             multiply!("v22", "v23", $activations, $even),
@@ -154,29 +144,6 @@ macro_rules! stacked_word {
             ".16b\n",
             multiply!("v24", "v25", $activations, $odd),
         )
-    };
-}
-
-/// The assembly with the operands that all have, registers `$more` to be overwritten, and other operands, some in registers `$register`.
-macro_rules! unit {
-    ($words:ident, $activations:ident, $sums:ident, [$($instructions:expr),*], [$($more:tt),*], $([$($register:tt = $of:expr),*],)?
-     $($name:ident = $value:expr),*) => {
-        // SAFETY: the caller vouches for the words; the processor has the instructions.
-        unsafe {
-            asm!(
-                $($instructions,)*
-                words = inout(reg) *$words,
-                a = inout(vreg) $sums[0],
-                b = inout(vreg) $sums[1],
-                x = in(vreg) $activations[0],
-                y = in(vreg) $activations[1],
-                $($name = in(vreg) $value,)*
-                $($(in($register) $of,)*)?
-                out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _,
-                out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _, $(out($more) _,)*
-                options(readonly, nostack, preserves_flags),
-            );
-        }
     };
 }
 
@@ -195,17 +162,14 @@ pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const BY_CODES: bool>
 ) {
     let mask = vdupq_n_u8(15);
     match WORDS {
-        2 => unit!(
+        2 => piece!(
             words,
             activations,
             sums,
             [load!("v16", "v19", "64"), word_of_two!("v16", "v17", "x"), word_of_two!("v18", "v19", "y")],
-            [],
-            mask = mask,
-            t0 = t[0],
-            t1 = t[1]
+            [mask = in(vreg) mask, t0 = in(vreg) t[0], t1 = in(vreg) t[1],]
         ),
-        3 => unit!(
+        3 => piece!(
             words,
             activations,
             sums,
@@ -219,12 +183,16 @@ pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const BY_CODES: bool>
                 both_rows!("sli", "v20", "v21", "v18", "v19", "#2"),
                 joined_of_three_bits!("v20", "v21", "y", "2", "3")
             ],
-            [],
-            ["v28" = t[0], "v29" = t[0], "v30" = t[1], "v31" = t[2]],
-            low = vdupq_n_u8(LOW_CODE),
-            code = vdupq_n_u8(7)
+            [
+                low = in(vreg) vdupq_n_u8(LOW_CODE),
+                code = in(vreg) vdupq_n_u8(7),
+                in("v28") t[0],
+                in("v29") t[0],
+                in("v30") t[1],
+                in("v31") t[2],
+            ]
         ),
-        4 if BY_CODES => unit!(
+        4 if BY_CODES => piece!(
             words,
             activations,
             sums,
@@ -244,27 +212,24 @@ pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const BY_CODES: bool>
                 multiply!("v22", "v23", "y", "2"),
                 multiply!("v24", "v25", "y", "3")
             ],
-            [],
-            mask = mask
+            [mask = in(vreg) mask,]
         ),
-        4 => unit!(
+        4 => piece!(
             words,
             activations,
             sums,
             [
                 load!("v16", "v19", "64"),
-                word!("v16", "v17", "t0", "x", "0", "1"),
-                word!("v18", "v19", "t0", "x", "2", "3"),
+                word_of_nibbles!("v16", "v17", "x", "0", "1"),
+                word_of_nibbles!("v18", "v19", "x", "2", "3"),
                 load!("v16", "v19", "64"),
-                word!("v16", "v17", "t0", "y", "0", "1"),
-                word!("v18", "v19", "t0", "y", "2", "3")
+                word_of_nibbles!("v16", "v17", "y", "0", "1"),
+                word_of_nibbles!("v18", "v19", "y", "2", "3")
             ],
-            [],
-            mask = mask,
-            t0 = t[0]
+            [mask = in(vreg) mask, t0 = in(vreg) t[0],]
         ),
         // The low bits come last in memory and serve all words: at 5 bits, a nibble of them two words, at 6 bits one.
-        5 => unit!(
+        5 => piece!(
             words,
             activations,
             sums,
@@ -275,22 +240,25 @@ pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const BY_CODES: bool>
                 "ushr v27.16b, v21.16b, #4",
                 "and v20.16b, v20.16b, {mask:v}.16b",
                 "and v21.16b, v21.16b, {mask:v}.16b",
-                stacked_word!("v16", "v17", "v20", "v21", "t1", "t2", "x", "0", "1"),
-                stacked_word!("v18", "v19", "v20", "v21", "t3", "t4", "x", "2", "3"),
+                stacked_word!("v16", "v17", "v20", "v21", "{t1:v}.16b", "{t2:v}.16b", "x", "0", "1"),
+                stacked_word!("v18", "v19", "v20", "v21", "{t3:v}.16b", "{t4:v}.16b", "x", "2", "3"),
                 load!("v16", "v19", "64"),
-                stacked_word!("v16", "v17", "v26", "v27", "t1", "t2", "y", "0", "1"),
-                stacked_word!("v18", "v19", "v26", "v27", "t3", "t4", "y", "2", "3"),
+                stacked_word!("v16", "v17", "v26", "v27", "{t1:v}.16b", "{t2:v}.16b", "y", "0", "1"),
+                stacked_word!("v18", "v19", "v26", "v27", "{t3:v}.16b", "{t4:v}.16b", "y", "2", "3"),
                 "add {words}, {words}, #32"
             ],
-            ["v26", "v27"],
-            mask = mask,
-            t0 = t[0],
-            t1 = t[1],
-            t2 = t[2],
-            t3 = t[3],
-            t4 = t[4]
+            [
+                mask = in(vreg) mask,
+                t0 = in(vreg) t[0],
+                t1 = in(vreg) t[1],
+                t2 = in(vreg) t[2],
+                t3 = in(vreg) t[3],
+                t4 = in(vreg) t[4],
+                out("v26") _,
+                out("v27") _,
+            ]
         ),
-        _ => unit!(
+        _ => piece!(
             words,
             activations,
             sums,
@@ -301,23 +269,26 @@ pub(super) unsafe fn add_codebook_unit<const WORDS: usize, const BY_CODES: bool>
                 "ushr v27.16b, v21.16b, #4",
                 "and v20.16b, v20.16b, {mask:v}.16b",
                 "and v21.16b, v21.16b, {mask:v}.16b",
-                stacked_word!("v16", "v17", "v20", "v21", "t1", "t2", "x", "0", "1"),
-                stacked_word!("v18", "v19", "v26", "v27", "t1", "t2", "x", "2", "3"),
+                stacked_word!("v16", "v17", "v20", "v21", "{t1:v}.16b", "{t2:v}.16b", "x", "0", "1"),
+                stacked_word!("v18", "v19", "v26", "v27", "{t1:v}.16b", "{t2:v}.16b", "x", "2", "3"),
                 "ldp q20, q21, [{words}, #96]",
                 load!("v16", "v19", "64"),
                 "ushr v26.16b, v20.16b, #4",
                 "ushr v27.16b, v21.16b, #4",
                 "and v20.16b, v20.16b, {mask:v}.16b",
                 "and v21.16b, v21.16b, {mask:v}.16b",
-                stacked_word!("v16", "v17", "v20", "v21", "t1", "t2", "y", "0", "1"),
-                stacked_word!("v18", "v19", "v26", "v27", "t1", "t2", "y", "2", "3"),
+                stacked_word!("v16", "v17", "v20", "v21", "{t1:v}.16b", "{t2:v}.16b", "y", "0", "1"),
+                stacked_word!("v18", "v19", "v26", "v27", "{t1:v}.16b", "{t2:v}.16b", "y", "2", "3"),
                 "add {words}, {words}, #64"
             ],
-            ["v26", "v27"],
-            mask = mask,
-            t0 = t[0],
-            t1 = t[1],
-            t2 = t[2]
+            [
+                mask = in(vreg) mask,
+                t0 = in(vreg) t[0],
+                t1 = in(vreg) t[1],
+                t2 = in(vreg) t[2],
+                out("v26") _,
+                out("v27") _,
+            ]
         ),
     }
 }
